@@ -1,0 +1,39 @@
+"""What can go wrong with an index, below `tansaku.onnx_export.TansakuError`.
+
+TansakuError
+├── InputError
+│   └── SourceError          a source file: names the file and, where it has lines, the line
+└── IndexStateError
+    ├── TableNotFoundError   no such table in the database
+    ├── TableExistsError     the table to be created is there already
+    ├── NotAnIndexError      a table that tansaku did not make, or one of another format version
+    └── ModelMismatchError   an index made with another model than the one given
+"""
+
+from __future__ import annotations
+
+from ..onnx_export import InputError, TansakuError
+
+
+class SourceError(InputError):
+    """A source file that cannot be read; the message names the file and, where it has lines, the line."""
+
+
+class IndexStateError(TansakuError):
+    """Base of errors about the state of a database or table."""
+
+
+class TableNotFoundError(IndexStateError):
+    """The database or the table does not exist."""
+
+
+class TableExistsError(IndexStateError):
+    """The table to be created exists already."""
+
+
+class NotAnIndexError(IndexStateError):
+    """The table is no tansaku index, or one of a format version that this release does not read."""
+
+
+class ModelMismatchError(IndexStateError):
+    """The index was made with another model than the one given."""

@@ -1,0 +1,160 @@
+"""The encoder bundle: a folder with an ONNX graph, a tokenizer and one JSON file that says how to use them.
+
+    bundle.json      this module's `Bundle`, plus the sha256 of every other file
+    model.onnx       input_ids, attention_mask: int64 (batch, length) → token_vectors: float32 (batch, length, dim)
+    tokenizer.json   a `tokenizers` file; its post-processor adds the sequence start and end tokens
+    README.md        the model card
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import BundleError
+
+BUNDLE_FILE = "bundle.json"
+FORMAT = "tansaku-bundle"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TextRules:
+    """How one kind of text, query or document, becomes token vectors.
+
+    Attributes:
+        prefix: put before the text, as text.
+        marker: token inserted after the sequence start token, by its name in the vocabulary, or None.
+        max_length: longest sequence in tokens, start, marker, prefix and end included; the text is cut there.
+        skiplist: tokens whose vectors are left out, by name.
+    """
+
+    prefix: str
+    marker: str | None
+    max_length: int
+    skiplist: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a bundle's JSON file says.
+
+    Attributes:
+        name: the model's name.
+        dim: length of a token vector.
+        precision: "float32" or "int8": how the weights are stored and multiplied.
+        graph: file name of the ONNX graph.
+        tokenizer: file name of the tokenizer.
+        query: rules for queries.
+        document: rules for documents.
+        origin: where the weights come from and how they were made: for people, not read by the encoder.
+        parity: how far the graph's vectors are from the checkpoint's, as measured at export.
+        files: file name → sha256 of every other file in the folder.
+    """
+
+    name: str
+    dim: int
+    precision: str
+    query: TextRules
+    document: TextRules
+    graph: str = "model.onnx"
+    tokenizer: str = "tokenizer.json"
+    origin: dict[str, Any] = field(default_factory=dict)
+    parity: dict[str, float] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change whenever the vectors of a text can change.
+
+        Made from the graph's and the tokenizer's sha256 and the text rules, so a bundle may be renamed or its
+        card edited without making its indexes unreadable.
+        """
+        identity = {
+            "graph": self.files.get(self.graph),
+            "tokenizer": self.files.get(self.tokenizer),
+            "query": dataclasses.asdict(self.query),
+            "document": dataclasses.asdict(self.document),
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_bundle(folder: Path, bundle: Bundle) -> Bundle:
+    """Write `bundle.json` beside the graph, the tokenizer and the card that are already in ``folder``.
+
+    Returns the bundle with its file hashes filled in.
+    """
+    names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name != BUNDLE_FILE)
+    bundle = dataclasses.replace(bundle, files={name: _sha256(folder / name) for name in names})
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **dataclasses.asdict(bundle)}
+    text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+    (folder / BUNDLE_FILE).write_text(text, encoding="utf-8")
+    return bundle
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read and check the bundle in ``folder``.
+
+    Raises BundleError if a file is missing, has another sha256 than `bundle.json` says, or if the format is
+    unknown.
+    """
+    path = folder / BUNDLE_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(f"{folder}: no {BUNDLE_FILE} here, so this is not an encoder bundle") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: cannot be read ({error})") from error
+    bundle = _parse(content, path)
+    for name, expected in bundle.files.items():
+        _check_file(folder / name, expected)
+    return bundle
+
+
+def _parse(content: Any, path: Path) -> Bundle:
+    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        raise BundleError(f'{path}: "format" is not "{FORMAT}", so this is not an encoder bundle')
+    version = content.pop("format_version", None)
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"{path}: bundle format {version}, but this tansaku reads format {FORMAT_VERSION}; "
+            "export the checkpoint again with this version"
+        )
+    try:
+        for kind in ("query", "document"):
+            rules = dict(content[kind])
+            rules["skiplist"] = tuple(rules["skiplist"])
+            content[kind] = TextRules(**rules)
+        bundle = Bundle(**content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{path}: field missing or not known ({error}); export the checkpoint again") from error
+    for name in (bundle.graph, bundle.tokenizer):
+        if name not in bundle.files:
+            raise BundleError(f'{path}: "files" does not list {name}; export the checkpoint again')
+    for name in bundle.files:
+        if Path(name).name != name:
+            raise BundleError(f'{path}: "files" names {name!r}, which is not a plain file name')
+    return bundle
+
+
+def _check_file(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise BundleError(f"{path}: missing from the bundle; copy the bundle again")
+    actual = _sha256(path)
+    if actual != expected:
+        raise BundleError(
+            f"{path}: sha256 is {actual[:12]}…, bundle.json says {expected[:12]}…: "
+            "the file is cut off or was changed; copy the bundle again"
+        )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

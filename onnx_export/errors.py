@@ -1,0 +1,35 @@
+"""What can go wrong, as types.
+
+TansakuError                everything raised on purpose
+├── InputError              a text, document, query or argument that cannot be used (also a ValueError)
+├── BundleError             an encoder bundle that is missing, incomplete or altered
+├── CheckpointError         a checkpoint that cannot be read or converted
+└── MissingExtraError       an optional package is not installed (also an ImportError)
+
+The indexer adds its own below TansakuError, in `tansaku.indexer.errors`.
+"""
+
+from __future__ import annotations
+
+
+class TansakuError(Exception):
+    """Base of all errors that tansaku raises on purpose; the message names the offender and the remedy."""
+
+
+class InputError(TansakuError, ValueError):
+    """A text, document, query or argument that cannot be used."""
+
+
+class BundleError(TansakuError):
+    """An encoder bundle that is missing, incomplete, altered or of an unknown format."""
+
+
+class CheckpointError(TansakuError):
+    """A model checkpoint that cannot be read or converted."""
+
+
+class MissingExtraError(TansakuError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"this needs the package {package}: pip install 'tansaku[{extra}]'")

@@ -1,0 +1,89 @@
+"""Checkpoint → encoder bundle: trace, fuse, quantize, measure, write. Needs the extra ``export``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from .bundle import Bundle, write_bundle
+from .errors import CheckpointError, InputError, MissingExtraError
+
+try:
+    import onnx
+
+    from .checkpoint import Checkpoint
+    from .parity import measure_parity
+    from .quantize import quantize
+    from .trace import token_vectors_module, trace
+except ModuleNotFoundError as error:
+    raise MissingExtraError(error.name or "torch", "export") from error
+
+Precision = Literal["float32", "int8"]
+
+# A float32 graph computes the same sums in another order; an int8 graph is held to its mean cosine.
+_MAX_DIFFERENCE_FLOAT32 = 1e-4
+_MIN_MEAN_COSINE_INT8 = 0.99
+
+
+def export_checkpoint(
+    checkpoint: Checkpoint, folder: str | os.PathLike[str], *, precision: Precision = "int8", card: str = ""
+) -> Bundle:
+    """Write ``checkpoint`` as an encoder bundle to ``folder``, replacing a bundle that is there.
+
+    Args:
+        checkpoint: the model.
+        folder: where the bundle goes; written beside it first and moved there when complete.
+        precision: "int8" (see `quantize`) or "float32".
+        card: the model card, Markdown; written as README.md.
+
+    Raises:
+        InputError: ``precision`` is neither.
+        CheckpointError: the graph's vectors are too far from the checkpoint's.
+        MissingExtraError: (on import) the extra ``export`` is not installed.
+    """
+    if precision not in ("float32", "int8"):
+        raise InputError(f'precision is {precision!r}; it must be "float32" or "int8"')
+    folder = Path(folder).resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    bundle = Bundle(
+        name=checkpoint.name,
+        dim=len(checkpoint.projection),
+        precision=precision,
+        query=checkpoint.query,
+        document=checkpoint.document,
+        origin=checkpoint.origin,
+    )
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".bundle-") as scratch:
+        staging = Path(scratch) / "bundle"
+        staging.mkdir()
+        graph = trace(checkpoint)
+        onnx.save(quantize(graph) if precision == "int8" else graph, staging / bundle.graph)
+        checkpoint.tokenizer.save(str(staging / bundle.tokenizer), pretty=False)
+        if card:
+            (staging / "README.md").write_text(card, encoding="utf-8")
+        bundle.parity.update(_checked_parity(checkpoint, staging / bundle.graph, precision))
+        bundle = write_bundle(staging, bundle)
+        if folder.exists():
+            shutil.rmtree(folder)
+        staging.rename(folder)
+    return bundle
+
+
+def _checked_parity(checkpoint: Checkpoint, graph: Path, precision: Precision) -> dict[str, float]:
+    longest = max(checkpoint.query.max_length, checkpoint.document.max_length)
+    module = token_vectors_module(checkpoint)
+    parity = measure_parity(graph, module, checkpoint.tokenizer, longest)
+    if precision == "float32" and parity["max_abs_difference"] > _MAX_DIFFERENCE_FLOAT32:
+        raise CheckpointError(
+            f"{checkpoint.name}: the float32 graph is {parity['max_abs_difference']} away from the checkpoint "
+            f"(at most {_MAX_DIFFERENCE_FLOAT32} is allowed): this backbone does not export correctly"
+        )
+    if precision == "int8" and parity["mean_cosine"] < _MIN_MEAN_COSINE_INT8:
+        raise CheckpointError(
+            f"{checkpoint.name}: the int8 graph's mean cosine with the checkpoint is {parity['mean_cosine']} "
+            f"(at least {_MIN_MEAN_COSINE_INT8} is needed): export it in float32"
+        )
+    return parity

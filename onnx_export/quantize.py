@@ -1,0 +1,110 @@
+"""Float32 graph → int8 graph, quantized so that a text's vectors do not depend on its batch.
+
+Every matrix product with a constant weight becomes an integer product. Weights are int8 with one scale per output
+channel; activations are uint8 with one scale **per token**, taken from that token's largest magnitude. (ONNX
+Runtime's own dynamic quantization takes one scale per batch: the same text then gets other vectors beside other
+texts, and one outlier token costs the others precision.) Embedding tables become int8 with one scale per row.
+Attention scores, normalisation and activation functions stay in float32.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+_MICROSOFT = "com.microsoft"
+_ZERO_POINT = 128  # of the unsigned activations: VNNI multiplies unsigned by signed bytes
+_EMBEDDING_ROWS = 1024  # smaller tables are not worth a scale per row
+
+
+def quantize(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of ``model`` with int8 matrix products and embedding tables."""
+    quantized = onnx.ModelProto()
+    quantized.CopyFrom(model)
+    _Quantizer(quantized.graph).run()
+    if all(entry.domain != _MICROSOFT for entry in quantized.opset_import):
+        quantized.opset_import.append(helper.make_opsetid(_MICROSOFT, 1))
+    return quantized
+
+
+class _Quantizer:
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.graph = graph
+        self.weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        self.nodes: list[onnx.NodeProto] = []
+        self.activations: dict[str, tuple[str, str]] = {}  # float value → (its bytes, its scales)
+        self.tables: set[str] = set()
+
+    def run(self) -> None:
+        self.constant("q8_zero_point", np.array(_ZERO_POINT, np.uint8))
+        self.constant("q8_one", np.array(1, np.float32))
+        self.constant("q8_last_axis", np.array([-1], np.int64))
+        # The largest magnitude maps to 127; a token of zeros gets the smallest scale instead of 0.
+        self.constant("q8_steps", np.array(1 / 127, np.float32))
+        self.constant("q8_tiny", np.array(1e-12, np.float32))
+        for node in list(self.graph.node):
+            weight = self.weights.get(node.input[1]) if node.op_type == "MatMul" else None
+            table = self.weights.get(node.input[0]) if node.op_type == "Gather" else None
+            if weight is not None and weight.ndim == 2 and weight.dtype == np.float32:
+                self.matmul(node, weight)
+            elif table is not None and table.ndim == 2 and len(table) >= _EMBEDDING_ROWS:
+                self.embedding(node, table)
+            else:
+                self.nodes.append(node)
+        del self.graph.node[:]
+        self.graph.node.extend(self.nodes)
+        self.drop_unused()
+
+    def constant(self, name: str, value: np.ndarray) -> str:
+        self.graph.initializer.append(numpy_helper.from_array(value, name))
+        return name
+
+    def node(self, op: str, inputs: list[str], output: str, domain: str = "", **attributes: int) -> str:
+        made = helper.make_node(op, inputs, [output], name=f"{output}_{op}", domain=domain, **attributes)
+        self.nodes.append(made)
+        return output
+
+    def matmul(self, node: onnx.NodeProto, weight: np.ndarray) -> None:
+        name = node.input[1]
+        if name not in self.tables:
+            self.tables.add(name)
+            scale = np.maximum(np.abs(weight).max(axis=0) / 127, 1e-12).astype(np.float32)
+            self.constant(f"{name}_q8", np.round(weight / scale).astype(np.int8))
+            self.constant(f"{name}_q8_scale", scale)
+        tokens, token_scale = self.activation(node.input[0])
+        product = self.node(
+            "MatMulIntegerToFloat",
+            [tokens, f"{name}_q8", "q8_one", f"{name}_q8_scale", "q8_zero_point"],
+            f"{node.output[0]}_q8",
+            _MICROSOFT,
+        )
+        self.node("Mul", [product, token_scale], node.output[0])
+
+    def activation(self, value: str) -> tuple[str, str]:
+        """Quantize ``value`` (…, channels) by its last axis; done once for all products that share it."""
+        if value not in self.activations:
+            magnitude = self.node("Abs", [value], f"{value}_abs")
+            largest = self.node("ReduceMax", [magnitude, "q8_last_axis"], f"{value}_max", keepdims=1)
+            step = self.node("Mul", [largest, "q8_steps"], f"{value}_step")
+            scale = self.node("Max", [step, "q8_tiny"], f"{value}_scale")
+            scaled = self.node("Div", [value, scale], f"{value}_scaled")
+            tokens = self.node("QuantizeLinear", [scaled, "q8_one", "q8_zero_point"], f"{value}_q8")
+            self.activations[value] = tokens, scale
+        return self.activations[value]
+
+    def embedding(self, node: onnx.NodeProto, table: np.ndarray) -> None:
+        name, ids = node.input[0], node.input[1]
+        scale = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, 1e-12).astype(np.float32)
+        self.constant(f"{name}_q8", np.round(table / scale).astype(np.int8))
+        self.constant(f"{name}_q8_scale", scale)
+        rows = self.node("Gather", [f"{name}_q8", ids], f"{node.output[0]}_q8")
+        scales = self.node("Gather", [f"{name}_q8_scale", ids], f"{node.output[0]}_q8_scale")
+        floats = self.node("Cast", [rows], f"{node.output[0]}_f32", to=TensorProto.FLOAT)
+        self.node("Mul", [floats, scales], node.output[0])
+
+    def drop_unused(self) -> None:
+        used = {name for node in self.nodes for name in node.input}
+        kept = [tensor for tensor in self.graph.initializer if tensor.name in used]
+        del self.graph.initializer[:]
+        self.graph.initializer.extend(kept)
