@@ -91,7 +91,7 @@ def train_codec(
     Returns the codec and the sampled documents' vectors by position, so that they need no second encoding.
     """
     vectors: dict[int, np.ndarray] = {}
-    n_vectors = n_characters = 0
+    n_vectors = n_characters = n_documents = 0
     for start in range(0, len(found.sample), _CHUNK):
         part = found.sample[start : start + _CHUNK]
         encoded = encoder.encode_documents([document.encoded_text for _, document in part])
@@ -99,7 +99,9 @@ def train_codec(
             vectors[position] = matrix
             n_vectors += len(matrix)
             n_characters += len(document.encoded_text)
-        progress("sample", min(n_vectors, _SAMPLE_VECTORS), _SAMPLE_VECTORS)
+        n_documents += len(part)
+        enough = n_documents * _SAMPLE_VECTORS // n_vectors
+        progress("sample", n_documents, max(n_documents, min(enough, len(found.sample))))
         if n_vectors >= _SAMPLE_VECTORS:
             break
     expected_tokens = n_vectors * found.characters // n_characters

@@ -60,6 +60,11 @@ class ResidualCodec:
         """Type of a stored centroid id: little-endian uint16, or uint32 beyond 65,536 centroids."""
         return np.dtype("<u2" if len(self.centroids) <= 1 << 16 else "<u4")
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the codec as stored: float16 centroids, float32 cutoffs and levels."""
+        return 2 * self.centroids.size + 4 * (self.cutoffs.size + self.levels.size)
+
     @cached_property
     def codec_id(self) -> str:
         """16 hex digits of the sha256 of the codec's numbers."""
@@ -138,7 +143,7 @@ def default_centroids(n_tokens: int) -> int:
 def pack(buckets: np.ndarray, nbits: int) -> np.ndarray:
     """Pack buckets, uint8 (n, dim) below 2**nbits, into uint8 (n, dim · nbits / 8); the first is lowest in its byte."""
     per_byte = 8 // nbits
-    groups = buckets.reshape(len(buckets), -1, per_byte)
+    groups = buckets.reshape(len(buckets), buckets.shape[1] // per_byte, per_byte)
     packed = np.zeros(groups.shape[:2], np.uint8)
     for position in range(per_byte):
         packed |= groups[:, :, position] << np.uint8(position * nbits)
@@ -149,7 +154,7 @@ def unpack(packed: np.ndarray, nbits: int) -> np.ndarray:
     """The inverse of `pack`."""
     shifts = np.arange(0, 8, nbits, dtype=np.uint8)
     buckets = packed[:, :, None] >> shifts & np.uint8((1 << nbits) - 1)
-    return buckets.reshape(len(packed), -1)
+    return buckets.reshape(len(packed), packed.shape[1] * 8 // nbits)
 
 
 def nearest_centroids(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:

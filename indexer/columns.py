@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from ..onnx_export import InputError
 from .documents import RESERVED_FIELDS, Document
+
+_MAX_EXACT = 2**53
+_MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
 
 class ColumnTypes:
@@ -19,6 +22,7 @@ class ColumnTypes:
 
     def __init__(self) -> None:
         self._types: dict[str, pa.DataType] = {}
+        self._large: set[str] = set()  # fields with integers that no float64 holds exactly
 
     def update(self, documents: Sequence[Document]) -> None:
         """Take in the fields of ``documents``."""
@@ -26,14 +30,20 @@ class ColumnTypes:
         for name in names:
             values = [document.fields.get(name) for document in documents]
             try:
-                found = pa.infer_type(values)
-                self._types[name] = _common_type(self._types.get(name, found), found)
-            except (pa.ArrowException, TypeError, ValueError) as error:
+                found = pa.array(values).type
+                if pa.types.is_integer(found) and any(abs(value or 0) > _MAX_EXACT for value in values):
+                    self._large.add(name)
+                merged = _common_type(self._types.get(name, found), found)
+                if name in self._large and pa.types.is_floating(merged):
+                    raise TypeError("integers beyond 2**53 beside floats")
+            except _MISFITS as error:
                 first, last = documents[0].id, documents[-1].id
                 raise InputError(
-                    f"field {name!r} has values of different types, the last of them in a document between "
-                    f"{first!r} and {last!r} ({error}); give the field one type, or rename or drop it"
+                    f"field {name!r} has values that make no column, the last of them in a document between {first!r} "
+                    f"and {last!r} ({error}); give the field one type in all documents, or leave it out"
                 ) from error
+            field_array(documents, pa.field(name, merged))
+            self._types[name] = merged
 
     def fields(self) -> list[pa.Field]:
         """The columns found; a field that was always null becomes a string column."""
@@ -60,27 +70,56 @@ def check_fields(documents: Sequence[Document], fields: Sequence[pa.Field]) -> N
 
 
 def field_array(documents: Sequence[Document], field: pa.Field) -> pa.Array:
-    """The values of one column, null where a document lacks the field."""
+    """The values of one column, null where a document lacks the field.
+
+    Raises InputError, naming document and field, for a value that the column's type would change or refuse.
+    """
+    values = [document.fields.get(field.name) for document in documents]
     try:
-        return pa.array([document.fields.get(field.name) for document in documents], field.type)
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        offender = _first_misfit(documents, field)
-        raise InputError(
-            f"document {offender.id!r}: field {field.name!r} does not fit its column, which is {field.type} ({error})"
-        ) from error
+        array = pa.array(values, field.type)
+        stored = array.to_pylist()
+    except _MISFITS as error:
+        misfit = next(i for i in range(len(values)) if not _fits(values[i], field.type))
+        raise _misfit_error(documents[misfit], field, str(error)) from error
+    # Arrow cuts quietly: 2.7 to 2, a time to its date, unknown keys off a struct.
+    for document, value, kept in zip(documents, values, stored, strict=True):
+        if not _same(value, kept):
+            raise _misfit_error(document, field, f"it would be stored as {kept!r}")
+    return array
 
 
-def _first_misfit(documents: Sequence[Document], field: pa.Field) -> Document:
-    for document in documents:
-        value: Any = document.fields.get(field.name)
-        try:
-            pa.array([value], field.type)
-        except (pa.ArrowException, TypeError, ValueError):
-            return document
-    return documents[0]
+def _misfit_error(document: Document, field: pa.Field, reason: str) -> InputError:
+    value = document.fields.get(field.name)
+    return InputError(
+        f"document {document.id!r}: field {field.name!r} is {value!r}, which does not fit its column of type "
+        f"{field.type} ({reason})"
+    )
+
+
+def _fits(value: Any, kind: pa.DataType) -> bool:
+    try:
+        pa.array([value], kind)
+    except _MISFITS:
+        return False
+    return True
+
+
+def _same(value: Any, stored: Any) -> bool:
+    """Whether ``stored`` is ``value`` as Arrow gives it back: a struct may gain nulls, an integer become a float."""
+    if isinstance(value, Mapping) and isinstance(stored, dict):
+        known = all(key in stored and _same(item, stored[key]) for key, item in value.items())
+        return known and all(item is None for key, item in stored.items() if key not in value)
+    if isinstance(stored, list):
+        is_list = hasattr(value, "__len__") and not isinstance(value, (str, bytes, Mapping))
+        return is_list and len(value) == len(stored) and all(map(_same, value, stored))
+    if isinstance(value, bool) or isinstance(stored, bool):
+        return value is stored
+    return bool(value == stored) or (value != value and stored != stored)
 
 
 def _common_type(a: pa.DataType, b: pa.DataType) -> pa.DataType:
+    if pa.types.is_string(a) and pa.types.is_binary(b) or pa.types.is_binary(a) and pa.types.is_string(b):
+        raise TypeError("strings beside bytes")
     merged = pa.unify_schemas(
         [pa.schema([pa.field("x", a)]), pa.schema([pa.field("x", b)])], promote_options="permissive"
     ).field("x")

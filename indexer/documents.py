@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 from ..onnx_export import InputError
@@ -52,8 +53,8 @@ class DocumentReader:
         names: which fields are id, text and title.
 
     Iterating raises InputError, naming the place and the field, for a missing field, an id that is neither str
-    nor int, a text or title that is not str, an empty id or text, a field whose name tansaku needs itself, or an
-    id that occurred before.
+    nor int, a text or title that is not str, an empty id or text, a lone surrogate, a field name that is no name for
+    a column or that tansaku needs itself, or an id that occurred before.
     """
 
     def __init__(self, records: Iterable[Any], names: FieldNames | None = None) -> None:
@@ -65,7 +66,8 @@ class DocumentReader:
         """Yield the documents in order."""
         seen: set[str] = set()
         for position, record in enumerate(self._records):
-            place, content = record if isinstance(record, tuple) else (f"document {position}", record)
+            has_place = isinstance(record, tuple) and len(record) == 2
+            place, content = record if has_place else (f"document {position}", record)
             document = _as_document(content, place, self._names)
             if document.id in seen:
                 raise InputError(f"{place}: id {document.id!r} occurs twice; ids must be unique")
@@ -75,28 +77,59 @@ class DocumentReader:
 
 def _as_document(record: Any, place: str, names: FieldNames) -> Document:
     if isinstance(record, Document):
-        record = {"id": record.id, "title": record.title, "text": record.text, **record.fields}
-    if not isinstance(record, Mapping):
+        names, fields = FieldNames("id"), record.fields
+        values: Mapping[str, Any] = {"id": record.id, "title": record.title, "text": record.text}
+    elif isinstance(record, Mapping):
+        names = FieldNames(names.id or ("_id" if "_id" in record else "id"), names.text, names.title)
+        fields = {str(k): v for k, v in record.items() if k not in (names.id, names.text, names.title)}
+        values = record
+    else:
         raise InputError(f"{place}: a document must be a mapping of field names to values, not {_kind(record)}")
-    id_name = names.id or ("_id" if "_id" in record else "id")
-    for name in (id_name, names.text):
-        if name not in record:
-            raise InputError(f"{place}: no field {name!r} here (fields: {', '.join(map(str, record))})")
-    fields = {str(k): v for k, v in record.items() if k not in (id_name, names.text, names.title)}
+    doc_id = _text_value(values, names.id or "id", place, integers=True)
+    owner = f" of {doc_id!r}"
+    text = _text_value(values, names.text, place, owner)
+    has_title = values.get(names.title) is not None
+    title = _text_value(values, names.title, place, owner, may_be_empty=True) if has_title else ""
     for name in fields:
         if name in RESERVED_FIELDS:
             raise InputError(f"{place}: the field name {name!r} is taken by the index itself; rename the field")
-    doc_id, text, title = record[id_name], record[names.text], record.get(names.title)
-    if isinstance(doc_id, bool) or not isinstance(doc_id, (str, int)) or doc_id == "":
-        raise InputError(f"{place}: field {id_name!r} must be a non-empty string or an integer, not {_kind(doc_id)}")
-    if not isinstance(text, str):
-        raise InputError(f"{place}: field {names.text!r} of {doc_id!r} must be a string, not {_kind(text)}")
-    if not text.strip():
-        raise InputError(f"{place}: field {names.text!r} of {doc_id!r} is empty; leave the document out or fill it")
-    if title is not None and not isinstance(title, str):
-        raise InputError(f"{place}: field {names.title!r} of {doc_id!r} must be a string, not {_kind(title)}")
-    return Document(str(doc_id), text, title or "", fields)
+        # LanceDB takes a period for a path into a struct and keeps names of this kind for itself.
+        if not name or "." in name or name.startswith("_row") or not _is_utf8(name):
+            raise InputError(f"{place}: a column cannot have the field name {name!r}; rename the field")
+    return Document(doc_id, text, title, fields)
+
+
+def _text_value(
+    values: Mapping[str, Any],
+    name: str,
+    place: str,
+    owner: str = "",
+    *,
+    integers: bool = False,
+    may_be_empty: bool = False,
+) -> str:
+    if name not in values:
+        raise InputError(f"{place}: no field {name!r} here (fields: {', '.join(map(str, values))})")
+    value = values[name]
+    if integers and isinstance(value, Integral) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        expected = "a string or an integer" if integers else "a string"
+        raise InputError(f"{place}: field {name!r}{owner} must be {expected}, not {_kind(value)}")
+    if not value.strip() and not may_be_empty:
+        raise InputError(f"{place}: field {name!r}{owner} is empty; fill it or leave the document out")
+    if not _is_utf8(value):
+        raise InputError(f"{place}: field {name!r}{owner} holds half a character (a lone surrogate); mend the text")
+    return value
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _kind(value: Any) -> str:
-    return "empty" if value == "" else "null" if value is None else type(value).__name__
+    return "null" if value is None else type(value).__name__

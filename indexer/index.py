@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
-
-import pyarrow.compute as pc
 
 from ..onnx_export import Encoder, InputError
 from .build import BuildReport, Progress, chunks, encode_rows, scan, train_codec
@@ -20,8 +18,10 @@ from .table import (
     IndexTable,
     append_rows,
     check_absent,
+    check_name,
     connect,
     create_index_table,
+    database_exists,
     open_index_table,
 )
 
@@ -76,14 +76,15 @@ class Index:
             TableExistsError: the table exists and ``overwrite`` is false.
         """
         check_nbits(nbits)
+        check_name(table)
         progress = progress or _no_progress
-        database = connect(db, create=True)
-        if not overwrite:
-            check_absent(database, table)
+        if not overwrite and database_exists(db):
+            check_absent(connect(db), table)
         encoder = encoder or Encoder.load()
         reader = DocumentReader(documents, names)
 
         found = scan(reader, progress)
+        database = connect(db, create=True)
         codec, vectors = train_codec(found, encoder, nbits, progress)
         report = BuildReport()
         done = partial(_encode_progress, progress, found.count)
@@ -126,6 +127,9 @@ class Index:
         or a field that it has no column for.
         """
         progress = progress or _no_progress
+        # As it is now: it may have been added to, or made anew, since it was opened.
+        self._table = open_index_table(self._table.database, self.name)
+        self._table.header.check_model(self.encoder.bundle, f"table {self.name!r}")
         reader = DocumentReader(documents, names)
         fields = user_fields(self._table.table.schema)
         count = 0
@@ -146,17 +150,14 @@ class Index:
 
     def info(self) -> IndexInfo:
         """Counts and sizes of the index."""
-        return describe(self.name, self._table)
+        return describe(self.name, open_index_table(self._table.database, self.name))
 
     def __len__(self) -> int:
-        return self._table.table.count_rows()
+        return self._table.database.open_table(self.name).count_rows()
 
     def _ids(self) -> set[str]:
-        return {doc_id for batch in self._id_batches() for doc_id in batch}
-
-    def _id_batches(self) -> Iterator[list[str]]:
-        for batch in self._table.table.search().select(["id"]).to_batches():
-            yield pc.cast(batch.column("id"), "string").to_pylist()
+        batches = self._table.table.search().select(["id"]).to_batches()
+        return {doc_id for batch in batches for doc_id in batch.column("id").to_pylist()}
 
 
 def _check_new(chunk: list[Document], stored: set[str]) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.compute as pc
-
 from .table import IndexTable, codec_table
 
 
@@ -25,8 +23,9 @@ class IndexInfo:
         centroids: how many.
         version: the LanceDB table's version.
         columns: name → Arrow type of every column.
-        bytes_by_part: bytes of the centroid ids, the residuals, the codec table and the rest (texts, titles,
-            the caller's columns, LanceDB's own files); the last two only for a database in a local folder.
+        bytes_by_part: bytes of the centroid ids, the residuals and the codec, as tansaku packs them.
+        bytes_on_disk: all files of the index's two tables, old versions included; None unless the database is a
+            local folder.
     """
 
     table: str
@@ -40,25 +39,29 @@ class IndexInfo:
     version: int
     columns: dict[str, str]
     bytes_by_part: dict[str, int]
+    bytes_on_disk: int | None
 
     @property
     def bytes_per_token(self) -> float:
-        """All bytes on disk per token vector."""
-        return sum(self.bytes_by_part.values()) / max(self.tokens, 1)
+        """All bytes on disk per token vector; where they are not known, those of the parts."""
+        known = sum(self.bytes_by_part.values()) if self.bytes_on_disk is None else self.bytes_on_disk
+        return known / max(self.tokens, 1)
 
 
 def describe(name: str, index: IndexTable) -> IndexInfo:
     """Measure an open index."""
     table, codec = index.table, index.codec
     counts = table.search().select(["token_count"]).to_arrow()["token_count"]
-    tokens = pc.sum(counts).as_py() or 0
-    parts = {"centroid_ids": tokens * codec.id_dtype.itemsize, "residuals": tokens * codec.residual_bytes}
+    tokens = int(counts.to_numpy().sum())
+    parts = {
+        "centroid_ids": tokens * codec.id_dtype.itemsize,
+        "residuals": tokens * codec.residual_bytes,
+        "codec": codec.stored_bytes,
+    }
     folder = Path(index.database.uri.removeprefix("file://"))
+    on_disk = None
     if folder.is_dir():
-        parts["codec"] = _folder_bytes(folder / f"{codec_table(name)}.lance")
-        parts["texts_and_other"] = _folder_bytes(folder / f"{name}.lance") - sum(
-            parts[part] for part in ("centroid_ids", "residuals")
-        )
+        on_disk = sum(_folder_bytes(folder / f"{table_name}.lance") for table_name in (name, codec_table(name)))
     return IndexInfo(
         table=name,
         documents=len(counts),
@@ -71,6 +74,7 @@ def describe(name: str, index: IndexTable) -> IndexInfo:
         version=table.version,
         columns={field.name: str(field.type) for field in table.schema},
         bytes_by_part=parts,
+        bytes_on_disk=on_disk,
     )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
+import codecs
 import gzip
-import io
 import json
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,8 +23,8 @@ _FORMATS = ".jsonl, .jsonl.gz, .parquet or .tsv"
 class SourceFile:
     """The records of one file, each with its place ("data.jsonl:17"); iterate over it as often as needed.
 
-    Raises SourceError at once if the file is missing, unreadable or of an unknown kind, and while iterating
-    for content that cannot be parsed.
+    Raises SourceError at once if the file is missing or of an unknown kind, and while iterating if it cannot be
+    read or parsed.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -44,64 +43,60 @@ class SourceFile:
         """Yield (place, record) pairs in file order."""
         try:
             yield from self._read(self.path)
-        except (OSError, EOFError, pa.ArrowException) as error:
+        except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
             raise SourceError(f"{self.path}: cannot be read ({error})") from error
 
 
 def _read_jsonl(path: Path) -> Iterator[Record]:
-    with _open_text(path) as lines:
-        for number, line in _numbered(path, lines):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise SourceError(f"{path}:{number}: not valid JSON ({error})") from error
-            if not isinstance(record, dict):
-                raise SourceError(f"{path}:{number}: expected a JSON object, not {type(record).__name__}")
-            yield f"{path}:{number}", record
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise SourceError(f"{path}:{number}: not valid JSON ({error})") from error
+        if not isinstance(record, dict):
+            raise SourceError(f"{path}:{number}: expected a JSON object, not {type(record).__name__}")
+        yield f"{path}:{number}", record
 
 
 def _read_tsv(path: Path) -> Iterator[Record]:
-    with _open_text(path) as lines:
-        rows = csv.reader((line for _, line in _numbered(path, lines)), delimiter="\t", quoting=csv.QUOTE_NONE)
-        header = next(rows, None)
-        if header is None:
-            raise SourceError(f"{path}: empty file; expected a header line with the field names")
-        for row in rows:
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise SourceError(f"{path}:{rows.line_num}: {len(row)} fields, but the header has {len(header)}")
-            yield f"{path}:{rows.line_num}", dict(zip(header, row, strict=True))
+    lines = _lines(path)
+    _, first = next(lines, (1, ""))
+    header = first.split("\t")
+    if not first.strip():
+        raise SourceError(f"{path}:1: expected a header line with the field names")
+    for name in header:
+        if header.count(name) > 1:
+            raise SourceError(f"{path}:1: the field {name!r} occurs twice in the header")
+    for number, line in lines:
+        if not line:
+            continue
+        row = line.split("\t")
+        if len(row) != len(header):
+            raise SourceError(f"{path}:{number}: {len(row)} fields, but the header has {len(header)}")
+        yield f"{path}:{number}", dict(zip(header, row, strict=True))
 
 
 def _read_parquet(path: Path) -> Iterator[Record]:
     with pq.ParquetFile(path) as file:
         number = 0
         for batch in file.iter_batches(batch_size=1024):
-            for record in batch.to_pylist():
+            try:
+                records = batch.to_pylist()
+            except ValueError as error:  # text that is not UTF-8, times finer than Python's
+                raise SourceError(f"{path} rows {number} to {number + len(batch)}: {error}") from error
+            for record in records:
                 yield f"{path} row {number}", record
                 number += 1
 
 
-@contextmanager
-def _open_text(path: Path) -> Iterator[TextIO]:
-    with path.open("rb") as raw:
-        data = gzip.open(raw) if path.suffix == ".gz" else raw
-        # utf-8-sig: files from other systems may start with a byte order mark.
-        with io.TextIOWrapper(data, encoding="utf-8-sig", newline=None) as lines:  # type: ignore[arg-type]
-            yield lines
-
-
-def _numbered(path: Path, lines: TextIO) -> Iterator[tuple[int, str]]:
-    number = 0
-    while True:
-        number += 1
-        try:
-            line = lines.readline()
-        except UnicodeDecodeError as error:
-            raise SourceError(f"{path}:{number}: not UTF-8 near this line ({error.reason})") from error
-        if not line:
-            return
-        yield number, line
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Line number and line, its end left off. Decoded line by line, so that an error names the right one."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            data = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            try:
+                yield number, data.decode("utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise SourceError(f"{path}:{number}: not UTF-8 ({error})") from error

@@ -15,7 +15,9 @@ Its schema metadata names the format version, the model and the codec. Table NAM
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,13 +88,16 @@ def connect(db: Database, *, create: bool = False) -> DBConnection:
     """
     if isinstance(db, DBConnection):
         return db
-    if "://" not in str(db):
-        path = Path(db)
-        if path.exists() and not path.is_dir():
-            raise InputError(f"database {path}: this is a file; a LanceDB database is a folder")
-        if not path.exists() and not create:
-            raise TableNotFoundError(f"database {path}: no such folder; `tansaku index` makes one")
+    if not create and not database_exists(db):
+        raise TableNotFoundError(f"database {db}: no such folder; `tansaku index` makes one")
+    if database_exists(db) and "://" not in str(db) and not Path(db).is_dir():
+        raise InputError(f"database {db}: this is a file; a LanceDB database is a folder")
     return lancedb.connect(str(db))
+
+
+def database_exists(db: Database) -> bool:
+    """Whether there is something at ``db``; connections and remote URIs count as there."""
+    return isinstance(db, DBConnection) or "://" in str(db) or Path(db).exists()
 
 
 def create_index_table(
@@ -105,14 +110,13 @@ def create_index_table(
     *,
     overwrite: bool,
 ) -> IndexTable:
-    """Write a new index in one transaction; after an error the database is as it was.
+    """Write a new index in one transaction; after an error the tables are as they were.
 
     Raises TableExistsError if the table is there and ``overwrite`` is false.
     """
-    if not overwrite:
-        check_absent(database, name)
-    existed = name in table_names(database)
-    _store_codec(database, name, codec)
+    check_name(name)
+    existed = _is_readable(database, name)
+    had_codec = _is_readable(database, codec_table(name))
     schema = document_schema(fields).with_metadata(
         {
             f"{_PREFIX}format": str(FORMAT_VERSION),
@@ -122,22 +126,35 @@ def create_index_table(
         }
     )
 
+    def still_absent() -> Iterator[pa.RecordBatch]:
+        yield from batches
+        # LanceDB looks for the table before it takes the rows, which may be hours before it commits them.
+        if not overwrite:
+            check_absent(database, name)
+
     def write(reader: pa.RecordBatchReader) -> None:
         database.create_table(
             name,
             reader,
             schema=schema,
-            mode="overwrite" if overwrite else "create",
+            mode="overwrite" if existed and overwrite else "create",
             # Row ids that survive compaction and updates can only be had from the start.
             storage_options={"new_table_enable_stable_row_ids": "true"},
         )
 
+    if not overwrite:
+        check_absent(database, name)
+    _store_codec(database, name, codec)
     try:
-        _write_stream(write, schema, batches)
+        _write_stream(write, schema, still_absent())
     except BaseException:
-        if not existed:
-            for leftover in (name, codec_table(name)):
-                database.drop_table(leftover, ignore_missing=True)
+        # Only what this call left: another process may have made the table meanwhile.
+        if not _is_readable(database, name):
+            _drop(database, name)
+            if not had_codec:
+                _drop(database, codec_table(name))
+        elif existed and not had_codec:
+            _drop(database, codec_table(name))
         raise
     return open_index_table(database, name)
 
@@ -157,7 +174,7 @@ def open_index_table(database: DBConnection, name: str) -> IndexTable:
     place = f"table {name!r}"
     try:
         table = database.open_table(name)
-    except ValueError:
+    except (ValueError, RuntimeError):
         names = [n for n in table_names(database) if not n.endswith(codec_table(""))]
         raise TableNotFoundError(
             f"{place}: not in this database (tables: {', '.join(names) or 'none'}); `tansaku index` makes one"
@@ -171,23 +188,29 @@ def open_index_table(database: DBConnection, name: str) -> IndexTable:
             f"{place} has index format {version}, but this tansaku reads format {FORMAT_VERSION}; "
             "index the documents again or use the release that made it"
         )
-    header = IndexHeader(
-        model=metadata[f"{_PREFIX}model"],
-        fingerprint=metadata[f"{_PREFIX}fingerprint"],
-        codec_id=metadata[f"{_PREFIX}codec"],
-    )
+    try:
+        header = IndexHeader(*(metadata[_PREFIX + key] for key in ("model", "fingerprint", "codec")))
+    except KeyError as error:
+        raise NotAnIndexError(f"{place}: its schema metadata lacks {error}; index the documents again") from None
     return IndexTable(database, table, header, _load_codec(database, name, header.codec_id))
 
 
+def check_name(name: str) -> None:
+    """Raise InputError if no index may be named ``name``."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", name):
+        raise InputError(
+            f"table name {name!r}: use 1 to 100 letters (a to z), digits, underscores, hyphens and periods, the first no hyphen or period"
+        )
+    if name.endswith(codec_table("")):
+        raise InputError(
+            f"table name {name!r}: names ending in {codec_table('')!r} are kept for codecs; choose another"
+        )
+
+
 def check_absent(database: DBConnection, name: str) -> None:
-    """Raise TableExistsError if the database has a readable table ``name``, InputError if no table may be so named."""
-    try:
-        database.open_table(name)
-    except ValueError as error:
-        if "Invalid table name" in str(error):
-            raise InputError(str(error)) from None
-        return
-    raise TableExistsError(f"table {name!r} exists already; choose another name, or overwrite it on purpose")
+    """Raise TableExistsError if the database has a readable table ``name``."""
+    if _is_readable(database, name):
+        raise TableExistsError(f"table {name!r} exists already; choose another name, or overwrite it on purpose")
 
 
 def document_schema(fields: list[pa.Field]) -> pa.Schema:
@@ -220,6 +243,20 @@ def table_names(database: DBConnection) -> list[str]:
         token = page.page_token
         if not token:
             return names
+
+
+def _is_readable(database: DBConnection, name: str) -> bool:
+    # A table whose first write was cut off is listed, but cannot be opened; a new one may take its place.
+    try:
+        database.open_table(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _drop(database: DBConnection, name: str) -> None:
+    with contextlib.suppress(ValueError):  # it was not made yet
+        database.drop_table(name)
 
 
 def _store_codec(database: DBConnection, name: str, codec: ResidualCodec) -> None:
@@ -262,7 +299,9 @@ def _load_codec(database: DBConnection, name: str, codec_id: str) -> ResidualCod
     raise lost
 
 
-def _write_stream(write: object, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+def _write_stream(
+    write: Callable[[pa.RecordBatchReader], object], schema: pa.Schema, batches: Iterable[pa.RecordBatch]
+) -> None:
     """Let LanceDB pull ``batches``; an error raised by them comes out as itself, not as LanceDB's."""
     failures: list[BaseException] = []
 
@@ -274,7 +313,7 @@ def _write_stream(write: object, schema: pa.Schema, batches: Iterable[pa.RecordB
             raise
 
     try:
-        write(pa.RecordBatchReader.from_batches(schema, guarded()))  # type: ignore[operator]
+        write(pa.RecordBatchReader.from_batches(schema, guarded()))
     except Exception:
         if failures:
             raise failures[0] from None

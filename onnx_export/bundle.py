@@ -1,9 +1,9 @@
 """The encoder bundle: a folder with an ONNX graph, a tokenizer and one JSON file that says how to use them.
 
-    bundle.json      this module's `Bundle`, plus the sha256 of every other file
-    model.onnx       input_ids, attention_mask: int64 (batch, length) → token_vectors: float32 (batch, length, dim)
-    tokenizer.json   a `tokenizers` file; its post-processor adds the sequence start and end tokens
-    README.md        the model card
+bundle.json      this module's `Bundle`, plus the sha256 of every other file
+model.onnx       input_ids, attention_mask: int64 (batch, length) → token_vectors: float32 (batch, length, dim)
+tokenizer.json   a `tokenizers` file; its post-processor adds the sequence start and end tokens
+README.md        the model card
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,18 +97,19 @@ def write_bundle(folder: Path, bundle: Bundle) -> Bundle:
     return bundle
 
 
-def read_bundle(folder: Path) -> Bundle:
+def read_bundle(folder: str | os.PathLike[str]) -> Bundle:
     """Read and check the bundle in ``folder``.
 
     Raises BundleError if a file is missing, has another sha256 than `bundle.json` says, or if the format is
     unknown.
     """
+    folder = Path(folder)
     path = folder / BUNDLE_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BundleError(f"{folder}: no {BUNDLE_FILE} here, so this is not an encoder bundle") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path}: cannot be read ({error})") from error
     bundle = _parse(content, path)
     for name, expected in bundle.files.items():
@@ -126,12 +128,13 @@ def _parse(content: Any, path: Path) -> Bundle:
         )
     try:
         for kind in ("query", "document"):
-            rules = dict(content[kind])
-            rules["skiplist"] = tuple(rules["skiplist"])
+            rules = _checked(content[kind], _RULES_TYPES)
+            rules["skiplist"] = tuple(_checked(dict(enumerate(rules["skiplist"])), str).values())
             content[kind] = TextRules(**rules)
-        bundle = Bundle(**content)
+        bundle = Bundle(**_checked(content, _BUNDLE_TYPES))
+        _checked(bundle.files, str)
     except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"{path}: field missing or not known ({error}); export the checkpoint again") from error
+        raise BundleError(f"{path}: field missing, not known or of a wrong type ({error}); export again") from error
     for name in (bundle.graph, bundle.tokenizer):
         if name not in bundle.files:
             raise BundleError(f'{path}: "files" does not list {name}; export the checkpoint again')
@@ -139,6 +142,32 @@ def _parse(content: Any, path: Path) -> Bundle:
         if Path(name).name != name:
             raise BundleError(f'{path}: "files" names {name!r}, which is not a plain file name')
     return bundle
+
+
+_RULES_TYPES = {"prefix": str, "marker": (str, type(None)), "max_length": int, "skiplist": list}
+_BUNDLE_TYPES = {
+    "name": str,
+    "dim": int,
+    "precision": str,
+    "query": TextRules,
+    "document": TextRules,
+    "graph": str,
+    "tokenizer": str,
+    "origin": dict,
+    "parity": dict,
+    "files": dict,
+}
+
+
+def _checked(values: Any, kinds: Any) -> dict[Any, Any]:
+    """A copy of ``values`` if each is of its kind (one for all, or one by name), above 0 where it is a number."""
+    if not isinstance(values, dict):
+        raise TypeError(f"expected an object, found {type(values).__name__}")
+    for name, value in values.items():
+        kind = kinds[name] if isinstance(kinds, dict) else kinds
+        if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 1):
+            raise TypeError(f"{name!r} is {value!r}")
+    return dict(values)
 
 
 def _check_file(path: Path, expected: str) -> None:

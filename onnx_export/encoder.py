@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,7 @@ class Encoder:
             tokenizer = Tokenizer.from_file(str(folder / bundle.tokenizer))
         except Exception as error:  # both libraries raise bare exceptions of their own
             raise BundleError(f"{folder}: the graph or the tokenizer cannot be loaded ({error})") from error
+        _check_graph(session, bundle, folder / bundle.graph)
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return cls(bundle, session, tokenizer)
@@ -68,14 +69,14 @@ class Encoder:
         """Length of a token vector."""
         return self.bundle.dim
 
-    def encode_queries(self, texts: Sequence[str]) -> list[np.ndarray]:
+    def encode_queries(self, texts: Iterable[str]) -> list[np.ndarray]:
         """Token vectors of each query: float32 (tokens, dim), unit length.
 
         Raises InputError for a query that is empty or not a str.
         """
         return self.encode_tokens(self._tokenize_query(_texts(texts)))
 
-    def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
+    def encode_documents(self, texts: Iterable[str]) -> list[np.ndarray]:
         """Token vectors of each document: float32 (tokens, dim), unit length.
 
         A document longer than ``bundle.document.max_length`` tokens is cut there; `tokenize_documents` tells
@@ -83,7 +84,7 @@ class Encoder:
         """
         return self.encode_tokens(self.tokenize_documents(texts))
 
-    def tokenize_documents(self, texts: Sequence[str]) -> list[TokenizedText]:
+    def tokenize_documents(self, texts: Iterable[str]) -> list[TokenizedText]:
         """The first half of `encode_documents`."""
         return self._tokenize_document(_texts(texts))
 
@@ -107,11 +108,22 @@ class Encoder:
         return vectors
 
 
-def _texts(texts: Sequence[str]) -> Sequence[str]:
+def _texts(texts: Iterable[str]) -> list[str]:
     # A str is a sequence of str too: its characters would be encoded one by one.
     if isinstance(texts, str):
         raise InputError("expected a list of texts, got one str; put it in a list")
-    return texts
+    return list(texts)
+
+
+def _check_graph(session: onnxruntime.InferenceSession, bundle: Bundle, path: Path) -> None:
+    inputs = sorted(value.name for value in session.get_inputs())
+    shape = session.get_outputs()[0].shape
+    dim = shape[-1] if len(shape) == 3 else "no"
+    if len(shape) != 3 or inputs != ["attention_mask", "input_ids"] or (isinstance(dim, int) and dim != bundle.dim):
+        raise BundleError(
+            f"{path}: takes {', '.join(inputs)} and returns vectors of {dim} dimensions; expected attention_mask, "
+            f"input_ids and {bundle.dim}, as bundle.json says; export the checkpoint again"
+        )
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:

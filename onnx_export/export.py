@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-from .bundle import Bundle, write_bundle
+from .bundle import BUNDLE_FILE, Bundle, write_bundle
 from .errors import CheckpointError, InputError, MissingExtraError
 
 try:
@@ -40,13 +40,16 @@ def export_checkpoint(
         card: the model card, Markdown; written as README.md.
 
     Raises:
-        InputError: ``precision`` is neither.
-        CheckpointError: the graph's vectors are too far from the checkpoint's.
+        InputError: ``precision`` is neither, or ``folder`` holds something else than a bundle.
+        CheckpointError: the rules allow longer texts than the backbone reads, or the graph's vectors are too far
+            from the checkpoint's.
         MissingExtraError: (on import) the extra ``export`` is not installed.
     """
     if precision not in ("float32", "int8"):
         raise InputError(f'precision is {precision!r}; it must be "float32" or "int8"')
     folder = Path(folder).resolve()
+    _check_target(folder)
+    _check_lengths(checkpoint)
     folder.parent.mkdir(parents=True, exist_ok=True)
     bundle = Bundle(
         name=checkpoint.name,
@@ -72,16 +75,32 @@ def export_checkpoint(
     return bundle
 
 
+def _check_target(folder: Path) -> None:
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / BUNDLE_FILE).exists()):
+        raise InputError(f"{folder}: not empty and not an encoder bundle; it would be replaced: name another folder")
+
+
+def _check_lengths(checkpoint: Checkpoint) -> None:
+    positions = getattr(checkpoint.backbone.config, "max_position_embeddings", None)
+    longest = max(checkpoint.query.max_length, checkpoint.document.max_length)
+    if positions is not None and longest > positions:
+        raise CheckpointError(
+            f"{checkpoint.name}: texts of {longest} tokens are allowed, but the backbone has {positions} positions; "
+            "lower max_length"
+        )
+
+
 def _checked_parity(checkpoint: Checkpoint, graph: Path, precision: Precision) -> dict[str, float]:
     longest = max(checkpoint.query.max_length, checkpoint.document.max_length)
+    # The comparisons are written so that NaN, which compares false, fails them.
     module = token_vectors_module(checkpoint)
     parity = measure_parity(graph, module, checkpoint.tokenizer, longest)
-    if precision == "float32" and parity["max_abs_difference"] > _MAX_DIFFERENCE_FLOAT32:
+    if precision == "float32" and not parity["max_abs_difference"] <= _MAX_DIFFERENCE_FLOAT32:
         raise CheckpointError(
             f"{checkpoint.name}: the float32 graph is {parity['max_abs_difference']} away from the checkpoint "
             f"(at most {_MAX_DIFFERENCE_FLOAT32} is allowed): this backbone does not export correctly"
         )
-    if precision == "int8" and parity["mean_cosine"] < _MIN_MEAN_COSINE_INT8:
+    if precision == "int8" and not parity["mean_cosine"] >= _MIN_MEAN_COSINE_INT8:
         raise CheckpointError(
             f"{checkpoint.name}: the int8 graph's mean cosine with the checkpoint is {parity['mean_cosine']} "
             f"(at least {_MIN_MEAN_COSINE_INT8} is needed): export it in float32"

@@ -5,6 +5,9 @@ channel; activations are uint8 with one scale **per token**, taken from that tok
 Runtime's own dynamic quantization takes one scale per batch: the same text then gets other vectors beside other
 texts, and one outlier token costs the others precision.) Embedding tables become int8 with one scale per row.
 Attention scores, normalisation and activation functions stay in float32.
+
+Weights use 7 of their 8 bits: processors without VNNI add two products of bytes in 16 bits, and 2 · 255 · 64 is the
+most that fits. The full range would be silently wrong there.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 _MICROSOFT = "com.microsoft"
 _ZERO_POINT = 128  # of the unsigned activations: VNNI multiplies unsigned by signed bytes
+_WEIGHT_LIMIT = 64
 _EMBEDDING_ROWS = 1024  # smaller tables are not worth a scale per row
 
 
@@ -48,7 +52,7 @@ class _Quantizer:
             table = self.weights.get(node.input[0]) if node.op_type == "Gather" else None
             if weight is not None and weight.ndim == 2 and weight.dtype == np.float32:
                 self.matmul(node, weight)
-            elif table is not None and table.ndim == 2 and len(table) >= _EMBEDDING_ROWS:
+            elif table is not None and _is_embedding(node, table):
                 self.embedding(node, table)
             else:
                 self.nodes.append(node)
@@ -61,7 +65,8 @@ class _Quantizer:
         return name
 
     def node(self, op: str, inputs: list[str], output: str, domain: str = "", **attributes: int) -> str:
-        made = helper.make_node(op, inputs, [output], name=f"{output}_{op}", domain=domain, **attributes)
+        made = helper.make_node(op, inputs, [output], name=f"{output}_{op}", domain=domain)
+        made.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
         self.nodes.append(made)
         return output
 
@@ -69,7 +74,7 @@ class _Quantizer:
         name = node.input[1]
         if name not in self.tables:
             self.tables.add(name)
-            scale = np.maximum(np.abs(weight).max(axis=0) / 127, 1e-12).astype(np.float32)
+            scale = np.maximum(np.abs(weight).max(axis=0) / _WEIGHT_LIMIT, 1e-12).astype(np.float32)
             self.constant(f"{name}_q8", np.round(weight / scale).astype(np.int8))
             self.constant(f"{name}_q8_scale", scale)
         tokens, token_scale = self.activation(node.input[0])
@@ -89,17 +94,19 @@ class _Quantizer:
             step = self.node("Mul", [largest, "q8_steps"], f"{value}_step")
             scale = self.node("Max", [step, "q8_tiny"], f"{value}_scale")
             scaled = self.node("Div", [value, scale], f"{value}_scaled")
-            tokens = self.node("QuantizeLinear", [scaled, "q8_one", "q8_zero_point"], f"{value}_q8")
+            tokens = self.node("QuantizeLinear", [scaled, "q8_one", "q8_zero_point"], f"{value}_u8")
             self.activations[value] = tokens, scale
         return self.activations[value]
 
     def embedding(self, node: onnx.NodeProto, table: np.ndarray) -> None:
         name, ids = node.input[0], node.input[1]
-        scale = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, 1e-12).astype(np.float32)
-        self.constant(f"{name}_q8", np.round(table / scale).astype(np.int8))
-        self.constant(f"{name}_q8_scale", scale)
-        rows = self.node("Gather", [f"{name}_q8", ids], f"{node.output[0]}_q8")
-        scales = self.node("Gather", [f"{name}_q8_scale", ids], f"{node.output[0]}_q8_scale")
+        if f"{name}_rows" not in self.tables:
+            self.tables.add(f"{name}_rows")
+            scale = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, 1e-12).astype(np.float32)
+            self.constant(f"{name}_rows", np.round(table / scale).astype(np.int8))
+            self.constant(f"{name}_rows_scale", scale)
+        rows = self.node("Gather", [f"{name}_rows", ids], f"{node.output[0]}_q8")
+        scales = self.node("Gather", [f"{name}_rows_scale", ids], f"{node.output[0]}_q8_scale")
         floats = self.node("Cast", [rows], f"{node.output[0]}_f32", to=TensorProto.FLOAT)
         self.node("Mul", [floats, scales], node.output[0])
 
@@ -108,3 +115,8 @@ class _Quantizer:
         kept = [tensor for tensor in self.graph.initializer if tensor.name in used]
         del self.graph.initializer[:]
         self.graph.initializer.extend(kept)
+
+
+def _is_embedding(node: onnx.NodeProto, table: np.ndarray) -> bool:
+    by_rows = all(attribute.name != "axis" or attribute.i == 0 for attribute in node.attribute)
+    return by_rows and table.ndim == 2 and table.dtype == np.float32 and len(table) >= _EMBEDDING_ROWS

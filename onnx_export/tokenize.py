@@ -45,7 +45,7 @@ class TextTokenizer:
             if not text.strip():
                 raise InputError(f"text {position} is empty; leave it out")
         # A lone surrogate is no character and no tokenizer takes it: "?" stands in its place.
-        clean = [self._prefix + text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        clean = [(self._prefix + text).encode("utf-8", "replace").decode("utf-8") for text in texts]
         return [self._apply_rules(encoding) for encoding in self._tokenizer.encode_batch(clean)]
 
     def _apply_rules(self, encoding: Encoding) -> TokenizedText:

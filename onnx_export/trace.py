@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 
 import onnx
 import torch
@@ -105,7 +106,7 @@ def _as_proto(model: ir.Model) -> onnx.ModelProto:
 
 
 @contextlib.contextmanager
-def _silenced(logger: str):
+def _silenced(logger: str) -> Iterator[None]:
     log = logging.getLogger(logger)
     level = log.level
     log.setLevel(logging.ERROR)

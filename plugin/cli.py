@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from ..indexer import FieldNames, Index, IndexInfo, SourceFile
-from ..indexer.table import connect, open_index_table
 from ..indexer.info import describe
+from ..indexer.table import connect, open_index_table
 from ..onnx_export import Encoder, InputError, TansakuError
 from . import console
 from .demo import run_demo
@@ -163,7 +163,7 @@ def main() -> None:
     try:
         app()
     except TansakuError as error:
-        console.err.print(f"[red]error:[/red] {console.escape(str(error))}")
+        console.show_error(error)
         sys.exit(2)
 
 

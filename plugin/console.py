@@ -61,6 +61,11 @@ class ProgressDisplay:
             err.print(f"{label}: {done:,}" + (f" of {total:,}" if total else ""))
 
 
+def show_error(error: Exception) -> None:
+    """Print what went wrong to standard error."""
+    err.print(f"[red]error:[/red] {escape(str(error))}")
+
+
 def show_hits(query: str, hits: Sequence[Hit]) -> None:
     """Print ranked hits with scores and snippets."""
     out.print(f"\n[bold]{escape(query)}[/bold]")
@@ -100,6 +105,6 @@ def show_info(info: IndexInfo) -> None:
     for part, size in info.bytes_by_part.items():
         per_token = size / max(info.tokens, 1)
         table.add_row(f"  {part.replace('_', ' ')}", f"{size / 1e6:.2f} MB, {per_token:.2f} bytes/token")
-    total = sum(info.bytes_by_part.values())
-    table.add_row("all of it", f"{total / 1e6:.2f} MB, {info.bytes_per_token:.2f} bytes/token")
+    if info.bytes_on_disk is not None:
+        table.add_row("all files on disk", f"{info.bytes_on_disk / 1e6:.2f} MB, {info.bytes_per_token:.2f} bytes/token")
     out.print(table)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from ..indexer import SourceError, SourceFile
 from ..onnx_export import InputError, MissingExtraError
 from .searcher import Searcher
@@ -32,7 +34,9 @@ def read_queries(path: str | Path) -> dict[str, str]:
     for place, record in SourceFile(path):
         query_id, text = record.get("_id", record.get("id")), record.get("text")
         if query_id is None or not isinstance(text, str) or not text.strip():
-            raise SourceError(f"{place}: a query needs the fields '_id' (or 'id') and 'text', and a text that is not empty")
+            raise SourceError(
+                f"{place}: a query needs the fields '_id' (or 'id') and 'text', and a text that is not empty"
+            )
         if str(query_id) in queries:
             raise SourceError(f"{place}: query id {query_id!r} occurs twice")
         queries[str(query_id)] = text
@@ -65,14 +69,29 @@ def search_all(
     searcher: Searcher, queries: Mapping[str, str], *, k: int = 10, progress: Callable[[int], None] | None = None
 ) -> Run:
     """The ``k`` best documents for every query; ``progress`` is told how many queries are done."""
-    run: Run = {}
-    for query_id, text in queries.items():
-        vectors = searcher.encoder.encode_queries([text])[0]
-        documents, scores = searcher.rank_vectors(vectors, k)
-        run[query_id] = dict(zip(searcher.ids(documents), scores.tolist(), strict=True))
+    vectors = searcher.encoder.encode_queries(queries.values())
+    return rank_all(searcher, dict(zip(queries, vectors, strict=True)), k=k, progress=progress)
+
+
+def rank_all(
+    searcher: Searcher,
+    queries: Mapping[str, np.ndarray],
+    *,
+    k: int = 10,
+    progress: Callable[[int], None] | None = None,
+) -> Run:
+    """`search_all` for queries that are encoded already."""
+    ranked: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for query_id, vectors in queries.items():
+        ranked[query_id] = searcher.rank_vectors(vectors, k)
         if progress:
-            progress(len(run))
-    return run
+            progress(len(ranked))
+    found = np.unique(np.concatenate([documents for documents, _ in ranked.values()]))
+    names = dict(zip(found.tolist(), searcher.ids(found), strict=True))
+    return {
+        query_id: {names[d]: s for d, s in zip(documents.tolist(), scores.tolist(), strict=True)}
+        for query_id, (documents, scores) in ranked.items()
+    }
 
 
 def measure(run: Run, qrels: Qrels) -> dict[str, float]:

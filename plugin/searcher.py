@@ -68,9 +68,7 @@ class Searcher:
         # Hits are fetched from the version whose codes are in memory, whatever is written meanwhile.
         self._table.checkout(self._table.version)
         self._codes = _read_codes(table)
-        self._lists = InvertedLists.build(
-            self._codes.centroid_ids, self._codes.offsets, len(self._codec.centroids)
-        )
+        self._lists = InvertedLists.build(self._codes.centroid_ids, self._codes.offsets, len(self._codec.centroids))
 
     @classmethod
     def open(cls, db: Database, table: str, *, encoder: Encoder | None = None) -> Searcher:
@@ -150,7 +148,9 @@ class Searcher:
         return self._rows(documents, ["id"])["id"].to_pylist()
 
     def _fetch(self, documents: np.ndarray, scores: np.ndarray) -> list[Hit]:
-        columns = [name for name in self._table.schema.names if name not in ("token_count", "centroid_ids", "residuals")]
+        columns = [
+            name for name in self._table.schema.names if name not in ("token_count", "centroid_ids", "residuals")
+        ]
         rows = self._rows(documents, columns).to_pylist()
         return [
             Hit(

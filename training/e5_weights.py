@@ -88,19 +88,24 @@ def read_e5_weights(path: Path) -> E5Weights:
 
     Raises CheckpointError if the file is not one or is truncated.
     """
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error
     if data[:4] != _MAGIC:
         raise CheckpointError(f"{path}: not an E5S1 weights file")
     try:
         return _parse(data)
-    except (struct.error, ValueError) as error:
+    except (struct.error, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path}: truncated or damaged weights file ({error})") from error
 
 
 def _parse(data: bytes) -> E5Weights:
     reader = _Reader(data)
     reader.take("4sI")
-    hidden, layers, heads, ffn, vocab, max_positions, type_vocab, eps, _ = reader.take("7ifi")
+    hidden, layers, heads, ffn, vocab, max_positions, type_vocab, eps, block = reader.take("7ifi")
+    if block != _BLOCK:
+        raise ValueError(f"blocks of {block} weights, expected {_BLOCK}")
 
     n_pieces, bos, eos, pad, unk, blob_length = reader.take("5iQ")
     offsets = reader.array("<u4", n_pieces + 1)
@@ -132,6 +137,4 @@ def _parse(data: bytes) -> E5Weights:
         values = np.frombuffer(blob, "<f4").copy() if is_float else _dequantise_q4(blob, count)
         short_name = name.split(".", 1)[1] if name.startswith("l") else name
         tensors[name] = values.reshape(shapes.get(short_name, (count,)))
-    return E5Weights(
-        hidden, layers, heads, ffn, max_positions, eps, tensors, pieces, scores, bos, eos, pad, unk
-    )
+    return E5Weights(hidden, layers, heads, ffn, max_positions, eps, tensors, pieces, scores, bos, eos, pad, unk)

@@ -26,10 +26,10 @@ def build_tokenizer(
 
     Control characters are removed, spaces of all kinds folded, and the full-width tilde, which Japanese
     input methods produce for the wave dash, is read as the wave dash; the rest is NFKC. No text yields a special
-    token, not even one that spells it.
+    token, not even one that spells it, as long as the vocabulary has its letters.
     """
     ids = {piece: i for i, piece in enumerate(pieces)}
-    special = {piece for piece in pieces if piece.startswith("<") and piece.endswith(">") and len(piece) > 3}
+    special = {piece for piece in pieces if piece.startswith("<") and piece.endswith(">") and len(piece) > 2}
     special |= {start, end, unknown}
     vocabulary = [(p, _NEVER if p in special else float(s)) for p, s in zip(pieces, scores, strict=True)]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=ids[unknown], byte_fallback=False))
@@ -63,9 +63,9 @@ def count_pieces(tokenizer: Tokenizer, texts: Iterable[str], *, batch: int = 200
 def choose_pieces(pieces: list[str], counts: np.ndarray, special: Iterable[int]) -> np.ndarray:
     """Ids of the pieces to keep, ascending.
 
-    These are: the ``special`` ids; every piece with kana; every single character of ASCII, Latin script or
-    JIS X 0213 (which holds all of JIS X 0208); pieces with kanji that occur in the counted texts; any other piece
-    that occurs at least twice.
+    These are: the ``special`` ids; every piece that occurs at least twice in the counted texts; and of the pieces
+    whose characters are all ASCII, Latin script or JIS X 0213 (which holds all of JIS X 0208): single characters,
+    pieces with kana, and pieces with kanji that occur at all.
     """
     kept = set(special)
     for i, piece in enumerate(pieces):
@@ -80,14 +80,20 @@ def choose_pieces(pieces: list[str], counts: np.ndarray, special: Iterable[int])
     return np.array(sorted(kept))
 
 
+def pieces_of(pieces: list[str], characters: str) -> list[str]:
+    """The pieces made of nothing but ``characters``, with or without a space before them; "▁" alone is one."""
+    allowed = set(characters)
+    return [piece for piece in pieces if set(piece.replace(_SPACE, "")) <= allowed and piece]
+
+
 def jis_kanji(codec: str) -> list[str]:
-    """The kanji that ``codec`` can write: "iso2022_jp" for JIS X 0208, "euc_jis_2004" for JIS X 0213."""
+    """The kanji that ``codec`` can write: "iso2022_jp" for JIS X 0208, "shift_jis_2004" for JIS X 0213."""
     planes = [*range(0x3400, 0xA000), *range(0xF900, 0xFB00), *range(0x20000, 0x2FA20)]
     return [chr(c) for c in planes if _is_kanji(chr(c)) and _encodable(chr(c), codec)]
 
 
 def _is_japanese(character: str) -> bool:
-    return _encodable(character, "euc_jis_2004") or _name(character).startswith("LATIN")
+    return _encodable(character, "shift_jis_2004") or _name(character).startswith("LATIN")
 
 
 def _is_kana(character: str) -> bool:

@@ -1,0 +1,147 @@
+"""Ranking quality, step by step: BM25, exact MaxSim, compressed at 4, 2 and 1 bits, and through candidate search.
+
+    python benchmarks/quality.py --data ../shared/data --set jsquad-valid --set niilc-qa
+
+All rows of one set use the same token vectors and the same queries. "exact" is exhaustive MaxSim over uncompressed
+float32 vectors; "N-bit exhaustive" over decoded ones; "2-bit search" is the product: `Searcher` with its defaults. BM25
+is over character bigrams (k1 0.9, b 0.4) of title and text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import random
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from datetime import date
+from pathlib import Path
+
+import bm25s
+import numpy as np
+
+from tansaku.indexer import Index, SourceFile
+from tansaku.indexer.documents import DocumentReader
+from tansaku.indexer.table import connect, open_index_table
+from tansaku.onnx_export import Encoder, TokenizedText
+from tansaku.plugin import Searcher
+from tansaku.plugin.evaluate import MEASURES, Qrels, Run, judged_queries, measure, rank_all, read_qrels, read_queries
+from tansaku.plugin.maxsim import maxsim
+
+K = 10
+DEFAULT_NBITS = 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the BEIR folders")
+    parser.add_argument("--set", dest="sets", action="append", required=True, help="name of one; may be repeated")
+    parser.add_argument("--split", default="dev")
+    parser.add_argument("--queries", type=int, help="take this many queries, drawn with a fixed seed")
+    parser.add_argument("--nbits", type=int, nargs="+", default=[2, 4, 1])
+    parser.add_argument("--model", type=Path, help="an encoder bundle; by default the one that ships inside")
+    options = parser.parse_args()
+
+    encoder = Remembering(Encoder.load(options.model))
+    print(f"{date.today()}, {cpu_name()}, model {encoder.bundle.name} ({encoder.bundle.fingerprint})")
+    for name in options.sets:
+        evaluate_set(options.data / name, options, encoder)
+
+
+def evaluate_set(folder: Path, options: argparse.Namespace, encoder: Encoder) -> None:
+    documents = list(DocumentReader(SourceFile(folder / "corpus.jsonl")))
+    qrels = read_qrels(folder / "qrels" / f"{options.split}.tsv")
+    queries = judged_queries(read_queries(folder / "queries.jsonl"), qrels)
+    if options.queries and options.queries < len(queries):
+        chosen = random.Random(0).sample(sorted(queries), options.queries)
+        queries = {query_id: queries[query_id] for query_id in chosen}
+        qrels = {query_id: qrels[query_id] for query_id in chosen}
+    print(f"\n{folder.name} {options.split}: {len(documents):,} documents, {len(queries):,} queries")
+    print(f"{'':<20}" + "".join(f"{name:>9}" for name in MEASURES) + f"{'bytes/token':>13}{'ms/query':>10}")
+
+    ids = [document.id for document in documents]
+    texts = [document.encoded_text for document in documents]
+    show("BM25, bigrams", *timed(lambda: bm25_run(ids, texts, queries)), qrels)
+
+    vectors = encoder.encode_documents(texts)
+    query_vectors = dict(zip(queries, encoder.encode_queries(list(queries.values())), strict=True))
+    exact = timed(lambda: exhaustive_run(ids, vectors, query_vectors))
+    show("exact float32", *exact, qrels, 4.0 * encoder.dim)
+    with tempfile.TemporaryDirectory() as db:
+        for nbits in options.nbits:
+            index = Index.create(db, f"bits{nbits}", documents, encoder=encoder, nbits=nbits)
+            size = index.info().bytes_per_token
+            codec = open_index_table(connect(db), index.name).codec
+            decoded = [codec.decode(*codec.encode(matrix)) for matrix in vectors]
+            everything = timed(lambda decoded=decoded: exhaustive_run(ids, decoded, query_vectors))
+            show(f"{nbits}-bit exhaustive", *everything, qrels, size)
+            if nbits == DEFAULT_NBITS:
+                searcher = Searcher.open(db, index.name, encoder=encoder)
+                searched = timed(lambda searcher=searcher: rank_all(searcher, query_vectors, k=K))
+                show(f"{nbits}-bit search", *searched, qrels, size)
+
+
+class Remembering(Encoder):
+    """An encoder that runs each text once, so that every index is made of the same vectors in little time."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.__dict__.update(encoder.__dict__)
+        self._known: dict[bytes, np.ndarray] = {}
+
+    def encode_tokens(self, tokenized: Sequence[TokenizedText]) -> list[np.ndarray]:
+        fresh = [text for text in tokenized if text.ids.tobytes() not in self._known]
+        for text, vectors in zip(fresh, super().encode_tokens(fresh), strict=True):
+            self._known[text.ids.tobytes()] = vectors
+        return [self._known[text.ids.tobytes()] for text in tokenized]
+
+
+def bm25_run(ids: list[str], texts: list[str], queries: dict[str, str]) -> Run:
+    index = bm25s.BM25(k1=0.9, b=0.4)
+    index.index([list(bigrams(text)) for text in texts], show_progress=False)
+    tokens = [list(bigrams(text)) for text in queries.values()]
+    found, scores = index.retrieve(tokens, k=K, show_progress=False)
+    return {
+        query_id: {ids[i]: float(s) for i, s in zip(row, row_scores, strict=True)}
+        for query_id, row, row_scores in zip(queries, found, scores, strict=True)
+    }
+
+
+def bigrams(text: str) -> Iterator[str]:
+    compact = "".join(text.split())
+    return (compact[i : i + 2] for i in range(max(len(compact) - 1, 1)))
+
+
+def exhaustive_run(ids: list[str], vectors: Sequence[np.ndarray], queries: dict[str, np.ndarray]) -> Run:
+    stacked = np.concatenate(vectors)
+    offsets = np.concatenate([[0], np.cumsum([len(matrix) for matrix in vectors])])
+    run: Run = {}
+    for query_id, query in queries.items():
+        scores = maxsim(query, stacked, offsets)
+        best = np.argsort(-scores, kind="stable")[:K]
+        run[query_id] = {ids[i]: float(scores[i]) for i in best}
+    return run
+
+
+def timed(make_run) -> tuple[Run, float]:  # noqa: ANN001
+    started = time.perf_counter()
+    run = make_run()
+    return run, time.perf_counter() - started
+
+
+def show(label: str, run: Run, seconds: float, qrels: Qrels, size: float | None = None) -> None:
+    values = measure(run, qrels)
+    row = "".join(f"{values[name]:>9.4f}" for name in MEASURES)
+    row += f"{size:>13.1f}" if size else f"{'':>13}"
+    print(f"{label:<20}{row}{seconds / len(run) * 1000:>10.1f}", flush=True)
+
+
+def cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return f"{line.split(':')[1].strip()}, Python {platform.python_version()}"
+    return platform.processor()
+
+
+if __name__ == "__main__":
+    main()

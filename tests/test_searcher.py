@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tansaku.indexer import Index, ModelMismatchError, NotAnIndexError, TableNotFoundError
+from tansaku.onnx_export import Encoder, InputError
+from tansaku.plugin import Searcher
+from tansaku.plugin.demo import SAMPLE
+from tansaku.plugin.evaluate import judged_queries, read_qrels, read_queries
+
+ANIMALS = [
+    {"id": "dog", "title": "犬", "text": "犬は人に飼われる動物で、嗅覚が鋭い。", "year": 2001},
+    {"id": "cat", "title": "猫", "text": "猫は夜行性で、暗いところでも目が見える。", "year": 2002},
+    {"id": "sea", "text": "海の水は塩辛く、地球の表面の七割を占める。"},
+]
+
+
+@pytest.fixture(scope="module")
+def searcher(sample_db: Path, default_encoder: Encoder) -> Searcher:
+    return Searcher.open(sample_db, "sample", encoder=default_encoder)
+
+
+@pytest.fixture(scope="module")
+def animals(default_encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Searcher:
+    db = tmp_path_factory.mktemp("animals")
+    Index.create(db, "animals", ANIMALS, encoder=default_encoder)
+    return Searcher.open(db, "animals", encoder=default_encoder)
+
+
+def test_finds_the_paragraph_a_question_was_asked_of(searcher: Searcher):
+    qrels = read_qrels(SAMPLE / "qrels.tsv")
+    queries = judged_queries(read_queries(SAMPLE / "queries.jsonl"), qrels)
+    found = sum(searcher.search(text, k=1)[0].id in qrels[query_id] for query_id, text in queries.items())
+    assert found / len(queries) >= 0.93
+
+
+def test_few_candidates_find_what_an_exhaustive_search_finds(searcher: Searcher):
+    queries = list(read_queries(SAMPLE / "queries.jsonl").values())[:60]
+    same = 0
+    for vectors in searcher.encoder.encode_queries(queries):
+        few, _ = searcher.rank_vectors(vectors, 3, candidates=60)
+        all_of_them, _ = searcher.rank_vectors(vectors, 3, candidates=len(searcher))
+        same += few[0] == all_of_them[0]
+    assert same >= 59
+
+
+def test_scores_are_maxsim_of_the_decoded_vectors(animals: Searcher, default_encoder: Encoder):
+    query = default_encoder.encode_queries(["嗅覚が鋭い動物"])[0]
+    uncompressed = default_encoder.encode_documents(["犬 " + ANIMALS[0]["text"]])[0]
+    best = animals.search("嗅覚が鋭い動物", k=1)[0]
+    expected = (query.astype(float) @ uncompressed.astype(float).T).max(axis=1).sum()
+    assert best.id == "dog"
+    assert best.score == pytest.approx(expected, rel=0.05)
+
+
+def test_hits_carry_title_text_and_the_callers_columns(animals: Searcher):
+    dog, *others = animals.search("嗅覚が鋭い動物はどれ？")
+    assert (dog.id, dog.title, dog.text, dog.fields) == ("dog", "犬", ANIMALS[0]["text"], {"year": 2001})
+    sea = next(hit for hit in others if hit.id == "sea")
+    assert (sea.title, sea.fields) == ("", {"year": None})
+
+
+def test_hits_come_best_first_and_no_more_than_k(searcher: Searcher):
+    hits = searcher.search("石油はどうやってできたのか", k=7)
+    assert len(hits) == 7
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert len({hit.id for hit in hits}) == 7
+
+
+def test_k_beyond_the_index_returns_every_document(animals: Searcher):
+    assert {hit.id for hit in animals.search("動物", k=50)} == {"dog", "cat", "sea"}
+
+
+def test_documents_added_later_are_found_after_opening_again(default_encoder: Encoder, tmp_path: Path):
+    index = Index.create(tmp_path, "t", ANIMALS, encoder=default_encoder)
+    before = Searcher.open(tmp_path, "t", encoder=default_encoder)
+    index.add([{"id": "train", "text": "鉄道は線路の上を走る乗り物である。"}])
+    after = Searcher.open(tmp_path, "t", encoder=default_encoder)
+    assert after.search("線路を走る乗り物", k=1)[0].id == "train"
+    assert "train" not in {hit.id for hit in before.search("線路を走る乗り物")}
+
+
+def test_an_open_searcher_outlives_an_overwritten_table(default_encoder: Encoder, tmp_path: Path):
+    Index.create(tmp_path, "t", ANIMALS, encoder=default_encoder)
+    searcher = Searcher.open(tmp_path, "t", encoder=default_encoder)
+    Index.create(tmp_path, "t", [{"id": "new", "text": "別の文書"}], encoder=default_encoder, overwrite=True)
+    assert searcher.search("嗅覚", k=1)[0].id == "dog"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "offender"),
+    [
+        ({"query": ""}, "query is empty"),
+        ({"query": " \n"}, "query is empty"),
+        ({"query": 7}, "int"),
+        ({"query": "犬", "k": 0}, "k is 0"),
+        ({"query": "犬", "k": -1}, "k is -1"),
+        ({"query": "犬", "nprobe": 0}, "nprobe is 0"),
+        ({"query": "犬", "candidates": 0}, "candidates is 0"),
+    ],
+)
+def test_bad_arguments_are_named(animals: Searcher, arguments: dict, offender: str):
+    with pytest.raises(InputError, match=offender):
+        animals.search(**arguments)
+
+
+def test_query_vectors_of_another_dimension_are_refused(animals: Searcher):
+    with pytest.raises(InputError, match=r"\(3, 64\)"):
+        animals.search_vectors(np.ones((3, 64), np.float32))
+
+
+def test_another_model_is_refused(sample_db: Path, default_encoder: Encoder):
+    other = Encoder.load(threads=1)
+    other.bundle = dataclasses.replace(default_encoder.bundle, name="other", files={"model.onnx": "0" * 64})
+    with pytest.raises(ModelMismatchError, match="other"):
+        Searcher.open(sample_db, "sample", encoder=other)
+
+
+def test_a_table_that_is_not_ours_is_refused(tmp_path: Path):
+    lancedb.connect(tmp_path).create_table("plain", pa.table({"id": ["a"]}))
+    with pytest.raises(NotAnIndexError, match="plain"):
+        Searcher.open(tmp_path, "plain")
+
+
+def test_a_missing_database_is_not_made(tmp_path: Path):
+    with pytest.raises(TableNotFoundError, match="nowhere"):
+        Searcher.open(tmp_path / "nowhere", "t")
+    assert not (tmp_path / "nowhere").exists()
