@@ -24,6 +24,7 @@ format: $(VENV)/.installed-dev
 
 # Rebuild the bundle that ships inside; DATA is the folder with the corpora (see training/base_model.py).
 model: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --editable '.[base-model]'
 	$(BIN)/python -m tansaku.training.base_model onnx_export/default_bundle --data $(DATA)
 
 $(VENV)/.made:

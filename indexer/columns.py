@@ -118,7 +118,7 @@ def _same(value: Any, stored: Any) -> bool:
 
 
 def _common_type(a: pa.DataType, b: pa.DataType) -> pa.DataType:
-    if pa.types.is_string(a) and pa.types.is_binary(b) or pa.types.is_binary(a) and pa.types.is_string(b):
+    if (pa.types.is_string(a) and pa.types.is_binary(b)) or (pa.types.is_binary(a) and pa.types.is_string(b)):
         raise TypeError("strings beside bytes")
     merged = pa.unify_schemas(
         [pa.schema([pa.field("x", a)]), pa.schema([pa.field("x", b)])], promote_options="permissive"

@@ -174,7 +174,9 @@ def open_index_table(database: DBConnection, name: str) -> IndexTable:
     place = f"table {name!r}"
     try:
         table = database.open_table(name)
-    except (ValueError, RuntimeError):
+    except RuntimeError as error:
+        raise NotAnIndexError(f"{place}: LanceDB cannot read it ({error}); restore it from a copy") from error
+    except ValueError:
         names = [n for n in table_names(database) if not n.endswith(codec_table(""))]
         raise TableNotFoundError(
             f"{place}: not in this database (tables: {', '.join(names) or 'none'}); `tansaku index` makes one"
@@ -199,7 +201,8 @@ def check_name(name: str) -> None:
     """Raise InputError if no index may be named ``name``."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", name):
         raise InputError(
-            f"table name {name!r}: use 1 to 100 letters (a to z), digits, underscores, hyphens and periods, the first no hyphen or period"
+            f"table name {name!r}: use 1 to 100 letters (a to z), digits, underscores, hyphens and periods, "
+            "and begin with none of the last two"
         )
     if name.endswith(codec_table("")):
         raise InputError(

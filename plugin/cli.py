@@ -29,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Db = Annotated[Path, typer.Option("--db", help="Folder of the LanceDB database.")]
+Db = Annotated[str, typer.Option("--db", help="Folder or URI of the LanceDB database.")]
 TableName = Annotated[str, typer.Option("--table", help="Name of the table.")]
 Model = Annotated[
     Path | None, typer.Option("--model", help="Folder of an encoder bundle; by default the one that ships inside.")

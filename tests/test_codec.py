@@ -273,7 +273,8 @@ class TestCodecId:
 
 @deterministic
 @given(st.integers(1, 10**12))
-def test_default_centroids_is_the_power_of_two_at_or_below_16_roots_of_the_tokens(n_tokens):
+def test_default_centroids_is_the_largest_power_of_two_within_both_limits(n_tokens):
     count = codec.default_centroids(n_tokens)
     assert count & (count - 1) == 0
-    assert count**2 <= 256 * n_tokens < (2 * count) ** 2
+    assert count == 1 or (count**2 <= 256 * n_tokens and 64 * count <= n_tokens)
+    assert (2 * count) ** 2 > 256 * n_tokens or 64 * 2 * count > n_tokens

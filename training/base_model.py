@@ -12,21 +12,27 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import typer
 from tokenizers import Tokenizer
-from transformers import BertConfig, BertModel
 
-from ..onnx_export import InputError, TextRules
+from ..onnx_export import InputError, MissingExtraError, TansakuError, TextRules
 from ..onnx_export.checkpoint import Checkpoint
-from ..onnx_export.export import export_checkpoint
 from .e5_weights import E5Weights, packaged_weights, read_e5_weights
 from .vocabulary import build_tokenizer, choose_pieces, count_pieces, pieces_of
+
+try:
+    import torch
+    from transformers import BertConfig, BertModel
+
+    from ..onnx_export.export import export_checkpoint
+except ModuleNotFoundError as error:
+    raise MissingExtraError(error.name or "torch", "base-model") from error
 
 NAME = "tansaku-ja-e5-small"
 LAYERS = 11
@@ -189,4 +195,8 @@ def _principal_components(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except TansakuError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
