@@ -13,7 +13,6 @@ import argparse
 import platform
 import random
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
@@ -58,28 +57,25 @@ def evaluate_set(folder: Path, options: argparse.Namespace, encoder: Encoder) ->
         queries = {query_id: queries[query_id] for query_id in chosen}
         qrels = {query_id: qrels[query_id] for query_id in chosen}
     print(f"\n{folder.name} {options.split}: {len(documents):,} documents, {len(queries):,} queries")
-    print(f"{'':<20}" + "".join(f"{name:>9}" for name in MEASURES) + f"{'bytes/token':>13}{'ms/query':>10}")
+    print(f"{'':<20}" + "".join(f"{name:>9}" for name in MEASURES) + f"{'bytes/token':>13}")
 
     ids = [document.id for document in documents]
     texts = [document.encoded_text for document in documents]
-    show("BM25, bigrams", *timed(lambda: bm25_run(ids, texts, queries)), qrels)
+    show("BM25, bigrams", bm25_run(ids, texts, queries), qrels)
 
     vectors = encoder.encode_documents(texts)
     query_vectors = dict(zip(queries, encoder.encode_queries(list(queries.values())), strict=True))
-    exact = timed(lambda: exhaustive_run(ids, vectors, query_vectors))
-    show("exact float32", *exact, qrels, 4.0 * encoder.dim)
+    show("exact float32", exhaustive_run(ids, vectors, query_vectors), qrels, 4.0 * encoder.dim)
     with tempfile.TemporaryDirectory() as db:
         for nbits in options.nbits:
             index = Index.create(db, f"bits{nbits}", documents, encoder=encoder, nbits=nbits)
             size = index.info().bytes_per_token
             codec = open_index_table(connect(db), index.name).codec
             decoded = [codec.decode(*codec.encode(matrix)) for matrix in vectors]
-            everything = timed(lambda decoded=decoded: exhaustive_run(ids, decoded, query_vectors))
-            show(f"{nbits}-bit exhaustive", *everything, qrels, size)
+            show(f"{nbits}-bit exhaustive", exhaustive_run(ids, decoded, query_vectors), qrels, size)
             if nbits == DEFAULT_NBITS:
                 searcher = Searcher.open(db, index.name, encoder=encoder)
-                searched = timed(lambda searcher=searcher: rank_all(searcher, query_vectors, k=K))
-                show(f"{nbits}-bit search", *searched, qrels, size)
+                show(f"{nbits}-bit search", rank_all(searcher, query_vectors, k=K), qrels, size)
 
 
 class Remembering(Encoder):
@@ -123,17 +119,10 @@ def exhaustive_run(ids: list[str], vectors: Sequence[np.ndarray], queries: dict[
     return run
 
 
-def timed(make_run) -> tuple[Run, float]:  # noqa: ANN001
-    started = time.perf_counter()
-    run = make_run()
-    return run, time.perf_counter() - started
-
-
-def show(label: str, run: Run, seconds: float, qrels: Qrels, size: float | None = None) -> None:
+def show(label: str, run: Run, qrels: Qrels, size: float | None = None) -> None:
     values = measure(run, qrels)
     row = "".join(f"{values[name]:>9.4f}" for name in MEASURES)
-    row += f"{size:>13.1f}" if size else f"{'':>13}"
-    print(f"{label:<20}{row}{seconds / len(run) * 1000:>10.1f}", flush=True)
+    print(f"{label:<20}{row}" + (f"{size:>13.1f}" if size else ""), flush=True)
 
 
 def cpu_name() -> str:
