@@ -39,7 +39,7 @@ LAYERS = 11
 DIM = 128
 # Tokens whose vectors are left out, of queries and of documents: pieces of nothing but punctuation, and the twenty most
 # frequent pieces of hiragana in `jaquad`, which are particles and endings. Measured: see the model card.
-PUNCTUATION = "。、・「」『』〜" + "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
+PUNCTUATION = "。、・「」『』〜〈〉《》【】〔〕—―…※" + "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 FUNCTION_WORDS = tuple("の は が を に と で した し や から する も には である た された では な る".split(" "))
 
 # Never the evaluation sets: neither the vocabulary nor the projection may be fitted to them.
