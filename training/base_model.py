@@ -2,8 +2,8 @@
 
     python -m tansaku.training.base_model OUT --data FOLDER
 
-No training: the vocabulary is cut (`vocabulary`), the last layer is left out (its token vectors serve a pooled
-sentence vector and rank worse under MaxSim), token vectors are centred and projected by principal components,
+No training: the vocabulary is cut (`vocabulary`), the last layer is left out (see the model card for what it
+is worth), token vectors are centred and projected by principal components,
 and the result is exported at int8.
 """
 
