@@ -138,8 +138,8 @@ def check_nbits(nbits: int) -> None:
 def default_centroids(n_tokens: int) -> int:
     """ColBERTv2's rule, the power of two at or below 16 · √(tokens), but no more than a centroid for 64 tokens.
 
-    In a small index the centroids themselves weigh more than the bits they save: at one for 24 tokens they took
-    11 bytes a token and ranked no better.
+    In a small index the centroids themselves weigh much: at one for 24 tokens they took 11 of 49 bytes a token on
+    `jsquad-valid` and changed hit@1 by 0.2 points, hit@3 by −0.1.
     """
     limit = min(16 * np.sqrt(n_tokens), n_tokens / 64)
     return 1 << max(0, int(np.log2(max(limit, 1))))
