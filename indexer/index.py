@@ -23,6 +23,7 @@ from .table import (
     create_index_table,
     database_exists,
     open_index_table,
+    open_with_model,
 )
 
 
@@ -109,10 +110,7 @@ class Index:
             NotAnIndexError: the table was not made by tansaku, or has another format version.
             ModelMismatchError: the index was made with another model.
         """
-        opened = open_index_table(connect(db), table)
-        encoder = encoder or Encoder.load()
-        opened.header.check_model(encoder.bundle, f"table {table!r}")
-        return cls(table, opened, encoder)
+        return cls(table, *open_with_model(connect(db), table, encoder))
 
     def add(
         self,
@@ -128,8 +126,7 @@ class Index:
         """
         progress = progress or _no_progress
         # As it is now: it may have been added to, or made anew, since it was opened.
-        self._table = open_index_table(self._table.database, self.name)
-        self._table.header.check_model(self.encoder.bundle, f"table {self.name!r}")
+        self._table, _ = open_with_model(self._table.database, self.name, self.encoder)
         reader = DocumentReader(documents, names)
         fields = user_fields(self._table.table.schema)
         count = 0

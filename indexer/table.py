@@ -27,7 +27,7 @@ import pyarrow as pa
 from lancedb.db import DBConnection
 from lancedb.table import Table
 
-from ..onnx_export import Bundle, InputError
+from ..onnx_export import Bundle, Encoder, InputError
 from .codec import ResidualCodec
 from .errors import ModelMismatchError, NotAnIndexError, TableExistsError, TableNotFoundError
 
@@ -195,6 +195,17 @@ def open_index_table(database: DBConnection, name: str) -> IndexTable:
     except KeyError as error:
         raise NotAnIndexError(f"{place}: its schema metadata lacks {error}; index the documents again") from None
     return IndexTable(database, table, header, _load_codec(database, name, header.codec_id))
+
+
+def open_with_model(database: DBConnection, name: str, encoder: Encoder | None) -> tuple[IndexTable, Encoder]:
+    """Open an index together with its model: ``encoder``, or if that is None the one that ships inside.
+
+    Raises what `open_index_table` raises, and ModelMismatchError if the index was made with another model.
+    """
+    opened = open_index_table(database, name)
+    encoder = encoder or Encoder.load()
+    opened.header.check_model(encoder.bundle, f"table {name!r}")
+    return opened, encoder
 
 
 def check_name(name: str) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ..indexer.codec import ResidualCodec
 from ..indexer.documents import RESERVED_FIELDS
-from ..indexer.table import Database, IndexTable, connect, open_index_table
+from ..indexer.table import Database, IndexTable, connect, open_with_model
 from ..onnx_export import Encoder, InputError
 from .candidates import InvertedLists, gather, probe, prune
 from .maxsim import maxsim
@@ -84,10 +84,7 @@ class Searcher:
             NotAnIndexError: the table was not made by tansaku, or has another format version.
             ModelMismatchError: the index was made with another model.
         """
-        opened = open_index_table(connect(db), table)
-        encoder = encoder or Encoder.load()
-        opened.header.check_model(encoder.bundle, f"table {table!r}")
-        return cls(opened, encoder)
+        return cls(*open_with_model(connect(db), table, encoder))
 
     def __len__(self) -> int:
         """Number of documents."""
