@@ -4,9 +4,10 @@
 and needs the extra ``export`` (torch, transformers, onnx).
 """
 
-from .bundle import Bundle, TextRules, read_bundle
+from .bundle import Bundle, read_bundle
 from .encoder import Encoder
 from .errors import BundleError, CheckpointError, InputError, MissingExtraError, TansakuError
+from .rules import Expansion, TextRules
 from .tokenize import TokenizedText
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "BundleError",
     "CheckpointError",
     "Encoder",
+    "Expansion",
     "InputError",
     "MissingExtraError",
     "TansakuError",

@@ -17,27 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from .errors import BundleError
+from .rules import TextRules, checked, parse_rules
 
 BUNDLE_FILE = "bundle.json"
 FORMAT = "tansaku-bundle"
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class TextRules:
-    """How one kind of text, query or document, becomes token vectors.
-
-    Attributes:
-        prefix: put before the text, as text.
-        marker: token inserted after the sequence start token, by its name in the vocabulary, or None.
-        max_length: longest sequence in tokens, start, marker, prefix and end included; the text is cut there.
-        skiplist: tokens whose vectors are left out, by name.
-    """
-
-    prefix: str
-    marker: str | None
-    max_length: int
-    skiplist: tuple[str, ...] = ()
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -50,10 +34,12 @@ class Bundle:
         precision: "float32" or "int8": how the weights are stored and multiplied.
         graph: file name of the ONNX graph.
         tokenizer: file name of the tokenizer.
+        segmenter: what cuts a text into words before the tokenizer: None, or a name that `load_segmenter` knows.
         query: rules for queries.
         document: rules for documents.
         origin: where the weights come from and how they were made: for people, not read by the encoder.
         parity: how far the graph's vectors are from the checkpoint's, as measured at export.
+        opset: version of the ONNX operators that the graph uses.
         files: file name → sha256 of every other file in the folder.
     """
 
@@ -64,6 +50,8 @@ class Bundle:
     document: TextRules
     graph: str = "model.onnx"
     tokenizer: str = "tokenizer.json"
+    segmenter: str | None = None
+    opset: int | None = None
     origin: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, float] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
@@ -78,6 +66,7 @@ class Bundle:
         identity = {
             "graph": self.files.get(self.graph),
             "tokenizer": self.files.get(self.tokenizer),
+            "segmenter": self.segmenter,
             "query": dataclasses.asdict(self.query),
             "document": dataclasses.asdict(self.document),
         }
@@ -128,11 +117,9 @@ def _parse(content: Any, path: Path) -> Bundle:
         )
     try:
         for kind in ("query", "document"):
-            rules = _checked(content[kind], _RULES_TYPES)
-            rules["skiplist"] = tuple(_checked(dict(enumerate(rules["skiplist"])), str).values())
-            content[kind] = TextRules(**rules)
-        bundle = Bundle(**_checked(content, _BUNDLE_TYPES))
-        _checked(bundle.files, str)
+            content[kind] = parse_rules(content[kind])
+        bundle = Bundle(**checked(content, _BUNDLE_TYPES))
+        checked(bundle.files, str)
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{path}: field missing, not known or of a wrong type ({error}); export again") from error
     for name in (bundle.graph, bundle.tokenizer):
@@ -144,7 +131,6 @@ def _parse(content: Any, path: Path) -> Bundle:
     return bundle
 
 
-_RULES_TYPES = {"prefix": str, "marker": (str, type(None)), "max_length": int, "skiplist": list}
 _BUNDLE_TYPES = {
     "name": str,
     "dim": int,
@@ -153,21 +139,12 @@ _BUNDLE_TYPES = {
     "document": TextRules,
     "graph": str,
     "tokenizer": str,
+    "segmenter": (str, type(None)),
+    "opset": (int, type(None)),
     "origin": dict,
     "parity": dict,
     "files": dict,
 }
-
-
-def _checked(values: Any, kinds: Any) -> dict[Any, Any]:
-    """A copy of ``values`` if each is of its kind (one for all, or one by name), above 0 where it is a number."""
-    if not isinstance(values, dict):
-        raise TypeError(f"expected an object, found {type(values).__name__}")
-    for name, value in values.items():
-        kind = kinds[name] if isinstance(kinds, dict) else kinds
-        if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 1):
-            raise TypeError(f"{name!r} is {value!r}")
-    return dict(values)
 
 
 def _check_file(path: Path, expected: str) -> None:

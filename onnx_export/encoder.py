@@ -12,12 +12,17 @@ from tokenizers import Tokenizer
 
 from .bundle import Bundle, read_bundle
 from .errors import BundleError, InputError
+from .segment import load_segmenter
 from .tokenize import TextTokenizer, TokenizedText
 
 DEFAULT_BUNDLE = Path(__file__).parent / "default_bundle"
 
-# Padded tokens per run of the graph. Larger batches are no faster on a CPU and leave its caches.
-_BATCH_TOKENS = 2048
+# Tokens per run of the graph and thread: what passes between two operators then stays in a core's cache.
+# Measured against 128 to 2,048: benchmarks/encode.py.
+_RUN_TOKENS = 256
+
+# ONNX Runtime would fuse Add and LayerNormalization into an operator that takes eight times as long on a CPU.
+SLOW_FUSIONS = ["SkipLayerNormFusion"]
 
 
 class Encoder:
@@ -27,11 +32,16 @@ class Encoder:
         bundle: the bundle it runs.
     """
 
-    def __init__(self, bundle: Bundle, session: onnxruntime.InferenceSession, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, bundle: Bundle, session: onnxruntime.InferenceSession, tokenizer: Tokenizer, *, threads: int = 1
+    ) -> None:
         self.bundle = bundle
         self._session = session
-        self._tokenize_query = TextTokenizer(tokenizer, bundle.query)
-        self._tokenize_document = TextTokenizer(tokenizer, bundle.document)
+        self._run_tokens = _RUN_TOKENS * threads
+        tokens = (token.content for token in tokenizer.get_added_tokens_decoder().values())
+        segment = load_segmenter(bundle.segmenter, tokens) if bundle.segmenter else None
+        self._tokenize_query = TextTokenizer(tokenizer, bundle.query, segment)
+        self._tokenize_document = TextTokenizer(tokenizer, bundle.document, segment)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, *, threads: int | None = None) -> Encoder:
@@ -44,17 +54,22 @@ class Encoder:
         Raises:
             BundleError: the bundle is missing, incomplete or altered.
             InputError: ``threads`` is less than 1.
+            MissingExtraError: the bundle's tokenizer needs an extra that is not installed.
         """
         if threads is not None and threads < 1:
             raise InputError(f"threads is {threads}; it must be 1 or more")
         folder = DEFAULT_BUNDLE if path is None else Path(path)
         bundle = read_bundle(folder)
+        threads = threads or _usable_cores()
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or _usable_cores()
+        options.intra_op_num_threads = threads
         options.log_severity_level = 3
         try:
             session = onnxruntime.InferenceSession(
-                str(folder / bundle.graph), options, providers=["CPUExecutionProvider"]
+                str(folder / bundle.graph),
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=SLOW_FUSIONS,
             )
             tokenizer = Tokenizer.from_file(str(folder / bundle.tokenizer))
         except Exception as error:  # both libraries raise bare exceptions of their own
@@ -62,7 +77,7 @@ class Encoder:
         _check_graph(session, bundle, folder / bundle.graph)
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        return cls(bundle, session, tokenizer)
+        return cls(bundle, session, tokenizer, threads=threads)
 
     @property
     def dim(self) -> int:
@@ -72,9 +87,10 @@ class Encoder:
     def encode_queries(self, texts: Iterable[str]) -> list[np.ndarray]:
         """Token vectors of each query: float32 (tokens, dim), unit length.
 
-        Raises InputError for a query that is empty or not a str.
+        Mask tokens that the bundle's rules add have vectors too. A query longer than ``bundle.query.max_length``
+        tokens is cut there; `tokenize_queries` tells which. Raises InputError for a query that is empty or not a str.
         """
-        return self.encode_tokens(self._tokenize_query(_texts(texts)))
+        return self.encode_tokens(self.tokenize_queries(texts))
 
     def encode_documents(self, texts: Iterable[str]) -> list[np.ndarray]:
         """Token vectors of each document: float32 (tokens, dim), unit length.
@@ -84,6 +100,10 @@ class Encoder:
         """
         return self.encode_tokens(self.tokenize_documents(texts))
 
+    def tokenize_queries(self, texts: Iterable[str]) -> list[TokenizedText]:
+        """The first half of `encode_queries`."""
+        return self._tokenize_query(_texts(texts))
+
     def tokenize_documents(self, texts: Iterable[str]) -> list[TokenizedText]:
         """The first half of `encode_documents`."""
         return self._tokenize_document(_texts(texts))
@@ -91,21 +111,41 @@ class Encoder:
     def encode_tokens(self, tokenized: Sequence[TokenizedText]) -> list[np.ndarray]:
         """The second half of `encode_queries` and `encode_documents`.
 
-        Texts of like length run together, at most 2,048 padded tokens at a time, so working memory
+        Texts of like length run together, at most 256 padded tokens a thread at a time, so working memory
         does not grow with the number of texts.
         """
         vectors: list[np.ndarray] = [np.empty((0, self.dim), np.float32)] * len(tokenized)
-        for batch in _batches([len(text.ids) for text in tokenized]):
-            length = max(len(tokenized[i].ids) for i in batch)
-            ids = np.zeros((len(batch), length), np.int64)
-            mask = np.zeros((len(batch), length), np.int64)
-            for row, i in enumerate(batch):
-                ids[row, : len(tokenized[i].ids)] = tokenized[i].ids
-                mask[row, : len(tokenized[i].ids)] = 1
-            (output,) = self._session.run(None, {"input_ids": ids, "attention_mask": mask})
-            for row, i in enumerate(batch):
+        for run in runs([len(text.ids) for text in tokenized], self._run_tokens):
+            (output,) = self._session.run(None, graph_inputs([tokenized[i] for i in run]))
+            for row, i in enumerate(run):
                 vectors[i] = np.asarray(output)[row, : len(tokenized[i].ids)][tokenized[i].keep]
         return vectors
+
+
+def graph_inputs(texts: Sequence[TokenizedText]) -> dict[str, np.ndarray]:
+    """What the graph takes for ``texts``: int64 (texts, longest), filled up with zeros that nothing attends to."""
+    shape = len(texts), max(len(text.ids) for text in texts)
+    ids, attention = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    for row, text in enumerate(texts):
+        ids[row, : len(text.ids)] = text.ids
+        attention[row, : len(text.ids)] = text.attention
+    return {"input_ids": ids, "attention_mask": attention}
+
+
+def runs(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
+    """Positions grouped by length, longest first, so that the largest allocation comes first.
+
+    A group has at most ``limit`` tokens, padding included, unless it is one text alone.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    run: list[int] = []
+    for i in order:
+        if run and (len(run) + 1) * lengths[run[0]] > limit:
+            yield run
+            run = []
+        run.append(i)
+    if run:
+        yield run
 
 
 def _texts(texts: Iterable[str]) -> list[str]:
@@ -124,19 +164,6 @@ def _check_graph(session: onnxruntime.InferenceSession, bundle: Bundle, path: Pa
             f"{path}: takes {', '.join(inputs)} and returns vectors of {dim} dimensions; expected attention_mask, "
             f"input_ids and {bundle.dim}, as bundle.json says; export the checkpoint again"
         )
-
-
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Positions grouped by length, longest first, so that the largest allocation comes first."""
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    batch: list[int] = []
-    for i in order:
-        if batch and (len(batch) + 1) * lengths[batch[0]] > _BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
 
 
 def _usable_cores() -> int:

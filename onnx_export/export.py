@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from .bundle import BUNDLE_FILE, Bundle, write_bundle
+from .card import bundle_card
 from .errors import CheckpointError, InputError, MissingExtraError
 
 try:
@@ -17,7 +18,7 @@ try:
     from .checkpoint import Checkpoint
     from .parity import measure_parity
     from .quantize import quantize
-    from .trace import token_vectors_module, trace
+    from .trace import OPSET, token_vectors_module, trace
 except ModuleNotFoundError as error:
     raise MissingExtraError(error.name or "torch", "export") from error
 
@@ -29,7 +30,7 @@ _MIN_MEAN_COSINE_INT8 = 0.99
 
 
 def export_checkpoint(
-    checkpoint: Checkpoint, folder: str | os.PathLike[str], *, precision: Precision = "int8", card: str = ""
+    checkpoint: Checkpoint, folder: str | os.PathLike[str], *, precision: Precision = "int8", card: str | None = None
 ) -> Bundle:
     """Write ``checkpoint`` as an encoder bundle to ``folder``, replacing a bundle that is there.
 
@@ -37,7 +38,7 @@ def export_checkpoint(
         checkpoint: the model.
         folder: where the bundle goes; written beside it first and moved there when complete.
         precision: "int8" (see `quantize`) or "float32".
-        card: the model card, Markdown; written as README.md.
+        card: the model card, Markdown, written as README.md; by default one that says what the bundle's JSON does.
 
     Raises:
         InputError: ``precision`` is neither, or ``folder`` holds something else than a bundle.
@@ -53,8 +54,10 @@ def export_checkpoint(
     folder.parent.mkdir(parents=True, exist_ok=True)
     bundle = Bundle(
         name=checkpoint.name,
-        dim=len(checkpoint.projection),
+        dim=checkpoint.dim,
         precision=precision,
+        segmenter=checkpoint.segmenter,
+        opset=OPSET,
         query=checkpoint.query,
         document=checkpoint.document,
         origin=checkpoint.origin,
@@ -65,9 +68,8 @@ def export_checkpoint(
         graph = trace(checkpoint)
         onnx.save(quantize(graph) if precision == "int8" else graph, staging / bundle.graph)
         checkpoint.tokenizer.save(str(staging / bundle.tokenizer), pretty=False)
-        if card:
-            (staging / "README.md").write_text(card, encoding="utf-8")
         bundle.parity.update(_checked_parity(checkpoint, staging / bundle.graph, precision))
+        (staging / "README.md").write_text(bundle_card(bundle) if card is None else card, encoding="utf-8")
         bundle = write_bundle(staging, bundle)
         if folder.exists():
             shutil.rmtree(folder)
@@ -91,10 +93,8 @@ def _check_lengths(checkpoint: Checkpoint) -> None:
 
 
 def _checked_parity(checkpoint: Checkpoint, graph: Path, precision: Precision) -> dict[str, float]:
-    longest = max(checkpoint.query.max_length, checkpoint.document.max_length)
+    parity = measure_parity(graph, token_vectors_module(checkpoint), checkpoint)
     # The comparisons are written so that NaN, which compares false, fails them.
-    module = token_vectors_module(checkpoint)
-    parity = measure_parity(graph, module, checkpoint.tokenizer, longest)
     if precision == "float32" and not parity["max_abs_difference"] <= _MAX_DIFFERENCE_FLOAT32:
         raise CheckpointError(
             f"{checkpoint.name}: the float32 graph is {parity['max_abs_difference']} away from the checkpoint "

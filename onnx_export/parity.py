@@ -7,40 +7,61 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from tokenizers import Tokenizer
 
-# Short, long and mixed-script, so that one batch holds much padding.
+from .checkpoint import Checkpoint
+from .encoder import SLOW_FUSIONS, graph_inputs
+from .segment import load_segmenter
+from .tokenize import TextTokenizer, TokenizedText
+
+# Short, long, mixed-script and English.
 _TEXTS = (
     "探索",
+    "What is late interaction?",
     "梅雨がないのはどこですか。",
     "ＣｏｌＢＥＲＴは、文書をトークンごとのベクトルで表す。 Late interaction keeps one vector per token.",
     "京都市は、日本の京都府の南部に位置する市で、同府の府庁所在地である。" * 4,
+    "A retrieval model scores a document by its best matching token for each token of the query. " * 6,
     "データベースのインデックスを再構築するには、次の手順を実行します。①設定を開く ②「再構築」を選ぶ。" * 8,
     "雪舟（せっしゅう、1420年 - 1506年）は、15世紀後半室町時代に活躍した水墨画家・禅僧で、画聖とも称えられる。" * 12,
 )
 
 
-def measure_parity(graph: Path, module: torch.nn.Module, tokenizer: Tokenizer, max_length: int) -> dict[str, float]:
-    """Compare token vectors of ``graph`` with those of ``module`` on one padded batch.
+def measure_parity(graph: Path, module: torch.nn.Module, checkpoint: Checkpoint) -> dict[str, float]:
+    """Compare token vectors of ``graph`` with those of ``module``.
 
-    Returns the largest absolute difference, and the mean and smallest cosine over all tokens that are not padding.
+    The texts above run as documents, as queries with their mask tokens, and both together: three padded batches.
+    Returns the number of vectors compared (those of padding are not), the largest absolute difference, and the mean and
+    smallest cosine.
     """
-    encodings = [encoding.ids[:max_length] for encoding in tokenizer.encode_batch(list(_TEXTS))]
-    length = max(map(len, encodings))
-    ids = np.zeros((len(encodings), length), np.int64)
-    mask = np.zeros((len(encodings), length), np.int64)
-    for row, token_ids in enumerate(encodings):
-        ids[row, : len(token_ids)] = token_ids
-        mask[row, : len(token_ids)] = 1
-    with torch.inference_mode():
-        expected = module(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()[mask.astype(bool)]
-    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
-    (output,) = session.run(None, {"input_ids": ids, "attention_mask": mask})
-    actual = np.asarray(output)[mask.astype(bool)]
+    tokens = (token.content for token in checkpoint.tokenizer.get_added_tokens_decoder().values())
+    segment = load_segmenter(checkpoint.segmenter, tokens) if checkpoint.segmenter else None
+    documents = TextTokenizer(checkpoint.tokenizer, checkpoint.document, segment)(_TEXTS)
+    queries = TextTokenizer(checkpoint.tokenizer, checkpoint.query, segment)(_TEXTS)
+    session = onnxruntime.InferenceSession(
+        str(graph), providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
+    )
+    pairs = [_both(session, module, batch) for batch in (documents, queries, documents[:4] + queries[4:])]
+    expected, actual = (np.concatenate(vectors) for vectors in zip(*pairs, strict=True))
     cosines = (expected * actual).sum(axis=1, dtype=np.float64)
     return {
-        "tokens": len(cosines),
+        "vectors": len(cosines),
         "max_abs_difference": round(float(np.abs(expected - actual).max()), 7),
         "mean_cosine": round(float(cosines.mean()), 6),
         "min_cosine": round(float(cosines.min()), 6),
     }
+
+
+def _both(
+    session: onnxruntime.InferenceSession, module: torch.nn.Module, batch: list[TokenizedText]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors of ``module`` and of ``session``: float32 (tokens that are not padding, dim) each."""
+    inputs = graph_inputs(batch)
+    with torch.inference_mode():
+        expected = module(*(torch.from_numpy(inputs[name]) for name in ("input_ids", "attention_mask"))).numpy()
+    (output,) = session.run(None, inputs)
+    actual = np.asarray(output)
+    rows = [(row, len(text.ids)) for row, text in enumerate(batch)]
+    return (
+        np.concatenate([expected[row, :length] for row, length in rows]),
+        np.concatenate([actual[row, :length] for row, length in rows]),
+    )

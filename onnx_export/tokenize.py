@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from .bundle import TextRules
 from .errors import BundleError, InputError
+from .rules import TextRules
+from .segment import Segmenter
 
 
 @dataclass(frozen=True)
@@ -17,24 +18,33 @@ class TokenizedText:
     """One text as the graph takes it.
 
     Attributes:
-        ids: int64 (length,), start, marker and end tokens included.
-        keep: bool (length,), the positions whose vectors are kept.
+        ids: int64 (length,): start, marker, text, end and mask tokens.
+        attention: int64 (length,): 1 where other tokens may attend to the position.
+        keep: bool (length,): the positions whose vectors are kept.
         truncated: whether the text was longer than the rules allow, and was cut.
     """
 
     ids: np.ndarray
+    attention: np.ndarray
     keep: np.ndarray
     truncated: bool
 
 
 class TextTokenizer:
-    """Tokenizes one kind of text, query or document."""
+    """Tokenizes one kind of text, query or document.
 
-    def __init__(self, tokenizer: Tokenizer, rules: TextRules) -> None:
+    Args:
+        tokenizer: adds the start and end tokens; does not pad or cut.
+        rules: the rules for this kind.
+        segment: cuts a text into words first, or None.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, rules: TextRules, segment: Segmenter | None = None) -> None:
         self._tokenizer = tokenizer
-        self._prefix = rules.prefix
-        self._max_length = rules.max_length
+        self._segment = segment
+        self._rules = rules
         self._marker = None if rules.marker is None else _token_id(tokenizer, rules.marker)
+        self._mask = None if rules.expansion is None else _token_id(tokenizer, rules.expansion.token)
         self._skiplist = np.array([_token_id(tokenizer, token) for token in rules.skiplist], np.int64)
 
     def __call__(self, texts: Sequence[str]) -> list[TokenizedText]:
@@ -44,19 +54,34 @@ class TextTokenizer:
                 raise InputError(f"text {position} is {type(text).__name__}, not str")
             if not text.strip():
                 raise InputError(f"text {position} is empty; leave it out")
+        prepared = [self._prepare(text) for text in texts]
+        if self._segment:
+            encodings = self._tokenizer.encode_batch([self._segment(text) for text in prepared], is_pretokenized=True)
+        else:
+            encodings = self._tokenizer.encode_batch(prepared)
+        return [self._apply_rules(encoding) for encoding in encodings]
+
+    def _prepare(self, text: str) -> str:
+        text = self._rules.prefix + (text.strip() if self._rules.strip else text)
         # A lone surrogate is no character and no tokenizer takes it: "?" stands in its place.
-        clean = [(self._prefix + text).encode("utf-8", "replace").decode("utf-8") for text in texts]
-        return [self._apply_rules(encoding) for encoding in self._tokenizer.encode_batch(clean)]
+        return text.encode("utf-8", "replace").decode("utf-8")
 
     def _apply_rules(self, encoding: Encoding) -> TokenizedText:
         ids = np.array(encoding.ids, np.int64)
         if self._marker is not None:
             ids = np.insert(ids, 1, self._marker)
-        truncated = len(ids) > self._max_length
+        truncated = len(ids) > self._rules.max_length
         if truncated:
             # The cut falls before the end token, which stays.
-            ids = np.append(ids[: self._max_length - 1], ids[-1])
-        return TokenizedText(ids, ~np.isin(ids, self._skiplist), truncated)
+            ids = np.append(ids[: self._rules.max_length - 1], ids[-1])
+        attention = np.ones(len(ids), np.int64)
+        keep = ~np.isin(ids, self._skiplist)
+        if expansion := self._rules.expansion:
+            masks = min(expansion.masks(len(ids)), self._rules.max_length - len(ids))
+            ids = np.append(ids, np.full(masks, self._mask))
+            attention = np.append(attention, np.full(masks, int(expansion.attend)))
+            keep = np.append(keep, np.full(masks, True))
+        return TokenizedText(ids, attention, keep, truncated)
 
 
 def _token_id(tokenizer: Tokenizer, token: str) -> int:

@@ -20,7 +20,7 @@ from onnxscript.rewriter.ort_fusions.mha import fuse_mha1, fuse_mha2
 from onnxscript.rewriter.ort_fusions.mha_bias import fuse_mha_bias
 from onnxscript.rewriter.ort_fusions.mha_scale import fuse_mha_scale
 from onnxscript.rewriter.ort_fusions.sdpa import fuse_sdpa
-from onnxscript.rewriter.ort_fusions.skip_normalization import fuse_skip_layer_normalization
+from onnxscript.rewriter.ort_fusions.sdpa_via_mha import replace_sdpa_by_mha
 
 from .checkpoint import Checkpoint
 
@@ -31,11 +31,11 @@ class _TokenVectors(torch.nn.Module):
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
         self.backbone = checkpoint.backbone
-        self.projection = torch.nn.Parameter(checkpoint.projection, requires_grad=False)
+        self.projection = checkpoint.projection
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return torch.nn.functional.normalize(hidden @ self.projection.T, dim=-1)
+        return torch.nn.functional.normalize(self.projection(hidden), dim=-1)
 
 
 def token_vectors_module(checkpoint: Checkpoint) -> torch.nn.Module:
@@ -57,7 +57,7 @@ def trace(checkpoint: Checkpoint) -> onnx.ModelProto:
     longest = max(checkpoint.query.max_length, checkpoint.document.max_length)
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=longest)}
     # The exporter prints its progress, logs that torchvision is missing and warns of its own internals.
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _silenced("torch.onnx"):
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _silenced("torch.onnx", "onnxscript"):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             token_vectors_module(checkpoint),
@@ -83,7 +83,6 @@ def _fuse(model: ir.Model) -> None:
     shape_optimization.rules.apply_to_model(model)
     optimize(model)
     fuse_erfgelu(model)
-    fuse_skip_layer_normalization(model)
     fuse_sdpa(model, apply_shape_inference=True)
     fuse_mha1(model)
     fuse_mha2(model)
@@ -91,6 +90,7 @@ def _fuse(model: ir.Model) -> None:
     fuse_mha_bias(model)
     fuse_gelu(model)
     fuse_bias_gelu(model)
+    replace_sdpa_by_mha(model)  # attention that the rules above found no further pattern around: ModernBERT's
     optimize(model)
 
 
@@ -106,11 +106,13 @@ def _as_proto(model: ir.Model) -> onnx.ModelProto:
 
 
 @contextlib.contextmanager
-def _silenced(logger: str) -> Iterator[None]:
-    log = logging.getLogger(logger)
-    level = log.level
-    log.setLevel(logging.ERROR)
+def _silenced(*names: str) -> Iterator[None]:
+    logs = [logging.getLogger(name) for name in names]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)

@@ -46,6 +46,15 @@ class Mode(str, Enum):
     overwrite = "overwrite"
 
 
+class QueryExpansion(str, Enum):
+    """Which mask tokens an exported bundle adds to queries."""
+
+    paper = "paper"
+    shipped = "shipped"
+    fixed = "fixed"
+    none = "none"
+
+
 @app.command()
 def demo(
     db: Annotated[Path | None, typer.Option("--db", help="Keep the database in this folder.")] = None,
@@ -123,6 +132,39 @@ def info(db: Db, table: TableName, as_json: AsJson = False) -> None:
         _print_json({**dataclasses.asdict(found), "bytes_per_token": found.bytes_per_token})
     else:
         console.show_info(found)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[str, typer.Argument(help="ColBERT checkpoint: a folder, or owner/name on the model hub.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the bundle.")],
+    int8: Annotated[bool, typer.Option("--int8", help="int8 weights and products: a quarter of the size.")] = False,
+    query_expansion: Annotated[
+        QueryExpansion | None,
+        typer.Option(help="Mask tokens for queries; by default paper for Stanford checkpoints, else the checkpoint's."),
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a ColBERT checkpoint into an encoder bundle, and measure how near its vectors are.
+
+    Needs the extra `export`, and `japanese` for tokenizers that run MeCab.
+
+    Example: `tansaku export answerdotai/JaColBERTv2.5 ./jacolbert --int8`
+    """
+    # These bring torch and transformers, which no other command needs.
+    from ..onnx_export.export import export_checkpoint
+    from ..onnx_export.load import load_checkpoint
+
+    loaded = load_checkpoint(
+        checkpoint, revision=revision, query_expansion=query_expansion.value if query_expansion else None
+    )
+    bundle = export_checkpoint(loaded, out, precision="int8" if int8 else "float32")
+    size = sum(file.stat().st_size for file in out.iterdir())
+    if as_json:
+        _print_json({"bundle": str(out), "bytes": size, **dataclasses.asdict(bundle)})
+    else:
+        console.show_bundle(out, bundle, size)
 
 
 @app.command()

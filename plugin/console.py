@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from ..indexer import BuildReport, IndexInfo
+from ..onnx_export import Bundle, TextRules
 from .searcher import Hit
 
 _STAGES = {"read": "reading", "sample": "encoding a sample", "encode": "encoding", "search": "searching"}
@@ -108,3 +110,32 @@ def show_info(info: IndexInfo) -> None:
     if info.bytes_on_disk is not None:
         table.add_row("all files on disk", f"{info.bytes_on_disk / 1e6:.2f} MB, {info.bytes_per_token:.2f} bytes/token")
     out.print(table)
+
+
+def show_bundle(folder: Path, bundle: Bundle, size: int) -> None:
+    """Print what an exported bundle is and how near its vectors are to the checkpoint's."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    rows = {
+        "bundle": f"{folder}, {bundle.precision}, {size / 1e6:.1f} MB",
+        "model": f"{bundle.name} ({', '.join(f'{name} {value}' for name, value in bundle.origin.items())})",
+        "dimensions": str(bundle.dim),
+        "queries": _rules_line(bundle.query),
+        "documents": _rules_line(bundle.document),
+        "parity": ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in bundle.parity.items()),
+    }
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    out.print(table)
+
+
+def _rules_line(rules: TextRules) -> str:
+    parts = [f"at most {rules.max_length} tokens"]
+    parts += [f"marker {rules.marker!r}"] if rules.marker else []
+    parts += [f"prefix {rules.prefix!r}"] if rules.prefix else []
+    if rules.expansion:
+        attended = "attended" if rules.expansion.attend else "not attended"
+        parts.append(
+            f"{rules.expansion.token} by the {rules.expansion.rule} rule to {rules.expansion.length}, {attended}"
+        )
+    parts += [f"{len(rules.skiplist)} tokens skipped"] if rules.skiplist else []
+    return ", ".join(parts)

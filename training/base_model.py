@@ -22,7 +22,7 @@ import typer
 from tokenizers import Tokenizer
 
 from ..onnx_export import InputError, MissingExtraError, TansakuError, TextRules
-from ..onnx_export.checkpoint import Checkpoint
+from ..onnx_export.checkpoint import Checkpoint, linear_projection
 from .e5_weights import E5Weights, packaged_weights, read_e5_weights
 from .vocabulary import build_tokenizer, choose_pieces, count_pieces, pieces_of
 
@@ -101,7 +101,7 @@ def base_checkpoint(weights: E5Weights, kept: np.ndarray, *, layers: int, dim: i
     return Checkpoint(
         name=NAME,
         backbone=backbone,
-        projection=components[:dim].contiguous(),
+        projection=linear_projection(components[:dim].contiguous()),
         tokenizer=tokenizer,
         query=TextRules(prefix="", marker=None, max_length=weights.max_positions, skiplist=skiplist),
         document=TextRules(prefix="", marker=None, max_length=weights.max_positions, skiplist=skiplist),

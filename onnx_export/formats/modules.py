@@ -1,0 +1,250 @@
+"""Checkpoints with a modules.json: PyLate, sentence-transformers up to 5, and its MultiVectorEncoder from 6 on.
+
+The two differ in where the settings lie and how a marker comes in: PyLate inserts a token, MultiVectorEncoder
+writes a prompt before the text.
+"""
+
+from __future__ import annotations
+
+import json
+import string
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..checkpoint import Checkpoint
+from ..errors import CheckpointError
+from ..rules import Expansion, ExpansionRule, TextRules
+from .backbone import load_backbone, positions
+from .files import MODULES_FILE, read_json, read_tensors, setting
+from .queries import QueryExpansion, query_rules
+from .tokenizer import LoadedTokenizer, load_tokenizer
+
+_SETTINGS_FILE = "config_sentence_transformers.json"
+_MASK_MODULE = "MultiVectorMask"
+_ACTIVATIONS = {
+    "torch.nn.modules.linear.Identity": torch.nn.Identity,
+    "torch.nn.modules.activation.GELU": torch.nn.GELU,
+    "torch.nn.modules.activation.ReLU": torch.nn.ReLU,
+    "torch.nn.modules.activation.SiLU": torch.nn.SiLU,
+    "torch.nn.modules.activation.Sigmoid": torch.nn.Sigmoid,
+    "torch.nn.modules.activation.Tanh": torch.nn.Tanh,
+}
+
+
+def load_modules(folder: Path, name: str, query_expansion: QueryExpansion | None) -> Checkpoint:
+    """Read the checkpoint in ``folder``; its own query expansion by default.
+
+    Settings that are missing have the defaults of the library that wrote the format.
+    """
+    modules = _read_modules(folder)
+    settings = read_json(folder / _SETTINGS_FILE)
+    native = settings.get("model_type") == "MultiVectorEncoder" or _MASK_MODULE in modules
+    transformer = folder / modules["Transformer"][0]
+    backbone = load_backbone(transformer)
+    tokenizer = load_tokenizer(transformer)
+    _check_case(transformer, tokenizer)
+    projection = _projection(folder, modules.get("Dense", []), backbone.config.hidden_size, native)
+    longest = positions(backbone.config)
+    if native:
+        if "Normalize" not in modules:
+            raise CheckpointError(f"{folder / MODULES_FILE}: no Normalize; tansaku's MaxSim is over cosines only")
+        masking = read_json(folder / modules[_MASK_MODULE][0] / "config.json") if _MASK_MODULE in modules else {}
+        query, document = _native_rules(folder, settings, transformer, masking, tokenizer, longest)
+    else:
+        query, document = _pylate_rules(folder, settings, tokenizer)
+    return Checkpoint(
+        name=name,
+        backbone=backbone,
+        projection=projection,
+        tokenizer=tokenizer.tokenizer,
+        segmenter=tokenizer.segmenter,
+        query=query_rules(query_expansion, query, tokenizer.mask, longest, folder),
+        document=document,
+        origin={"format": "MultiVectorEncoder" if native else "pylate"},
+    )
+
+
+def _read_modules(folder: Path) -> dict[str, list[str]]:
+    """Class name → sub-folders, in their order."""
+    path = folder / MODULES_FILE
+    known = ("Transformer", "Dense", _MASK_MODULE, "Normalize")
+    found: dict[str, list[str]] = {}
+    try:
+        for module in json.loads(path.read_text(encoding="utf-8")):
+            kind = module["type"].rpartition(".")[2]
+            if kind not in known:
+                raise CheckpointError(
+                    f"{path}: module {module['type']!r} is not one of {', '.join(known)}; a model "
+                    "with pooling gives one vector per text and is no ColBERT checkpoint"
+                )
+            found.setdefault(kind, []).append(module["path"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error!r})") from error
+    if len(found.get("Transformer", [])) != 1 or "Dense" not in found:
+        raise CheckpointError(f"{path}: names {', '.join(found)}; a ColBERT checkpoint has one Transformer and a Dense")
+    return found
+
+
+def _check_case(folder: Path, tokenizer: LoadedTokenizer) -> None:
+    path = folder / "sentence_bert_config.json"
+    if setting(read_json(path), "do_lower_case", bool, False, path) and tokenizer.first_token("A") != (
+        tokenizer.first_token("a")
+    ):
+        raise CheckpointError(f"{path}: do_lower_case is set, but the tokenizer keeps the case; set it there instead")
+
+
+# The projection: one or several Dense modules
+
+
+class _Dense(torch.nn.Module):
+    def __init__(self, linear: torch.nn.Linear, activation: torch.nn.Module, residual: torch.nn.Module | None) -> None:
+        super().__init__()
+        self.linear = linear
+        self.activation = activation
+        self.residual = residual
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        projected = self.activation(self.linear(vectors))
+        return projected if self.residual is None else projected + self.residual(vectors)
+
+
+def _projection(folder: Path, names: list[str], hidden: int, native: bool) -> torch.nn.Module:
+    layers = torch.nn.Sequential()
+    width = hidden
+    for name in names:
+        path = folder / name / "config.json"
+        layer = _dense(folder / name, read_json(path), path, native)
+        if layer.linear.in_features != width:
+            raise CheckpointError(f"{path}: in_features is {layer.linear.in_features}, but vectors of {width} come in")
+        width = layer.linear.out_features
+        layers.append(layer)
+    return layers.eval()
+
+
+def _dense(folder: Path, config: dict[str, Any], path: Path, native: bool) -> _Dense:
+    tensors = read_tensors(folder)
+    default = "activation.Tanh" if native else "linear.Identity"
+    activation = setting(config, "activation_function", str, f"torch.nn.modules.{default}", path)
+    if activation not in _ACTIVATIONS:
+        raise CheckpointError(f"{path}: activation_function {activation!r} is not one of {', '.join(_ACTIVATIONS)}")
+    shape = tuple(setting(config, side, int, None, path) for side in ("out_features", "in_features"))
+    linear = _linear(tensors, "linear", shape, setting(config, "bias", bool, True, path), path)
+    residual = None
+    if setting(config, "use_residual", bool, False, path):
+        same = shape[0] == shape[1]
+        residual = torch.nn.Identity() if same else _linear(tensors, "residual", shape, False, path)
+    return _Dense(linear, _ACTIVATIONS[activation](), residual)
+
+
+def _linear(tensors: dict[str, torch.Tensor], name: str, shape: tuple, bias: bool, path: Path) -> torch.nn.Linear:
+    for part, expected in ((f"{name}.weight", shape), (f"{name}.bias", shape[:1])):
+        if part.endswith("bias") and not bias:
+            continue
+        if part not in tensors:
+            raise CheckpointError(f"{path.parent}: the weights hold no {part}")
+        if tuple(tensors[part].shape) != expected:
+            raise CheckpointError(f"{path}: {part} is {tuple(tensors[part].shape)}, expected {expected}")
+    linear = torch.nn.Linear(shape[1], shape[0], bias=bias)
+    linear.load_state_dict({key: tensors[f"{name}.{key}"] for key in ("weight", "bias")[: 1 + bias]})
+    return linear
+
+
+# The rules
+
+
+def _pylate_rules(folder: Path, settings: dict[str, Any], tokenizer: LoadedTokenizer) -> tuple[TextRules, TextRules]:
+    path = folder / _SETTINGS_FILE
+    query_length = setting(settings, "query_length", int, 32, path)
+    attend = setting(settings, "attend_to_expansion_tokens", bool, False, path)
+    expansion = None
+    if setting(settings, "do_query_expansion", bool, True, path):
+        if tokenizer.mask is None:
+            raise CheckpointError(f"{folder}: do_query_expansion is set, but the tokenizer has no mask token")
+        expansion = Expansion(tokenizer.mask, "fixed", query_length, attend)
+    prompt = _prompt(settings, settings.get("default_prompt_name"), path)
+    words = setting(settings, "skiplist_words", list, list(string.punctuation), path)
+    # A word that the vocabulary lacks stands for the unknown token, which is then skipped too, as in PyLate.
+    skiplist = [word if tokenizer.has(word) else tokenizer.unknown for word in words]
+    query = TextRules(
+        prefix=prompt,
+        marker=_inserted(settings, "query_prefix", "[Q] ", tokenizer, path),
+        max_length=query_length,
+        expansion=expansion,
+        strip=True,
+    )
+    document = TextRules(
+        prefix=prompt,
+        marker=_inserted(settings, "document_prefix", "[D] ", tokenizer, path),
+        max_length=setting(settings, "document_length", int, 180, path),
+        skiplist=tuple(dict.fromkeys(word for word in skiplist if word is not None)),
+        strip=True,
+    )
+    return query, document
+
+
+def _inserted(settings: dict[str, Any], name: str, default: str, tokenizer: LoadedTokenizer, path: Path) -> str | None:
+    marker = setting(settings, name, str, default, path)
+    if marker and not tokenizer.has(marker):
+        raise CheckpointError(f"{path}: {name} {marker!r} is not in the tokenizer's vocabulary")
+    return marker or None
+
+
+def _native_rules(
+    folder: Path,
+    settings: dict[str, Any],
+    transformer: Path,
+    masking: dict[str, Any],
+    tokenizer: LoadedTokenizer,
+    longest: int,
+) -> tuple[TextRules, TextRules]:
+    path = folder / _SETTINGS_FILE
+    lengths_path = transformer / "sentence_bert_config.json"
+    lengths = read_json(lengths_path)
+    prompts = settings.get("prompts") or {}
+    default = settings.get("default_prompt_name")
+    document_prompt = next((name for name in ("document", "passage", "corpus") if name in prompts), default)
+    query_length = setting(lengths, "query_length", int, longest, lengths_path)
+    expansion = _native_expansion(lengths.get("query_expansion"), tokenizer, lengths_path)
+    if expansion:
+        query_length = expansion.length if expansion.rule == "fixed" else max(query_length, expansion.length)
+    if masking.get("keep_only_token_ids"):
+        raise CheckpointError(f"{folder}: {_MASK_MODULE} has keep_only_token_ids, which tansaku does not know")
+    words = setting(masking, "skiplist_words", list, [], folder / _MASK_MODULE)
+    skiplist = tuple(dict.fromkeys(word for word in words if tokenizer.has(word)))
+    tasks = masking.get("skiplist_tasks") or ["document"]
+    query = TextRules(
+        prefix=_prompt(settings, "query" if "query" in prompts else default, path),
+        marker=None,
+        max_length=query_length,
+        skiplist=skiplist if "query" in tasks else (),
+        expansion=expansion,
+    )
+    document = TextRules(
+        prefix=_prompt(settings, document_prompt, path),
+        marker=None,
+        max_length=setting(lengths, "document_length", int, longest, lengths_path),
+        skiplist=skiplist if "document" in tasks else (),
+    )
+    return query, document
+
+
+def _native_expansion(content: Any, tokenizer: LoadedTokenizer, path: Path) -> Expansion | None:
+    if content is None:
+        return None
+    rules: dict[str, ExpansionRule] = {"fixed": "fixed", "min": "minimum"}
+    try:
+        token = content.get("token") or tokenizer.mask
+        if token is None or not tokenizer.has(token):
+            raise CheckpointError(f"{path}: query_expansion's token {token!r} is not in the tokenizer's vocabulary")
+        return Expansion(token, rules[content["strategy"]], content["length"], bool(content.get("attend")))
+    except (KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{path}: query_expansion {content!r} cannot be read ({error!r})") from error
+
+
+def _prompt(settings: dict[str, Any], name: Any, path: Path) -> str:
+    prompt = (settings.get("prompts") or {}).get(name) or ""
+    if not isinstance(prompt, str):
+        raise CheckpointError(f"{path}: prompt {name!r} is {prompt!r}; expected a text")
+    return prompt

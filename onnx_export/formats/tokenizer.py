@@ -1,0 +1,112 @@
+"""A checkpoint's tokenizer as one that runs without transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, models, processors
+from transformers import AutoTokenizer
+
+from ..errors import CheckpointError, MissingExtraError
+from ..segment import MECAB_UNIDIC_LITE, MecabWords
+
+
+@dataclass(frozen=True)
+class LoadedTokenizer:
+    """A tokenizer and what the formats ask of it.
+
+    Attributes:
+        tokenizer: adds start and end tokens, does not pad or cut.
+        segmenter: what cuts a text into words first, or None.
+        mask: name of the mask token, or None.
+        unknown: name of the unknown token, or None.
+    """
+
+    tokenizer: Tokenizer
+    segmenter: str | None
+    mask: str | None
+    unknown: str | None
+
+    def has(self, token: str) -> bool:
+        """Whether ``token`` is in the vocabulary."""
+        return self.tokenizer.token_to_id(token) is not None
+
+    def first_token(self, text: str) -> str | None:
+        """The first token of ``text`` alone, without the start token; None if it has none."""
+        if self.segmenter:
+            words = MecabWords(t.content for t in self.tokenizer.get_added_tokens_decoder().values())(text)
+            tokens = self.tokenizer.encode(words, is_pretokenized=True, add_special_tokens=False).tokens
+        else:
+            tokens = self.tokenizer.encode(text, add_special_tokens=False).tokens
+        return tokens[0] if tokens else None
+
+
+def load_tokenizer(folder: Path) -> LoadedTokenizer:
+    """The tokenizer in ``folder``.
+
+    Raises:
+        CheckpointError: it cannot be read, or has no form that runs without transformers.
+        MissingExtraError: it is a BertJapaneseTokenizer and MeCab is not installed.
+    """
+    try:
+        loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except ModuleNotFoundError as error:
+        # transformers says so in words of its own, without naming the module.
+        raise MissingExtraError("fugashi with unidic-lite", "japanese") from error
+    except Exception as error:  # transformers raises whatever its parts raise
+        raise CheckpointError(f"{folder}: transformers cannot load the tokenizer ({error})") from error
+    kind = type(loaded).__name__
+    if kind == "BertJapaneseTokenizer":
+        tokenizer, segmenter = _japanese_wordpiece(loaded, folder), MECAB_UNIDIC_LITE
+    elif loaded.is_fast:
+        tokenizer, segmenter = Tokenizer.from_str(loaded.backend_tokenizer.to_str()), None
+    else:
+        raise CheckpointError(f"{folder}: tokenizer {kind} has no form that runs without transformers")
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    special = tokenizer.encode("a").special_tokens_mask
+    if special[0] != 1 or special[-1] != 1:
+        raise CheckpointError(f"{folder}: tokenizer {kind} puts no token at the start or none at the end of a text")
+    return LoadedTokenizer(tokenizer, segmenter, loaded.mask_token, loaded.unk_token)
+
+
+def _japanese_wordpiece(loaded: Any, folder: Path) -> Tokenizer:
+    """The part of a BertJapaneseTokenizer that comes after MeCab, as a `tokenizers` file can hold it."""
+    _check_japanese(loaded, folder)
+    tokenizer = Tokenizer(
+        models.WordPiece(dict(loaded.vocab), unk_token=loaded.unk_token, max_input_chars_per_word=100)
+    )
+    for token_id, token in sorted(loaded.added_tokens_decoder.items()):
+        if token.lstrip or token.rstrip or token.single_word:
+            raise CheckpointError(
+                f"{folder}: added token {token.content!r} eats the space beside it, which is not known"
+            )
+        plain = AddedToken(token.content, special=token.special, normalized=False)
+        (tokenizer.add_special_tokens if token.special else tokenizer.add_tokens)([plain])
+        if tokenizer.token_to_id(token.content) != token_id:
+            raise CheckpointError(f"{folder}: added token {token.content!r} has the id {token_id}, which leaves a gap")
+    start, end = loaded.cls_token, loaded.sep_token
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A {end}",
+        pair=f"{start} $A {end} $B:1 {end}:1",
+        special_tokens=[(start, loaded.cls_token_id), (end, loaded.sep_token_id)],
+    )
+    return tokenizer
+
+
+def _check_japanese(loaded: Any, folder: Path) -> None:
+    expected = {
+        "do_lower_case": (loaded.do_lower_case, False),
+        "do_word_tokenize": (loaded.do_word_tokenize, True),
+        "do_subword_tokenize": (loaded.do_subword_tokenize, True),
+        "word_tokenizer_type": (loaded.word_tokenizer_type, "mecab"),
+        "subword_tokenizer_type": (loaded.subword_tokenizer_type, "wordpiece"),
+        "mecab_kwargs": ({"mecab_dic": "unidic_lite"} | (loaded.mecab_kwargs or {}), {"mecab_dic": "unidic_lite"}),
+    }
+    for name, (found, known) in expected.items():
+        if found != known:
+            raise CheckpointError(
+                f"{folder}: BertJapaneseTokenizer with {name} {found!r}; tansaku knows {known!r} only"
+            )

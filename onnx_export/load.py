@@ -1,0 +1,47 @@
+"""A folder or hub repository → `Checkpoint`, in whichever of the known formats. Needs the extra ``export``."""
+
+from __future__ import annotations
+
+import os
+
+from .errors import CheckpointError, InputError, MissingExtraError
+
+try:
+    from .checkpoint import Checkpoint
+    from .formats.files import METADATA_FILE, MODULES_FILE, find_folder
+    from .formats.modules import load_modules
+    from .formats.queries import QueryExpansion
+    from .formats.stanford import is_stanford, load_stanford
+except ModuleNotFoundError as error:
+    raise MissingExtraError(error.name or "torch", "export") from error
+
+
+def load_checkpoint(
+    source: str | os.PathLike[str], *, revision: str | None = None, query_expansion: QueryExpansion | None = None
+) -> Checkpoint:
+    """Read a ColBERT checkpoint: Stanford, PyLate, or sentence-transformers' MultiVectorEncoder.
+
+    Args:
+        source: a folder, or the name of a hub repository such as "answerdotai/JaColBERTv2.5".
+        revision: branch, tag or commit of a hub repository.
+        query_expansion: which mask tokens queries get: "paper" (the JaColBERTv2.5 paper's dynamic query length,
+            the default for Stanford checkpoints), "shipped" (the rule that its author released), "fixed" (the
+            checkpoint's own length) or "none"; None takes the format's default. See `Expansion`.
+
+    Raises:
+        CheckpointError: not found, not a ColBERT checkpoint, incomplete, or of a kind that tansaku does not know.
+        InputError: ``query_expansion`` is none of these.
+        MissingExtraError: the tokenizer needs the extra ``japanese``, or (on import) ``export`` is not installed.
+    """
+    if query_expansion not in (None, "paper", "shipped", "fixed", "none"):
+        raise InputError(f"query expansion {query_expansion!r} is none of paper, shipped, fixed, none")
+    folder = find_folder(os.fspath(source), revision)
+    name = str(source) if str(folder) != str(source) else folder.resolve().name
+    if is_stanford(folder):
+        return load_stanford(folder, name, query_expansion)
+    if (folder / MODULES_FILE).is_file():
+        return load_modules(folder, name, query_expansion)
+    raise CheckpointError(
+        f"{folder}: not a ColBERT checkpoint: no {METADATA_FILE} and no linear.weight (Stanford), and no "
+        f"{MODULES_FILE} (PyLate, sentence-transformers)"
+    )

@@ -1,0 +1,71 @@
+"""Text → words, for tokenizers that expect words: MeCab with unidic-lite, as BertJapaneseTokenizer runs it."""
+
+from __future__ import annotations
+
+import re
+import threading
+import unicodedata
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from .errors import BundleError, MissingExtraError
+
+MECAB_UNIDIC_LITE = "mecab-unidic-lite"
+
+Segmenter = Callable[[str], list[str]]
+
+
+def load_segmenter(name: str, tokens: Iterable[str]) -> Segmenter:
+    """The segmenter called ``name`` in a bundle.
+
+    Args:
+        name: `MECAB_UNIDIC_LITE`.
+        tokens: the tokenizer's added tokens: where a text spells one of them it stays whole.
+
+    Raises:
+        BundleError: ``name`` is not known.
+        MissingExtraError: fugashi or unidic-lite is not installed.
+    """
+    if name != MECAB_UNIDIC_LITE:
+        raise BundleError(
+            f"segmenter {name!r} is not known to this tansaku, only {MECAB_UNIDIC_LITE!r}; update tansaku"
+        )
+    return MecabWords(tokens)
+
+
+class MecabWords:
+    """Added tokens are split off first; the rest is brought to NFKC and cut into MeCab's surface forms.
+
+    That is the order of transformers' BertJapaneseTokenizer, so a full-width "［ＭＡＳＫ］" is no mask token.
+    """
+
+    def __init__(self, tokens: Iterable[str]) -> None:
+        try:
+            import fugashi
+            import unidic_lite
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(error.name or "fugashi", "japanese") from error
+        dictionary = Path(unidic_lite.DICDIR)
+        self._tagger = fugashi.GenericTagger(  # pyright: ignore[reportAttributeAccessIssue] (compiled)
+            f'-d "{dictionary}" -r "{dictionary / "mecabrc"}"'
+        )
+        self._lock = threading.Lock()  # a tagger has one lattice
+        longest_first = sorted(filter(None, tokens), key=len, reverse=True)
+        self._tokens = re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else None
+
+    def __call__(self, text: str) -> list[str]:
+        """Words of ``text``; none of them holds white space, unless an added token does."""
+        parts = self._tokens.split(text) if self._tokens else [text]
+        words: list[str] = []
+        for position, part in enumerate(parts):
+            if position % 2:
+                words.append(part)
+            elif part:
+                words += self._cut(unicodedata.normalize("NFKC", part))
+        return words
+
+    def _cut(self, text: str) -> list[str]:
+        with self._lock:
+            surfaces = [node.surface for node in self._tagger(text)]
+        # MeCab keeps some white space inside a surface; WordPiece splits there.
+        return [word for surface in surfaces for word in surface.split()]
