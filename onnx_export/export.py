@@ -16,6 +16,7 @@ try:
     import onnx
 
     from .checkpoint import Checkpoint
+    from .formats.backbone import positions
     from .parity import measure_parity
     from .quantize import quantize
     from .trace import OPSET, token_vectors_module, trace
@@ -27,6 +28,7 @@ Precision = Literal["float32", "int8"]
 # A float32 graph computes the same sums in another order; an int8 graph is held to its mean cosine.
 _MAX_DIFFERENCE_FLOAT32 = 1e-4
 _MIN_MEAN_COSINE_INT8 = 0.99
+_MAX_BYTES = 2**31 - 2**26  # of the float32 weights in one protobuf message, with room for the rest
 
 
 def export_checkpoint(
@@ -50,6 +52,7 @@ def export_checkpoint(
         raise InputError(f'precision is {precision!r}; it must be "float32" or "int8"')
     folder = Path(folder).resolve()
     _check_target(folder)
+    _check_size(checkpoint)
     _check_lengths(checkpoint)
     folder.parent.mkdir(parents=True, exist_ok=True)
     bundle = Bundle(
@@ -82,12 +85,18 @@ def _check_target(folder: Path) -> None:
         raise InputError(f"{folder}: not empty and not an encoder bundle; it would be replaced: name another folder")
 
 
+def _check_size(checkpoint: Checkpoint) -> None:
+    size = 4 * sum(parameter.numel() for parameter in checkpoint.backbone.parameters())
+    if size > _MAX_BYTES:
+        raise CheckpointError(f"{checkpoint.name}: {size / 2**30:.1f} GiB of weights, but an ONNX file holds 2 at most")
+
+
 def _check_lengths(checkpoint: Checkpoint) -> None:
-    positions = getattr(checkpoint.backbone.config, "max_position_embeddings", None)
     longest = max(checkpoint.query.max_length, checkpoint.document.max_length)
-    if positions is not None and longest > positions:
+    most = positions(checkpoint.backbone.config)
+    if longest > most:
         raise CheckpointError(
-            f"{checkpoint.name}: texts of {longest} tokens are allowed, but the backbone has {positions} positions; "
+            f"{checkpoint.name}: texts of {longest} tokens are allowed, but the backbone has {most} positions; "
             "lower max_length"
         )
 

@@ -12,6 +12,8 @@ most that fits. The full range would be silently wrong there.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -22,20 +24,24 @@ _WEIGHT_LIMIT = 64
 _EMBEDDING_ROWS = 1024  # smaller tables are not worth a scale per row
 
 
-def quantize(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of ``model`` with int8 matrix products and embedding tables."""
+def quantize(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.ModelProto:
+    """Return a copy of ``model`` with int8 matrix products and embedding tables.
+
+    Weights named in ``keep`` stay in float32; none need to, as benchmarks/int8.py shows.
+    """
     quantized = onnx.ModelProto()
     quantized.CopyFrom(model)
-    _Quantizer(quantized.graph).run()
+    _Quantizer(quantized.graph, keep).run()
     if all(entry.domain != _MICROSOFT for entry in quantized.opset_import):
         quantized.opset_import.append(helper.make_opsetid(_MICROSOFT, 1))
     return quantized
 
 
 class _Quantizer:
-    def __init__(self, graph: onnx.GraphProto) -> None:
+    def __init__(self, graph: onnx.GraphProto, keep: Collection[str]) -> None:
         self.graph = graph
-        self.weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        weights = (tensor for tensor in graph.initializer if tensor.name not in keep)
+        self.weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in weights}
         self.nodes: list[onnx.NodeProto] = []
         self.activations: dict[str, tuple[str, str]] = {}  # float value → (its bytes, its scales)
         self.tables: set[str] = set()
@@ -111,10 +117,18 @@ class _Quantizer:
         self.node("Mul", [floats, scales], node.output[0])
 
     def drop_unused(self) -> None:
-        used = {name for node in self.nodes for name in node.input}
+        used = {name for node in self.nodes for name in _inputs(node)}
         kept = [tensor for tensor in self.graph.initializer if tensor.name in used]
         del self.graph.initializer[:]
         self.graph.initializer.extend(kept)
+
+
+def _inputs(node: onnx.NodeProto) -> Iterator[str]:
+    """Values that ``node`` reads, those of its branches too."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from _inputs(inner)
 
 
 def _is_embedding(node: onnx.NodeProto, table: np.ndarray) -> bool:

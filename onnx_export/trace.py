@@ -22,6 +22,7 @@ from onnxscript.rewriter.ort_fusions.mha_scale import fuse_mha_scale
 from onnxscript.rewriter.ort_fusions.sdpa import fuse_sdpa
 from onnxscript.rewriter.ort_fusions.sdpa_via_mha import replace_sdpa_by_mha
 
+from .attention import skip_empty_masks
 from .checkpoint import Checkpoint
 
 OPSET = 20
@@ -73,7 +74,7 @@ def trace(checkpoint: Checkpoint) -> onnx.ModelProto:
             raise RuntimeError("torch.onnx.export returned no program")
         model = program.model
         _fuse(model)
-    return _as_proto(model)
+    return skip_empty_masks(_as_proto(model), longest)
 
 
 def _fuse(model: ir.Model) -> None:

@@ -1,0 +1,72 @@
+"""Attention without a mask where nothing is masked, which ONNX Runtime runs in blocks that stay in the cache.
+
+`MultiHeadAttention` takes its flash path only if it is given no attention bias. The traced graph always makes one, of
+zeros where no position is padded or hidden; each attention is therefore put into an `If` that leaves it out then.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper
+
+_BIAS_INPUT = 5  # of MultiHeadAttention: query, key, value, bias, key padding mask, attention bias
+_LENGTHS = (1, 7, 300)  # of the texts that the bias is tried on
+
+
+def skip_empty_masks(model: onnx.ModelProto, longest: int) -> onnx.ModelProto:
+    """Return a copy of ``model`` whose attention runs without a bias when ``attention_mask`` is all ones.
+
+    Only where the bias is then zero for every text of up to ``longest`` tokens that is tried: local attention
+    (ModernBERT) hides positions without any padding, and keeps its bias.
+    """
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    graph = changed.graph
+    attentions = [node for node in graph.node if node.op_type == "MultiHeadAttention" and len(node.input) > _BIAS_INPUT]
+    biases = sorted({node.input[_BIAS_INPUT] for node in attentions})
+    idle = {bias for bias in biases if _is_zero_without_mask(model, bias, longest)}
+    if not idle:
+        return changed
+    nodes = [
+        helper.make_node("ReduceMin", ["attention_mask"], ["least_attention"], keepdims=0),
+        helper.make_node("Cast", ["least_attention"], ["nothing_masked"], to=TensorProto.BOOL),
+    ]
+    for node in graph.node:
+        if node in attentions and node.input[_BIAS_INPUT] in idle:
+            nodes.append(_either(node))
+        else:
+            nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return changed
+
+
+def _either(node: onnx.NodeProto) -> onnx.NodeProto:
+    """``node`` as the two branches of an `If`, without and with its bias."""
+    branches = {}
+    for name, count in (("then_branch", _BIAS_INPUT - 1), ("else_branch", len(node.input))):
+        branch = onnx.NodeProto()
+        branch.CopyFrom(node)
+        output = f"{node.output[0]}_{name}"
+        del branch.input[count:]
+        branch.output[0] = output
+        values = [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)]
+        branches[name] = helper.make_graph([branch], output, [], values)
+    return helper.make_node("If", ["nothing_masked"], list(node.output), name=f"{node.output[0]}_If", **branches)
+
+
+def _is_zero_without_mask(model: onnx.ModelProto, bias: str, longest: int) -> bool:
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    del probe.graph.output[:]
+    probe.graph.output.append(helper.make_tensor_value_info(bias, TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
+    for length in {*(min(length, longest) for length in _LENGTHS), longest}:
+        ones = np.ones((2, length), np.int64)
+        names = [value.name for value in session.get_inputs()]
+        (values,) = session.run(None, dict.fromkeys(names, ones))
+        if np.asarray(values).any():
+            return False
+    return True
