@@ -4,9 +4,9 @@
 
 Two models with random weights (speed does not depend on them): the shape of the model inside (11 layers of 384) and
 JaColBERT's (12 of 768). Documents are passages of four corpora, queries the questions of `jsquad-valid`; every system
-goes from text to token vectors. Each figure is the median of several rounds, in which all systems take turns; torch
-has two batch sizes, of which the better counts. The ceiling is one large int8 product in ONNX Runtime; attention is not
-counted in it.
+goes from text to token vectors. Each figure is the median of several rounds, in which all systems take turns. torch
+runs padded batches of two sizes, of which the better counts; tansaku pads nothing. The ceiling is one large int8
+product in ONNX Runtime; attention is not counted in it.
 
 PYTHON is the interpreter of an environment with requirements-encode-peer.txt.
 """
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from transformers import BertConfig, BertModel
 
 from tansaku.onnx_export import Encoder, TextRules
 from tansaku.onnx_export.checkpoint import Checkpoint, linear_projection
-from tansaku.onnx_export.encoder import graph_inputs, runs
+from tansaku.onnx_export.encoder import graph_inputs
 from tansaku.onnx_export.export import export_checkpoint
 from tansaku.onnx_export.trace import token_vectors_module
 
@@ -90,7 +90,7 @@ def measure_shape(
             rates |= peer_rates(options, folder / "peer", documents, threads, sum(tokens))
         torch_rate = max(rate for name, rate in rates.items() if name.startswith("torch"))
         limit = ceiling(threads)
-        print(f"\n{threads} thread(s); int8 ceiling {limit / 1e9:.0f} GOP/s; padding {padding(tokens, threads):.1%}")
+        print(f"\n{threads} thread(s); int8 ceiling {limit / 1e9:.0f} GOP/s")
         print(f"{'documents':<44}{'tokens/s':>10}{'of torch':>10}{'of ceiling':>12}")
         for name, rate in rates.items():
             print(f"{name:<44}{rate:>10,.0f}{rate / torch_rate:>9.2f}x{rate * operations / limit:>12.0%}")
@@ -123,7 +123,7 @@ def torch_encode(module: torch.nn.Module, encoder: Encoder, limit: int) -> Calla
     @torch.inference_mode()
     def encode(texts: list[str]) -> None:
         tokenized = encoder.tokenize_documents(texts)
-        for run in runs([len(text.ids) for text in tokenized], limit):
+        for run in padded_runs([len(text.ids) for text in tokenized], limit):
             inputs = graph_inputs([tokenized[i] for i in run])
             output = module(*(torch.from_numpy(inputs[name]) for name in ("input_ids", "attention_mask"))).numpy()
             for row, i in enumerate(run):
@@ -212,11 +212,16 @@ def ceiling(threads: int) -> float:
     return 2 * rows * inner * columns / min(seconds)
 
 
-def padding(tokens: list[int], threads: int) -> float:
-    """Share of padding among the positions that the encoder computes."""
-    limit = Encoder.load(threads=threads)._run_tokens
-    computed = sum(len(run) * tokens[run[0]] for run in runs(tokens, limit))
-    return 1 - sum(tokens) / computed
+def padded_runs(lengths: list[int], limit: int) -> Iterator[list[int]]:
+    """Positions by length, as many together as ``limit`` tokens allow with their padding."""
+    run: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if run and (len(run) + 1) * lengths[run[0]] > limit:
+            yield run
+            run = []
+        run.append(i)
+    if run:
+        yield run
 
 
 def write_sentence_transformer(checkpoint: Checkpoint, folder: Path) -> None:

@@ -111,11 +111,11 @@ class Encoder:
     def encode_tokens(self, tokenized: Sequence[TokenizedText]) -> list[np.ndarray]:
         """The second half of `encode_queries` and `encode_documents`.
 
-        Texts of like length run together, at most 256 padded tokens a thread at a time, so working memory
-        does not grow with the number of texts.
+        Texts of one length run together, at most 256 tokens a thread at a time, so working memory does not grow with
+        the number of texts.
         """
         vectors: list[np.ndarray] = [np.empty((0, self.dim), np.float32)] * len(tokenized)
-        for run in runs([len(text.ids) for text in tokenized], self._run_tokens):
+        for run in runs(tokenized, self._run_tokens):
             (output,) = self._session.run(None, graph_inputs([tokenized[i] for i in run]))
             for row, i in enumerate(run):
                 vectors[i] = np.asarray(output)[row, : len(tokenized[i].ids)][tokenized[i].keep]
@@ -132,15 +132,17 @@ def graph_inputs(texts: Sequence[TokenizedText]) -> dict[str, np.ndarray]:
     return {"input_ids": ids, "attention_mask": attention}
 
 
-def runs(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
-    """Positions grouped by length, longest first, so that the largest allocation comes first.
+def runs(texts: Sequence[TokenizedText], limit: int) -> Iterator[list[int]]:
+    """Positions of the texts that run together, longest first, so that the largest allocation comes first.
 
-    A group has at most ``limit`` tokens, padding included, unless it is one text alone.
+    All texts of a run have one length, so nothing is padded, and as many attended positions, so that all take one
+    way through the graph: a text's vectors are then the same to the last bit alone and beside others. A run has at
+    most ``limit`` tokens, unless it is one text alone.
     """
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    shapes = [(len(text.ids), int(text.attention.sum())) for text in texts]
     run: list[int] = []
-    for i in order:
-        if run and (len(run) + 1) * lengths[run[0]] > limit:
+    for i in sorted(range(len(shapes)), key=lambda i: shapes[i], reverse=True):
+        if run and (shapes[i] != shapes[run[0]] or (len(run) + 1) * shapes[i][0] > limit):
             yield run
             run = []
         run.append(i)

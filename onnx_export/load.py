@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 from .errors import CheckpointError, InputError, MissingExtraError
 
@@ -36,11 +38,19 @@ def load_checkpoint(
     if query_expansion not in (None, "paper", "shipped", "fixed", "none"):
         raise InputError(f"query expansion {query_expansion!r} is none of paper, shipped, fixed, none")
     folder = find_folder(os.fspath(source), revision)
-    name = str(source) if str(folder) != str(source) else folder.resolve().name
+    local = os.path.isdir(source)
+    name = folder.resolve().name if local else os.fspath(source)
+    checkpoint = _reader(folder)(folder, name, query_expansion)
+    if not local:  # huggingface_hub names the folder of a download by its commit
+        checkpoint.origin.update(hub=name, commit=folder.name)
+    return checkpoint
+
+
+def _reader(folder: Path) -> Callable[[Path, str, QueryExpansion | None], Checkpoint]:
     if is_stanford(folder):
-        return load_stanford(folder, name, query_expansion)
+        return load_stanford
     if (folder / MODULES_FILE).is_file():
-        return load_modules(folder, name, query_expansion)
+        return load_modules
     raise CheckpointError(
         f"{folder}: not a ColBERT checkpoint: no {METADATA_FILE} and no linear.weight (Stanford), and no "
         f"{MODULES_FILE} (PyLate, sentence-transformers)"

@@ -36,6 +36,8 @@ class Expansion:
     def __post_init__(self) -> None:
         if self.rule not in get_args(ExpansionRule):
             raise ValueError(f"expansion rule {self.rule!r} is none of {', '.join(get_args(ExpansionRule))}")
+        if self.length < 1:
+            raise ValueError(f"expansion length is {self.length}; it must be 1 or more")
 
     def masks(self, tokens: int) -> int:
         """Masks for a text of ``tokens`` tokens."""

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tansaku.onnx_export import Bundle, BundleError, TextRules, read_bundle
+from tansaku.onnx_export import Bundle, BundleError, Expansion, TextRules, read_bundle
 from tansaku.onnx_export.bundle import write_bundle
 
-QUERY = TextRules(prefix="質問: ", marker="<query>", max_length=32)
+QUERY = TextRules(prefix="質問: ", marker="<query>", max_length=32, expansion=Expansion("[MASK]", "paper"))
 DOCUMENT = TextRules(prefix="", marker=None, max_length=512, skiplist=("。", "、"))
 BUNDLE = Bundle(
     name="小さなモデル",
@@ -22,6 +22,8 @@ BUNDLE = Bundle(
     precision="int8",
     query=QUERY,
     document=DOCUMENT,
+    segmenter="mecab-unidic-lite",
+    opset=20,
     origin={"licence": "MIT", "layers": 2},
     parity={"mean_cosine": 0.998},
 )
@@ -90,20 +92,36 @@ def test_other_file_names_for_graph_and_tokenizer_are_kept(tmp_path):
 
 
 texts = st.text(st.characters(codec="utf-8"))
+expansions = st.builds(
+    Expansion,
+    token=texts,
+    rule=st.sampled_from(["fixed", "minimum", "paper", "shipped"]),
+    length=st.integers(1, 8192),
+    attend=st.booleans(),
+)
 rules = st.builds(
     TextRules,
     prefix=texts,
     marker=st.none() | texts,
     max_length=st.integers(1, 8192),
     skiplist=st.lists(texts).map(tuple),
+    expansion=st.none() | expansions,
+    strip=st.booleans(),
 )
 
 
 @settings(derandomize=True, deadline=None, max_examples=50)
-@given(name=texts, query=rules, document=rules, dim=st.integers(1, 4096))
-def test_any_rules_survive_the_round_trip(name, query, document, dim):
+@given(
+    name=texts,
+    query=rules,
+    document=rules,
+    dim=st.integers(1, 4096),
+    segmenter=st.none() | texts,
+    opset=st.none() | st.integers(1, 30),
+)
+def test_any_rules_survive_the_round_trip(name, query, document, dim, segmenter, opset):
     with tempfile.TemporaryDirectory() as scratch:
-        bundle = Bundle(name, dim, "float32", query, document)
+        bundle = Bundle(name, dim, "float32", query, document, segmenter=segmenter, opset=opset)
         written = make_bundle(Path(scratch), bundle)
         read = read_bundle(Path(scratch))
     assert read == written
@@ -115,7 +133,7 @@ def test_any_rules_survive_the_round_trip(name, query, document, dim):
 
 def test_fingerprint_does_not_change_between_releases(folder):
     # Indexes hold it: a release that computes it differently makes every index unreadable.
-    assert read_bundle(folder).fingerprint == "4335b520e5c845bc"
+    assert read_bundle(folder).fingerprint == "819bf4f56fbf0fc3"
 
 
 @pytest.mark.parametrize(
@@ -125,11 +143,19 @@ def test_fingerprint_does_not_change_between_releases(folder):
         {"query": dataclasses.replace(QUERY, marker=None)},
         {"query": dataclasses.replace(QUERY, max_length=33)},
         {"query": dataclasses.replace(QUERY, skiplist=("。",))},
+        {"query": dataclasses.replace(QUERY, strip=True)},
+        {"query": dataclasses.replace(QUERY, expansion=None)},
+        {"query": dataclasses.replace(QUERY, expansion=Expansion("<mask>", "paper"))},
+        {"query": dataclasses.replace(QUERY, expansion=Expansion("[MASK]", "shipped"))},
+        {"query": dataclasses.replace(QUERY, expansion=Expansion("[MASK]", "paper", length=31))},
+        {"query": dataclasses.replace(QUERY, expansion=Expansion("[MASK]", "paper", attend=True))},
         {"document": dataclasses.replace(DOCUMENT, prefix="文書: ")},
         {"document": dataclasses.replace(DOCUMENT, marker="<document>")},
         {"document": dataclasses.replace(DOCUMENT, max_length=511)},
         {"document": dataclasses.replace(DOCUMENT, skiplist=("。",))},
         {"query": DOCUMENT, "document": QUERY},
+        {"segmenter": None},
+        {"segmenter": "sudachi"},
     ],
     ids=lambda change: "-".join(change),
 )
@@ -152,9 +178,9 @@ def test_fingerprint_changes_when_graph_and_tokenizer_swap_their_bytes(tmp_path)
     assert after.fingerprint != before.fingerprint
 
 
-def test_fingerprint_stays_when_name_origin_parity_or_card_change(tmp_path):
+def test_fingerprint_stays_when_name_opset_origin_parity_or_card_change(tmp_path):
     before = make_bundle(tmp_path / "before")
-    renamed = dataclasses.replace(BUNDLE, name="別名", origin={}, parity={"mean_cosine": 0.5})
+    renamed = dataclasses.replace(BUNDLE, name="別名", opset=None, origin={}, parity={"mean_cosine": 0.5})
     after = make_bundle(tmp_path / "after", renamed, card=b"# longer card")
     assert after.fingerprint == before.fingerprint
     assert after.files["README.md"] != before.files["README.md"]
@@ -194,10 +220,10 @@ def test_json_of_another_format_is_refused(folder, content):
         read_bundle(folder)
 
 
-@pytest.mark.parametrize("version", [2, 0, None, "1"])
+@pytest.mark.parametrize("version", [1, 3, 0, None, "2"])
 def test_other_format_version_is_refused_with_both_versions_named(folder, version):
     edit_json(folder, lambda content: content.update(format_version=version))
-    with pytest.raises(BundleError, match=rf"bundle\.json: bundle format {version}, .* reads format 1"):
+    with pytest.raises(BundleError, match=rf"bundle\.json: bundle format {version}, .* reads format 2"):
         read_bundle(folder)
 
 
@@ -209,7 +235,7 @@ def test_missing_field_is_refused_by_name(folder, field):
 
 
 @pytest.mark.parametrize("kind", ["query", "document"])
-@pytest.mark.parametrize("field", ["prefix", "marker", "max_length", "skiplist"])
+@pytest.mark.parametrize("field", ["prefix", "marker", "max_length"])
 def test_missing_text_rule_is_refused_by_name(folder, kind, field):
     edit_json(folder, lambda content: content[kind].pop(field))
     with pytest.raises(BundleError, match=rf"bundle\.json: field missing, not known or .*'{field}'"):
@@ -217,9 +243,38 @@ def test_missing_text_rule_is_refused_by_name(folder, kind, field):
 
 
 @pytest.mark.parametrize(
+    ("kind", "field", "default"),
+    [("document", "skiplist", ()), ("query", "expansion", None), ("query", "strip", False)],
+)
+def test_text_rule_with_a_default_may_be_missing_and_the_fingerprint_tells(folder, kind, field, default):
+    before = read_bundle(folder)
+    edit_json(folder, lambda content: content[kind].pop(field))
+    after = read_bundle(folder)
+    assert getattr(after, kind) == dataclasses.replace(getattr(before, kind), **{field: default})
+    assert (after.fingerprint == before.fingerprint) == (getattr(before, kind) == getattr(after, kind))
+
+
+@pytest.mark.parametrize("field", ["segmenter", "opset"])
+def test_field_with_a_default_may_be_missing(folder, field):
+    edit_json(folder, lambda content: content.pop(field))
+    assert getattr(read_bundle(folder), field) is None
+
+
+@pytest.mark.parametrize("field", ["token", "rule"])
+def test_missing_field_of_an_expansion_is_refused_by_name(folder, field):
+    edit_json(folder, lambda content: content["query"]["expansion"].pop(field))
+    with pytest.raises(BundleError, match=rf"bundle\.json: field missing, not known or .*'{field}'"):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize(
     "change",
-    [lambda content: content.update(pooling="mean"), lambda content: content["query"].update(pooling="mean")],
-    ids=["top", "rules"],
+    [
+        lambda content: content.update(pooling="mean"),
+        lambda content: content["query"].update(pooling="mean"),
+        lambda content: content["query"]["expansion"].update(pooling="mean"),
+    ],
+    ids=["top", "rules", "expansion"],
 )
 def test_unknown_field_is_refused_by_name(folder, change):
     edit_json(folder, change)
@@ -251,6 +306,12 @@ def test_text_rules_of_another_shape_are_refused(folder, value):
         ("skiplist", "。、"),
         ("skiplist", {"。": 1}),
         ("skiplist", None),
+        ("strip", None),
+        ("strip", 1),
+        ("strip", "true"),
+        ("expansion", False),
+        ("expansion", []),
+        ("expansion", "paper"),
     ],
 )
 def test_text_rule_of_a_wrong_type_is_refused_by_name(folder, kind, field, value):
@@ -270,6 +331,11 @@ def test_text_rule_of_a_wrong_type_is_refused_by_name(folder, kind, field, value
         ("precision", 8),
         ("graph", None),
         ("tokenizer", ["tokenizer.json"]),
+        ("segmenter", False),
+        ("segmenter", ["mecab-unidic-lite"]),
+        ("opset", "20"),
+        ("opset", 0),
+        ("opset", True),
         ("origin", "MIT"),
         ("parity", [0.998]),
         ("files", ["model.onnx", "tokenizer.json"]),
@@ -279,6 +345,22 @@ def test_text_rule_of_a_wrong_type_is_refused_by_name(folder, kind, field, value
 def test_field_of_a_wrong_type_is_refused_by_name(folder, field, value):
     edit_json(folder, lambda content: content.update({field: value}))
     with pytest.raises(BundleError, match=rf"bundle\.json: .* wrong type .*'{field}' is "):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("token", None), ("token", 4), ("length", 0), ("length", -32), ("length", 32.0), ("length", True), ("attend", 1)],
+)
+def test_field_of_an_expansion_of_a_wrong_type_is_refused_by_name(folder, field, value):
+    edit_json(folder, lambda content: content["query"]["expansion"].update({field: value}))
+    with pytest.raises(BundleError, match=rf"bundle\.json: .* wrong type .*'{field}' is "):
+        read_bundle(folder)
+
+
+def test_unknown_expansion_rule_is_refused_with_the_known_ones_named(folder):
+    edit_json(folder, lambda content: content["query"]["expansion"].update(rule="longest"))
+    with pytest.raises(BundleError, match=r"bundle\.json: .*'longest' is none of fixed, minimum, paper, shipped"):
         read_bundle(folder)
 
 

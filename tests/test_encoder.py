@@ -1,8 +1,8 @@
 """Running a bundle: which vectors come back for which text, whatever else is encoded beside it.
 
 Most tests run a graph that is small enough to be computed again in NumPy: token embedding plus the mean embedding
-of the text, to unit length. The mean makes padding that leaks into a text show. The last tests run the bundle that
-ships inside.
+of what the text attends to, to unit length. The mean makes padding that leaks into a text show. The last tests run the
+bundle that ships inside.
 """
 
 from __future__ import annotations
@@ -14,28 +14,41 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from tansaku.onnx_export import Bundle, BundleError, Encoder, InputError, TextRules, TokenizedText
+from tansaku.onnx_export import Bundle, BundleError, Encoder, Expansion, InputError, TextRules, TokenizedText
 from tansaku.onnx_export.bundle import write_bundle
-from tansaku.onnx_export.encoder import DEFAULT_BUNDLE
+from tansaku.onnx_export.encoder import DEFAULT_BUNDLE, SLOW_FUSIONS, graph_inputs, runs
 from tansaku.training.vocabulary import build_tokenizer
 
 DIM = 6
-PIECES = ["<s>", "<pad>", "</s>", "<unk>", "▁", "。", "、", *"検索質問文書あいうえお", "<query>", "<document>"]
+PIECES = [
+    "<s>",
+    "<pad>",
+    "</s>",
+    "<unk>",
+    "▁",
+    "。",
+    "、",
+    *"検索質問文書あいうえお",
+    "<query>",
+    "<document>",
+    "<mask>",
+]
 ID = {piece: i for i, piece in enumerate(PIECES)}
 TABLE = np.random.default_rng(3).normal(size=(len(PIECES), DIM)).astype(np.float32)
 QUERY = TextRules("", "<query>", 12)
 DOCUMENT = TextRules("", "<document>", 600, ("。", "、", "▁"))
 
 
-def vectors_by_hand(*pieces: str) -> np.ndarray:
-    """What the graph computes for one text alone."""
+def vectors_by_hand(*pieces: str, unattended: int = 0) -> np.ndarray:
+    """What the graph computes for one text alone, whose last ``unattended`` tokens no token attends to."""
     rows = TABLE[[ID[piece] for piece in pieces]]
-    vectors = rows + rows.mean(axis=0)
+    vectors = rows + rows[: len(rows) - unattended].mean(axis=0)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
@@ -129,6 +142,54 @@ def test_tokenizing_first_gives_the_same_vectors(encoder):
         assert len(one) == text.keep.sum()
 
 
+# Mask tokens
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["unattended", "attended"])
+def attend(request: pytest.FixtureRequest) -> bool:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def expanding(attend: bool, tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    query = TextRules("", "<query>", 16, expansion=Expansion("<mask>", "fixed", 16, attend))
+    return Encoder.load(make_bundle(tmp_path_factory.mktemp("expanding") / "bundle", query), threads=1)
+
+
+def test_masks_have_vectors_and_change_those_of_the_text_only_if_it_attends_to_them(expanding, attend):
+    (vectors,) = expanding.encode_queries(["検索、"])
+    tokens = ["<s>", "<query>", "▁", "検", "索", "、", "</s>"]
+    assert_close(vectors, vectors_by_hand(*tokens, *["<mask>"] * 9, unattended=0 if attend else 9))
+    without_masks = vectors_by_hand(*tokens)
+    if attend:
+        assert np.abs(vectors[:7] - without_masks).max() > 0.1
+    else:
+        assert_close(vectors[:7], without_masks)
+
+
+def test_vectors_of_a_query_with_masks_do_not_depend_on_the_others(expanding, attend):
+    texts = ["検", "検索。" * 9, "い", "あいうえお"] * 20
+    for text, vectors in zip(texts, expanding.encode_queries(texts), strict=True):
+        tokens = [*["<s>", "<query>", "▁", *text][:15], "</s>"]
+        masks = 16 - len(tokens)
+        assert_close(vectors, vectors_by_hand(*tokens, *["<mask>"] * masks, unattended=0 if attend else masks))
+
+
+def test_documents_get_no_masks_of_the_queries(expanding):
+    (vectors,) = expanding.encode_documents(["検索"])
+    assert_close(vectors, vectors_by_hand("<s>", "<document>", "▁", "検", "索", "</s>")[[0, 1, 3, 4, 5]])
+
+
+def test_tokenizing_queries_first_gives_the_same_vectors(expanding, attend):
+    texts = ["検索", "あ" * 20]
+    tokenized = expanding.tokenize_queries(texts)
+    assert [text.truncated for text in tokenized] == [False, True]
+    assert [len(text.ids) for text in tokenized] == [16, 16]
+    assert [text.attention.sum() for text in tokenized] == [16 if attend else 6, 16]
+    for one, other in zip(expanding.encode_tokens(tokenized), expanding.encode_queries(texts), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 # Many texts
 
 
@@ -167,19 +228,79 @@ class Recorder:
         return [np.zeros((*ids.shape, DIM), np.float32)]
 
 
+def tokenized_text(length: int, masks: int = 0) -> TokenizedText:
+    """``length`` tokens and then ``masks`` that nothing attends to."""
+    attention = np.repeat([1, 0], [length, masks])
+    return TokenizedText(np.full(length + masks, 5), attention, np.ones(length + masks, bool), False)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
 @pytest.mark.parametrize(
-    "lengths", [[1] * 3000, [600] * 20, [5, 600, 40, 1, 300] * 40, [3000], [2048, 2049, 1]], ids=len
+    "lengths", [[1] * 3000, [600] * 20, [5, 600, 40, 1, 300] * 40, [3000], [256, 257, 1], [512, 513, 1]], ids=len
 )
-def test_no_run_takes_more_than_2048_padded_tokens_unless_one_text_alone_has_more(encoder, lengths):
+def test_no_run_takes_more_than_256_padded_tokens_a_thread_unless_one_text_alone_has_more(encoder, lengths, threads):
     recorder = Recorder()
-    recording = Encoder(encoder.bundle, recorder, encoder._tokenize_query._tokenizer)
-    texts = [TokenizedText(np.full(n, 5), np.ones(n, bool), False) for n in lengths]
-    vectors = recording.encode_tokens(texts)
+    recording = Encoder(encoder.bundle, recorder, encoder._tokenize_query._tokenizer, threads=threads)
+    limit = 256 * threads
+    vectors = recording.encode_tokens([tokenized_text(n) for n in lengths])
     assert [len(one) for one in vectors] == lengths
-    assert all(rows * width <= 2048 or rows == 1 for rows, width in recorder.shapes)
+    assert all(rows * width <= limit or rows == 1 for rows, width in recorder.shapes)
     assert sum(rows for rows, _ in recorder.shapes) == len(lengths)
-    # Texts of like length run together, so little is padding, and as many as fit, so there are few runs.
-    assert len(recorder.shapes) <= sum(lengths) / 1024 + 2
+    # As many of one length as fit go together.
+    for (rows, width), (_, after) in zip(recorder.shapes, recorder.shapes[1:], strict=False):
+        assert (rows + 1) * width > limit or after < width
+
+
+SHAPES = st.tuples(st.integers(1, 40), st.integers(0, 3)).map(lambda shape: tokenized_text(*shape))
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(st.lists(SHAPES, max_size=80), st.integers(1, 300))
+def test_runs_hold_every_text_once_longest_first_unpadded_and_no_more_than_the_limit(texts, limit):
+    groups = list(runs(texts, limit))
+    assert sorted(i for group in groups for i in group) == list(range(len(texts)))
+    in_order = [len(texts[i].ids) for group in groups for i in group]
+    assert in_order == sorted(in_order, reverse=True)
+    for group in groups:
+        shapes = {(len(texts[i].ids), texts[i].attention.sum()) for i in group}
+        assert len(shapes) == 1
+        assert len(group) == 1 or len(group) * len(texts[group[0]].ids) <= limit
+
+
+def test_graph_takes_texts_side_by_side_filled_up_with_what_nothing_attends_to():
+    inputs = graph_inputs([tokenized_text(2), tokenized_text(3, masks=2), tokenized_text(4)])
+    assert inputs["input_ids"].tolist() == [[5, 5, 0, 0, 0], [5] * 5, [5, 5, 5, 5, 0]]
+    assert inputs["attention_mask"].tolist() == [[1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]
+    assert {values.dtype for values in inputs.values()} == {np.dtype(np.int64)}
+
+
+def test_slow_fusion_is_one_that_onnx_runtime_knows_and_leaves_out(tmp_path):
+    # A name that it does not know would be ignored in silence.
+    def operators(disabled: list[str]) -> set[str]:
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+        options.log_severity_level = 3
+        providers = ["CPUExecutionProvider"]
+        onnxruntime.InferenceSession(
+            add_and_normalize().SerializeToString(), options, providers=providers, disabled_optimizers=disabled
+        )
+        return {node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node}
+
+    assert operators([]) == {"SkipLayerNormalization"}
+    assert operators(SLOW_FUSIONS) == {"Add", "LayerNormalization"}
+
+
+def add_and_normalize() -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("Add", ["a", "b"], ["sum"]),
+        helper.make_node("LayerNormalization", ["sum", "scale", "shift"], ["out"], axis=-1),
+    ]
+    shape = [1, 4, 8]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "ab"]
+    outputs = [helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)]
+    constants = [numpy_helper.from_array(np.ones(8, np.float32), name) for name in ("scale", "shift")]
+    made = helper.make_graph(nodes, "norm", inputs, outputs, constants)
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
 @pytest.mark.parametrize("method", ["encode_queries", "encode_documents"])
@@ -191,8 +312,9 @@ def test_any_iterable_of_texts_is_encoded(encoder, method, iterable):
         np.testing.assert_array_equal(vectors, expected)
 
 
-def test_generator_of_documents_is_tokenized(encoder):
-    tokenized = encoder.tokenize_documents(text for text in ["検索", "い"])
+@pytest.mark.parametrize("method", ["tokenize_queries", "tokenize_documents"])
+def test_generator_of_texts_is_tokenized(encoder, method):
+    tokenized = getattr(encoder, method)(text for text in ["検索", "い"])
     assert [len(text.ids) for text in tokenized] == [6, 5]
 
 
@@ -219,7 +341,7 @@ def test_number_of_threads_changes_no_vector(tmp_path):
 # Refusals
 
 
-@pytest.mark.parametrize("method", ["encode_queries", "encode_documents", "tokenize_documents"])
+@pytest.mark.parametrize("method", ["encode_queries", "encode_documents", "tokenize_queries", "tokenize_documents"])
 def test_one_str_is_refused_with_the_remedy(encoder, method):
     with pytest.raises(InputError, match="expected a list of texts, got one str; put it in a list"):
         getattr(encoder, method)("検索")
@@ -289,8 +411,12 @@ def test_graph_whose_output_has_no_dimensions_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "rules",
-    [{"query": TextRules("", "<q>", 8)}, {"document": TextRules("", None, 8, ("<q>",))}],
-    ids=["marker", "skiplist"],
+    [
+        {"query": TextRules("", "<q>", 8)},
+        {"document": TextRules("", None, 8, ("<q>",))},
+        {"query": TextRules("", None, 8, expansion=Expansion("<q>", "paper"))},
+    ],
+    ids=["marker", "skiplist", "mask"],
 )
 def test_rules_that_name_a_token_the_tokenizer_lacks_are_refused(tmp_path, rules):
     folder = make_bundle(tmp_path / "bundle", **rules)
@@ -311,6 +437,10 @@ SENTENCES = [
     "雪舟は、室町時代に活躍した水墨画家・禅僧で、画聖とも称えられる。" * 12,
     "ﾊﾝｶｸ ｶﾅ",
     "😀と\u200b制御\x07文字",
+    "\ud800",
+    "\x00\x01",
+    "👩‍👩‍👧‍👧" * 30,
+    "長" * 100_000,
 ]
 
 

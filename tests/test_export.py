@@ -15,9 +15,17 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from transformers import BertConfig, BertModel
 
-from tansaku.onnx_export import CheckpointError, Encoder, InputError, TextRules, read_bundle
+from tansaku.onnx_export import (
+    CheckpointError,
+    Encoder,
+    Expansion,
+    InputError,
+    TextRules,
+    TokenizedText,
+    read_bundle,
+)
 from tansaku.onnx_export import export as export_module
-from tansaku.onnx_export.checkpoint import Checkpoint
+from tansaku.onnx_export.checkpoint import Checkpoint, linear_projection
 from tansaku.onnx_export.export import export_checkpoint
 from tansaku.onnx_export.quantize import quantize
 from tansaku.training.vocabulary import build_tokenizer, jis_kanji
@@ -26,8 +34,9 @@ HIDDEN, DIM, POSITIONS = 32, 16, 96
 KANA = [chr(code) for code in [*range(0x3041, 0x3097), *range(0x30A1, 0x30F7)]]
 ASCII = [chr(code) for code in range(0x21, 0x7F)]
 # More than 1,024 pieces, so that the embedding table is quantized too.
-PIECES = ["<s>", "<pad>", "</s>", "<unk>", "▁", "。", "、", "<query>", *ASCII, *KANA, *jis_kanji("iso2022_jp")[:1000]]
-QUERY = TextRules("", "<query>", 24)
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "▁", "。", "、", "<query>", "<mask>"]
+PIECES = [*SPECIAL, *ASCII, *KANA, *jis_kanji("iso2022_jp")[:1000]]
+QUERY = TextRules("", "<query>", 24, expansion=Expansion("<mask>", "minimum", 10))
 DOCUMENT = TextRules("文: ", None, POSITIONS, ("。", "、"))
 CARD = "# 小さなモデル\n"
 
@@ -59,7 +68,7 @@ def checkpoint() -> Checkpoint:
     return Checkpoint(
         name="tiny",
         backbone=BertModel(config, add_pooling_layer=False).eval(),
-        projection=torch.randn(DIM, HIDDEN),
+        projection=linear_projection(torch.randn(DIM, HIDDEN)),
         tokenizer=build_tokenizer(PIECES, np.full(len(PIECES), -5, np.float32)),
         query=QUERY,
         document=DOCUMENT,
@@ -95,12 +104,17 @@ def traced(exported: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export_module, "trace", lambda checkpoint: graph)
 
 
-def torch_vectors(checkpoint: Checkpoint, ids: np.ndarray) -> np.ndarray:
-    """Token vectors of one text, without the exported module."""
+def torch_vectors(checkpoint: Checkpoint, text: TokenizedText) -> np.ndarray:
+    """Token vectors that are kept of one text, without the exported module."""
+    ids, mask = torch.from_numpy(text.ids), torch.from_numpy(text.attention)
     with torch.inference_mode():
-        hidden = checkpoint.backbone(input_ids=torch.from_numpy(ids)[None]).last_hidden_state[0]
-        vectors = (hidden @ checkpoint.projection.T).numpy()
+        hidden = checkpoint.backbone(input_ids=ids[None], attention_mask=mask[None]).last_hidden_state[0]
+        vectors = (hidden @ checkpoint.projection.weight.T).numpy()[text.keep]
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def with_projection(checkpoint: Checkpoint, weight: torch.Tensor) -> Checkpoint:
+    return dataclasses.replace(checkpoint, projection=linear_projection(weight))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -110,21 +124,33 @@ def contents(folder: Path) -> dict[str, bytes]:
 # What the graph computes
 
 
-def test_float32_vectors_are_the_checkpoints(checkpoint, exported):
+@pytest.mark.parametrize("kind", ["queries", "documents"])
+def test_float32_vectors_are_the_checkpoints(checkpoint, exported, kind):
     encoder = Encoder.load(exported["float32"])
-    tokenized = encoder.tokenize_documents(TEXTS)
+    tokenized = getattr(encoder, f"tokenize_{kind}")(TEXTS)
     for text, vectors in zip(tokenized, encoder.encode_tokens(tokenized), strict=True):
-        np.testing.assert_allclose(vectors, torch_vectors(checkpoint, text.ids)[text.keep], atol=1e-4, rtol=0)
+        np.testing.assert_allclose(vectors, torch_vectors(checkpoint, text), atol=1e-4, rtol=0)
 
 
-def test_int8_vectors_point_where_the_checkpoints_do(checkpoint, exported):
+@pytest.mark.parametrize("kind", ["queries", "documents"])
+def test_int8_vectors_point_where_the_checkpoints_do(checkpoint, exported, kind):
     encoder = Encoder.load(exported["int8"])
-    tokenized = encoder.tokenize_documents(TEXTS)
+    tokenized = getattr(encoder, f"tokenize_{kind}")(TEXTS)
     cosines = [
-        (vectors * torch_vectors(checkpoint, text.ids)[text.keep]).sum(axis=1)
+        (vectors * torch_vectors(checkpoint, text)).sum(axis=1)
         for text, vectors in zip(tokenized, encoder.encode_tokens(tokenized), strict=True)
     ]
     assert np.concatenate(cosines).mean() >= 0.99
+
+
+def test_masks_that_nothing_attends_to_leave_the_other_vectors_as_they_are(encoder, folder):
+    (text,) = encoder.tokenize_queries(["あいう"])
+    ids, attention, keep = (values[:7] for values in (text.ids, text.attention, text.keep))
+    assert text.attention.tolist() == [1] * 7 + [0] * 3
+    attended = dataclasses.replace(text, attention=np.ones(10, np.int64))
+    with_masks, without, other = encoder.encode_tokens([text, TokenizedText(ids, attention, keep, False), attended])
+    np.testing.assert_allclose(with_masks[:7], without, atol=1e-5 if folder.name == "float32" else 1e-3, rtol=0)
+    assert np.abs(other[:7] - without).max() > 0.05
 
 
 def test_token_vectors_depend_on_their_text(encoder):
@@ -159,9 +185,9 @@ def test_every_token_but_skipped_ones_has_a_vector(encoder):
     # Start, space, 文, :, space, text, end.
     counts = [len(vectors) for vectors in encoder.encode_documents(["あ", "あ、い。", "。、。", "ん" * 200])]
     assert counts == [7, 8, 6, POSITIONS]
-    # Start, marker, space, text, end.
-    counts = [len(vectors) for vectors in encoder.encode_queries(["あ", "あ、い。", "ん" * 200])]
-    assert counts == [5, 8, QUERY.max_length]
+    # Start, marker, space, text, end, and masks up to 10.
+    counts = [len(vectors) for vectors in encoder.encode_queries(["あ", "あ、い。", "あ" * 8, "ん" * 200])]
+    assert counts == [10, 10, 12, QUERY.max_length]
 
 
 def test_graph_takes_any_number_of_texts_of_any_length(folder):
@@ -190,12 +216,15 @@ def test_bundle_says_what_the_checkpoint_does(folder, checkpoint):
     bundle = read_bundle(folder)
     assert (bundle.name, bundle.dim, bundle.precision) == ("tiny", DIM, folder.name)
     assert (bundle.query, bundle.document) == (QUERY, DOCUMENT)
+    assert bundle.segmenter is None
+    graph = onnx.load(folder / "model.onnx")
+    assert bundle.opset == next(entry.version for entry in graph.opset_import if entry.domain == "")
     assert bundle.origin == {"licence": "MIT"}
 
 
 def test_parity_is_recorded(exported):
     float32, int8 = (read_bundle(exported[precision]).parity for precision in ("float32", "int8"))
-    assert float32["tokens"] == int8["tokens"] > 100
+    assert float32["vectors"] == int8["vectors"] > 100
     assert float32["max_abs_difference"] <= 1e-4
     assert 1e-4 < int8["max_abs_difference"] < 0.5
     assert 0.99 <= int8["mean_cosine"] <= 1
@@ -224,12 +253,44 @@ def test_int8_graph_stores_its_matrices_in_bytes(exported):
     assert "MatMul" not in {node.op_type for node in graph.node}
 
 
-def test_card_is_optional(checkpoint, traced, tmp_path):
-    export_checkpoint(checkpoint, str(tmp_path / "new" / "bundle"), precision="float32")
+def test_bundle_without_a_card_gets_one_that_says_what_its_json_says(checkpoint, traced, tmp_path):
+    bundle = export_checkpoint(checkpoint, str(tmp_path / "new" / "bundle"), precision="float32")
     assert sorted(contents(tmp_path)) == [
-        f"new/bundle/{name}" for name in ("bundle.json", "model.onnx", "tokenizer.json")
+        f"new/bundle/{name}" for name in ("README.md", "bundle.json", "model.onnx", "tokenizer.json")
     ]
-    assert Encoder.load(tmp_path / "new" / "bundle").encode_queries(["あ"])[0].shape == (5, DIM)
+    card = (tmp_path / "new" / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("# tiny\n")
+    said = [
+        "float32",
+        f"{DIM} dimensions",
+        f"opset {bundle.opset}",
+        "licence: MIT",
+        "`<query>`",
+        "`文: `",
+        "minimum, 10",
+    ]
+    said += [str(QUERY.max_length), str(POSITIONS), *map(str, bundle.parity.values())]
+    assert [words for words in said if words not in card] == []
+    assert Encoder.load(tmp_path / "new" / "bundle").encode_queries(["あ"])[0].shape == (10, DIM)
+
+
+def test_empty_card_is_one_too(checkpoint, traced, tmp_path):
+    export_checkpoint(checkpoint, tmp_path / "bundle", precision="float32", card="")
+    assert contents(tmp_path / "bundle")["README.md"] == b""
+
+
+def test_projection_by_one_matrix_has_its_dimensions():
+    weight, bias = torch.randn(3, 5), torch.randn(3)
+    x = torch.randn(2, 5)
+    torch.testing.assert_close(linear_projection(weight)(x), x @ weight.T)
+    torch.testing.assert_close(linear_projection(weight, bias)(x), x @ weight.T + bias)
+    assert not any(parameter.requires_grad for parameter in linear_projection(weight, bias).parameters())
+
+
+def test_checkpoint_has_the_dimensions_of_its_projection(checkpoint):
+    assert checkpoint.dim == DIM
+    deeper = torch.nn.Sequential(checkpoint.projection, torch.nn.GELU(), torch.nn.Linear(DIM, 7))
+    assert dataclasses.replace(checkpoint, projection=deeper).dim == 7
 
 
 # Replacing, and failing
@@ -250,7 +311,7 @@ def test_export_replaces_the_bundle_that_is_there(checkpoint, traced, older):
     bundle = export_checkpoint(renamed, older, precision="int8")
     assert read_bundle(older) == bundle
     assert (bundle.name, bundle.precision) == ("newer", "int8")
-    assert not (older / "README.md").exists()
+    assert (older / "README.md").read_text(encoding="utf-8").startswith("# newer\n")
     assert [path.name for path in older.parent.iterdir()] == ["bundle"]
 
 
@@ -274,7 +335,7 @@ def test_graph_that_is_not_the_checkpoints_is_refused_and_the_older_bundle_stays
     before = contents(older)
     # The traced graph has the projection of before.
     torch.manual_seed(12)
-    other = dataclasses.replace(checkpoint, projection=checkpoint.projection + torch.randn(DIM, HIDDEN))
+    other = with_projection(checkpoint, checkpoint.projection.weight + torch.randn(DIM, HIDDEN))
     with pytest.raises(CheckpointError, match=message):
         export_checkpoint(other, older, precision=precision)
     assert contents(older) == before
@@ -282,8 +343,9 @@ def test_graph_that_is_not_the_checkpoints_is_refused_and_the_older_bundle_stays
 
 
 def test_float32_graph_that_is_only_slightly_off_is_refused_too(checkpoint, traced, tmp_path):
-    off = dataclasses.replace(checkpoint, projection=checkpoint.projection.clone())
-    off.projection[0] *= 1.001
+    weight = checkpoint.projection.weight.clone()
+    weight[0] *= 1.001
+    off = with_projection(checkpoint, weight)
     with pytest.raises(CheckpointError, match="the float32 graph is"):
         export_checkpoint(off, tmp_path / "bundle", precision="float32")
     assert list(tmp_path.iterdir()) == []
@@ -292,12 +354,13 @@ def test_float32_graph_that_is_only_slightly_off_is_refused_too(checkpoint, trac
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_projection_with_nan_is_refused(checkpoint, exported, monkeypatch, tmp_path, precision):
-    broken = dataclasses.replace(checkpoint, projection=checkpoint.projection.clone())
-    broken.projection[3, 5] = float("nan")
+    weight = checkpoint.projection.weight.clone()
+    weight[3, 5] = float("nan")
+    broken = with_projection(checkpoint, weight)
     # As if traced from it.
     graph = onnx.load(exported["float32"] / "model.onnx")
     (projection,) = (tensor for tensor in graph.graph.initializer if list(tensor.dims) == [HIDDEN, DIM])
-    projection.CopyFrom(numpy_helper.from_array(broken.projection.T.numpy(), projection.name))
+    projection.CopyFrom(numpy_helper.from_array(weight.T.numpy(), projection.name))
     monkeypatch.setattr(export_module, "trace", lambda checkpoint: graph)
     with pytest.raises(CheckpointError, match=f"tiny: the {precision} graph.* nan "):
         export_checkpoint(broken, tmp_path / "bundle", precision=precision)
@@ -347,7 +410,7 @@ def test_export_that_breaks_off_leaves_the_older_bundle_and_no_other_folder(
 ):
     before = contents(older)
 
-    def disk_full(*_args):
+    def disk_full(*_args, **_options):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(export_module, step, disk_full)
@@ -417,9 +480,10 @@ def test_quantized_product_is_as_near_as_its_steps_allow(product, weight):
 
 
 def int8_weights(model: onnx.ModelProto) -> list[np.ndarray]:
-    """The weights of all integer products."""
+    """The weights of all integer products: matrices of bytes that are not looked up."""
+    looked_up = {node.input[0] for node in model.graph.node if node.op_type == "Gather"}
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    return [values[node.input[1]] for node in model.graph.node if node.op_type == "MatMulIntegerToFloat"]
+    return [v for name, v in values.items() if v.dtype == np.int8 and v.ndim == 2 and name not in looked_up]
 
 
 def test_weights_leave_room_for_the_sum_of_two_products_in_16_bits(product, exported):
@@ -516,7 +580,8 @@ def test_table_that_is_looked_up_twice_is_quantized_once(table):
     quantized = quantize(model_of(nodes, {"table": table}, i=0, j=0))
     i, j = np.array([0, 5, 1023]), np.array([7, 5, 0])
     assert_near(run(quantized, i=i, j=j), table[i] + table[j])
-    assert [tuple(tensor.dims) for tensor in quantized.graph.initializer] == [table.shape, (1024, 1)]
+    large = [tensor for tensor in quantized.graph.initializer if np.prod(tensor.dims) >= table.size]
+    assert [(tuple(tensor.dims), tensor.data_type) for tensor in large] == [(table.shape, TensorProto.INT8)]
 
 
 def test_matrix_that_is_looked_up_and_multiplied_too_is_quantized_for_both(table):

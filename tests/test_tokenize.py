@@ -1,4 +1,4 @@
-"""Text → token ids by a bundle's rules: markers, prefixes, cuts, skipped tokens, and texts of every kind."""
+"""Text → token ids by a bundle's rules: markers, prefixes, cuts, masks, skipped tokens, and texts of every kind."""
 
 from __future__ import annotations
 
@@ -6,18 +6,35 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, processors
 
-from tansaku.onnx_export import BundleError, InputError, TextRules
+from tansaku.onnx_export import BundleError, Expansion, InputError, TextRules
 from tansaku.onnx_export.tokenize import TextTokenizer
 from tansaku.training.vocabulary import build_tokenizer
 
 ASCII = [chr(code) for code in range(0x21, 0x7F)]
 KANA = [chr(code) for code in [*range(0x3041, 0x3097), *range(0x30A1, 0x30F7)]]
-PIECES = ["<s>", "<pad>", "</s>", "<unk>", "▁", "。", "、", "ー", *ASCII, *KANA, *"検索質問文書", "<query>", "検索"]
+PIECES = [
+    "<s>",
+    "<pad>",
+    "</s>",
+    "<unk>",
+    "▁",
+    "。",
+    "、",
+    "ー",
+    *ASCII,
+    *KANA,
+    *"検索質問文書",
+    "<query>",
+    "検索",
+    "<mask>",
+]
 ID = {piece: i for i, piece in enumerate(PIECES)}
 START, PAD, END, UNKNOWN, SPACE = range(5)
 MARKER = ID["<query>"]
+MASK = ID["<mask>"]
+RULES = ["fixed", "minimum", "paper", "shipped"]
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +46,10 @@ def ids(*pieces: str) -> list[int]:
     return [ID[piece] for piece in pieces]
 
 
-def tokenize(tokenizer: Tokenizer, text: str, prefix: str = "", marker: str | None = None, length=64, skiplist=()):
-    (tokenized,) = TextTokenizer(tokenizer, TextRules(prefix, marker, length, skiplist))([text])
+def tokenize(
+    tokenizer: Tokenizer, text: str, prefix: str = "", marker: str | None = None, length=64, skiplist=(), **more
+):
+    (tokenized,) = TextTokenizer(tokenizer, TextRules(prefix, marker, length, skiplist, **more))([text])
     return tokenized
 
 
@@ -41,6 +60,8 @@ def test_text_stands_between_start_and_end(tokenizer):
     tokenized = tokenize(tokenizer, "検索、")
     assert tokenized.ids.tolist() == [START, SPACE, *ids("検索", "、"), END]
     assert tokenized.ids.dtype == np.int64
+    assert tokenized.attention.tolist() == [1] * 5
+    assert tokenized.attention.dtype == np.int64
     assert tokenized.keep.dtype == bool
     assert tokenized.keep.all()
     assert tokenized.truncated is False
@@ -82,7 +103,7 @@ def test_longer_text_is_cut_to_the_longest_length_and_keeps_its_end(tokenizer, m
     tokenized = tokenize(tokenizer, "文" * 62, marker=marker, length=length)
     head = [START, SPACE] if marker is None else [START, MARKER, SPACE]
     assert tokenized.ids.tolist() == [*head, *ids("文") * (length - len(head) - 1), END]
-    assert len(tokenized.keep) == length
+    assert len(tokenized.keep) == len(tokenized.attention) == length
     assert tokenized.truncated is True
 
 
@@ -98,6 +119,7 @@ def test_texts_come_back_in_order_each_as_if_alone(tokenizer):
     for text, tokenized in zip(texts, together, strict=True):
         alone = tokenize(tokenizer, text, marker="<query>", length=16, skiplist=("。",))
         np.testing.assert_array_equal(tokenized.ids, alone.ids)
+        np.testing.assert_array_equal(tokenized.attention, alone.attention)
         np.testing.assert_array_equal(tokenized.keep, alone.keep)
         assert tokenized.truncated == alone.truncated
 
@@ -111,20 +133,209 @@ def test_no_texts_give_no_tokens(tokenizer):
     text=st.text(min_size=1).filter(str.strip),
     marker=st.sampled_from([None, "<query>"]),
     length=st.integers(3, 24),
+    expansion=st.none()
+    | st.builds(Expansion, st.just("<mask>"), st.sampled_from(RULES), st.integers(1, 24), st.booleans()),
 )
-def test_every_text_keeps_to_the_rules(tokenizer, text, marker, length):
-    skiplist = ("▁", "。", "!")
-    tokenized = tokenize(tokenizer, text, marker=marker, length=length, skiplist=skiplist)
+def test_every_text_keeps_to_the_rules(tokenizer, text, marker, length, expansion):
+    skiplist = ("▁", "。", "!", "<mask>")
+    tokenized = tokenize(tokenizer, text, marker=marker, length=length, skiplist=skiplist, expansion=expansion)
     uncut = tokenize(tokenizer, text, marker=marker, length=10_000, skiplist=skiplist)
     head = 1 if marker is None else 2
-    assert tokenized.ids[:head].tolist() == [START, MARKER][:head]
-    assert tokenized.ids[-1] == END
-    assert not set(tokenized.ids[head:-1].tolist()) & {START, PAD, END, MARKER}
-    assert len(tokenized.ids) == min(length, len(uncut.ids))
+    tokens = min(length, len(uncut.ids))
+    body, masks = tokenized.ids[:tokens], tokenized.ids[tokens:]
+    assert body[:head].tolist() == [START, MARKER][:head]
+    assert body[-1] == END
+    assert not set(body[head:-1].tolist()) & {START, PAD, END, MARKER, MASK}
     assert tokenized.truncated == (len(uncut.ids) > length)
-    assert tokenized.ids[~tokenized.keep].tolist() == [
-        token for token in tokenized.ids.tolist() if PIECES[token] in skiplist
+    assert body[~tokenized.keep[:tokens]].tolist() == [token for token in body.tolist() if PIECES[token] in skiplist]
+    assert tokenized.attention[:tokens].all()
+    # Masks
+    assert len(masks) == (min(expansion.masks(tokens), length - tokens) if expansion else 0)
+    assert (masks == MASK).all()
+    assert tokenized.keep[tokens:].all()
+    assert (tokenized.attention[tokens:] == int(bool(expansion and expansion.attend))).all()
+    assert len(tokenized.ids) == len(tokenized.attention) == len(tokenized.keep) <= length
+    assert tokenized.ids.dtype == tokenized.attention.dtype == np.int64
+    assert tokenized.keep.dtype == bool
+
+
+# Masks
+
+
+@pytest.mark.parametrize("attend", [False, True])
+def test_masks_stand_behind_the_end_and_are_attended_to_if_the_rules_say_so(tokenizer, attend):
+    tokenized = tokenize(tokenizer, "検索、", expansion=Expansion("<mask>", "fixed", 8, attend))
+    assert tokenized.ids.tolist() == [START, SPACE, *ids("検索", "、"), END, MASK, MASK, MASK]
+    assert tokenized.attention.tolist() == [1, 1, 1, 1, 1, *[int(attend)] * 3]
+    assert tokenized.keep.all()
+    assert tokenized.truncated is False
+    assert tokenized.ids.dtype == tokenized.attention.dtype == np.int64
+    assert tokenized.keep.dtype == bool
+
+
+@pytest.mark.parametrize(
+    ("rule", "length", "masks"), [("paper", 32, 27), ("shipped", 32, 8), ("fixed", 7, 2), ("minimum", 5, 0)]
+)
+def test_rule_decides_the_number_of_masks(tokenizer, rule, length, masks):
+    tokenized = tokenize(tokenizer, "検索、", expansion=Expansion("<mask>", rule, length))
+    assert tokenized.ids.tolist() == [START, SPACE, *ids("検索", "、"), END, *[MASK] * masks]
+    assert len(tokenized.keep) == len(tokenized.attention) == 5 + masks
+
+
+def test_marker_counts_among_the_tokens_that_the_rule_sees(tokenizer):
+    without, with_marker = (
+        tokenize(tokenizer, "文" * 20, marker=marker, expansion=Expansion("<mask>", "paper"))
+        for marker in (None, "<query>")
+    )
+    assert (without.ids == MASK).sum() == 32 - 23
+    assert (with_marker.ids == MASK).sum() == 32 - 24
+    longer = tokenize(tokenizer, "文" * 21, marker="<query>", expansion=Expansion("<mask>", "paper"))
+    assert (longer.ids == MASK).sum() == 8
+
+
+def test_skiplist_drops_no_mask(tokenizer):
+    tokenized = tokenize(
+        tokenizer, "検索。", skiplist=("<mask>", "。", "</s>"), expansion=Expansion("<mask>", "fixed", 8)
+    )
+    assert tokenized.ids.tolist() == [START, SPACE, *ids("検索", "。"), END, MASK, MASK, MASK]
+    assert tokenized.keep.tolist() == [True, True, True, False, False, True, True, True]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("characters", "longest"), [(1, 4), (2, 8), (5, 9), (5, 12), (9, 12), (10, 12), (60, 12)])
+def test_text_and_masks_together_are_no_longer_than_the_longest_length(tokenizer, rule, characters, longest):
+    tokenized = tokenize(tokenizer, "文" * characters, length=longest, expansion=Expansion("<mask>", rule, 64))
+    tokens = min(characters + 3, longest)
+    assert tokenized.ids[:tokens].tolist() == [START, SPACE, *ids("文") * (tokens - 3), END]
+    masks = {"shipped": min(8, longest - tokens)}.get(rule, longest - tokens)
+    assert tokenized.ids[tokens:].tolist() == [MASK] * masks
+    assert len(tokenized.keep) == len(tokenized.attention) == tokens + masks
+    assert tokenized.truncated == (characters + 3 > longest)
+
+
+@pytest.mark.parametrize("characters", [1, 12, 13, 14, 100])
+def test_fixed_length_fills_up_and_cuts(tokenizer, characters):
+    tokenized = tokenize(tokenizer, "文" * characters, length=16, expansion=Expansion("<mask>", "fixed", 16))
+    assert len(tokenized.ids) == 16
+    assert tokenized.ids[:2].tolist() == [START, SPACE]
+    assert tokenized.ids.tolist().index(END) == min(characters + 2, 15)
+    assert tokenized.truncated == (characters > 13)
+
+
+@pytest.mark.parametrize("rule", ["paper", "shipped", "minimum"])
+@pytest.mark.parametrize("characters", [1, 29, 30, 61, 200, 497, 508, 509])
+def test_other_rules_cut_nothing_up_to_the_longest_length(tokenizer, rule, characters):
+    tokenized = tokenize(tokenizer, "文" * characters, length=512, expansion=Expansion("<mask>", rule, 32))
+    assert tokenized.ids[: characters + 3].tolist() == [START, SPACE, *ids("文") * characters, END]
+    assert (tokenized.ids[characters + 3 :] == MASK).all()
+    assert len(tokenized.ids) <= 512
+    assert not tokenized.truncated
+
+
+def test_each_text_of_a_batch_has_its_own_masks(tokenizer):
+    texts = ["文" * n for n in (1, 20, 40)]
+    rules = TextRules("", None, 512, expansion=Expansion("<mask>", "paper"))
+    assert [len(text.ids) for text in TextTokenizer(tokenizer, rules)(texts)] == [32, 32, 64]
+
+
+def test_marker_prefix_and_masks_go_together(tokenizer):
+    tokenized = tokenize(
+        tokenizer,
+        "\u3000文書。\n",
+        prefix="質問:",
+        marker="<query>",
+        length=14,
+        skiplist=("。",),
+        expansion=Expansion("<mask>", "fixed", 14),
+        strip=True,
+    )
+    body = [START, MARKER, SPACE, *ids("質", "問", ":", "文", "書", "。"), END]
+    assert tokenized.ids.tolist() == [*body, *[MASK] * 4]
+    assert tokenized.attention.tolist() == [1] * 10 + [0] * 4
+    assert tokenized.keep.tolist() == [True] * 8 + [False] + [True] * 5
+
+
+def test_text_that_spells_the_mask_gets_no_mask_for_it(tokenizer):
+    tokenized = tokenize(tokenizer, "<mask>検索", expansion=Expansion("<mask>", "minimum", 4))
+    assert MASK not in tokenized.ids
+
+
+# White space around a text
+
+
+@pytest.mark.parametrize("space", [" ", "\n", "\t\r\n ", "\u3000", "\u00a0\u2003", "\x1c", "\u0085"], ids=ascii)
+def test_white_space_around_a_text_is_taken_off_if_the_rules_say_so(space):
+    seen = []
+
+    def segment(text):
+        seen.append(text)
+        return ["検"]
+
+    text = f"{space}検{space}索{space}"
+    for strip in (True, False):
+        TextTokenizer(wordpiece(), TextRules("> ", None, 8, strip=strip), segment)([text])
+    assert seen == [f"> 検{space}索", f"> {text}"]
+
+
+# Words first
+
+
+def wordpiece() -> Tokenizer:
+    """A tokenizer for words: it splits them into pieces of its own, never at white space."""
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[Q]", "検索", "検", "##索", "文書", "##を", "a", "##b"]
+    tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token=pieces[1]))
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return tokenizer
+
+
+def words(text: str, rules: TextRules | None = None) -> list[str]:
+    """The tokens of a text that is cut at full stops."""
+    tokenizer = wordpiece()
+    (tokenized,) = TextTokenizer(tokenizer, rules or TextRules("", None, 64), lambda text: text.split("。"))([text])
+    assert len(tokenized.ids) == len(tokenized.keep) == len(tokenized.attention)
+    return [str(tokenizer.id_to_token(token)) for token in tokenized.ids.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("検索。文書", ["検索", "文書"]),
+        ("検。索", ["検", "[UNK]"]),
+        ("検索。文書を。ab", ["検索", "文書", "##を", "a", "##b"]),
+        ("[MASK]。検", ["[MASK]", "検"]),
+        ("検索 文書", ["[UNK]"]),  # one word, whatever white space it holds
+    ],
+)
+def test_segmenter_decides_where_words_begin(text, pieces):
+    assert words(text) == ["[CLS]", *pieces, "[SEP]"]
+
+
+def test_text_without_words_leaves_start_and_end():
+    (tokenized,) = TextTokenizer(wordpiece(), TextRules("", None, 8), lambda text: [])(["\x01"])
+    assert tokenized.ids.tolist() == [2, 3]
+
+
+def test_rules_apply_to_words_too():
+    rules = TextRules("ab。", "[Q]", 10, ("[UNK]",), Expansion("[MASK]", "fixed", 10), strip=True)
+    assert words(" 検索。文書を\n", rules) == [
+        *("[CLS]", "[Q]", "a", "##b", "検索", "文書", "##を", "[SEP]"),
+        *("[MASK]", "[MASK]"),
     ]
+    assert words("検。" * 20, rules) == ["[CLS]", "[Q]", "a", "##b", *["検"] * 5, "[SEP]"]
+
+
+def test_segmenter_gets_each_text_once_without_lone_surrogates():
+    seen = []
+
+    def segment(text):
+        seen.append(text)
+        return [text]
+
+    TextTokenizer(wordpiece(), TextRules("", None, 8), segment)(["検\ud800索", "文書", "検\udfff"])
+    assert seen == ["検?索", "文書", "検?"]
 
 
 # Texts that cannot be used
@@ -213,8 +424,9 @@ def test_text_of_a_hundred_thousand_characters_is_cut(tokenizer, unit):
         (TextRules("", "<document>", 8), "<document>"),
         (TextRules("", "検", 8, ("。", "！")), "！"),
         (TextRules("", None, 8, ("",)), "''"),
+        (TextRules("", None, 8, expansion=Expansion("[MASK]", "paper")), "[MASK]"),
     ],
-    ids=["marker", "skiplist", "empty"],
+    ids=["marker", "skiplist", "empty", "mask"],
 )
 def test_token_that_the_vocabulary_lacks_is_refused_by_name(tokenizer, rules, token):
     with pytest.raises(BundleError, match=r"bundle\.json names the token .*, which tokenizer\.json") as raised:

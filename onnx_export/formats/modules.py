@@ -202,6 +202,7 @@ def _native_rules(
     path = folder / _SETTINGS_FILE
     lengths_path = transformer / "sentence_bert_config.json"
     lengths = read_json(lengths_path)
+    longest = min(longest, tokenizer.max_length, setting(lengths, "max_seq_length", int, longest, lengths_path))
     prompts = settings.get("prompts") or {}
     default = settings.get("default_prompt_name")
     document_prompt = next((name for name in ("document", "passage", "corpus") if name in prompts), default)

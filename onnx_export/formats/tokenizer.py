@@ -22,12 +22,14 @@ class LoadedTokenizer:
         segmenter: what cuts a text into words first, or None.
         mask: name of the mask token, or None.
         unknown: name of the unknown token, or None.
+        max_length: the longest text in tokens that its configuration names; a huge number if it names none.
     """
 
     tokenizer: Tokenizer
     segmenter: str | None
     mask: str | None
     unknown: str | None
+    max_length: int
 
     def has(self, token: str) -> bool:
         """Whether ``token`` is in the vocabulary."""
@@ -69,7 +71,7 @@ def load_tokenizer(folder: Path) -> LoadedTokenizer:
     special = tokenizer.encode("a").special_tokens_mask
     if special[0] != 1 or special[-1] != 1:
         raise CheckpointError(f"{folder}: tokenizer {kind} puts no token at the start or none at the end of a text")
-    return LoadedTokenizer(tokenizer, segmenter, loaded.mask_token, loaded.unk_token)
+    return LoadedTokenizer(tokenizer, segmenter, loaded.mask_token, loaded.unk_token, int(loaded.model_max_length))
 
 
 def _japanese_wordpiece(loaded: Any, folder: Path) -> Tokenizer:
