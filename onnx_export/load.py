@@ -41,6 +41,7 @@ def load_checkpoint(
     local = os.path.isdir(source)
     name = folder.resolve().name if local else os.fspath(source)
     checkpoint = _reader(folder)(folder, name, query_expansion)
+    _check_vocabulary(checkpoint, folder)
     if not local:  # huggingface_hub names the folder of a download by its commit
         checkpoint.origin.update(hub=name, commit=folder.name)
     return checkpoint
@@ -55,3 +56,12 @@ def _reader(folder: Path) -> Callable[[Path, str, QueryExpansion | None], Checkp
         f"{folder}: not a ColBERT checkpoint: no {METADATA_FILE} and no linear.weight (Stanford), and no "
         f"{MODULES_FILE} (PyLate, sentence-transformers)"
     )
+
+
+def _check_vocabulary(checkpoint: Checkpoint, folder: Path) -> None:
+    tokens = 1 + max(checkpoint.tokenizer.get_vocab().values())
+    rows = checkpoint.backbone.config.vocab_size
+    if tokens > rows:
+        raise CheckpointError(
+            f"{folder}: the tokenizer knows {tokens} tokens, the backbone {rows}: they are not of one model"
+        )

@@ -49,7 +49,7 @@ def load_backbone(folder: Path) -> PreTrainedModel:
         )
     if model_type not in BACKBONES:
         raise CheckpointError(f"{path}: model_type {model_type!r} is not one of {', '.join(BACKBONES)}")
-    verbosity = transformers.logging.get_verbosity()
+    verbosity, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
@@ -61,13 +61,15 @@ def load_backbone(folder: Path) -> PreTrainedModel:
             trust_remote_code=False,
             dtype=torch.float32,
             attn_implementation="eager",
+            ignore_mismatched_sizes=True,  # they are refused below, by name
             output_loading_info=True,
         )
     except Exception as error:  # transformers raises whatever its parts raise
         raise CheckpointError(f"{folder}: transformers cannot load this model ({error})") from error
     finally:
         transformers.logging.set_verbosity(verbosity)
-        transformers.logging.enable_progress_bar()
+        if bars:
+            transformers.logging.enable_progress_bar()
     _check_complete(folder, report)
     return backbone.eval()
 
@@ -75,7 +77,7 @@ def load_backbone(folder: Path) -> PreTrainedModel:
 def _check_complete(folder: Path, report: dict) -> None:
     # The pooler is for sentence classification; its weights are often left out, and nothing here uses it.
     missing = sorted(str(name) for name in report["missing_keys"] if "pooler." not in str(name))
-    mismatched = sorted(str(name) for name in report["mismatched_keys"])
+    mismatched = sorted(str(name) for name, *_ in report["mismatched_keys"])
     if missing or mismatched:
         named = missing or mismatched
         raise CheckpointError(

@@ -16,8 +16,8 @@ from ..errors import CheckpointError
 METADATA_FILE = "artifact.metadata"
 MODULES_FILE = "modules.json"
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_CONFIGURATION = ["*.json", "*.txt", "*.model", METADATA_FILE]
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_CONFIGURATION = ["*.json", "*.txt", "*.model", METADATA_FILE, "*_Dense/pytorch_model.bin"]
 _SAFE_WEIGHTS = ["*.safetensors"]
 _TORCH_WEIGHTS = ["pytorch_model*.bin", "*/pytorch_model.bin"]
 _NOT_WANTED = ["onnx/*", "openvino/*", "checkpoint-*"]
@@ -38,7 +38,6 @@ def find_folder(source: str | Path, revision: str | None = None) -> Path:
 
 def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     def fetch(patterns: list[str]) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=_NOT_WANTED))
@@ -47,7 +46,7 @@ def _download(name: str, revision: str | None) -> Path:
         folder = fetch(_CONFIGURATION + _SAFE_WEIGHTS)
         if not any(folder.glob("*.safetensors")):
             folder = fetch(_CONFIGURATION + _TORCH_WEIGHTS)
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
+    except Exception as error:  # whatever the HTTP library raises comes through
         raise CheckpointError(
             f"{name}: not a folder here, and the model hub did not give it ({type(error).__name__}: {error}). "
             f"Without a network, copy the repository's files ({', '.join(_CONFIGURATION + _SAFE_WEIGHTS)} or "
@@ -78,16 +77,16 @@ def read_tensors(folder: Path, wanted: str = "") -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
     for path in _weight_files(folder):
         found.update(_read_weight_file(path, wanted))
-    return {name: tensor.float() for name, tensor in found.items()}
+    return found
 
 
 def _read_weight_file(path: Path, wanted: str) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys() if wanted in ("", name)}  # noqa: SIM118
+                return {name: file.get_tensor(name).float() for name in file.keys() if wanted in ("", name)}  # noqa: SIM118
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: tensor for name, tensor in tensors.items() if wanted in ("", name)}
+        return {name: tensor.float() for name, tensor in tensors.items() if wanted in ("", name)}
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: holds more than tensors, or is cut off; copy it again, or convert it to safetensors where it "
@@ -103,7 +102,10 @@ def _weight_files(folder: Path) -> list[Path]:
             return [folder / name]
         index = folder / f"{name}.index.json"
         if index.is_file():
-            return [folder / shard for shard in sorted(set(read_json(index).get("weight_map", {}).values()))]
+            shards = setting(read_json(index), "weight_map", dict, {}, index).values()
+            if not shards or not all(isinstance(shard, str) for shard in shards):
+                raise CheckpointError(f"{index}: names no files of weights; copy the checkpoint again")
+            return [folder / shard for shard in sorted(set(shards))]
     raise CheckpointError(f"{folder}: no model.safetensors or pytorch_model.bin here")
 
 
@@ -114,4 +116,12 @@ def setting(values: dict[str, Any], name: str, kind: type, default: Any, path: P
         return default
     if not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or value < 1)):
         raise CheckpointError(f"{path}: {name} is {value!r}; expected {kind.__name__}, above 0 if a number")
+    return value
+
+
+def texts_setting(values: dict[str, Any], name: str, default: list[str], path: Path) -> list[str]:
+    """As `setting`, for a list of str."""
+    value = setting(values, name, list, default, path)
+    if not all(isinstance(text, str) for text in value):
+        raise CheckpointError(f"{path}: {name} is {value!r}; expected a list of texts")
     return value

@@ -15,9 +15,9 @@ import torch
 
 from ..checkpoint import Checkpoint
 from ..errors import CheckpointError
-from ..rules import Expansion, ExpansionRule, TextRules
+from ..rules import Expansion, ExpansionRule, TextRules, checked
 from .backbone import load_backbone, positions
-from .files import MODULES_FILE, read_json, read_tensors, setting
+from .files import MODULES_FILE, read_json, read_tensors, setting, texts_setting
 from .queries import QueryExpansion, query_rules
 from .tokenizer import LoadedTokenizer, load_tokenizer
 
@@ -73,6 +73,8 @@ def _read_modules(folder: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     try:
         for module in json.loads(path.read_text(encoding="utf-8")):
+            if not isinstance(module["path"], str):
+                raise TypeError(f"path {module['path']!r}")
             kind = module["type"].rpartition(".")[2]
             if kind not in known:
                 raise CheckpointError(
@@ -80,7 +82,7 @@ def _read_modules(folder: Path) -> dict[str, list[str]]:
                     "with pooling gives one vector per text and is no ColBERT checkpoint"
                 )
             found.setdefault(kind, []).append(module["path"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error!r})") from error
     if len(found.get("Transformer", [])) != 1 or "Dense" not in found:
         raise CheckpointError(f"{path}: names {', '.join(found)}; a ColBERT checkpoint has one Transformer and a Dense")
@@ -163,8 +165,8 @@ def _pylate_rules(folder: Path, settings: dict[str, Any], tokenizer: LoadedToken
         if tokenizer.mask is None:
             raise CheckpointError(f"{folder}: do_query_expansion is set, but the tokenizer has no mask token")
         expansion = Expansion(tokenizer.mask, "fixed", query_length, attend)
-    prompt = _prompt(settings, settings.get("default_prompt_name"), path)
-    words = setting(settings, "skiplist_words", list, list(string.punctuation), path)
+    prompt = _prompt(settings, setting(settings, "default_prompt_name", str, None, path), path)
+    words = texts_setting(settings, "skiplist_words", list(string.punctuation), path)
     # A word that the vocabulary lacks stands for the unknown token, which is then skipped too, as in PyLate.
     skiplist = [word if tokenizer.has(word) else tokenizer.unknown for word in words]
     query = TextRules(
@@ -203,8 +205,8 @@ def _native_rules(
     lengths_path = transformer / "sentence_bert_config.json"
     lengths = read_json(lengths_path)
     longest = min(longest, tokenizer.max_length, setting(lengths, "max_seq_length", int, longest, lengths_path))
-    prompts = settings.get("prompts") or {}
-    default = settings.get("default_prompt_name")
+    prompts = setting(settings, "prompts", dict, {}, path)
+    default = setting(settings, "default_prompt_name", str, None, path)
     document_prompt = next((name for name in ("document", "passage", "corpus") if name in prompts), default)
     query_length = setting(lengths, "query_length", int, longest, lengths_path)
     expansion = _native_expansion(lengths.get("query_expansion"), tokenizer, lengths_path)
@@ -212,9 +214,9 @@ def _native_rules(
         query_length = expansion.length if expansion.rule == "fixed" else max(query_length, expansion.length)
     if masking.get("keep_only_token_ids"):
         raise CheckpointError(f"{folder}: {_MASK_MODULE} has keep_only_token_ids, which tansaku does not know")
-    words = setting(masking, "skiplist_words", list, [], folder / _MASK_MODULE)
+    words = texts_setting(masking, "skiplist_words", [], folder / _MASK_MODULE)
     skiplist = tuple(dict.fromkeys(word for word in words if tokenizer.has(word)))
-    tasks = masking.get("skiplist_tasks") or ["document"]
+    tasks = texts_setting(masking, "skiplist_tasks", ["document"], folder / _MASK_MODULE)
     query = TextRules(
         prefix=_prompt(settings, "query" if "query" in prompts else default, path),
         marker=None,
@@ -239,13 +241,15 @@ def _native_expansion(content: Any, tokenizer: LoadedTokenizer, path: Path) -> E
         token = content.get("token") or tokenizer.mask
         if token is None or not tokenizer.has(token):
             raise CheckpointError(f"{path}: query_expansion's token {token!r} is not in the tokenizer's vocabulary")
-        return Expansion(token, rules[content["strategy"]], content["length"], bool(content.get("attend")))
+        length = checked({"length": content["length"]}, int)["length"]
+        attend = checked({"attend": content.get("attend") or False}, bool)["attend"]
+        return Expansion(token, rules[content["strategy"]], length, attend)
     except (KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{path}: query_expansion {content!r} cannot be read ({error!r})") from error
 
 
 def _prompt(settings: dict[str, Any], name: Any, path: Path) -> str:
-    prompt = (settings.get("prompts") or {}).get(name) or ""
+    prompt = setting(settings, "prompts", dict, {}, path).get(name) or ""
     if not isinstance(prompt, str):
         raise CheckpointError(f"{path}: prompt {name!r} is {prompt!r}; expected a text")
     return prompt

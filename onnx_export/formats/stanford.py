@@ -42,14 +42,17 @@ def load_stanford(folder: Path, name: str, query_expansion: QueryExpansion | Non
     if similarity != "cosine":
         raise CheckpointError(f"{path}: similarity {similarity!r}; tansaku's MaxSim is over cosines only")
 
+    backbone = load_backbone(folder)
+    hidden = backbone.config.hidden_size
     weights = read_tensors(folder, _PROJECTION)
     if _PROJECTION not in weights:
         raise CheckpointError(f"{folder}: the weights hold no {_PROJECTION}, so the projection is missing")
     projection = weights[_PROJECTION]
+    if projection.ndim != 2 or projection.shape[1] != hidden:
+        raise CheckpointError(f"{folder}: {_PROJECTION} is {tuple(projection.shape)}; expected (dimensions, {hidden})")
     dim = setting(metadata, "dim", int, len(projection), path)
     if dim != len(projection):
         raise CheckpointError(f"{path}: dim is {dim}, but {_PROJECTION} has {len(projection)} rows")
-    backbone = load_backbone(folder)
     tokenizer = load_tokenizer(folder)
 
     query_length = setting(metadata, "query_maxlen", int, 32, path)
@@ -58,7 +61,7 @@ def load_stanford(folder: Path, name: str, query_expansion: QueryExpansion | Non
         query_expansion or "paper",
         TextRules(
             prefix="",
-            marker=_marker(metadata.get("query_token_id") or "[unused0]", tokenizer, path),
+            marker=_marker(setting(metadata, "query_token_id", str, "", path) or "[unused0]", tokenizer, path),
             max_length=query_length,
             expansion=Expansion(tokenizer.mask, "fixed", query_length, attend) if tokenizer.mask else None,
         ),
@@ -68,7 +71,7 @@ def load_stanford(folder: Path, name: str, query_expansion: QueryExpansion | Non
     )
     document = TextRules(
         prefix="",
-        marker=_marker(metadata.get("doc_token_id") or "[unused1]", tokenizer, path),
+        marker=_marker(setting(metadata, "doc_token_id", str, "", path) or "[unused1]", tokenizer, path),
         max_length=setting(metadata, "doc_maxlen", int, 220, path),
         skiplist=_punctuation(tokenizer) if setting(metadata, "mask_punctuation", bool, True, path) else (),
     )

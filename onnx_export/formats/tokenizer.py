@@ -11,6 +11,25 @@ from transformers import AutoTokenizer
 
 from ..errors import CheckpointError, MissingExtraError
 from ..segment import MECAB_UNIDIC_LITE, MecabWords
+from .files import read_json
+
+_VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "spm.model",
+    "tokenizer.model",
+)
+_JAPANESE: dict[str, Any] = {
+    "do_lower_case": False,
+    "do_word_tokenize": True,
+    "do_subword_tokenize": True,
+    "word_tokenizer_type": "mecab",
+    "subword_tokenizer_type": "wordpiece",
+    "mecab_kwargs": {"mecab_dic": "unidic_lite"},
+}
 
 
 @dataclass(frozen=True)
@@ -52,6 +71,7 @@ def load_tokenizer(folder: Path) -> LoadedTokenizer:
         CheckpointError: it cannot be read, or has no form that runs without transformers.
         MissingExtraError: it is a BertJapaneseTokenizer and MeCab is not installed.
     """
+    _check_files(folder)
     try:
         loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except ModuleNotFoundError as error:
@@ -76,7 +96,7 @@ def load_tokenizer(folder: Path) -> LoadedTokenizer:
 
 def _japanese_wordpiece(loaded: Any, folder: Path) -> Tokenizer:
     """The part of a BertJapaneseTokenizer that comes after MeCab, as a `tokenizers` file can hold it."""
-    _check_japanese(loaded, folder)
+    _check_japanese({name: getattr(loaded, name) for name in _JAPANESE}, folder)
     tokenizer = Tokenizer(
         models.WordPiece(dict(loaded.vocab), unk_token=loaded.unk_token, max_input_chars_per_word=100)
     )
@@ -98,16 +118,31 @@ def _japanese_wordpiece(loaded: Any, folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def _check_japanese(loaded: Any, folder: Path) -> None:
-    expected = {
-        "do_lower_case": (loaded.do_lower_case, False),
-        "do_word_tokenize": (loaded.do_word_tokenize, True),
-        "do_subword_tokenize": (loaded.do_subword_tokenize, True),
-        "word_tokenizer_type": (loaded.word_tokenizer_type, "mecab"),
-        "subword_tokenizer_type": (loaded.subword_tokenizer_type, "wordpiece"),
-        "mecab_kwargs": ({"mecab_dic": "unidic_lite"} | (loaded.mecab_kwargs or {}), {"mecab_dic": "unidic_lite"}),
-    }
-    for name, (found, known) in expected.items():
+def _check_files(folder: Path) -> None:
+    """Refuse what transformers would load in another way, or not at all for a package that is not the reason."""
+    if not any((folder / name).is_file() for name in _VOCABULARIES):
+        raise CheckpointError(f"{folder}: no tokenizer here, that is, none of {', '.join(_VOCABULARIES)}")
+    path = folder / "tokenizer_config.json"
+    settings = read_json(path)
+    if "auto_map" in settings:
+        raise CheckpointError(
+            f"{path}: this tokenizer runs code of its own ({settings['auto_map']}), which tansaku does not run"
+        )
+    longest = settings.get("model_max_length")  # 1e30 where there is no limit
+    if longest is not None and (not isinstance(longest, (int, float)) or longest < 1):
+        raise CheckpointError(f"{path}: model_max_length is {longest!r}; expected a number of tokens")
+    if "BertJapaneseTokenizer" in (
+        settings.get("tokenizer_class"),
+        read_json(folder / "config.json").get("tokenizer_class"),
+    ):
+        _check_japanese(settings, folder)
+
+
+def _check_japanese(settings: dict[str, Any], folder: Path) -> None:
+    for name, known in _JAPANESE.items():
+        found = settings.get(name, known)
+        if isinstance(known, dict) and isinstance(found, (dict, type(None))):
+            found = known | (found or {})
         if found != known:
             raise CheckpointError(
                 f"{folder}: BertJapaneseTokenizer with {name} {found!r}; tansaku knows {known!r} only"
