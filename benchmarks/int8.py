@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from datetime import date
 from pathlib import Path
 
@@ -99,13 +98,11 @@ def show_ranking(folder: Path, encoders: dict[str, Encoder], options: argparse.N
     print(f"\n{folder.name} dev: {len(documents):,} documents, {len(queries):,} queries")
     vectors: dict[str, list[np.ndarray]] = {}
     for precision, encoder in encoders.items():
-        started = time.perf_counter()
         vectors[precision] = encoder.encode_documents([document.encoded_text for document in documents])
-        seconds = time.perf_counter() - started
         asked = dict(zip(queries, encoder.encode_queries(list(queries.values())), strict=True))
         values = measure(exhaustive_run([d.id for d in documents], vectors[precision], asked), qrels)
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-        print(f"{precision:<8} {metrics}; documents encoded in {seconds:,.0f} s", flush=True)
+        print(f"{precision:<8} {metrics}", flush=True)
     sums = [(a * b).sum(axis=1) for a, b in zip(*vectors.values(), strict=True)]
     cosines = np.concatenate(sums)
     print(

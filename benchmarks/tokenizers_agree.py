@@ -62,7 +62,7 @@ def main() -> None:
 def compare(folder: Path, sentences: list[str]) -> None:
     theirs = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     loaded = load_tokenizer(folder)
-    segment = load_segmenter(loaded.segmenter, SPECIAL[:5]) if loaded.segmenter else None
+    segment = load_segmenter(loaded.segmenter, loaded.tokenizer)
     ours = TextTokenizer(loaded.tokenizer, TextRules("", None, LONGEST), segment)
     seconds = Counter()
     different = []

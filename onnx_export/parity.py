@@ -33,8 +33,7 @@ def measure_parity(graph: Path, module: torch.nn.Module, checkpoint: Checkpoint)
     Returns the number of vectors compared (those of padding are not), the largest absolute difference, and the mean and
     smallest cosine.
     """
-    tokens = (token.content for token in checkpoint.tokenizer.get_added_tokens_decoder().values())
-    segment = load_segmenter(checkpoint.segmenter, tokens) if checkpoint.segmenter else None
+    segment = load_segmenter(checkpoint.segmenter, checkpoint.tokenizer)
     documents = TextTokenizer(checkpoint.tokenizer, checkpoint.document, segment)(_TEXTS)
     queries = TextTokenizer(checkpoint.tokenizer, checkpoint.query, segment)(_TEXTS)
     session = onnxruntime.InferenceSession(

@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from tokenizers import Tokenizer
+
 from .errors import BundleError, MissingExtraError
 
 MECAB_UNIDIC_LITE = "mecab-unidic-lite"
@@ -15,22 +17,24 @@ MECAB_UNIDIC_LITE = "mecab-unidic-lite"
 Segmenter = Callable[[str], list[str]]
 
 
-def load_segmenter(name: str, tokens: Iterable[str]) -> Segmenter:
-    """The segmenter called ``name`` in a bundle.
+def load_segmenter(name: str | None, tokenizer: Tokenizer) -> Segmenter | None:
+    """What a bundle or checkpoint calls ``name``.
 
     Args:
-        name: `MECAB_UNIDIC_LITE`.
-        tokens: the tokenizer's added tokens: where a text spells one of them it stays whole.
+        name: `MECAB_UNIDIC_LITE`, or None for a tokenizer that takes texts whole.
+        tokenizer: comes after it; where a text spells one of its added tokens, that stays whole.
 
     Raises:
         BundleError: ``name`` is not known.
         MissingExtraError: fugashi or unidic-lite is not installed.
     """
+    if name is None:
+        return None
     if name != MECAB_UNIDIC_LITE:
         raise BundleError(
             f"segmenter {name!r} is not known to this tansaku, only {MECAB_UNIDIC_LITE!r}; update tansaku"
         )
-    return MecabWords(tokens)
+    return MecabWords(token.content for token in tokenizer.get_added_tokens_decoder().values())
 
 
 class MecabWords:

@@ -7,6 +7,7 @@ bundle that ships inside.
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -234,20 +235,21 @@ def tokenized_text(length: int, masks: int = 0) -> TokenizedText:
     return TokenizedText(np.full(length + masks, 5), attention, np.ones(length + masks, bool), False)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 8])
+@pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize(
-    "lengths", [[1] * 3000, [600] * 20, [5, 600, 40, 1, 300] * 40, [3000], [256, 257, 1], [512, 513, 1]], ids=len
+    "lengths", [[1] * 3000, [600] * 20, [5, 600, 40, 1, 300] * 40, [3000], [512, 513, 1], [256, 257, 1]], ids=len
 )
-def test_no_run_takes_more_than_256_padded_tokens_a_thread_unless_one_text_alone_has_more(encoder, lengths, threads):
+def test_no_run_takes_more_than_512_tokens_unless_one_text_alone_has_more(encoder, lengths, threads):
     recorder = Recorder()
     recording = Encoder(encoder.bundle, recorder, encoder._tokenize_query._tokenizer, threads=threads)
-    limit = 256 * threads
+    limit = 512
     vectors = recording.encode_tokens([tokenized_text(n) for n in lengths])
     assert [len(one) for one in vectors] == lengths
     assert all(rows * width <= limit or rows == 1 for rows, width in recorder.shapes)
     assert sum(rows for rows, _ in recorder.shapes) == len(lengths)
     # As many of one length as fit go together.
-    for (rows, width), (_, after) in zip(recorder.shapes, recorder.shapes[1:], strict=False):
+    shapes = sorted(recorder.shapes, key=lambda shape: (-shape[1], -shape[0]))  # threads end in any order
+    for (rows, width), (_, after) in itertools.pairwise(shapes):
         assert (rows + 1) * width > limit or after < width
 
 
@@ -332,10 +334,10 @@ def test_no_texts_give_no_vectors(encoder):
 
 def test_number_of_threads_changes_no_vector(tmp_path):
     folder = make_bundle(tmp_path / "bundle")
-    texts = ["検索", "あ。" * 100]
-    one, two = (Encoder.load(folder, threads=threads).encode_documents(texts) for threads in (1, 2))
-    for a, b in zip(one, two, strict=True):
-        assert_close(a, b)
+    texts = ["検索", "あ。" * 100, *("あ" * n for n in range(1, 60))]
+    one, four = (Encoder.load(folder, threads=threads).encode_documents(texts) for threads in (1, 4))
+    for a, b in zip(one, four, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 # Refusals

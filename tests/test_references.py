@@ -18,7 +18,7 @@ from tansaku.onnx_export.checkpoint import Checkpoint
 from tansaku.onnx_export.encoder import graph_inputs
 from tansaku.onnx_export.export import export_checkpoint
 from tansaku.onnx_export.load import load_checkpoint
-from tansaku.onnx_export.segment import load_segmenter
+from tansaku.onnx_export.segment import MecabWords, load_segmenter
 from tansaku.onnx_export.tokenize import TextTokenizer, TokenizedText
 from tansaku.onnx_export.trace import token_vectors_module
 
@@ -71,8 +71,7 @@ def golden_texts(library: str, case: str, role: str) -> dict[str, Text]:
 
 
 def tokenizer(checkpoint: Checkpoint, role: str) -> TextTokenizer:
-    added = (token.content for token in checkpoint.tokenizer.get_added_tokens_decoder().values())
-    segment = load_segmenter(checkpoint.segmenter, added) if checkpoint.segmenter else None
+    segment = load_segmenter(checkpoint.segmenter, checkpoint.tokenizer)
     return TextTokenizer(checkpoint.tokenizer, getattr(checkpoint, role), segment)
 
 
@@ -277,6 +276,6 @@ def test_marker_does_not_change_where_words_end(japanese: Path):
     checkpoint = load_checkpoint(japanese)
     text = "...すもももももももものうち"
     (row,) = tokenizer(checkpoint, "document")([text])
-    words = load_segmenter("mecab-unidic-lite", [])(text)
+    words = MecabWords([])(text)
     plain = checkpoint.tokenizer.encode(words, is_pretokenized=True).tokens
     assert tokens(checkpoint, row) == [plain[0], "[unused1]", *plain[1:]]

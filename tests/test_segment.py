@@ -19,6 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
 from transformers import AutoTokenizer
 
 from tansaku.onnx_export import Bundle, BundleError, Encoder, Expansion, MissingExtraError, TextRules
@@ -68,13 +70,9 @@ LONG = ["探索" * 50_000, " " * 99_999 + "a", "検 索 " * 25_000, "a。\n" * 3
 
 def run_time(loaded: LoadedTokenizer, max_length: int = 1_000_000) -> Callable[[list[str]], list[list[int]]]:
     """Ids of texts, as an encoder makes them."""
-    segment = load_segmenter(loaded.segmenter, added_tokens(loaded)) if loaded.segmenter else None
+    segment = load_segmenter(loaded.segmenter, loaded.tokenizer)
     tokenize = TextTokenizer(loaded.tokenizer, TextRules("", None, max_length), segment)
     return lambda texts: [text.ids.tolist() for text in tokenize(texts)]
-
-
-def added_tokens(loaded: LoadedTokenizer) -> list[str]:
-    return [token.content for token in loaded.tokenizer.get_added_tokens_decoder().values()]
 
 
 @pytest.fixture(scope="module")
@@ -242,14 +240,14 @@ def test_several_threads_at_once_get_the_words_of_one(words):
 @pytest.mark.parametrize("name", ["", "mecab", "MECAB-UNIDIC-LITE", "sudachi"])
 def test_unknown_segmenter_is_refused_with_the_known_one_named(name):
     with pytest.raises(BundleError, match=f"segmenter '{name}' is not known .*'{MECAB_UNIDIC_LITE}'; update tansaku"):
-        load_segmenter(name, [])
+        load_segmenter(name, Tokenizer(WordPiece()))
 
 
 @pytest.mark.parametrize("package", ["fugashi", "unidic_lite"])
 def test_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=rf"{package}: pip install 'tansaku\[japanese\]'"):
-        load_segmenter(MECAB_UNIDIC_LITE, [])
+        load_segmenter(MECAB_UNIDIC_LITE, Tokenizer(WordPiece()))
 
 
 # In a bundle

@@ -11,26 +11,17 @@ import string
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..checkpoint import Checkpoint
 from ..errors import CheckpointError
 from ..rules import Expansion, ExpansionRule, TextRules, checked
 from .backbone import load_backbone, positions
-from .files import MODULES_FILE, read_json, read_tensors, setting, texts_setting
+from .dense import load_projection
+from .files import MODULES_FILE, read_json, setting, texts_setting
 from .queries import QueryExpansion, query_rules
 from .tokenizer import LoadedTokenizer, load_tokenizer
 
 _SETTINGS_FILE = "config_sentence_transformers.json"
 _MASK_MODULE = "MultiVectorMask"
-_ACTIVATIONS = {
-    "torch.nn.modules.linear.Identity": torch.nn.Identity,
-    "torch.nn.modules.activation.GELU": torch.nn.GELU,
-    "torch.nn.modules.activation.ReLU": torch.nn.ReLU,
-    "torch.nn.modules.activation.SiLU": torch.nn.SiLU,
-    "torch.nn.modules.activation.Sigmoid": torch.nn.Sigmoid,
-    "torch.nn.modules.activation.Tanh": torch.nn.Tanh,
-}
 
 
 def load_modules(folder: Path, name: str, query_expansion: QueryExpansion | None) -> Checkpoint:
@@ -45,7 +36,7 @@ def load_modules(folder: Path, name: str, query_expansion: QueryExpansion | None
     backbone = load_backbone(transformer)
     tokenizer = load_tokenizer(transformer)
     _check_case(transformer, tokenizer)
-    projection = _projection(folder, modules.get("Dense", []), backbone.config.hidden_size, native)
+    projection = load_projection(folder, modules.get("Dense", []), backbone.config.hidden_size, native)
     longest = positions(backbone.config)
     if native:
         if "Normalize" not in modules:
@@ -91,69 +82,9 @@ def _read_modules(folder: Path) -> dict[str, list[str]]:
 
 def _check_case(folder: Path, tokenizer: LoadedTokenizer) -> None:
     path = folder / "sentence_bert_config.json"
-    if setting(read_json(path), "do_lower_case", bool, False, path) and tokenizer.first_token("A") != (
-        tokenizer.first_token("a")
-    ):
+    upper, lower = tokenizer.first_tokens("Aa")
+    if setting(read_json(path), "do_lower_case", bool, False, path) and upper != lower:
         raise CheckpointError(f"{path}: do_lower_case is set, but the tokenizer keeps the case; set it there instead")
-
-
-# The projection: one or several Dense modules
-
-
-class _Dense(torch.nn.Module):
-    def __init__(self, linear: torch.nn.Linear, activation: torch.nn.Module, residual: torch.nn.Module | None) -> None:
-        super().__init__()
-        self.linear = linear
-        self.activation = activation
-        self.residual = residual
-
-    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        projected = self.activation(self.linear(vectors))
-        return projected if self.residual is None else projected + self.residual(vectors)
-
-
-def _projection(folder: Path, names: list[str], hidden: int, native: bool) -> torch.nn.Module:
-    layers = torch.nn.Sequential()
-    width = hidden
-    for name in names:
-        path = folder / name / "config.json"
-        layer = _dense(folder / name, read_json(path), path, native)
-        if layer.linear.in_features != width:
-            raise CheckpointError(f"{path}: in_features is {layer.linear.in_features}, but vectors of {width} come in")
-        width = layer.linear.out_features
-        layers.append(layer)
-    return layers.eval()
-
-
-def _dense(folder: Path, config: dict[str, Any], path: Path, native: bool) -> _Dense:
-    tensors = read_tensors(folder)
-    default = "activation.Tanh" if native else "linear.Identity"
-    activation = setting(config, "activation_function", str, f"torch.nn.modules.{default}", path)
-    if activation not in _ACTIVATIONS:
-        raise CheckpointError(f"{path}: activation_function {activation!r} is not one of {', '.join(_ACTIVATIONS)}")
-    shape = tuple(setting(config, side, int, None, path) for side in ("out_features", "in_features"))
-    linear = _linear(tensors, "linear", shape, setting(config, "bias", bool, True, path), path)
-    residual = None
-    if setting(config, "use_residual", bool, False, path):
-        same = shape[0] == shape[1]
-        residual = torch.nn.Identity() if same else _linear(tensors, "residual", shape, False, path)
-    return _Dense(linear, _ACTIVATIONS[activation](), residual)
-
-
-def _linear(tensors: dict[str, torch.Tensor], name: str, shape: tuple, bias: bool, path: Path) -> torch.nn.Linear:
-    for part, expected in ((f"{name}.weight", shape), (f"{name}.bias", shape[:1])):
-        if part.endswith("bias") and not bias:
-            continue
-        if part not in tensors:
-            raise CheckpointError(f"{path.parent}: the weights hold no {part}")
-        if tuple(tensors[part].shape) != expected:
-            raise CheckpointError(f"{path}: {part} is {tuple(tensors[part].shape)}, expected {expected}")
-    linear = torch.nn.Linear(shape[1], shape[0], bias=bias)
-    linear.load_state_dict({key: tensors[f"{name}.{key}"] for key in ("weight", "bias")[: 1 + bias]})
-    return linear
-
-
-# The rules
 
 
 def _pylate_rules(folder: Path, settings: dict[str, Any], tokenizer: LoadedTokenizer) -> tuple[TextRules, TextRules]:

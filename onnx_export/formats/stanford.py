@@ -95,5 +95,4 @@ def _marker(token: str, tokenizer: LoadedTokenizer, path: Path) -> str:
 
 def _punctuation(tokenizer: LoadedTokenizer) -> tuple[str, ...]:
     # Stanford takes the first token of each symbol, the unknown token too where a symbol has none of its own.
-    tokens = (tokenizer.first_token(symbol) for symbol in string.punctuation)
-    return tuple(dict.fromkeys(token for token in tokens if token is not None))
+    return tuple(dict.fromkeys(tokenizer.first_tokens(string.punctuation)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, models, processors
 from transformers import AutoTokenizer
 
 from ..errors import CheckpointError, MissingExtraError
-from ..segment import MECAB_UNIDIC_LITE, MecabWords
+from ..segment import MECAB_UNIDIC_LITE, load_segmenter
 from .files import read_json
 
 _VOCABULARIES = (
@@ -54,14 +55,12 @@ class LoadedTokenizer:
         """Whether ``token`` is in the vocabulary."""
         return self.tokenizer.token_to_id(token) is not None
 
-    def first_token(self, text: str) -> str | None:
-        """The first token of ``text`` alone, without the start token; None if it has none."""
-        if self.segmenter:
-            words = MecabWords(t.content for t in self.tokenizer.get_added_tokens_decoder().values())(text)
-            tokens = self.tokenizer.encode(words, is_pretokenized=True, add_special_tokens=False).tokens
-        else:
-            tokens = self.tokenizer.encode(text, add_special_tokens=False).tokens
-        return tokens[0] if tokens else None
+    def first_tokens(self, texts: Iterable[str]) -> list[str]:
+        """The first token of each text, without the start token; texts that have none are left out."""
+        segment = load_segmenter(self.segmenter, self.tokenizer)
+        cut = [segment(text) if segment else text for text in texts]
+        encodings = self.tokenizer.encode_batch(cut, is_pretokenized=segment is not None, add_special_tokens=False)
+        return [encoding.tokens[0] for encoding in encodings if encoding.tokens]
 
 
 def load_tokenizer(folder: Path) -> LoadedTokenizer:
