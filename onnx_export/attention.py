@@ -12,13 +12,13 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 _BIAS_INPUT = 5  # of MultiHeadAttention: query, key, value, bias, key padding mask, attention bias
-_LENGTHS = (1, 7, 300)  # of the texts that the bias is tried on
+_LENGTHS = (1, 7, 300, 2048)  # of the texts that the bias is tried on
 
 
 def skip_empty_masks(model: onnx.ModelProto, longest: int) -> onnx.ModelProto:
     """Return a copy of ``model`` whose attention runs without a bias when ``attention_mask`` is all ones.
 
-    Only where the bias is then zero for every text of up to ``longest`` tokens that is tried: local attention
+    Only where the bias is then zero for texts of several lengths, none above ``longest``: local attention
     (ModernBERT) hides positions without any padding, and keeps its bias.
     """
     changed = onnx.ModelProto()
@@ -63,9 +63,9 @@ def _is_zero_without_mask(model: onnx.ModelProto, bias: str, longest: int) -> bo
     del probe.graph.output[:]
     probe.graph.output.append(helper.make_tensor_value_info(bias, TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
-    for length in {*(min(length, longest) for length in _LENGTHS), longest}:
+    names = [value.name for value in session.get_inputs()]
+    for length in sorted({min(length, longest) for length in _LENGTHS}):
         ones = np.ones((2, length), np.int64)
-        names = [value.name for value in session.get_inputs()]
         (values,) = session.run(None, dict.fromkeys(names, ones))
         if np.asarray(values).any():
             return False

@@ -22,10 +22,11 @@ _PROJECTION = "linear.weight"
 
 def is_stanford(folder: Path) -> bool:
     """Whether ``folder`` holds a checkpoint of this format."""
-    described = (folder / METADATA_FILE).is_file(), (folder / MODULES_FILE).is_file()
-    return described == (True, False) or (
-        described != (False, True) and _PROJECTION in read_tensors(folder, _PROJECTION)
-    )
+    stanford, modules = (folder / METADATA_FILE).is_file(), (folder / MODULES_FILE).is_file()
+    if stanford != modules:
+        return stanford
+    # Both or neither: the weights tell.
+    return _PROJECTION in read_tensors(folder, _PROJECTION)
 
 
 def load_stanford(folder: Path, name: str, query_expansion: QueryExpansion | None) -> Checkpoint:
