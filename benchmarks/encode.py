@@ -120,12 +120,12 @@ def random_checkpoint(layers: int, hidden: int) -> Checkpoint:
 
 
 def torch_encode(module: torch.nn.Module, encoder: Encoder, limit: int) -> Callable[[list[str]], object]:
-    @torch.inference_mode()
+    forward = torch_run(module)
+
     def encode(texts: list[str]) -> None:
         tokenized = encoder.tokenize_documents(texts)
         for run in padded_runs([len(text.ids) for text in tokenized], limit):
-            inputs = graph_inputs([tokenized[i] for i in run])
-            output = module(*(torch.from_numpy(inputs[name]) for name in ("input_ids", "attention_mask"))).numpy()
+            output = forward(graph_inputs([tokenized[i] for i in run]))
             for row, i in enumerate(run):
                 output[row, : len(tokenized[i].ids)][tokenized[i].keep]
 

@@ -24,8 +24,7 @@ def skip_empty_masks(model: onnx.ModelProto, longest: int) -> onnx.ModelProto:
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     graph = changed.graph
-    attentions = [node for node in graph.node if node.op_type == "MultiHeadAttention" and len(node.input) > _BIAS_INPUT]
-    biases = sorted({node.input[_BIAS_INPUT] for node in attentions})
+    biases = {bias for node in graph.node if (bias := _bias(node))}
     idle = {bias for bias in biases if _is_zero_without_mask(model, bias, longest)}
     if not idle:
         return changed
@@ -33,14 +32,16 @@ def skip_empty_masks(model: onnx.ModelProto, longest: int) -> onnx.ModelProto:
         helper.make_node("ReduceMin", ["attention_mask"], ["least_attention"], keepdims=0),
         helper.make_node("Cast", ["least_attention"], ["nothing_masked"], to=TensorProto.BOOL),
     ]
-    for node in graph.node:
-        if node in attentions and node.input[_BIAS_INPUT] in idle:
-            nodes.append(_either(node))
-        else:
-            nodes.append(node)
+    nodes += [_either(node) if _bias(node) in idle else node for node in graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
     return changed
+
+
+def _bias(node: onnx.NodeProto) -> str:
+    """Name of an attention's bias; "" if it has none, or ``node`` is no attention."""
+    has_bias = node.op_type == "MultiHeadAttention" and len(node.input) > _BIAS_INPUT
+    return node.input[_BIAS_INPUT] if has_bias else ""
 
 
 def _either(node: onnx.NodeProto) -> onnx.NodeProto:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 from .errors import CheckpointError, InputError, MissingExtraError
 
@@ -35,8 +36,8 @@ def load_checkpoint(
         InputError: ``query_expansion`` is none of these.
         MissingExtraError: the tokenizer needs the extra ``japanese``, or (on import) ``export`` is not installed.
     """
-    if query_expansion not in (None, "paper", "shipped", "fixed", "none"):
-        raise InputError(f"query expansion {query_expansion!r} is none of paper, shipped, fixed, none")
+    if query_expansion is not None and query_expansion not in get_args(QueryExpansion):
+        raise InputError(f"query expansion {query_expansion!r} is none of {', '.join(get_args(QueryExpansion))}")
     folder = find_folder(os.fspath(source), revision)
     local = os.path.isdir(source)
     name = folder.resolve().name if local else os.fspath(source)

@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 _MICROSOFT = "com.microsoft"
 _ZERO_POINT = 128  # of the unsigned activations: VNNI multiplies unsigned by signed bytes
 _WEIGHT_LIMIT = 64
+_ROW_LIMIT = 127  # embedding rows are not multiplied as bytes
 _EMBEDDING_ROWS = 1024  # smaller tables are not worth a scale per row
 
 
@@ -80,9 +81,9 @@ class _Quantizer:
         name = node.input[1]
         if name not in self.tables:
             self.tables.add(name)
-            scale = np.maximum(np.abs(weight).max(axis=0) / _WEIGHT_LIMIT, 1e-12).astype(np.float32)
-            self.constant(f"{name}_q8", np.round(weight / scale).astype(np.int8))
-            self.constant(f"{name}_q8_scale", scale)
+            quantized, scale = _quantized(weight, axis=0, limit=_WEIGHT_LIMIT)
+            self.constant(f"{name}_q8", quantized)
+            self.constant(f"{name}_q8_scale", scale[0])
         tokens, token_scale = self.activation(node.input[0])
         product = self.node(
             "MatMulIntegerToFloat",
@@ -108,8 +109,8 @@ class _Quantizer:
         name, ids = node.input[0], node.input[1]
         if f"{name}_rows" not in self.tables:
             self.tables.add(f"{name}_rows")
-            scale = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, 1e-12).astype(np.float32)
-            self.constant(f"{name}_rows", np.round(table / scale).astype(np.int8))
+            quantized, scale = _quantized(table, axis=1, limit=_ROW_LIMIT)
+            self.constant(f"{name}_rows", quantized)
             self.constant(f"{name}_rows_scale", scale)
         rows = self.node("Gather", [f"{name}_rows", ids], f"{node.output[0]}_q8")
         scales = self.node("Gather", [f"{name}_rows_scale", ids], f"{node.output[0]}_q8_scale")
@@ -121,6 +122,12 @@ class _Quantizer:
         kept = [tensor for tensor in self.graph.initializer if tensor.name in used]
         del self.graph.initializer[:]
         self.graph.initializer.extend(kept)
+
+
+def _quantized(values: np.ndarray, axis: int, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """int8 of ``values`` (rows, columns), none beyond ±``limit``, and their float32 scales, one long on ``axis``."""
+    scale = np.maximum(np.abs(values).max(axis=axis, keepdims=True) / limit, 1e-12).astype(np.float32)
+    return np.round(values / scale).astype(np.int8), scale
 
 
 def _inputs(node: onnx.NodeProto) -> Iterator[str]:

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from tansaku.onnx_export import Bundle, BundleError, Expansion, TextRules, read_bundle
 from tansaku.onnx_export.bundle import write_bundle
 
+from .strategies import rules, texts
+
 QUERY = TextRules(prefix="質問: ", marker="<query>", max_length=32, expansion=Expansion("[MASK]", "paper"))
 DOCUMENT = TextRules(prefix="", marker=None, max_length=512, skiplist=("。", "、"))
 BUNDLE = Bundle(
@@ -89,25 +91,6 @@ def test_other_file_names_for_graph_and_tokenizer_are_kept(tmp_path):
     read = read_bundle(tmp_path / "bundle")
     assert (read.graph, read.tokenizer) == ("encoder.onnx", "unigram.json")
     assert read.fingerprint == written.fingerprint
-
-
-texts = st.text(st.characters(codec="utf-8"))
-expansions = st.builds(
-    Expansion,
-    token=texts,
-    rule=st.sampled_from(["fixed", "minimum", "paper", "shipped"]),
-    length=st.integers(1, 8192),
-    attend=st.booleans(),
-)
-rules = st.builds(
-    TextRules,
-    prefix=texts,
-    marker=st.none() | texts,
-    max_length=st.integers(1, 8192),
-    skiplist=st.lists(texts).map(tuple),
-    expansion=st.none() | expansions,
-    strip=st.booleans(),
-)
 
 
 @settings(derandomize=True, deadline=None, max_examples=50)

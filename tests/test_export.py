@@ -420,19 +420,20 @@ def test_export_that_breaks_off_leaves_the_older_bundle_and_no_other_folder(
     assert [path.name for path in older.parent.iterdir()] == ["bundle"]
 
 
-def test_export_without_its_extra_names_the_package_and_the_extra():
+@pytest.mark.parametrize(("module", "package"), [("export", "torch"), ("load", "transformers")])
+def test_module_without_its_extra_names_the_package_and_the_extra(module, package):
     program = (
         "import sys\n"
-        "sys.modules['torch'] = None\n"
+        f"sys.modules['{package}'] = None\n"
         "from tansaku.onnx_export import MissingExtraError\n"
         "try:\n"
-        "    import tansaku.onnx_export.export\n"
+        f"    import tansaku.onnx_export.{module}\n"
         "except MissingExtraError as error:\n"
         "    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "this needs the package torch: pip install 'tansaku[export]'"
+    assert done.stdout.strip() == f"this needs the package {package}: pip install 'tansaku[export]'"
 
 
 # Quantization by itself

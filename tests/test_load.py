@@ -1082,18 +1082,3 @@ def test_export_without_its_extra_ends_with_status_2_and_names_it():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.strip() == "error: this needs the package torch: pip install 'tansaku[export]'"
-
-
-def test_loading_without_its_extra_names_the_package_and_the_extra():
-    program = (
-        "import sys\n"
-        "sys.modules['transformers'] = None\n"
-        "from tansaku.onnx_export import MissingExtraError\n"
-        "try:\n"
-        "    import tansaku.onnx_export.load\n"
-        "except MissingExtraError as error:\n"
-        "    print(error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "this needs the package transformers: pip install 'tansaku[export]'"

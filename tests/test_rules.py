@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from tansaku.onnx_export import Expansion, TextRules
 from tansaku.onnx_export.rules import parse_rules
 
+from .strategies import rules as text_rules
+
 TOKENS = st.integers(0, 10_000)
 LENGTHS = st.integers(1, 512)
 
@@ -138,28 +140,8 @@ def test_reading_leaves_the_json_as_it_was():
     assert json.dumps(RULES) == before
 
 
-texts = st.text(st.characters(codec="utf-8"))
-expansions = st.builds(
-    Expansion,
-    token=texts,
-    rule=st.sampled_from(["fixed", "minimum", "paper", "shipped"]),
-    length=st.integers(1, 8192),
-    attend=st.booleans(),
-)
-
-
 @settings(derandomize=True, deadline=None, max_examples=100)
-@given(
-    st.builds(
-        TextRules,
-        prefix=texts,
-        marker=st.none() | texts,
-        max_length=st.integers(1, 8192),
-        skiplist=st.lists(texts).map(tuple),
-        expansion=st.none() | expansions,
-        strip=st.booleans(),
-    )
-)
+@given(rules=text_rules)
 def test_rules_survive_json(rules):
     assert parse_rules(json.loads(json.dumps(dataclasses.asdict(rules)))) == rules
 

@@ -82,8 +82,9 @@ def _read_modules(folder: Path) -> dict[str, list[str]]:
 
 def _check_case(folder: Path, tokenizer: LoadedTokenizer) -> None:
     path = folder / "sentence_bert_config.json"
-    upper, lower = tokenizer.first_tokens("Aa")
-    if setting(read_json(path), "do_lower_case", bool, False, path) and upper != lower:
+    if not setting(read_json(path), "do_lower_case", bool, False, path):
+        return
+    if tokenizer.first_tokens("A") != tokenizer.first_tokens("a"):
         raise CheckpointError(f"{path}: do_lower_case is set, but the tokenizer keeps the case; set it there instead")
 
 
