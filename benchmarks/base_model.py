@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from quality import cpu_name, exhaustive_run
 
-from tansaku.indexer import SourceFile
+from tansaku.indexer import Source
 from tansaku.indexer.documents import DocumentReader
 from tansaku.onnx_export import Encoder
 from tansaku.onnx_export.export import export_checkpoint
@@ -79,7 +79,7 @@ def show_coverage(weights, kept: np.ndarray, data: Path) -> None:  # noqa: ANN00
 
 
 def encode_set(folder: Path, encoder: Encoder):  # noqa: ANN201
-    documents = list(DocumentReader(SourceFile(folder / "corpus.jsonl")))
+    documents = list(DocumentReader(Source(folder / "corpus.jsonl")))
     qrels = read_qrels(folder / "qrels" / "dev.tsv")
     queries = judged_queries(read_queries(folder / "queries.jsonl"), qrels)
     queries = dict(list(queries.items())[:QUERIES])

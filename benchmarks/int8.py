@@ -19,7 +19,7 @@ import onnx
 from onnx import numpy_helper
 from quality import cpu_name, exhaustive_run
 
-from tansaku.indexer import SourceFile
+from tansaku.indexer import Source
 from tansaku.indexer.documents import DocumentReader
 from tansaku.onnx_export import Encoder
 from tansaku.onnx_export.checkpoint import Checkpoint
@@ -92,7 +92,7 @@ def show_ranking(folder: Path, encoders: dict[str, Encoder], options: argparse.N
     queries = {query_id: queries[query_id] for query_id in chosen}
     qrels = {query_id: qrels[query_id] for query_id in chosen}
     judged = {document_id for judgements in qrels.values() for document_id in judgements}
-    every = list(DocumentReader(SourceFile(folder / "corpus.jsonl")))
+    every = list(DocumentReader(Source(folder / "corpus.jsonl")))
     others = spread([d for d in every if d.id not in judged], options.documents - len(judged))
     documents = [d for d in every if d.id in judged] + others
     print(f"\n{folder.name} dev: {len(documents):,} documents, {len(queries):,} queries")

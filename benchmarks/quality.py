@@ -20,7 +20,7 @@ from pathlib import Path
 import bm25s
 import numpy as np
 
-from tansaku.indexer import Index, SourceFile
+from tansaku.indexer import Index, Source
 from tansaku.indexer.documents import DocumentReader
 from tansaku.indexer.table import connect, open_index_table
 from tansaku.onnx_export import Encoder, TokenizedText
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def evaluate_set(folder: Path, options: argparse.Namespace, encoder: Encoder) -> None:
-    documents = list(DocumentReader(SourceFile(folder / "corpus.jsonl")))
+    documents = list(DocumentReader(Source(folder / "corpus.jsonl")))
     qrels = read_qrels(folder / "qrels" / f"{options.split}.tsv")
     queries = judged_queries(read_queries(folder / "queries.jsonl"), qrels)
     if options.queries and options.queries < len(queries):

@@ -1,181 +1,333 @@
-"""The stages of indexing: scan the documents, sample them, train the codec, encode and compress row by row."""
+"""The stages between documents and staged rows: sample, train the codec, encode, compress, stage."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from ..onnx_export import Encoder, InputError
 from .codec import ResidualCodec, default_centroids
-from .columns import ColumnTypes, field_array
+from .codec_table import Fit
+from .columns import field_array
 from .documents import Document
-from .table import document_schema
+from .errors import SourceError
+from .pooling import pool_tokens
+from .scan import CHUNK, Progress, Reject, Scan, chunks, content_bytes
+from .schema import IndexHeader, document_schema
+from .staging import Staging
 
-# Called with the stage ("read", "sample" or "encode"), how much is done, and of how much (0: not known).
-Progress = Callable[[str, int, int], None]
-
-_CHUNK = 512  # documents encoded together and written as one record batch
 _SAMPLE_DOCUMENTS = 20_000
 _SAMPLE_VECTORS = 1_000_000  # 512 MB at 128 dimensions
 _SEED = 20240729
+_CHUNKS_WAITING = 2  # encoded, but not yet compressed and staged
+
+_SAMPLE_SCHEMA = pa.schema(
+    [
+        pa.field("position", pa.int64()),
+        pa.field("centroid_ids", pa.large_binary()),
+        pa.field("residuals", pa.large_binary()),
+        pa.field("centroid_cosine", pa.float64()),
+        pa.field("truncated", pa.bool_()),
+    ]
+)
 
 
 @dataclass
 class BuildReport:
-    """What was indexed.
+    """What one call has indexed.
 
     Attributes:
-        documents: documents written.
+        documents: rows written: documents, or passages of documents.
         tokens: token vectors written.
-        truncated: documents cut because they were longer than the model reads.
+        truncated: rows whose text was cut because it is longer than the model reads.
+        rejected: records left out; they are in the file for rejects.
+        resumed: rows of these that an interrupted call had encoded before.
+        updated: rows of these that took the place of older ones.
     """
 
     documents: int = 0
     tokens: int = 0
     truncated: int = 0
+    rejected: int = 0
+    resumed: int = 0
+    updated: int = 0
 
 
-@dataclass
-class Scan:
-    """What a first pass over the documents found.
+class Codes(NamedTuple):
+    """One document, compressed: the columns of its row that come from its vectors."""
 
-    Attributes:
-        count: documents.
-        characters: in all encoded texts together.
-        fields: the caller's columns.
-        sample: position and document of a uniform sample, in random order.
-    """
-
-    count: int = 0
-    characters: int = 0
-    fields: list[pa.Field] = field(default_factory=list)
-    sample: list[tuple[int, Document]] = field(default_factory=list)
+    centroid_ids: bytes
+    residuals: bytes
+    centroid_cosine: float
+    truncated: bool
 
 
-def scan(documents: Iterable[Document], progress: Progress) -> Scan:
-    """Read all documents once: check them, count them, find their columns and draw a sample.
+@dataclass(frozen=True)
+class RowMaker:
+    """How documents become rows: everything that all rows of one write have in common."""
 
-    Raises InputError where `DocumentReader` does, and if there is no document at all.
-    """
-    result = Scan()
-    types = ColumnTypes()
-    draw = random.Random(_SEED)  # noqa: S311
-    for chunk in chunks(documents):
-        types.update(chunk)
-        for document in chunk:
-            entry = (result.count, document)
-            if len(result.sample) < _SAMPLE_DOCUMENTS:
-                result.sample.append(entry)
-            elif (slot := draw.randrange(result.count + 1)) < _SAMPLE_DOCUMENTS:
-                result.sample[slot] = entry
-            result.count += 1
-            result.characters += len(document.encoded_text)
-        progress("read", result.count, 0)
-    if result.count == 0:
-        raise InputError("there are no documents to index")
-    draw.shuffle(result.sample)
-    result.fields = types.fields()
-    return result
+    encoder: Encoder
+    header: IndexHeader
+    fields: list[pa.Field]
+    write_id: int
+
+    def vectors(self, documents: Sequence[Document]) -> tuple[list[np.ndarray], list[bool]]:
+        """Token vectors of each document, and whether its text was cut."""
+        tokenized = self.encoder.tokenize_documents([document.encoded_text for document in documents])
+        return self.encoder.encode_tokens(tokenized), [text.truncated for text in tokenized]
+
+    def rows(self, documents: Sequence[Document], codes: Sequence[Codes], codec: ResidualCodec) -> pa.RecordBatch:
+        """Rows of the table."""
+        counts = [len(code.centroid_ids) // codec.id_dtype.itemsize for code in codes]
+        passages = [[d.parent_id for d in documents], pa.array([d.passage for d in documents], pa.int32())]
+        arrays = [
+            [document.id for document in documents],
+            [document.title for document in documents],
+            [document.text for document in documents],
+            *(passages if self.header.passage_tokens else []),
+            *(field_array(documents, column) for column in self.fields),
+            counts,
+            [code.centroid_ids for code in codes],
+            [code.residuals for code in codes],
+            [code.centroid_cosine for code in codes],
+            [self.write_id] * len(documents),
+        ]
+        schema = document_schema(self.fields, self.header)
+        return pa.record_batch([pa.array(a, f.type) for a, f in zip(arrays, schema, strict=True)], schema=schema)
 
 
 def train_codec(
-    found: Scan, encoder: Encoder, nbits: int, progress: Progress
-) -> tuple[ResidualCodec, dict[int, np.ndarray]]:
-    """Train a codec on the sample.
-
-    Returns the codec and the sampled documents' vectors by position, so that they need no second encoding.
-    """
-    vectors: dict[int, np.ndarray] = {}
-    n_vectors = n_characters = n_documents = 0
-    for start in range(0, len(found.sample), _CHUNK):
-        part = found.sample[start : start + _CHUNK]
-        encoded = encoder.encode_documents([document.encoded_text for _, document in part])
-        for (position, document), matrix in zip(part, encoded, strict=True):
-            vectors[position] = matrix
-            n_vectors += len(matrix)
-            n_characters += len(document.encoded_text)
-        n_documents += len(part)
-        enough = n_documents * _SAMPLE_VECTORS // n_vectors
-        progress("sample", n_documents, max(n_documents, min(enough, len(found.sample))))
-        if n_vectors >= _SAMPLE_VECTORS:
-            break
-    expected_tokens = n_vectors * found.characters // n_characters
-    n_centroids = default_centroids(expected_tokens)
-    sample = np.concatenate(list(vectors.values()))
-    return ResidualCodec.train(sample, nbits=nbits, n_centroids=n_centroids), vectors
-
-
-def encode_rows(
     documents: Iterable[Document],
-    encoder: Encoder,
-    codec: ResidualCodec,
-    fields: list[pa.Field],
-    report: BuildReport,
-    progress: Callable[[int], None],
-    known: dict[int, np.ndarray] | None = None,
-) -> Iterator[pa.RecordBatch]:
-    """Encode and compress documents into rows of the table, filling ``report`` on the way.
+    found: Scan,
+    maker: RowMaker,
+    nbits: int,
+    staging: Staging,
+    reject: Reject,
+    progress: Progress,
+) -> tuple[ResidualCodec, Fit]:
+    """Train a codec on a sample of the documents; it goes into the staging folder, and the sample's codes too.
 
-    ``known`` holds vectors that are encoded already, by position; they are taken out of it as they are used.
+    Memory: the sample's vectors, at most a million and a chunk's more.
     """
-    known = {} if known is None else known
-    schema = document_schema(fields)
-    for chunk in chunks(documents):
-        vectors = _encode_chunk(chunk, encoder, report, known)
-        yield _as_rows(chunk, vectors, codec, schema, fields)
-        progress(report.documents)
+    wanted = _sample_positions(found, maker.encoder.bundle.document.max_length)
+    positions: list[int] = []
+    vectors: list[np.ndarray] = []
+    truncated: list[bool] = []
+    n_vectors = n_characters = 0
+    done = 0
+    for part in chunks(_at_positions(documents, wanted)):
+        encoded, cut = maker.vectors(part)
+        for i in _usable(part, encoded, reject):
+            positions.append(int(wanted[done + i]))
+            vectors.append(pool_tokens(encoded[i], maker.header.pool))
+            truncated.append(cut[i])
+            n_vectors += len(vectors[-1])
+            n_characters += len(part[i].encoded_text)
+        done += len(part)
+        progress("sample", done, len(wanted), n_vectors)
+    if not vectors:
+        raise InputError("the model gives usable vectors for none of the sampled documents; check the model")
+    expected_tokens = n_vectors * found.characters // n_characters
+    sample = np.concatenate(vectors)
+    codec = ResidualCodec.train(sample, nbits=nbits, n_centroids=default_centroids(expected_tokens))
+    codes = compress(vectors, truncated, codec)
+    cosines = [code.centroid_cosine for code in codes]
+    fit = Fit(float(np.average(cosines, weights=[len(v) for v in vectors])), float(np.quantile(cosines, 0.05)))
+    columns = [pa.array(a, f.type) for a, f in zip([positions, *zip(*codes, strict=True)], _SAMPLE_SCHEMA, strict=True)]
+    staging.save_codec(codec, fit, pa.table(columns, schema=_SAMPLE_SCHEMA))
+    return codec, fit
 
 
-def chunks(documents: Iterable[Document], size: int = _CHUNK) -> Iterator[list[Document]]:
-    """``documents`` in lists of ``size``; the last may be shorter."""
-    remaining = iter(documents)
-    while chunk := list(islice(remaining, size)):
-        yield chunk
-
-
-def _encode_chunk(
-    chunk: Sequence[Document], encoder: Encoder, report: BuildReport, known: dict[int, np.ndarray]
-) -> list[np.ndarray]:
-    positions = range(report.documents, report.documents + len(chunk))
-    tokenized = encoder.tokenize_documents([document.encoded_text for document in chunk])
-    fresh = [text for position, text in zip(positions, tokenized, strict=True) if position not in known]
-    encoded = iter(encoder.encode_tokens(fresh))
-    vectors = [known.pop(position) if position in known else next(encoded) for position in positions]
-    report.documents += len(chunk)
-    report.tokens += sum(map(len, vectors))
-    report.truncated += sum(text.truncated for text in tokenized)
-    return vectors
-
-
-def _as_rows(
-    chunk: Sequence[Document],
-    vectors: Sequence[np.ndarray],
+def stage_rows(
+    documents: Iterable[Document],
+    found: Scan,
+    maker: RowMaker,
     codec: ResidualCodec,
-    schema: pa.Schema,
-    fields: list[pa.Field],
-) -> pa.RecordBatch:
-    centroid_ids, residuals = codec.encode(np.concatenate(vectors))
-    lengths = np.array([len(matrix) for matrix in vectors])
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return pa.record_batch(
-        [
-            pa.array([document.id for document in chunk]),
-            pa.array([document.title for document in chunk]),
-            pa.array([document.text for document in chunk]),
-            *(field_array(chunk, column) for column in fields),
-            pa.array(lengths.astype(np.int32)),
-            _binary(centroid_ids, offsets * codec.id_dtype.itemsize),
-            _binary(residuals, offsets * codec.residual_bytes),
-        ],
-        schema=schema,
-    )
+    staging: Staging,
+    reject: Reject,
+    progress: Progress,
+    sample: pa.Table | None = None,
+) -> BuildReport:
+    """Encode, compress and stage all documents that are not staged yet; one chunk is encoded while others are staged.
+
+    ``sample`` holds the codes of documents that were encoded already, as `Staging.load_sample` returns them. Raises
+    SourceError if the documents are not those that were scanned.
+    """
+    report = BuildReport()
+    known = _KnownCodes(sample)
+    done = 0
+    waiting: deque[Future[dict]] = deque()
+
+    def collect(limit: int) -> None:
+        nonlocal done
+        while len(waiting) > limit:
+            _add(report, waiting.popleft().result())
+            done += 1
+            progress("encode", min(done * CHUNK, found.count), found.count, report.tokens)
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tansaku-stage") as stager:
+        for number, chunk in enumerate(_as_scanned(documents, found)):
+            earlier = staging.chunk_report(number)
+            if earlier is None:
+                fresh = [d for position, d in enumerate(chunk, number * CHUNK) if position not in known]
+                vectors, truncated = maker.vectors(fresh) if fresh else ([], [])
+                job = _StageJob(number, chunk, fresh, vectors, truncated, known, maker, codec, staging, reject)
+                waiting.append(stager.submit(job.run))
+            else:
+                reasons = dict(earlier["rejected"])
+                for document in chunk:
+                    if document.place in reasons:
+                        reject(document, InputError(reasons[document.place]))
+                report.resumed += earlier["documents"]
+                waiting.append(stager.submit(lambda earlier=earlier: earlier))
+            collect(_CHUNKS_WAITING - 1)
+        collect(0)
+    return report
 
 
-def _binary(data: np.ndarray, offsets: np.ndarray) -> pa.Array:
-    buffers = [None, pa.py_buffer(offsets.astype(np.int64)), pa.py_buffer(np.ascontiguousarray(data))]
-    return pa.Array.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
+def compress_usable(
+    documents: Sequence[Document],
+    vectors: Sequence[np.ndarray],
+    truncated: Sequence[bool],
+    maker: RowMaker,
+    codec: ResidualCodec,
+    reject: Reject,
+) -> dict[str, Codes]:
+    """Check, pool and compress the vectors of documents; codes by id, of those that ``reject`` was not called for."""
+    usable = _usable(documents, vectors, reject)
+    pooled = [pool_tokens(vectors[i], maker.header.pool) for i in usable]
+    codes = compress(pooled, [truncated[i] for i in usable], codec)
+    return {documents[i].id: code for i, code in zip(usable, codes, strict=True)}
+
+
+def compress(vectors: Sequence[np.ndarray], truncated: Sequence[bool], codec: ResidualCodec) -> list[Codes]:
+    """The codes of documents given by their token vectors, float32 (tokens, dim) each."""
+    if not vectors:
+        return []
+    joined = np.concatenate(vectors)
+    ids, similarities = codec.nearest(joined)
+    residuals = codec.quantize(joined, ids)
+    ends = np.cumsum([len(matrix) for matrix in vectors])
+    return [
+        Codes(ids[s:e].tobytes(), residuals[s:e].tobytes(), float(similarities[s:e].mean()), bool(cut))
+        for s, e, cut in zip([0, *ends[:-1]], ends, truncated, strict=True)
+    ]
+
+
+def _usable(documents: Sequence[Document], vectors: Sequence[np.ndarray], reject: Reject) -> list[int]:
+    """Which documents have vectors that a codec can hold; ``reject`` is told of the others."""
+    usable = []
+    for i, (document, matrix) in enumerate(zip(documents, vectors, strict=True)):
+        if not len(matrix):
+            problem = "no vectors"
+        elif not np.isfinite(matrix).all():
+            problem = "vectors that are not finite"
+        elif (np.abs(np.linalg.norm(matrix, axis=1) - 1) > 0.01).any():
+            problem = "vectors that are not of unit length"
+        else:
+            usable.append(i)
+            continue
+        reject(document, InputError(f"{document.place}: document {document.id!r}: the model gives {problem}"))
+    return usable
+
+
+@dataclass
+class _StageJob:
+    """What is left to do for one chunk once its vectors are there."""
+
+    number: int
+    chunk: list[Document]
+    fresh: list[Document]
+    vectors: list[np.ndarray]
+    truncated: list[bool]
+    known: _KnownCodes
+    maker: RowMaker
+    codec: ResidualCodec
+    staging: Staging
+    reject: Reject
+
+    def run(self) -> dict:
+        rejected: dict[str, str] = {}
+
+        def leave_out(document: Document, error: InputError) -> None:
+            self.reject(document, error)
+            rejected[document.place] = str(error)
+
+        coded = compress_usable(self.fresh, self.vectors, self.truncated, self.maker, self.codec, leave_out)
+        for position, document in enumerate(self.chunk, self.number * CHUNK):
+            if position in self.known:
+                coded[document.id] = self.known[position]
+        # A passage that cannot be used takes the others of its document with it, as far as they are in this chunk.
+        kept = [document for document in self.chunk if document.place not in rejected]
+        rows = self.maker.rows(kept, [coded[document.id] for document in kept], self.codec)
+        report = {
+            "documents": len(kept),
+            "tokens": sum(rows["token_count"].to_pylist()),
+            "truncated": sum(coded[document.id].truncated for document in kept),
+            "rejected": list(rejected.items()),
+        }
+        self.staging.write_chunk(self.number, rows, report)
+        return report
+
+
+class _KnownCodes:
+    """Codes of sampled documents by position."""
+
+    def __init__(self, sample: pa.Table | None) -> None:
+        self._sample = sample
+        positions = [] if sample is None else sample["position"].to_pylist()
+        self._rows = {position: row for row, position in enumerate(positions)}
+
+    def __contains__(self, position: int) -> bool:
+        return position in self._rows
+
+    def __getitem__(self, position: int) -> Codes:
+        assert self._sample is not None  # noqa: S101
+        row = self._sample.slice(self._rows[position], 1).to_pylist()[0]
+        return Codes(row["centroid_ids"], row["residuals"], row["centroid_cosine"], row["truncated"])
+
+
+def _sample_positions(found: Scan, max_tokens: int) -> np.ndarray:
+    """Positions of a uniform sample, ascending. A Japanese text has seldom more tokens than characters."""
+    tokens = min(max_tokens, found.characters / found.count + 2)
+    size = min(found.count, _SAMPLE_DOCUMENTS, int(_SAMPLE_VECTORS / tokens))
+    return np.sort(np.random.default_rng(_SEED).choice(found.count, size, replace=False))
+
+
+def _as_scanned(documents: Iterable[Document], found: Scan) -> Iterator[list[Document]]:
+    """Chunks of ``documents``, which must be those of the scan."""
+    digest = hashlib.blake2b(digest_size=16)
+    changed = SourceError("the documents have changed since they were first read; nothing was stored, index them again")
+    number = -1
+    for number, chunk in enumerate(chunks(documents)):
+        for document in chunk:
+            digest.update(content_bytes(document))
+        if number >= len(found.digests) or digest.hexdigest() != found.digests[number]:
+            raise changed
+        yield chunk
+    if number + 1 != len(found.digests):
+        raise changed
+
+
+def _at_positions(documents: Iterable[Document], positions: np.ndarray) -> Iterator[Document]:
+    wanted = iter(positions.tolist())
+    following = next(wanted, -1)
+    for position, document in enumerate(documents):
+        if position == following:
+            yield document
+            following = next(wanted, -1)
+            if following < 0:
+                return
+
+
+def _add(report: BuildReport, chunk: dict) -> None:
+    report.documents += chunk["documents"]
+    report.tokens += chunk["tokens"]
+    report.truncated += chunk["truncated"]

@@ -1,8 +1,9 @@
 """The residual codec: a token vector becomes the id of its nearest centroid and a few bits per dimension.
 
 As in ColBERTv2 (Santhanam et al., 2022), a vector v is stored as its centroid c and the quantized residual v − c. The
-levels of the residual are fitted per dimension by Lloyd–Max, the quantizer of least squared error, in place of
-ColBERTv2's one table of equal-mass buckets: better recall for the same bytes.
+residual is cut into one piece for each stored byte, of 8 / nbits dimensions, and each piece is replaced by the nearest
+of 256 codewords (product quantization: Jégou et al., 2011). For the same bytes this errs less than ColBERTv2's buckets
+for single dimensions, of which every dimension has the same: `benchmarks/codecs.py` has the figures.
 """
 
 from __future__ import annotations
@@ -15,30 +16,28 @@ import faiss
 import numpy as np
 
 from ..onnx_export import InputError
+from .clustering import cluster, nearest
 
 NBITS = (1, 2, 4)
 
-_BLOCK = 8192  # vectors per step, so that scores against all centroids stay small
-_KMEANS_ROUNDS = 8
-_POINTS_PER_CENTROID = 256
-_LLOYD_ROUNDS = 30
-_LLOYD_SAMPLE = 50_000
+_CODEWORD_SAMPLE = 131_072
+_CODEWORD_ROUNDS = 10
 
 
 @dataclass(frozen=True)
 class ResidualCodec:
-    """Centroids and residual levels.
+    """Centroids and codewords.
 
     Attributes:
         centroids: float32 (n_centroids, dim), unit length; representable in float16.
-        cutoffs: float32 (dim, 2**nbits − 1), ascending: bucket boundaries of a residual. A value equal to
-            a cutoff falls into the lower bucket.
-        levels: float32 (dim, 2**nbits), ascending: what a bucket decodes to.
+        groups: int32 (groups + 1,): centroids of one group lie together; see `clustering.nearest`.
+        codewords: float32 (residual_bytes, 256, 8 / nbits), representable in float16: what the values of each byte of
+            a residual decode to.
     """
 
     centroids: np.ndarray
-    cutoffs: np.ndarray
-    levels: np.ndarray
+    groups: np.ndarray
+    codewords: np.ndarray
 
     @property
     def dim(self) -> int:
@@ -48,12 +47,12 @@ class ResidualCodec:
     @property
     def nbits(self) -> int:
         """Bits per dimension of a residual."""
-        return self.levels.shape[1].bit_length() - 1
+        return 8 // self.codewords.shape[2]
 
     @property
     def residual_bytes(self) -> int:
-        """Bytes of one packed residual."""
-        return self.dim * self.nbits // 8
+        """Bytes of one residual."""
+        return self.codewords.shape[0]
 
     @property
     def id_dtype(self) -> np.dtype:
@@ -62,15 +61,15 @@ class ResidualCodec:
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of the codec as stored: float16 centroids, float32 cutoffs and levels."""
-        return 2 * self.centroids.size + 4 * (self.cutoffs.size + self.levels.size)
+        """Bytes of the codec as stored: float16 centroids and codewords, int32 groups."""
+        return 2 * self.centroids.size + 2 * self.codewords.size + 4 * self.groups.size
 
     @cached_property
     def codec_id(self) -> str:
         """16 hex digits of the sha256 of the codec's numbers."""
         digest = hashlib.sha256()
-        for array in (self.centroids, self.cutoffs, self.levels):
-            digest.update(repr(array.shape).encode() + np.ascontiguousarray(array, "<f4").tobytes())
+        for array, kind in ((self.centroids, "<f4"), (self.groups, "<i4"), (self.codewords, "<f4")):
+            digest.update(repr(array.shape).encode() + np.ascontiguousarray(array, kind).tobytes())
         return digest.hexdigest()[:16]
 
     @classmethod
@@ -83,7 +82,7 @@ class ResidualCodec:
             n_centroids: how many centroids; no more than ``n`` are made.
             seed: of the clustering; the same sample and seed give the same codec.
 
-        Raises InputError for another ``nbits``, for no vectors, and where dim · nbits is no multiple of 8.
+        Raises InputError for another ``nbits``, for no vectors, for NaN, and where dim · nbits is no multiple of 8.
         """
         check_nbits(nbits)
         if len(vectors) == 0:
@@ -91,12 +90,16 @@ class ResidualCodec:
         dim = vectors.shape[1]
         if dim * nbits % 8:
             raise InputError(f"{dim} dimensions at {nbits} bits do not fill whole bytes; choose another nbits")
+        if not np.isfinite(vectors).all():
+            raise InputError("the sample for the codec holds vectors that are not finite")
         vectors = np.ascontiguousarray(vectors, np.float32)
-        centroids = _spherical_kmeans(vectors, min(n_centroids, len(vectors)), seed)
-        chosen = np.random.default_rng(seed).permutation(len(vectors))[:_LLOYD_SAMPLE]
+        centroids, groups = cluster(vectors, n_centroids, seed)
+        # Rounded here, once, so that centroids stored as float16 are the ones that residuals were taken from.
+        centroids = _through_float16(centroids)
+        chosen = np.random.default_rng(seed).permutation(len(vectors))[:_CODEWORD_SAMPLE]
         sample = vectors[chosen]
-        levels = _lloyd_max(sample - centroids[nearest_centroids(sample, centroids)], nbits)
-        return cls(centroids, (levels[:, 1:] + levels[:, :-1]) / 2, levels)
+        ids, _ = nearest(sample, centroids, groups)
+        return cls(centroids, groups, _train_codewords(sample - centroids[ids], dim * nbits // 8, seed))
 
     def encode(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compress vectors.
@@ -105,28 +108,30 @@ class ResidualCodec:
             vectors: float32 (n, dim).
 
         Returns:
-            Centroid ids, `id_dtype` (n,), and packed residuals, uint8 (n, residual_bytes).
+            Centroid ids, `id_dtype` (n,), and residuals, uint8 (n, residual_bytes).
         """
-        ids = nearest_centroids(vectors, self.centroids)
-        residuals = vectors - self.centroids[ids]
-        buckets = np.zeros(residuals.shape, np.uint8)
-        for boundary in self.cutoffs.T:
-            buckets += residuals > boundary
-        return ids.astype(self.id_dtype), pack(buckets, self.nbits)
+        ids, _ = self.nearest(vectors)
+        return ids, self.quantize(vectors, ids)
+
+    def nearest(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The centroid of each vector and how near it is: ids, `id_dtype` (n,), and dot products, float32 (n,)."""
+        ids, similarities = nearest(vectors, self.centroids, self.groups)
+        return ids.astype(self.id_dtype), similarities
+
+    def quantize(self, vectors: np.ndarray, centroid_ids: np.ndarray) -> np.ndarray:
+        """The residuals of vectors from their centroids, compressed: uint8 (n, residual_bytes)."""
+        return self._quantizer.compute_codes(np.ascontiguousarray(vectors - self.centroids[centroid_ids]))
 
     def decode(self, centroid_ids: np.ndarray, residuals: np.ndarray) -> np.ndarray:
         """The vectors that codes stand for: float32 (n, dim), unit length."""
         rows = residuals + np.arange(0, 256 * self.residual_bytes, 256)
-        vectors = self._byte_levels[rows].reshape(len(rows), self.dim)
+        vectors = self.codewords.reshape(-1, 8 // self.nbits)[rows].reshape(len(rows), self.dim)
         vectors += self.centroids[centroid_ids]
-        return _unit(vectors)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
     @cached_property
-    def _byte_levels(self) -> np.ndarray:
-        """What each value of each residual byte decodes to: float32 (residual_bytes · 256, 8 / nbits)."""
-        buckets = unpack(np.arange(256, dtype=np.uint8)[:, None], self.nbits)
-        levels = self.levels.reshape(self.residual_bytes, 1, -1, 1 << self.nbits)
-        return np.take_along_axis(levels, buckets[None, :, :, None], axis=3).reshape(-1, 8 // self.nbits)
+    def _quantizer(self) -> faiss.ProductQuantizer:
+        return _product_quantizer(self.codewords)
 
 
 def check_nbits(nbits: int) -> None:
@@ -145,63 +150,38 @@ def default_centroids(n_tokens: int) -> int:
     return 1 << max(0, int(np.log2(max(limit, 1))))
 
 
-def pack(buckets: np.ndarray, nbits: int) -> np.ndarray:
-    """Pack buckets, uint8 (n, dim) below 2**nbits, into uint8 (n, dim · nbits / 8); the first is lowest in its byte."""
-    per_byte = 8 // nbits
-    groups = buckets.reshape(len(buckets), buckets.shape[1] // per_byte, per_byte)
-    packed = np.zeros(groups.shape[:2], np.uint8)
-    for position in range(per_byte):
-        packed |= groups[:, :, position] << np.uint8(position * nbits)
-    return packed
+def _train_codewords(residuals: np.ndarray, n_bytes: int, seed: int) -> np.ndarray:
+    """k-means for all pieces of the residuals at once, float32 (n_bytes, 256, dim / n_bytes).
+
+    The assignment is faiss's `compute_codes`: its own training does the same some ten times slower for pieces so short.
+    """
+    n = len(residuals)
+    chosen = np.random.default_rng(seed).permutation(max(n, 256))[:256] % n
+    codewords = _pieces(residuals[chosen], n_bytes).transpose(1, 0, 2).copy()
+    for _ in range(_CODEWORD_ROUNDS):
+        codes = _product_quantizer(codewords).compute_codes(residuals)
+        for piece, words in enumerate(codewords):
+            counts = np.bincount(codes[:, piece], minlength=256)
+            used = counts > 0
+            for position in range(words.shape[1]):
+                column = residuals[:, piece * words.shape[1] + position]
+                sums = np.bincount(codes[:, piece], column, minlength=256)
+                words[used, position] = sums[used] / counts[used]
+            # A word that nothing is nearest to starts again beside the most used one.
+            words[~used] = words[counts.argmax()] * np.linspace(0.99, 1.01, np.count_nonzero(~used))[:, None]
+    return _through_float16(codewords)
 
 
-def unpack(packed: np.ndarray, nbits: int) -> np.ndarray:
-    """The inverse of `pack`."""
-    shifts = np.arange(0, 8, nbits, dtype=np.uint8)
-    buckets = packed[:, :, None] >> shifts & np.uint8((1 << nbits) - 1)
-    return buckets.reshape(len(packed), packed.shape[1] * 8 // nbits)
+def _pieces(residuals: np.ndarray, n_bytes: int) -> np.ndarray:
+    return residuals.reshape(len(residuals), n_bytes, -1)
 
 
-def nearest_centroids(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """For each vector the id of the centroid with the largest dot product: int64 (n,)."""
-    ids = np.empty(len(vectors), np.int64)
-    for start in range(0, len(vectors), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        ids[block] = np.argmax(vectors[block] @ centroids.T, axis=1)
-    return ids
+def _product_quantizer(codewords: np.ndarray) -> faiss.ProductQuantizer:
+    n_bytes, _, length = codewords.shape
+    quantizer = faiss.ProductQuantizer(n_bytes * length, n_bytes, 8)
+    faiss.copy_array_to_vector(np.ascontiguousarray(codewords, np.float32).ravel(), quantizer.centroids)
+    return quantizer
 
 
-def _spherical_kmeans(vectors: np.ndarray, n_centroids: int, seed: int) -> np.ndarray:
-    kmeans = faiss.Kmeans(
-        vectors.shape[1],
-        n_centroids,
-        niter=_KMEANS_ROUNDS,
-        spherical=True,
-        seed=seed,
-        min_points_per_centroid=1,
-        max_points_per_centroid=_POINTS_PER_CENTROID,
-    )
-    kmeans.train(vectors)
-    # Rounded here, once, so that centroids stored as float16 are the ones that residuals were taken from.
-    return _unit(np.asarray(kmeans.centroids)).astype(np.float16).astype(np.float32)
-
-
-def _lloyd_max(residuals: np.ndarray, nbits: int) -> np.ndarray:
-    """Levels of least squared error for each column: float32 (dim, 2**nbits), ascending."""
-    n, dim = residuals.shape
-    n_levels = 1 << nbits
-    ordered = np.sort(residuals, axis=0).T.astype(np.float64)
-    sums = np.concatenate([np.zeros((dim, 1)), np.cumsum(ordered, axis=1)], axis=1)
-    levels = np.quantile(ordered, (np.arange(n_levels) + 0.5) / n_levels, axis=1).T
-    for _ in range(_LLOYD_ROUNDS):
-        cutoffs = (levels[:, 1:] + levels[:, :-1]) / 2
-        edges = np.array([np.searchsorted(row, cut, side="right") for row, cut in zip(ordered, cutoffs, strict=True)])
-        edges = np.concatenate([np.zeros((dim, 1), np.int64), edges, np.full((dim, 1), n)], axis=1)
-        counts = np.diff(edges, axis=1)
-        means = np.diff(np.take_along_axis(sums, edges, axis=1), axis=1) / np.maximum(counts, 1)
-        levels = np.where(counts > 0, means, levels)
-    return levels.astype(np.float32)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+def _through_float16(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float16).astype(np.float32)

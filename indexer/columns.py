@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..onnx_export import InputError
-from .documents import RESERVED_FIELDS, Document
+from .documents import Document
 
 _MAX_EXACT = 2**53
 _MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError)
@@ -48,11 +48,6 @@ class ColumnTypes:
     def fields(self) -> list[pa.Field]:
         """The columns found; a field that was always null becomes a string column."""
         return [pa.field(n, pa.string() if pa.types.is_null(t) else t) for n, t in self._types.items()]
-
-
-def user_fields(schema: pa.Schema) -> list[pa.Field]:
-    """The caller's columns of an index table."""
-    return [field for field in schema if field.name not in RESERVED_FIELDS]
 
 
 def check_fields(documents: Sequence[Document], fields: Sequence[pa.Field]) -> None:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
 
 from ..onnx_export import InputError
+from .line_formats import BadRecord
+from .rejects import Rejects
 
-# Columns of the table that tansaku fills itself.
-RESERVED_FIELDS = ("id", "title", "text", "token_count", "centroid_ids", "residuals")
+# Columns of the table that tansaku fills itself; the second only where documents are divided into passages.
+RESERVED_FIELDS = (
+    "id",
+    "title",
+    "text",
+    "token_count",
+    "centroid_ids",
+    "residuals",
+    "centroid_cosine",
+    "write_id",
+)
+PASSAGE_FIELDS = ("parent_id", "passage")
 
 
 @dataclass(frozen=True)
@@ -31,12 +44,18 @@ class Document:
         text: what is searched, together with the title.
         title: may be empty.
         fields: the caller's other columns.
+        parent_id: of a passage: the document it was cut from.
+        passage: of a passage: its number in that document, from 0.
+        place: where it was read ("data.jsonl:17").
     """
 
     id: str
     text: str
     title: str = ""
     fields: dict[str, Any] = field(default_factory=dict)
+    parent_id: str | None = None
+    passage: int = 0
+    place: str = field(default="", compare=False, repr=False)
 
     @property
     def encoded_text(self) -> str:
@@ -51,16 +70,30 @@ class DocumentReader:
         records: mappings, or (place, mapping) pairs as `tansaku.indexer.sources` yields them, the place being
             what an error names ("data.jsonl:17").
         names: which fields are id, text and title.
+        rejects: takes the records that cannot be used; None raises for the first of them.
+        reserved: field names that the index needs for itself.
 
-    Iterating raises InputError, naming the place and the field, for a missing field, an id that is neither str
-    nor int, a text or title that is not str, an empty id or text, a lone surrogate, a field name that is no name for
-    a column or that tansaku needs itself, or an id that occurred before.
+    Iterating raises InputError, or notes a reject, naming the place and the field, for a missing field, an id that is
+    neither str nor int, a text or title that is not str, an empty id or text, a lone surrogate, a field name that is no
+    name for a column or is reserved, or an id that occurred before or differs from an earlier one only in Unicode form.
+    A record that was rejected before is left out silently, so that every pass gives the same documents.
+
+    Memory: some 100 bytes for each id.
     """
 
-    def __init__(self, records: Iterable[Any], names: FieldNames | None = None) -> None:
-        # An iterator can be read once only, and indexing reads twice.
+    def __init__(
+        self,
+        records: Iterable[Any],
+        names: FieldNames | None = None,
+        rejects: Rejects | None = None,
+        reserved: Sequence[str] = RESERVED_FIELDS,
+    ) -> None:
+        # An iterator can be read once only, and indexing reads more often.
         self._records = list(records) if isinstance(records, Iterator) else records
         self._names = names or FieldNames()
+        self._reserved = reserved
+        self._rejects = rejects
+        self._left_out: set[str] = set()
 
     def __iter__(self) -> Iterator[Document]:
         """Yield the documents in order."""
@@ -68,14 +101,51 @@ class DocumentReader:
         for position, record in enumerate(self._records):
             has_place = isinstance(record, tuple) and len(record) == 2
             place, content = record if has_place else (f"document {position}", record)
-            document = _as_document(content, place, self._names)
-            if document.id in seen:
-                raise InputError(f"{place}: id {document.id!r} occurs twice; ids must be unique")
-            seen.add(document.id)
+            if place in self._left_out:
+                continue
+            try:
+                document = _as_document(content, place, self._names, self._reserved)
+                form = canonical_id(document.id)
+                if form in seen:
+                    raise InputError(
+                        f"{place}: id {document.id!r} occurs twice, perhaps in two Unicode forms; ids must be unique"
+                    )
+            except InputError as error:
+                self._note(place, error, content)
+                self._left_out.add(place)
+                continue
+            seen.add(form)
             yield document
 
+    def leave_out(self, document: Document, error: InputError) -> None:
+        """Reject ``document``: no later pass will give it. Raises ``error`` where nothing may be rejected."""
+        self.reject(document, error)
+        self._left_out.add(document.place)
 
-def _as_document(record: Any, place: str, names: FieldNames) -> Document:
+    def reject(self, document: Document, error: InputError) -> None:
+        """Note ``document`` as a reject, but go on giving it, so that the others keep their positions."""
+        record = {"id": document.parent_id or document.id, "title": document.title, "text": document.text}
+        self._note(document.place, error, {**record, **document.fields})
+
+    def _note(self, place: str, error: InputError, record: Any) -> None:
+        if self._rejects is None:
+            raise error
+        self._rejects.note(place, str(error), record)
+
+
+def canonical_id(doc_id: str) -> str:
+    """The form in which ids are compared (NFC): two that differ only in Unicode form are the same to a reader."""
+    return unicodedata.normalize("NFC", doc_id)
+
+
+def id_forms(doc_id: str) -> set[str]:
+    """``doc_id`` and its other Unicode forms, composed and decomposed."""
+    return {doc_id, *(unicodedata.normalize(form, doc_id) for form in ("NFC", "NFD"))}
+
+
+def _as_document(record: Any, place: str, names: FieldNames, reserved: Sequence[str]) -> Document:
+    if isinstance(record, BadRecord):
+        raise InputError(f"{place}: {record.reason}")
     if isinstance(record, Document):
         names, fields = FieldNames("id"), record.fields
         values: Mapping[str, Any] = {"id": record.id, "title": record.title, "text": record.text}
@@ -91,12 +161,12 @@ def _as_document(record: Any, place: str, names: FieldNames) -> Document:
     has_title = values.get(names.title) is not None
     title = _text_value(values, names.title, place, owner, may_be_empty=True) if has_title else ""
     for name in fields:
-        if name in RESERVED_FIELDS:
+        if name in reserved:
             raise InputError(f"{place}: the field name {name!r} is taken by the index itself; rename the field")
         # LanceDB takes a period for a path into a struct and keeps names of this kind for itself.
         if not name or "." in name or name.startswith("_row") or not _is_utf8(name):
             raise InputError(f"{place}: a column cannot have the field name {name!r}; rename the field")
-    return Document(doc_id, text, title, fields)
+    return Document(doc_id, text, title, fields, place=place)
 
 
 def _text_value(

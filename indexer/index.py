@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
 from ..onnx_export import Encoder, InputError
-from .build import BuildReport, Progress, chunks, encode_rows, scan, train_codec
+from .build import BuildReport
+from .changes import DeleteReport, OptimizeReport, delete_ids, delete_rows, optimize_table
 from .codec import check_nbits
-from .columns import check_fields, user_fields
-from .documents import Document, DocumentReader, FieldNames
+from .database import Database, connect, database_exists
+from .documents import FieldNames
 from .info import IndexInfo, describe
-from .table import (
-    Database,
-    IndexHeader,
-    IndexTable,
-    append_rows,
-    check_absent,
-    check_name,
-    connect,
-    create_index_table,
-    database_exists,
-    open_index_table,
-    open_with_model,
-)
+from .passages import check_room
+from .rebuild import rebuild_table
+from .rejects import Rejects
+from .scan import Progress
+from .table import IndexTable, check_absent, check_name, open_index_table, open_with_model
+from .writing import WriteOptions, build_table, merge_documents
 
 
 class Index:
     """A late-interaction index in a LanceDB table; make one with `Index.create`, open one with `Index.open`.
 
+    Every method works on the table as it is when it is called. Readers keep the version they have opened until they
+    refresh; no write blocks them. Writers may be several: their commits are one after the other, and one that cannot
+    be made to follow another raises WriteConflictError.
+
     Attributes:
         name: the table's name.
         encoder: the model that documents are encoded with.
-        last_build: what the last `create` or `add` of this object wrote, or None.
+        last_build: what the last `create`, `add` or `upsert` of this object wrote, or None.
     """
 
     def __init__(self, name: str, table: IndexTable, encoder: Encoder) -> None:
         self.name = name
         self.encoder = encoder
         self.last_build: BuildReport | None = None
-        self._table = table
+        self._database = table.database
 
     @classmethod
     def create(
@@ -51,8 +49,13 @@ class Index:
         *,
         encoder: Encoder | None = None,
         nbits: int = 2,
+        pool: int = 1,
+        passage_tokens: int | None = None,
         names: FieldNames | None = None,
         overwrite: bool = False,
+        rejects: Rejects | None = None,
+        resume: bool = False,
+        restart: bool = False,
         progress: Progress | None = None,
     ) -> Index:
         """Index ``documents`` into a new table.
@@ -60,45 +63,64 @@ class Index:
         All documents are read and checked before the first is encoded, and the table appears in one
         transaction: after an error or an interruption the database is as it was.
 
+        Memory: the vectors of the sample that the codec is trained on (at most a million: 512 MB at 128 dimensions),
+        three chunks of 512 documents, and some 100 bytes for each id.
+
         Args:
             db: a database folder (made if missing), a URI or a LanceDB connection.
             table: name of the table.
             documents: mappings with the fields ``id`` (or ``_id``), ``text`` and perhaps ``title``; other fields
-                become columns. They are read twice: an iterator is therefore read into memory first, a
-                `SourceFile` is not.
+                become columns. They are read three times: an iterator is therefore read into memory first, a `Source`
+                is not.
             encoder: the model; None takes the one that ships inside.
             nbits: bits per dimension of a residual: 1, 2 or 4.
+            pool: 2 and more merge the token vectors of a document until one in ``pool`` is left (see `pool_tokens`).
+            passage_tokens: divide documents at sentence ends into passages of at most so many tokens, each a row of
+                its own with the document's id as ``parent_id``; None indexes every document as one row.
             names: which fields are id, text and title, where they are named otherwise.
             overwrite: replace a table of that name.
+            rejects: takes documents that cannot be indexed; None stops at the first.
+            resume: after an interruption keep what is done; and take up what an interrupted call has left, whose
+                documents and options must have been the same.
+            restart: give up what an interrupted call has left.
             progress: called as the work goes on.
 
         Raises:
             InputError: no documents, or one that cannot be used (see `DocumentReader`).
             TableExistsError: the table exists and ``overwrite`` is false.
+            ResumeError: the documents or options are not those of the interrupted call.
+            BusyError: another process is building the table, with ``resume`` too.
+            StorageError: the disk or the object store refuses.
         """
         check_nbits(nbits)
         check_name(table)
-        progress = progress or _no_progress
-        if not overwrite and database_exists(db):
-            check_absent(connect(db), table)
+        if pool < 1:
+            raise InputError(f"pool is {pool}; it must be 1 or more")
         encoder = encoder or Encoder.load()
-        reader = DocumentReader(documents, names)
-
-        found = scan(reader, progress)
+        if passage_tokens is not None:
+            check_room(passage_tokens, encoder.bundle.document.max_length)
+        if not overwrite and not resume and database_exists(db):
+            check_absent(connect(db), table)
         database = connect(db, create=True)
-        codec, vectors = train_codec(found, encoder, nbits, progress)
-        report = BuildReport()
-        done = partial(_encode_progress, progress, found.count)
-        rows = encode_rows(reader, encoder, codec, found.fields, report, done, vectors)
-        header = IndexHeader(encoder.bundle.name, encoder.bundle.fingerprint, codec.codec_id)
-        made = create_index_table(database, table, header, codec, found.fields, rows, overwrite=overwrite)
-        index = cls(table, made, encoder)
+        options = _options(names, rejects, progress, resume=resume, restart=restart)
+        report = build_table(
+            database,
+            table,
+            documents,
+            encoder,
+            nbits=nbits,
+            pool=pool,
+            passage_tokens=passage_tokens,
+            overwrite=overwrite,
+            options=options,
+        )
+        index = cls(table, open_index_table(database, table), encoder)
         index.last_build = report
         return index
 
     @classmethod
     def open(cls, db: Database, table: str, *, encoder: Encoder | None = None) -> Index:
-        """Open an index to add to it.
+        """Open an index to change it.
 
         Args:
             db: a database folder, a URI or a LanceDB connection.
@@ -109,6 +131,7 @@ class Index:
             TableNotFoundError: no such database or table.
             NotAnIndexError: the table was not made by tansaku, or has another format version.
             ModelMismatchError: the index was made with another model.
+            StorageError: the database cannot be read.
         """
         return cls(table, *open_with_model(connect(db), table, encoder))
 
@@ -117,55 +140,105 @@ class Index:
         documents: Iterable[Any],
         *,
         names: FieldNames | None = None,
+        rejects: Rejects | None = None,
+        resume: bool = False,
+        restart: bool = False,
         progress: Progress | None = None,
     ) -> BuildReport:
-        """Add ``documents`` in one transaction: all of them, or after an error none.
+        """Add ``documents``, all of them, or after an error none.
+
+        One transaction for up to 256 MB of rows (some 40,000 passages); more are several, and an interruption between
+        them leaves the first ones there, where ``resume`` goes on.
 
         Arguments as for `create`. Raises InputError as `create` does, and for an id that the index holds already
-        or a field that it has no column for.
+        or a field that it has no column for; WriteConflictError if another writer adds the same ids meanwhile.
         """
-        progress = progress or _no_progress
-        # As it is now: it may have been added to, or made anew, since it was opened.
-        self._table, _ = open_with_model(self._table.database, self.name, self.encoder)
-        reader = DocumentReader(documents, names)
-        fields = user_fields(self._table.table.schema)
-        count = 0
-        stored = self._ids()
-        for chunk in chunks(reader):
-            _check_new(chunk, stored)
-            check_fields(chunk, fields)
-            count += len(chunk)
-            progress("read", count, 0)
-        if count == 0:
-            raise InputError("there are no documents to add")
+        options = _options(names, rejects, progress, resume=resume, restart=restart)
+        self.last_build = merge_documents(self._now(), documents, self.encoder, update=False, options=options)
+        return self.last_build
 
-        report = BuildReport()
-        done = partial(_encode_progress, progress, count)
-        append_rows(self._table, encode_rows(reader, self.encoder, self._table.codec, fields, report, done))
-        self.last_build = report
-        return report
+    def upsert(
+        self,
+        documents: Iterable[Any],
+        *,
+        names: FieldNames | None = None,
+        rejects: Rejects | None = None,
+        resume: bool = False,
+        restart: bool = False,
+        progress: Progress | None = None,
+    ) -> BuildReport:
+        """`add`, but a document whose id the index holds takes the place of the one that is there."""
+        options = _options(names, rejects, progress, resume=resume, restart=restart)
+        self.last_build = merge_documents(self._now(), documents, self.encoder, update=True, options=options)
+        return self.last_build
+
+    def delete(self, ids: Sequence[str] | None = None, *, where: str | None = None) -> DeleteReport:
+        """Delete documents by id, or all rows that a condition describes.
+
+        Args:
+            ids: ids of documents; those that are not there are reported, not an error.
+            where: an SQL condition over the table's columns, as LanceDB reads it: ``"year < 1950"``.
+
+        Raises InputError unless just one of both is given, and for a condition that is not valid.
+        """
+        if (ids is None) == (where is None):
+            raise InputError("delete needs either ids or a condition")
+        if where is not None:
+            if not where.strip():
+                raise InputError("the condition is empty; it would delete everything")
+            return DeleteReport(delete_rows(self._now(), where), [])
+        if isinstance(ids, str):
+            raise InputError("ids is one string; give a list of ids")
+        return delete_ids(self._now(), [str(doc_id) for doc_id in ids or []])
+
+    def optimize(self, keep: timedelta = timedelta(hours=1)) -> OptimizeReport:
+        """Merge small fragments and give up versions of the table that are older than ``keep``.
+
+        A reader that has an older version open must refresh; searches of a `Searcher` do so by themselves.
+        """
+        if keep < timedelta(0):
+            raise InputError(f"keep is {keep}; it must not be negative")
+        return optimize_table(self._now(), keep)
+
+    def rebuild(
+        self,
+        *,
+        nbits: int | None = None,
+        resume: bool = False,
+        restart: bool = False,
+        progress: Progress | None = None,
+    ) -> BuildReport:
+        """Train a new codec on the documents as they are now, encode them all again, and swap the result in.
+
+        Readers and writers go on meanwhile; what is written in that time is taken over.
+
+        Args:
+            nbits: bits per dimension of the new codec; None keeps it.
+            resume: as for `create`.
+            restart: as for `create`.
+            progress: called as the work goes on.
+        """
+        if nbits is not None:
+            check_nbits(nbits)
+        options = _options(None, None, progress, resume=resume, restart=restart)
+        self.last_build = rebuild_table(self._now(), self.encoder, nbits, options)
+        return self.last_build
 
     def info(self) -> IndexInfo:
         """Counts and sizes of the index."""
-        return describe(self.name, open_index_table(self._table.database, self.name))
+        return describe(self._now())
 
     def __len__(self) -> int:
-        return self._table.database.open_table(self.name).count_rows()
+        """Number of rows: documents, or passages."""
+        return self._now().table.count_rows()
 
-    def _ids(self) -> set[str]:
-        batches = self._table.table.search().select(["id"]).to_batches()
-        return {doc_id for batch in batches for doc_id in batch.column("id").to_pylist()}
-
-
-def _check_new(chunk: list[Document], stored: set[str]) -> None:
-    for document in chunk:
-        if document.id in stored:
-            raise InputError(f"document {document.id!r} is in the index already; leave it out or give it another id")
+    def _now(self) -> IndexTable:
+        """The table as it is now: it may have been changed, or made anew, since this object was made."""
+        return open_with_model(self._database, self.name, self.encoder)[0]
 
 
-def _encode_progress(progress: Progress, total: int, done: int) -> None:
-    progress("encode", done, total)
-
-
-def _no_progress(stage: str, done: int, total: int) -> None:
-    pass
+def _options(
+    names: FieldNames | None, rejects: Rejects | None, progress: Progress | None, *, resume: bool, restart: bool
+) -> WriteOptions:
+    options = WriteOptions(names, rejects, resume, restart)
+    return options if progress is None else WriteOptions(names, rejects, resume, restart, progress)

@@ -109,6 +109,10 @@ class Encoder:
         """The first half of `encode_documents`."""
         return self._tokenize_document(_texts(texts))
 
+    def count_document_tokens(self, texts: Iterable[str]) -> list[int]:
+        """Tokens of each document before it is cut; one of more than ``bundle.document.max_length`` is cut."""
+        return self._tokenize_document.count(_texts(texts))
+
     def encode_tokens(self, tokenized: Sequence[TokenizedText]) -> list[np.ndarray]:
         """The second half of `encode_queries` and `encode_documents`.
 

@@ -49,6 +49,13 @@ class TextTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> list[TokenizedText]:
         """Tokenize ``texts``; raises InputError, naming the position, for a text that is empty or not a str."""
+        return [self._apply_rules(encoding) for encoding in self._encode(texts)]
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text uncut: start, marker, prefix and end included, masks not; raises as a call does."""
+        return [len(encoding) + (self._marker is not None) for encoding in self._encode(texts)]
+
+    def _encode(self, texts: Sequence[str]) -> list[Encoding]:
         for position, text in enumerate(texts):
             if not isinstance(text, str):
                 raise InputError(f"text {position} is {type(text).__name__}, not str")
@@ -56,10 +63,8 @@ class TextTokenizer:
                 raise InputError(f"text {position} is empty; leave it out")
         prepared = [self._prepare(text) for text in texts]
         if self._segment:
-            encodings = self._tokenizer.encode_batch([self._segment(text) for text in prepared], is_pretokenized=True)
-        else:
-            encodings = self._tokenizer.encode_batch(prepared)
-        return [self._apply_rules(encoding) for encoding in encodings]
+            return self._tokenizer.encode_batch([self._segment(text) for text in prepared], is_pretokenized=True)
+        return self._tokenizer.encode_batch(prepared)
 
     def _prepare(self, text: str) -> str:
         text = self._rules.prefix + (text.strip() if self._rules.strip else text)

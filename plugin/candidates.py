@@ -8,39 +8,9 @@ Scheerer et al., 2025): its true value can hardly be higher.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-
-@dataclass(frozen=True)
-class InvertedLists:
-    """For each centroid the documents that have a token there (compressed sparse rows).
-
-    Attributes:
-        offsets: int64 (n_centroids + 1,); the list of centroid c is ``postings[offsets[c]:offsets[c + 1]]``.
-        postings: int64, document numbers, ascending and without repetition within a list.
-        n_documents: how many documents there are.
-    """
-
-    offsets: np.ndarray
-    postings: np.ndarray
-    n_documents: int
-
-    @classmethod
-    def build(cls, centroid_ids: np.ndarray, doc_offsets: np.ndarray, n_centroids: int) -> InvertedLists:
-        """Invert the documents' centroid ids.
-
-        Args:
-            centroid_ids: integer (tokens,), of all documents one after the other.
-            doc_offsets: int64 (n_documents + 1,): where each document's tokens begin.
-            n_centroids: how many centroids there are.
-        """
-        n_documents = len(doc_offsets) - 1
-        documents = np.repeat(np.arange(n_documents), np.diff(doc_offsets))
-        pairs = np.unique(centroid_ids.astype(np.int64) * n_documents + documents)
-        offsets = np.searchsorted(pairs, np.arange(n_centroids + 1) * n_documents)
-        return cls(offsets, pairs % n_documents if n_documents else pairs, n_documents)
+from ..indexer.postings import InvertedLists
 
 
 def probe(query: np.ndarray, centroids: np.ndarray, nprobe: int) -> tuple[np.ndarray, np.ndarray]:
@@ -62,21 +32,24 @@ def probe(query: np.ndarray, centroids: np.ndarray, nprobe: int) -> tuple[np.nda
     return np.take_along_axis(best, order, axis=1), np.take_along_axis(best_scores, order, axis=1)
 
 
-def gather(lists: InvertedLists, centroid_ids: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def gather(
+    lists: InvertedLists, n_documents: int, centroid_ids: np.ndarray, scores: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Approximate MaxSim of every document that the probed centroids reach.
 
     Args:
         lists: the inverted lists.
+        n_documents: how many documents they are of.
         centroid_ids: int64 (query tokens, nprobe), as `probe` returns them.
         scores: float32 (query tokens, nprobe).
 
     Returns:
         Document numbers, int64, ascending, and their approximate scores, float64.
     """
-    total = np.zeros(lists.n_documents)
-    reached = np.zeros(lists.n_documents, bool)
+    total = np.zeros(n_documents)
+    reached = np.zeros(n_documents, bool)
     for token_ids, token_scores in zip(centroid_ids, scores, strict=True):
-        token_best = np.full(lists.n_documents, token_scores[0], np.float64)
+        token_best = np.full(n_documents, token_scores[0], np.float64)
         # Worst centroid first: a better one found later takes its place, which is the maximum.
         for centroid, score in zip(token_ids, token_scores, strict=True):
             documents = lists.postings[lists.offsets[centroid] : lists.offsets[centroid + 1]]
@@ -88,8 +61,19 @@ def gather(lists: InvertedLists, centroid_ids: np.ndarray, scores: np.ndarray) -
 
 
 def prune(documents: np.ndarray, scores: np.ndarray, limit: int) -> np.ndarray:
-    """The ``limit`` documents with the best approximate scores, ascending; all if there are no more than that."""
+    """The ``limit`` documents with the best approximate scores, those that come first where scores tie.
+
+    Args:
+        documents: int64 (n,).
+        scores: float64 (n,).
+        limit: how many; all if there are no more than that.
+
+    Returns:
+        Some of ``documents``, in their order.
+    """
     if len(documents) <= limit:
         return documents
-    best = np.argpartition(-scores, limit - 1)[:limit]
-    return np.sort(documents[best])
+    last = np.partition(scores, len(scores) - limit)[len(scores) - limit]
+    kept = scores > last
+    kept[np.flatnonzero(scores == last)[: limit - np.count_nonzero(kept)]] = True
+    return documents[kept]

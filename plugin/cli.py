@@ -6,15 +6,18 @@ import dataclasses
 import json
 import sys
 import time
+from datetime import timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..indexer import FieldNames, Index, IndexInfo, SourceFile
+from ..indexer import FieldNames, Index, IndexInfo, Rejects, Source
+from ..indexer.arrays import load_arrays
+from ..indexer.database import Database, connect
 from ..indexer.info import describe
-from ..indexer.table import connect, open_index_table
+from ..indexer.table import open_index_table
 from ..onnx_export import Encoder, InputError, TansakuError
 from . import console
 from .demo import run_demo
@@ -34,6 +37,15 @@ TableName = Annotated[str, typer.Option("--table", help="Name of the table.")]
 Model = Annotated[
     Path | None, typer.Option("--model", help="Folder of an encoder bundle; by default the one that ships inside.")
 ]
+StorageOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--storage-option", help="KEY=VALUE for an object store, as LanceDB names them; better in the environment."
+    ),
+]
+Resume = Annotated[
+    bool, typer.Option(help="Go on where an interrupted command of the same kind stopped, or begin anew.")
+]
 Threads = Annotated[int | None, typer.Option("--threads", help="Threads for encoding; by default all cores.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -43,7 +55,15 @@ class Mode(str, Enum):
 
     create = "create"
     append = "append"
+    upsert = "upsert"
     overwrite = "overwrite"
+
+
+class OnError(str, Enum):
+    """What `tansaku index` does with a record that cannot be indexed."""
+
+    stop = "stop"
+    reject = "reject"
 
 
 class QueryExpansion(str, Enum):
@@ -68,36 +88,139 @@ def demo(
 
 @app.command()
 def index(
-    source: Annotated[Path, typer.Argument(help="Documents: a .jsonl, .jsonl.gz, .parquet or .tsv file.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Documents: JSONL, CSV, TSV (also .gz, .zst), Parquet, Arrow, a Lance or Hugging Face dataset folder; "
+            "- is standard input."
+        ),
+    ],
     db: Db,
     table: TableName,
     id_field: Annotated[str | None, typer.Option(help="Field with the id; by default _id or id.")] = None,
     text_field: Annotated[str, typer.Option(help="Field with the text.")] = "text",
     title_field: Annotated[str, typer.Option(help="Field with the title, if there is one.")] = "title",
-    nbits: Annotated[int, typer.Option(help="Bits per dimension: 1, 2 or 4.")] = 2,
-    mode: Annotated[Mode, typer.Option(help="Make a new table, add to one, or replace one.")] = Mode.create,
+    source_format: Annotated[
+        str | None, typer.Option("--format", help="jsonl, csv, tsv, parquet or arrow, where the name does not say.")
+    ] = None,
+    nbits: Annotated[int, typer.Option(help="Bits per dimension of a new table: 1, 2 or 4.")] = 2,
+    pool: Annotated[int, typer.Option(help="Keep one token vector in so many of a new table; 1 keeps all.")] = 1,
+    passage_tokens: Annotated[
+        int | None, typer.Option(help="Divide documents of a new table into passages of at most so many tokens.")
+    ] = None,
+    mode: Annotated[Mode, typer.Option(help="Make a new table, add to one, update one, or replace one.")] = Mode.create,
+    resume: Resume = True,
+    on_error: Annotated[OnError, typer.Option(help="Stop at a bad record, or write it to --rejects.")] = OnError.stop,
+    rejects: Annotated[
+        Path | None, typer.Option(help="File for rejects; by default TABLE.rejects.jsonl in this folder.")
+    ] = None,
     model: Model = None,
     threads: Threads = None,
+    storage_option: StorageOptions = None,
 ) -> None:
     """Index documents as compressed token vectors. Other fields than id, text and title become columns.
 
     Example: `tansaku index docs.jsonl --db ./db --table docs`
     """
-    names = FieldNames(id_field, text_field, title_field)
-    documents = SourceFile(source)
     encoder = Encoder.load(model, threads=threads)
+    database = _database(db, storage_option)
+    left_out = None if on_error is OnError.stop else Rejects(rejects or f"{table}.rejects.jsonl")
     started = time.perf_counter()
     with console.ProgressDisplay() as progress:
+        how: dict[str, Any] = {
+            "names": FieldNames(id_field, text_field, title_field),
+            "rejects": left_out,
+            "resume": True,
+            "restart": not resume,
+            "progress": progress,
+        }
+        documents = Source(source, format=source_format)
         if mode is Mode.append:
-            built = Index.open(db, table, encoder=encoder)
-            built.add(documents, names=names, progress=progress)
+            built = Index.open(database, table, encoder=encoder)
+            built.add(documents, **how)
+        elif mode is Mode.upsert:
+            built = Index.open(database, table, encoder=encoder)
+            built.upsert(documents, **how)
         else:
-            overwrite = mode is Mode.overwrite
             built = Index.create(
-                db, table, documents, encoder=encoder, nbits=nbits, names=names, overwrite=overwrite, progress=progress
+                database,
+                table,
+                documents,
+                encoder=encoder,
+                nbits=nbits,
+                pool=pool,
+                passage_tokens=passage_tokens,
+                overwrite=mode is Mode.overwrite,
+                **how,
             )
     if built.last_build:
         console.show_build(built.last_build, time.perf_counter() - started)
+    if left_out is not None:
+        left_out.close()
+        console.show_rejects(left_out)
+    load_arrays(open_index_table(connect(database), table))  # so that the first search need not
+
+
+@app.command()
+def delete(
+    db: Db,
+    table: TableName,
+    ids: Annotated[list[str] | None, typer.Option("--id", help="Id of a document; may be repeated.")] = None,
+    ids_file: Annotated[Path | None, typer.Option(help="File with one id a line.")] = None,
+    where: Annotated[str | None, typer.Option(help="SQL condition over the columns, such as 'year < 1950'.")] = None,
+    model: Model = None,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Delete documents by id, or all that a condition describes.
+
+    Example: `tansaku delete --db ./db --table docs --id doc1 --id doc2`
+    """
+    given = list(ids or [])
+    if ids_file is not None:
+        try:
+            given += [line for line in ids_file.read_text(encoding="utf-8").splitlines() if line]
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{ids_file}: cannot be read ({error})") from error
+    named = given if ids is not None or ids_file is not None else None
+    opened = Index.open(_database(db, storage_option), table, encoder=Encoder.load(model))
+    console.show_delete(opened.delete(named, where=where))
+
+
+@app.command()
+def optimize(
+    db: Db,
+    table: TableName,
+    keep_hours: Annotated[float, typer.Option(help="Keep versions of the table that are not older than this.")] = 1.0,
+    model: Model = None,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Merge small data files of a table and give up its old versions.
+
+    Example: `tansaku optimize --db ./db --table docs`
+    """
+    opened = Index.open(_database(db, storage_option), table, encoder=Encoder.load(model))
+    console.show_optimize(opened.optimize(timedelta(hours=keep_hours)))
+
+
+@app.command()
+def rebuild(
+    db: Db,
+    table: TableName,
+    nbits: Annotated[int | None, typer.Option(help="Bits per dimension from now on: 1, 2 or 4.")] = None,
+    resume: Resume = True,
+    model: Model = None,
+    threads: Threads = None,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Train a new codec on the documents as they are now and encode all of them again; see drift in `tansaku info`.
+
+    Example: `tansaku rebuild --db ./db --table docs`
+    """
+    opened = Index.open(_database(db, storage_option), table, encoder=Encoder.load(model, threads=threads))
+    started = time.perf_counter()
+    with console.ProgressDisplay() as progress:
+        report = opened.rebuild(nbits=nbits, resume=True, restart=not resume, progress=progress)
+    console.show_build(report, time.perf_counter() - started)
 
 
 @app.command()
@@ -106,14 +229,19 @@ def search(
     db: Db,
     table: TableName,
     k: Annotated[int, typer.Option("-k", help="How many hits.")] = 10,
+    derived: Annotated[
+        bool, typer.Option(help="Use arrays kept on disk beside the table, or read codes from the table.")
+    ] = True,
     as_json: AsJson = False,
     model: Model = None,
+    storage_option: StorageOptions = None,
 ) -> None:
     """Search an index.
 
     Example: `tansaku search "梅雨がないのはどこ？" --db ./db --table docs -k 3`
     """
-    hits = Searcher.open(db, table, encoder=Encoder.load(model)).search(query, k)
+    database = _database(db, storage_option)
+    hits = Searcher.open(database, table, encoder=Encoder.load(model), derived=derived).search(query, k)
     if as_json:
         ranked = [{"rank": rank, **dataclasses.asdict(hit)} for rank, hit in enumerate(hits, start=1)]
         _print_json({"query": query, "hits": ranked})
@@ -122,14 +250,15 @@ def search(
 
 
 @app.command()
-def info(db: Db, table: TableName, as_json: AsJson = False) -> None:
-    """Show what an index holds and how many bytes a token takes.
+def info(db: Db, table: TableName, as_json: AsJson = False, storage_option: StorageOptions = None) -> None:
+    """Show what an index holds, how many bytes a token takes, and how far later documents have drifted.
 
     Example: `tansaku info --db ./db --table docs`
     """
-    found: IndexInfo = describe(table, open_index_table(connect(db), table))
+    found: IndexInfo = describe(open_index_table(connect(_database(db, storage_option)), table))
     if as_json:
-        _print_json({**dataclasses.asdict(found), "bytes_per_token": found.bytes_per_token})
+        per_token = {name: getattr(found, name) for name in ("bytes_per_token", "searched_bytes_per_token")}
+        _print_json({**dataclasses.asdict(found), **per_token})
     else:
         console.show_info(found)
 
@@ -207,6 +336,18 @@ def main() -> None:
     except TansakuError as error:
         console.show_error(error)
         sys.exit(2)
+
+
+def _database(db: str, storage_option: list[str] | None) -> Database:
+    if not storage_option:
+        return db
+    options: dict[str, str] = {}
+    for option in storage_option:
+        key, separator, value = option.partition("=")
+        if not separator or not key:
+            raise InputError(f"--storage-option {key!r}: expected KEY=VALUE")
+        options[key] = value
+    return connect(db, create=True, storage_options=options)
 
 
 def _print_json(content: dict[str, Any]) -> None:

@@ -12,13 +12,20 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..indexer import BuildReport, IndexInfo
+from ..indexer import BuildReport, DeleteReport, Drift, IndexInfo, OptimizeReport, Rejects
 from ..onnx_export import Bundle, TextRules
 from .searcher import Hit
 
-_STAGES = {"read": "reading", "sample": "encoding a sample", "encode": "encoding", "search": "searching"}
+_STAGES = {
+    "read": "reading",
+    "sample": "encoding a sample",
+    "encode": "encoding",
+    "commit": "storing",
+    "search": "searching",
+}
 _PLAIN_SECONDS = 5.0  # between lines where there is no terminal
 _SNIPPET = 80
+_MUCH_DRIFT = 0.25  # share of later rows that lie farther than 95% of those the codec was trained on
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -31,11 +38,18 @@ class ProgressDisplay:
     """
 
     def __init__(self) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rates]}"),
+            TimeRemainingColumn(),
+        )
         self._bars = Progress(*columns, console=err) if err.is_terminal else None
         self._tasks: dict[str, TaskID] = {}
         self._stage = ""
         self._last_line = 0.0
+        self._began: dict[str, tuple[float, int, int]] = {}  # time, documents and tokens at a stage's first call
 
     def __enter__(self) -> ProgressDisplay:
         if self._bars:
@@ -48,19 +62,35 @@ class ProgressDisplay:
         if self._bars:
             self._bars.stop()
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` (0: not known) are done in ``stage``."""
+    def __call__(self, stage: str, done: int, total: int, tokens: int = 0) -> None:
+        """Show that ``done`` of ``total`` (0: not known) are done in ``stage``, with ``tokens`` token vectors."""
         label = _STAGES.get(stage, stage)
+        now = time.monotonic()
+        rates = self._rates(stage, done, tokens, now)
         if self._bars:
             if stage not in self._tasks:
-                self._tasks[stage] = self._bars.add_task(label)
-            self._bars.update(self._tasks[stage], completed=done, total=total or None)
+                self._tasks[stage] = self._bars.add_task(label, rates="")
+            self._bars.update(self._tasks[stage], completed=done, total=total or None, rates=rates)
             return
-        now = time.monotonic()
         finished = 0 < total <= done
         if stage != self._stage or finished or now - self._last_line >= _PLAIN_SECONDS:
             self._stage, self._last_line = stage, now
-            err.print(f"{label}: {done:,}" + (f" of {total:,}" if total else ""))
+            line = f"{label}: {done:,}" + (f" of {total:,}" if total else "") + (f", {rates}" if rates else "")
+            err.print(line + self._time_left(stage, done, total, now))
+
+    def _rates(self, stage: str, done: int, tokens: int, now: float) -> str:
+        began, first, first_tokens = self._began.setdefault(stage, (now, done, tokens))
+        if now - began < 1:
+            return ""
+        documents_rate, tokens_rate = (done - first) / (now - began), (tokens - first_tokens) / (now - began)
+        return f"{documents_rate:,.0f} documents/s" + (f", {tokens_rate:,.0f} tokens/s" if tokens else "")
+
+    def _time_left(self, stage: str, done: int, total: int, now: float) -> str:
+        began, first, _ = self._began[stage]
+        if done <= first or done >= total or now - began < 1:
+            return ""
+        minutes, seconds = divmod(round((now - began) * (total - done) / (done - first)), 60)
+        return f", {minutes}:{seconds:02d} left"
 
 
 def show_error(error: Exception) -> None:
@@ -87,18 +117,45 @@ def show_build(report: BuildReport, seconds: float) -> None:
         f"{report.documents:,} documents, {report.tokens:,} token vectors in {seconds:.1f} s "
         f"({report.documents / seconds:.0f} documents/s, {report.tokens / seconds:,.0f} tokens/s)"
     )
+    if report.resumed:
+        out.print(f"{report.resumed:,} of them had been encoded before an interruption")
+    if report.updated:
+        out.print(f"{report.updated:,} of them took the place of older ones")
     if report.truncated:
         out.print(f"{report.truncated:,} documents were longer than the model reads and were cut")
+
+
+def show_rejects(rejects: Rejects) -> None:
+    """Print how many records were left out and where they are."""
+    if len(rejects):
+        out.print(f"[yellow]{len(rejects):,} records were rejected[/yellow]; they are in {escape(str(rejects.path))}")
+
+
+def show_delete(report: DeleteReport) -> None:
+    """Print what was deleted and which ids were not there."""
+    out.print(f"{report.rows:,} rows deleted")
+    if report.missing:
+        some = ", ".join(report.missing[:5]) + (", …" if len(report.missing) > 5 else "")
+        out.print(f"{len(report.missing):,} ids were not in the index: {escape(some)}")
+
+
+def show_optimize(report: OptimizeReport) -> None:
+    """Print what optimizing changed."""
+    out.print(
+        f"{report.fragments_before:,} fragments became {report.fragments_after:,}; "
+        f"{report.versions_removed:,} old versions and {report.codecs_removed:,} codecs removed"
+    )
 
 
 def show_info(info: IndexInfo) -> None:
     """Print the counts and sizes of an index."""
     table = Table(box=None, show_header=False, pad_edge=False)
     rows = {
-        "table": f"{info.table}, version {info.version}",
+        "table": f"{info.table}, version {info.version} ({info.versions} kept)",
         "model": f"{info.model} ({info.fingerprint})",
-        "documents": f"{info.documents:,}",
-        "token vectors": f"{info.tokens:,}",
+        "documents": f"{info.documents:,}"
+        + (f" in {info.rows:,} passages of up to {info.passage_tokens} tokens" if info.passage_tokens else ""),
+        "token vectors": f"{info.tokens:,}" + (f", pooled by {info.pool}" if info.pool > 1 else ""),
         "codec": f"{info.dim} dimensions, {info.nbits}-bit residuals, {info.centroids:,} centroids",
         "columns": ", ".join(f"{name}: {kind}" for name, kind in info.columns.items()),
     }
@@ -109,7 +166,19 @@ def show_info(info: IndexInfo) -> None:
         table.add_row(f"  {part.replace('_', ' ')}", f"{size / 1e6:.2f} MB, {per_token:.2f} bytes/token")
     if info.bytes_on_disk is not None:
         table.add_row("all files on disk", f"{info.bytes_on_disk / 1e6:.2f} MB, {info.bytes_per_token:.2f} bytes/token")
+    if info.derived_bytes:
+        table.add_row("derived arrays", f"{info.derived_bytes / 1e6:.2f} MB")
+    table.add_row("searched from", f"{info.searched_bytes_per_token:.2f} bytes/token")
+    table.add_row("drift", _drift_line(info.drift))
     out.print(table)
+
+
+def _drift_line(drift: Drift) -> str:
+    line = f"cosine with centroids {drift.trained_cosine:.3f} at training"
+    if drift.cosine is None or drift.strange is None:
+        return f"{line}; no rows since"
+    advice = "; rebuild" if drift.strange > _MUCH_DRIFT else ""
+    return f"{line}, {drift.cosine:.3f} in {drift.rows:,} rows since, {drift.strange:.0%} of them strange{advice}"
 
 
 def show_bundle(folder: Path, bundle: Bundle, size: int) -> None:

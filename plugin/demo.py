@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ..indexer import Index, SourceFile
+from ..indexer import Index, Source
 from . import console
 from .searcher import Searcher
 
@@ -34,7 +34,7 @@ def _demonstrate(folder: Path) -> None:
     console.out.print("Indexing the sample corpus: paragraphs of the Japanese Wikipedia (JSQuAD, CC BY-SA 4.0)")
     started = time.perf_counter()
     with console.ProgressDisplay() as progress:
-        index = Index.create(folder, _TABLE, SourceFile(SAMPLE / "corpus.jsonl"), overwrite=True, progress=progress)
+        index = Index.create(folder, _TABLE, Source(SAMPLE / "corpus.jsonl"), overwrite=True, progress=progress)
     if index.last_build:
         console.show_build(index.last_build, time.perf_counter() - started)
     console.show_info(index.info())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..indexer import SourceError, SourceFile
+from ..indexer import BadRecord, Source, SourceError
 from ..onnx_export import InputError, MissingExtraError
 from .searcher import Searcher
 
@@ -31,7 +31,9 @@ def read_queries(path: str | Path) -> dict[str, str]:
     Raises SourceError, naming the place, for a missing field, an empty query or an id that occurs twice.
     """
     queries: dict[str, str] = {}
-    for place, record in SourceFile(path):
+    for place, record in Source(path):
+        if isinstance(record, BadRecord):
+            raise SourceError(f"{place}: {record.reason}")
         query_id, text = record.get("_id", record.get("id")), record.get("text")
         if query_id is None or not isinstance(text, str) or not text.strip():
             raise SourceError(

@@ -1,7 +1,7 @@
 """`Searcher`: a query in, MaxSim-ranked hits out.
 
 The path of a query: encode → probe → gather → prune → refine → fetch. The middle three are in `candidates`, the MaxSim
-of refine in `maxsim`.
+of refine in `maxsim`, what they read in `codes`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..indexer.codec import ResidualCodec
-from ..indexer.documents import RESERVED_FIELDS
-from ..indexer.table import Database, IndexTable, connect, open_with_model
+from ..indexer import StorageError
+from ..indexer.arrays import load_arrays
+from ..indexer.database import Database, connect, storage_errors
+from ..indexer.schema import CODE_FIELDS, RESERVED_FIELDS
+from ..indexer.table import IndexTable, open_with_model
 from ..onnx_export import Encoder, InputError
-from .candidates import InvertedLists, gather, probe, prune
+from .candidates import gather, probe, prune
+from .codes import Codes
 from .maxsim import maxsim
 
 _NPROBE = 32
@@ -44,51 +47,60 @@ class Hit:
     fields: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Codes:
-    """The compressed vectors of all documents, one after the other, as the table held them when it was read."""
-
-    row_ids: np.ndarray  # uint64 (documents,)
-    offsets: np.ndarray  # int64 (documents + 1,)
-    centroid_ids: np.ndarray  # (tokens,)
-    residuals: np.ndarray  # uint8 (tokens, residual bytes)
-
-
 class Searcher:
-    """Searches one index, as it was when opened; open one with `Searcher.open`.
+    """Searches one version of an index until it is refreshed; open one with `Searcher.open`.
+
+    Several threads may search at once, also while one refreshes.
 
     Attributes:
         encoder: the model that queries are encoded with.
     """
 
-    def __init__(self, table: IndexTable, encoder: Encoder) -> None:
+    def __init__(self, table: IndexTable, encoder: Encoder, *, derived: bool = True) -> None:
         self.encoder = encoder
-        self._table = table.table
-        self._codec = table.codec
-        # Hits are fetched from the version whose codes are in memory, whatever is written meanwhile.
-        self._table.checkout(self._table.version)
-        self._codes = _read_codes(table)
-        self._lists = InvertedLists.build(self._codes.centroid_ids, self._codes.offsets, len(self._codec.centroids))
+        self._derived = derived
+        self._codes = Codes(table, load_arrays(table, derived=derived))
 
     @classmethod
-    def open(cls, db: Database, table: str, *, encoder: Encoder | None = None) -> Searcher:
-        """Open an index for searching; its codes are read into memory.
+    def open(cls, db: Database, table: str, *, encoder: Encoder | None = None, derived: bool = True) -> Searcher:
+        """Open an index for searching.
 
         Args:
             db: a database folder, a URI or a LanceDB connection.
             table: name of the table.
             encoder: the model the index was made with; None takes the one that ships inside.
+            derived: memory-map arrays that are kept on disk beside the table and made first if they are not there.
+                False writes nothing and reads only the centroid ids of all documents, and the residuals of each
+                query's candidates from the table: for short-lived readers; slower, with the same hits.
 
         Raises:
             TableNotFoundError: no such database or table.
             NotAnIndexError: the table was not made by tansaku, or has another format version.
             ModelMismatchError: the index was made with another model.
+            StorageError: the database cannot be read.
         """
-        return cls(*open_with_model(connect(db), table, encoder))
+        return cls(*open_with_model(connect(db), table, encoder), derived=derived)
+
+    @property
+    def version(self) -> int:
+        """Version of the table that is searched."""
+        return self._codes.index.table.version
 
     def __len__(self) -> int:
-        """Number of documents."""
-        return len(self._codes.row_ids)
+        """Number of rows: documents, or passages."""
+        return len(self._codes)
+
+    def refresh(self) -> bool:
+        """Bring the search to the latest version of the table; returns whether there was a later one.
+
+        Raises as `open` does; the search then stays as it was.
+        """
+        before = self._codes.index
+        latest, _ = open_with_model(before.database, before.name, self.encoder)
+        if latest.table.version == before.table.version and latest.header == before.header:
+            return False
+        self._codes = Codes(latest, load_arrays(latest, derived=self._derived))
+        return True
 
     def search(self, query: str, k: int = 10, *, nprobe: int = _NPROBE, candidates: int | None = None) -> list[Hit]:
         """The ``k`` best documents for ``query``, best first; fewer if the index holds fewer.
@@ -109,65 +121,101 @@ class Searcher:
         self, query: np.ndarray, k: int = 10, *, nprobe: int = _NPROBE, candidates: int | None = None
     ) -> list[Hit]:
         """`search` for a query that is encoded already: float32 (query tokens, dim), unit length."""
-        documents, scores = self.rank_vectors(query, k, nprobe=nprobe, candidates=candidates)
-        return self._fetch(documents, scores)
+        codes = self._codes
+        try:
+            return _fetch(codes, *self._rank(codes, query, k, nprobe, candidates))
+        except StorageError:
+            # Perhaps `optimize` has given up the version that is open: then all is to be ranked anew.
+            self.refresh()
+            if codes is self._codes:
+                raise
+            codes = self._codes
+            return _fetch(codes, *self._rank(codes, query, k, nprobe, candidates))
 
     def rank_vectors(
         self, query: np.ndarray, k: int = 10, *, nprobe: int = _NPROBE, candidates: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """`search_vectors` without fetching: document numbers, int64, and scores, float32, best first."""
-        for name, value in (("k", k), ("nprobe", nprobe), ("candidates", candidates)):
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; it must be 1 or more")
-        if query.ndim != 2 or query.shape[1] != self._codec.dim or not len(query):
-            raise InputError(f"the query's vectors have shape {query.shape}, expected (tokens, {self._codec.dim})")
-        limit = candidates or max(_CANDIDATES, _CANDIDATES_PER_HIT * k)
-        if limit >= len(self):
-            documents = np.arange(len(self))
-        else:
-            documents, approximate = gather(self._lists, *probe(query, self._codec.centroids, nprobe))
-            documents = prune(documents, approximate, limit)
-        scores = self._refine(query, documents)
-        # Stable, so that documents of equal score keep their order in the index.
-        best = np.argsort(-scores, kind="stable")[:k]
-        return documents[best], scores[best]
+        """`search_vectors` without fetching: document numbers, int64, and scores, float32, best first.
 
-    def _refine(self, query: np.ndarray, documents: np.ndarray) -> np.ndarray:
-        """MaxSim over decoded vectors: float32, one per document."""
-        scores = [np.empty(0, np.float32)]
-        for start in range(0, len(documents), _REFINED_TOGETHER):
-            part = documents[start : start + _REFINED_TOGETHER]
-            scores.append(maxsim(query, *_decode(self._codes, self._codec, part)))
-        return np.concatenate(scores)
+        The numbers hold until the next refresh.
+        """
+        return self._rank(self._codes, query, k, nprobe, candidates)
 
     def ids(self, documents: np.ndarray) -> list[str]:
         """Ids of documents given by number."""
-        return self._rows(documents, ["id"])["id"].to_pylist()
+        return _rows(self._codes, documents, ["id"])["id"].to_pylist()
 
-    def _fetch(self, documents: np.ndarray, scores: np.ndarray) -> list[Hit]:
-        columns = [
-            name for name in self._table.schema.names if name not in ("token_count", "centroid_ids", "residuals")
-        ]
-        rows = self._rows(documents, columns).to_pylist()
-        return [
-            Hit(
-                id=row["id"],
-                score=float(score),
-                title=row["title"],
-                text=row["text"],
-                fields={name: value for name, value in row.items() if name not in RESERVED_FIELDS},
-            )
-            for row, score in zip(rows, scores, strict=True)
-        ]
+    @staticmethod
+    def _rank(
+        codes: Codes, query: np.ndarray, k: int, nprobe: int, candidates: int | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        for name, value in (("k", k), ("nprobe", nprobe), ("candidates", candidates)):
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; it must be 1 or more")
+        if query.ndim != 2 or query.shape[1] != codes.codec.dim or not len(query):
+            raise InputError(f"the query's vectors have shape {query.shape}, expected (tokens, {codes.codec.dim})")
+        limit = candidates or max(_CANDIDATES, _CANDIDATES_PER_HIT * k)
+        if limit >= len(codes):
+            documents = np.flatnonzero(codes.alive)
+        else:
+            documents = prune(*_gathered(codes, query, nprobe), limit)
+        scores = _refine(codes, query, documents)
+        # Of equal scores the one first written comes first, wherever its codes lie.
+        best = np.lexsort((codes.row_ids[documents], -scores))[:k]
+        return documents[best], scores[best]
 
-    def _rows(self, documents: np.ndarray, columns: list[str]) -> pa.Table:
-        if not len(documents):
-            return self._table.schema.empty_table().select(columns)
-        row_ids = self._codes.row_ids[documents]
-        # LanceDB returns rows in an order of its own.
-        found = self._table.take_row_ids(row_ids.tolist()).select(columns).with_row_id().to_arrow()
-        position = {row_id: i for i, row_id in enumerate(found["_rowid"].to_pylist())}
-        return found.take([position[row_id] for row_id in row_ids.tolist()]).drop_columns(["_rowid"])
+
+def _gathered(codes: Codes, query: np.ndarray, nprobe: int) -> tuple[np.ndarray, np.ndarray]:
+    """Documents that the probed centroids reach and their approximate scores, in the order of their row ids."""
+    probed = probe(query, codes.codec.centroids, nprobe)
+    parts = []
+    for base, segment in codes.segments:
+        local, scores = gather(segment.lists, len(segment), *probed)
+        there = ~segment.deleted[local]
+        parts.append((local[there] + base, scores[there]))
+    documents = np.concatenate([numbers for numbers, _ in parts])
+    scores = np.concatenate([part_scores for _, part_scores in parts])
+    order = np.argsort(codes.row_ids[documents], kind="stable")
+    return documents[order], scores[order]
+
+
+def _refine(codes: Codes, query: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    """MaxSim over decoded vectors: float32, one per document."""
+    scores = np.empty(len(documents), np.float32)
+    for start in range(0, len(documents), _REFINED_TOGETHER):
+        part = documents[start : start + _REFINED_TOGETHER]
+        for inside, vectors, offsets in codes.vectors(part):
+            scores[start + inside] = maxsim(query, vectors, offsets)
+    return scores
+
+
+def _fetch(codes: Codes, documents: np.ndarray, scores: np.ndarray) -> list[Hit]:
+    columns = [name for name in codes.index.table.schema.names if name not in CODE_FIELDS]
+    rows = _rows(codes, documents, columns).to_pylist()
+    return [
+        Hit(
+            id=row["id"],
+            score=float(score),
+            title=row["title"],
+            text=row["text"],
+            fields={name: value for name, value in row.items() if name not in RESERVED_FIELDS},
+        )
+        for row, score in zip(rows, scores, strict=True)
+    ]
+
+
+def _rows(codes: Codes, documents: np.ndarray, columns: list[str]) -> pa.Table:
+    index = codes.index
+    if not len(documents):
+        return index.table.schema.empty_table().select(columns)
+    row_ids = codes.row_ids[documents].tolist()
+    with storage_errors(index.place()):
+        found = index.table.take_row_ids(row_ids).select(columns).with_row_id().to_arrow()
+    # LanceDB returns rows in an order of its own, and leaves out what it does not find.
+    position = {row_id: i for i, row_id in enumerate(found["_rowid"].to_pylist())}
+    if len(position) < len(row_ids):
+        raise StorageError(f"{index.place()}: version {index.table.version} has been removed; refresh and search again")
+    return found.take([position[row_id] for row_id in row_ids]).drop_columns(["_rowid"])
 
 
 def _check_query(query: str) -> None:
@@ -175,28 +223,3 @@ def _check_query(query: str) -> None:
         raise InputError(f"the query is {type(query).__name__}, not str")
     if not query.strip():
         raise InputError("the query is empty; give at least one word")
-
-
-def _read_codes(index: IndexTable) -> _Codes:
-    columns = ["token_count", "centroid_ids", "residuals"]
-    rows = index.table.search().select(columns).with_row_id(True).to_arrow()
-    codec = index.codec
-    lengths = rows["token_count"].to_numpy().astype(np.int64)
-    return _Codes(
-        row_ids=rows["_rowid"].to_numpy(),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]),
-        centroid_ids=np.frombuffer(_joined(rows["centroid_ids"]), codec.id_dtype),
-        residuals=np.frombuffer(_joined(rows["residuals"]), np.uint8).reshape(-1, codec.residual_bytes),
-    )
-
-
-def _joined(column: pa.ChunkedArray) -> bytes:
-    return b"".join(column.to_pylist())
-
-
-def _decode(codes: _Codes, codec: ResidualCodec, documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors of ``documents`` one after the other, and where each begins."""
-    starts, ends = codes.offsets[documents], codes.offsets[documents + 1]
-    offsets = np.concatenate([[0], np.cumsum(ends - starts)])
-    tokens = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], ends - starts)
-    return codec.decode(codes.centroid_ids[tokens], codes.residuals[tokens]), offsets

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tansaku.indexer import Index, SourceFile
+from tansaku.indexer import Index, Source
 from tansaku.onnx_export import Encoder
 from tansaku.plugin.demo import SAMPLE
 
@@ -20,5 +20,5 @@ def default_encoder() -> Encoder:
 def sample_db(default_encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with the sample corpus in table ``sample``; not to be changed."""
     folder = tmp_path_factory.mktemp("sample_db")
-    Index.create(folder, "sample", SourceFile(SAMPLE / "corpus.jsonl"), encoder=default_encoder)
+    Index.create(folder, "sample", Source(SAMPLE / "corpus.jsonl"), encoder=default_encoder)
     return folder

@@ -1,0 +1,189 @@
+"""Changes to an index that is there: rows merged in, rows deleted, files compacted. Each is one transaction of LanceDB.
+
+LanceDB commits optimistically: a writer that finds another's commit under its own tries again by itself where the two
+do not touch the same rows, and fails otherwise. A write from a table object that was opened before an overwrite or a
+rebuild always fails, so codes of an old codec can never come into a table of a new one.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import pyarrow as pa
+from lancedb.expr import Expr, col
+from lancedb.table import Table
+
+from ..onnx_export import InputError
+from .codec_table import prune_codecs, stored_codecs
+from .database import find_table, storage_errors
+from .errors import TableNotFoundError, WriteConflictError
+from .schema import read_header
+from .table import IndexTable
+
+SLICE_BYTES = 256 * 2**20  # of rows merged in one transaction: LanceDB holds them in memory
+_IDS_TOGETHER = 10_000
+_TRIES = 6
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class DeleteReport:
+    """What a delete did.
+
+    Attributes:
+        rows: rows deleted: documents, or passages of documents.
+        missing: ids that were not in the index, in the order given.
+    """
+
+    rows: int
+    missing: list[str]
+
+
+@dataclass(frozen=True)
+class OptimizeReport:
+    """What `Index.optimize` did.
+
+    Attributes:
+        fragments_before: data fragments of the table before.
+        fragments_after: and after.
+        versions_removed: versions of the table that were given up.
+        codecs_removed: codecs that no version needs any more.
+    """
+
+    fragments_before: int
+    fragments_after: int
+    versions_removed: int
+    codecs_removed: int
+
+
+def slices(batches: Iterable[pa.RecordBatch], limit: int = SLICE_BYTES) -> Iterator[list[pa.RecordBatch]]:
+    """``batches`` in lists of about ``limit`` bytes."""
+    part: list[pa.RecordBatch] = []
+    size = 0
+    for batch in batches:
+        part.append(batch)
+        size += batch.nbytes
+        if size >= limit:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+def merge_rows(index: IndexTable, rows: pa.Table, *, update: bool, stale: Expr | None = None) -> tuple[int, int]:
+    """Insert rows whose ids are new; with ``update`` put the others in place of those that have their ids.
+
+    ``stale`` says which of the rows whose ids are not among ``rows`` are deleted with it.
+
+    Returns how many rows were inserted and how many updated.
+    """
+
+    def merge(table: Table) -> tuple[int, int]:
+        builder = table.merge_insert("id").when_not_matched_insert_all()
+        if update:
+            builder = builder.when_matched_update_all()
+        if stale is not None:
+            builder = builder.when_not_matched_by_source_delete(stale)
+        result = builder.execute(rows)
+        return result.num_inserted_rows, result.num_updated_rows
+
+    return _committed(index, merge)
+
+
+def delete_rows(index: IndexTable, where: Expr | str) -> int:
+    """Delete the rows that ``where`` describes; returns how many.
+
+    Raises InputError if ``where`` is no SQL condition over the table's columns.
+    """
+
+    def delete(table: Table) -> int:
+        try:
+            return table.delete(where).num_deleted_rows  # type: ignore[attr-defined]  # LanceDB's stub lacks it
+        except ValueError as error:
+            raise InputError(f"{index.place()}: the condition {where!r} cannot be used ({_reason(error)})") from error
+
+    return _committed(index, delete)
+
+
+def delete_ids(index: IndexTable, ids: Sequence[str]) -> DeleteReport:
+    """Delete documents by id; in an index of passages all passages of each. 10,000 ids are one transaction."""
+    column = "parent_id" if index.header.passage_tokens else "id"
+    rows, missing = 0, []
+    for start in range(0, len(ids), _IDS_TOGETHER):
+        part = list(dict.fromkeys(ids[start : start + _IDS_TOGETHER]))
+        with storage_errors(index.place()):
+            found = index.table.search().where(col(column).isin(part)).select([column]).to_arrow()
+        stored = set(found[column].to_pylist())
+        missing += [doc_id for doc_id in part if doc_id not in stored]
+        if stored:
+            rows += delete_rows(index, col(column).isin(part))
+    return DeleteReport(rows, missing)
+
+
+def optimize_table(index: IndexTable, keep: timedelta) -> OptimizeReport:
+    """Merge small fragments, bring LanceDB's own indices up to date, give up versions older than ``keep``."""
+    database, name = index.database, index.name
+    before = _latest(index)
+    fragments, versions = _fragments(before), _versions(before)
+
+    def optimize(table: Table) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that readers of old versions will fail: that is `keep`
+            table.optimize(cleanup_older_than=keep)
+
+    _committed(index, optimize)
+    after = _latest(index)
+    removed = 0
+    if len(stored_codecs(database, name)) > 1:
+        opened = (find_table(database, name, version) for version in _versions(after))
+        headers = [read_header(table.schema, index.place()) for table in opened if table is not None]
+        removed = prune_codecs(database, name, {header.codec_id for header in headers})
+    return OptimizeReport(fragments, _fragments(after), len(versions - _versions(after)), removed)
+
+
+def _committed(index: IndexTable, action: Callable[[Table], T]) -> T:
+    """Run ``action`` on the latest version of the table, again if another writer got in its way.
+
+    Raises WriteConflictError if they keep doing so, or if the table was made anew since ``index`` was opened.
+    """
+    attempt = 0
+    while True:
+        try:
+            with storage_errors(index.place()):
+                return action(_latest(index))
+        except WriteConflictError:
+            attempt += 1
+            if attempt == _TRIES:
+                raise
+            time.sleep(0.05 * 2**attempt)
+
+
+def _latest(index: IndexTable) -> Table:
+    table = find_table(index.database, index.name)
+    if table is None:
+        raise TableNotFoundError(f"{index.place()} has been dropped since it was opened")
+    # Not moved to a later version from here on, so that a table made anew meanwhile refuses what is written through it.
+    if read_header(table.schema, index.place()) != index.header:
+        raise WriteConflictError(
+            f"{index.place()} was made anew or rebuilt since it was opened, and nothing was written; "
+            "open the index again and repeat"
+        )
+    return table
+
+
+def _versions(table: Table) -> set[int]:
+    return {int(version["version"]) for version in table.list_versions()}
+
+
+def _fragments(table: Table) -> int:
+    return table.stats()["fragment_stats"]["num_fragments"]  # type: ignore[index]  # a dict, whatever its type says
+
+
+def _reason(error: ValueError) -> str:
+    return str(error).removeprefix("Invalid input, ").strip()

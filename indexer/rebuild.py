@@ -1,0 +1,208 @@
+"""Rebuild: a new codec for an index as it has become, every row encoded again from its text, swapped in at the end.
+
+The rows are read from one version of the table. What other writers change after that is looked up before the swap, and
+once more after it: a commit that came in between is then applied to the new rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import pyarrow as pa
+from lancedb.expr import col
+
+from ..onnx_export import Encoder, InputError
+from .build import BuildReport, Codes, RowMaker, compress_usable, train_codec
+from .changes import delete_rows, merge_rows
+from .codec import ResidualCodec
+from .database import side_folder, storage_errors
+from .documents import Document
+from .errors import StorageError, WriteConflictError
+from .scan import CHUNK, Scan
+from .schema import document_schema, user_fields
+from .staging import Staging
+from .table import IndexTable, create_index_table, open_index_table
+from .writing import WriteOptions
+
+
+def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, options: WriteOptions) -> BuildReport:
+    """Train a new codec and encode all rows with it; see `Index.rebuild`."""
+    with Staging(side_folder(index.database, index.name), resume=options.resume) as staging:
+        pinned = index
+        plan = staging.earlier_plan()
+        if options.restart:
+            staging.discard()
+        elif index.header.build_id == staging.write_id():
+            staging.finish()  # the interruption came after the swap
+            return BuildReport(documents=index.table.count_rows())
+        elif plan.get("work") == "rebuild" and plan.get("table") == index.header.build_id:
+            pinned = _at_version(index, int(plan["version"]))
+            if pinned is None:  # optimized away meanwhile
+                staging.discard()
+                pinned = index
+        texts = Texts(pinned)
+        found = _scan(texts)
+        write_id = staging.begin(
+            {
+                "work": "rebuild",
+                "table": index.header.build_id,
+                "version": pinned.table.version,
+                "nbits": nbits or index.codec.nbits,
+                "model": index.header.fingerprint,
+            }
+        )
+        fields = user_fields(pinned.table.schema, pinned.header)
+        maker = RowMaker(encoder, replace(index.header, build_id=write_id), fields, write_id)
+        trained = staging.load_codec()
+        if trained is None:
+            trained = train_codec(
+                texts, found, maker, nbits or index.codec.nbits, staging, _no_rejects, options.progress
+            )
+        codec, fit = trained
+        maker = replace(maker, header=replace(maker.header, codec_id=codec.codec_id))
+        report = _stage(pinned, maker, codec, staging, found.count, options)
+
+        schema = document_schema(fields, maker.header)
+        latest = open_index_table(index.database, index.name)
+        if latest.header != index.header:
+            raise WriteConflictError(f"{index.place()} was made anew while it was being rebuilt; nothing was written")
+        rows = _caught_up(staging.batches(schema), pinned, latest, maker, codec, schema)
+        create_index_table(index.database, index.name, schema, codec, fit, rows, overwrite=True)
+        _apply_later_changes(latest, maker, codec, schema)
+        staging.finish()
+    return report
+
+
+class Texts:
+    """The rows of a table as documents without fields, in the table's order; iterate over it as often as needed."""
+
+    def __init__(self, index: IndexTable) -> None:
+        self._index = index
+
+    def __iter__(self) -> Iterator[Document]:
+        """Yield one document for each row."""
+        with storage_errors(self._index.place()):
+            for batch in self._index.table.search().select(["id", "title", "text"]).to_batches(CHUNK):
+                for row in batch.to_pylist():
+                    yield Document(row["id"], row["text"], row["title"], place=f"row {row['id']!r}")
+
+
+def _scan(texts: Texts) -> Scan:
+    found = Scan()
+    for document in texts:
+        found.count += 1
+        found.characters += len(document.encoded_text)
+    if not found.count:
+        raise InputError("the index is empty; there is nothing to train a codec on")
+    return found
+
+
+def _stage(
+    pinned: IndexTable, maker: RowMaker, codec: ResidualCodec, staging: Staging, total: int, options: WriteOptions
+) -> BuildReport:
+    report = BuildReport()
+    with storage_errors(pinned.place()):
+        for number, batch in enumerate(pinned.table.search().to_batches(CHUNK)):
+            staged = staging.chunk_report(number)
+            if staged is None:
+                rows = _encoded_again(batch, maker, codec)
+                staged = {"documents": rows.num_rows, "tokens": sum(rows["token_count"].to_pylist())}
+                staging.write_chunk(number, rows, staged)
+            else:
+                report.resumed += staged["documents"]
+            report.documents += staged["documents"]
+            report.tokens += staged["tokens"]
+            options.progress("encode", report.documents, total, report.tokens)
+    return report
+
+
+def _encoded_again(batch: pa.RecordBatch, maker: RowMaker, codec: ResidualCodec) -> pa.RecordBatch:
+    """The rows of ``batch`` with codes of the new codec; all other columns as they are."""
+    texts = batch.select(["id", "title", "text"]).to_pylist()
+    documents = [Document(row["id"], row["text"], row["title"], place=f"row {row['id']!r}") for row in texts]
+    vectors, truncated = maker.vectors(documents)
+    codes = compress_usable(documents, vectors, truncated, maker, codec, _no_rejects)
+    schema = document_schema(maker.fields, maker.header)
+    fresh = _code_columns([codes[document.id] for document in documents], codec, maker.write_id)
+    columns = [pa.array(fresh[f.name], f.type) if f.name in fresh else batch[f.name] for f in schema]
+    return pa.record_batch(columns, schema=schema)
+
+
+def _code_columns(codes: list[Codes], codec: ResidualCodec, write_id: int) -> dict[str, list]:
+    return {
+        "token_count": [len(code.centroid_ids) // codec.id_dtype.itemsize for code in codes],
+        "centroid_ids": [code.centroid_ids for code in codes],
+        "residuals": [code.residuals for code in codes],
+        "centroid_cosine": [code.centroid_cosine for code in codes],
+        "write_id": [write_id] * len(codes),
+    }
+
+
+def _caught_up(
+    staged: Iterable[pa.RecordBatch],
+    pinned: IndexTable,
+    latest: IndexTable,
+    maker: RowMaker,
+    codec: ResidualCodec,
+    schema: pa.Schema,
+) -> Iterator[pa.RecordBatch]:
+    """Staged rows as the table is at ``latest``: without those changed or deleted since, and with what is new."""
+    gone, changed = _changes(pinned, latest)
+    for batch in staged:
+        keep = [doc_id not in gone for doc_id in batch["id"].to_pylist()] if gone else None
+        yield batch if keep is None else batch.filter(pa.array(keep))
+    for batch in changed:
+        rows = _encoded_again(batch, maker, codec)
+        yield pa.RecordBatch.from_arrays(rows.columns, schema=schema)
+
+
+def _apply_later_changes(latest: IndexTable, maker: RowMaker, codec: ResidualCodec, schema: pa.Schema) -> None:
+    """Apply to the new rows what was committed between ``latest`` and the swap."""
+    rebuilt = open_index_table(latest.database, latest.name)
+    versions = [int(v["version"]) for v in rebuilt.table.list_versions()]
+    between = [v for v in versions if latest.table.version < v < rebuilt.table.version]
+    before_swap = None
+    for version in reversed(between):
+        candidate = _at_version(rebuilt, version, same_index=False)
+        if candidate is not None and candidate.header == latest.header:
+            before_swap = candidate
+            break
+    if before_swap is None:
+        return
+    gone, changed = _changes(latest, before_swap)
+    batches = [_encoded_again(batch, maker, codec) for batch in changed]
+    if batches:
+        merge_rows(rebuilt, pa.Table.from_batches(batches), update=True)
+    kept = {doc_id for batch in batches for doc_id in batch["id"].to_pylist()}
+    if gone - kept:
+        delete_rows(rebuilt, col("id").isin(sorted(gone - kept)))
+
+
+def _changes(old: IndexTable, new: IndexTable) -> tuple[set[str], list[pa.RecordBatch]]:
+    """Ids of rows of ``old`` that are other or gone in ``new``, and the rows of ``new`` that are other or new."""
+    version = old.table.version
+    if version == new.table.version:
+        return set(), []
+    with storage_errors(new.place()):
+        query = new.table.search().where(f"_row_last_updated_at_version > {int(version)}")
+        changed = query.to_arrow().to_batches(CHUNK)
+        before = _ids(old)
+        gone = before - _ids(new)
+    return gone | {doc_id for batch in changed for doc_id in batch["id"].to_pylist()}, changed
+
+
+def _ids(index: IndexTable) -> set[str]:
+    return set(index.table.search().select(["id"]).to_arrow()["id"].to_pylist())
+
+
+def _at_version(index: IndexTable, version: int, *, same_index: bool = True) -> IndexTable | None:
+    try:
+        found = open_index_table(index.database, index.name, version=version)
+    except StorageError:
+        return None
+    return found if not same_index or found.header == index.header else None
+
+
+def _no_rejects(document: Document, error: InputError) -> None:
+    raise error

@@ -1,0 +1,153 @@
+"""Segments: the codes of up to 65,536 rows of an index table as plain arrays, in memory or memory-mapped.
+
+What lies in a segment is fixed when it is made; rows that are deleted or rewritten later are marked in `deleted`, and
+their new codes go into another segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from .database import storage_errors
+from .errors import StorageError
+from .postings import MAX_DOCUMENTS, InvertedLists
+from .table import IndexTable
+
+# Makes room for an array: name, shape, type.
+Allocate = Callable[[str, tuple[int, ...], np.dtype], np.ndarray]
+
+_TAKEN_TOGETHER = 4096
+
+
+@dataclass(frozen=True)
+class RowKeys:
+    """Which rows a table has, ascending by row id.
+
+    Attributes:
+        row_ids: uint64 (rows,), LanceDB's stable row ids.
+        write_ids: int64 (rows,); with the row id it says which codes a row has.
+        counts: int64 (rows,), token vectors.
+    """
+
+    row_ids: np.ndarray
+    write_ids: np.ndarray
+    counts: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.row_ids)
+
+    def take(self, which: np.ndarray) -> RowKeys:
+        """Some of the rows."""
+        return RowKeys(self.row_ids[which], self.write_ids[which], self.counts[which])
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Codes of some rows, one after the other, ascending by row id.
+
+    Attributes:
+        row_ids: uint64 (rows,).
+        write_ids: int64 (rows,).
+        offsets: int64 (rows + 1,): where each row's tokens begin.
+        centroid_ids: uint16 or uint32 (tokens,).
+        residuals: uint8 (tokens, residual bytes); None if they are to be read from the table.
+        lists: inverted lists over the rows' positions.
+        deleted: bool (rows,): rows that are in the table no more, or with other codes.
+    """
+
+    row_ids: np.ndarray
+    write_ids: np.ndarray
+    offsets: np.ndarray
+    centroid_ids: np.ndarray
+    residuals: np.ndarray | None
+    lists: InvertedLists
+    deleted: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.row_ids)
+
+    def keys(self) -> RowKeys:
+        """The rows that are still there."""
+        return RowKeys(self.row_ids, self.write_ids, np.diff(self.offsets)).take(~self.deleted)
+
+
+def read_keys(index: IndexTable) -> RowKeys:
+    """The rows of the table at the version that ``index`` has open."""
+    with storage_errors(index.place()):
+        rows = index.table.search().select(["write_id", "token_count"]).with_row_id(True).to_arrow()
+    row_ids = rows["_rowid"].to_numpy()
+    order = np.argsort(row_ids, kind="stable")
+    counts = rows["token_count"].to_numpy().astype(np.int64)
+    return RowKeys(row_ids[order], rows["write_id"].to_numpy()[order], counts[order])
+
+
+def build_segment(index: IndexTable, rows: RowKeys, *, residuals: bool, allocate: Allocate | None = None) -> Segment:
+    """Read the codes of ``rows`` from the table.
+
+    Args:
+        index: the open table.
+        rows: at most 65,536 of its rows.
+        residuals: read them too; without, a segment takes 2 to 4 bytes a token and some for the inverted lists.
+        allocate: makes the arrays; in memory by default.
+    """
+    allocate = allocate or _in_memory
+    codec = index.codec
+    offsets = allocate("offsets", (len(rows) + 1,), np.dtype(np.int64))
+    offsets[0] = 0
+    np.cumsum(rows.counts, out=offsets[1:])
+    n_tokens = int(offsets[-1])
+    centroid_ids = allocate("centroid_ids", (n_tokens,), codec.id_dtype)
+    codes = allocate("residuals", (n_tokens, codec.residual_bytes), np.dtype(np.uint8)) if residuals else None
+    filled = 0
+    columns = ["centroid_ids", "residuals"] if residuals else ["centroid_ids"]
+    for batch in read_rows(index, rows.row_ids, columns):
+        positions = np.searchsorted(rows.row_ids, batch["_rowid"].to_numpy())
+        for row, position in enumerate(positions.tolist()):
+            tokens = slice(int(offsets[position]), int(offsets[position + 1]))
+            centroid_ids[tokens] = np.frombuffer(batch["centroid_ids"][row].as_buffer(), codec.id_dtype)
+            if codes is not None:
+                stored = np.frombuffer(batch["residuals"][row].as_buffer(), np.uint8)
+                codes[tokens] = stored.reshape(-1, codec.residual_bytes)
+        filled += len(positions)
+    if filled != len(rows):
+        raise StorageError(f"{index.place()}: {len(rows) - filled} rows are gone from version {index.table.version}")
+    lists = InvertedLists.build(centroid_ids, offsets, len(codec.centroids))
+    row_ids, write_ids = (allocate(n, (len(rows),), a.dtype) for n, a in _named(rows))
+    row_ids[:], write_ids[:] = rows.row_ids, rows.write_ids
+    list_offsets = allocate("list_offsets", lists.offsets.shape, lists.offsets.dtype)
+    postings = allocate("postings", lists.postings.shape, lists.postings.dtype)
+    list_offsets[:], postings[:] = lists.offsets, lists.postings
+    lists = InvertedLists(list_offsets, postings)
+    return Segment(row_ids, write_ids, offsets, centroid_ids, codes, lists, np.zeros(len(rows), bool))
+
+
+def read_rows(index: IndexTable, row_ids: np.ndarray, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Columns of rows given by row id, ascending, with ``_rowid``, in batches of any order."""
+    everything = len(row_ids) > 0.5 * index.table.count_rows()
+    with storage_errors(index.place()):
+        if not everything:
+            for start in range(0, len(row_ids), _TAKEN_TOGETHER):
+                wanted = row_ids[start : start + _TAKEN_TOGETHER].tolist()
+                query = index.table.take_row_ids(wanted).select(list(columns)).with_row_id()
+                yield from query.to_arrow().to_batches()
+            return
+        for batch in index.table.search().select(list(columns)).with_row_id(True).to_batches(_TAKEN_TOGETHER):
+            found = np.isin(batch["_rowid"].to_numpy(), row_ids)
+            yield batch if found.all() else batch.filter(pa.array(found))
+
+
+def parts(rows: RowKeys) -> list[RowKeys]:
+    """``rows`` in parts that fit into one segment."""
+    return [rows.take(np.arange(s, min(s + MAX_DOCUMENTS, len(rows)))) for s in range(0, len(rows), MAX_DOCUMENTS)]
+
+
+def _named(rows: RowKeys) -> list[tuple[str, np.ndarray]]:
+    return [("row_ids", rows.row_ids), ("write_ids", rows.write_ids)]
+
+
+def _in_memory(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    return np.empty(shape, dtype)
