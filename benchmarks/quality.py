@@ -21,8 +21,9 @@ import bm25s
 import numpy as np
 
 from tansaku.indexer import Index, Source
+from tansaku.indexer.database import connect
 from tansaku.indexer.documents import DocumentReader
-from tansaku.indexer.table import connect, open_index_table
+from tansaku.indexer.table import open_index_table
 from tansaku.onnx_export import Encoder, TokenizedText
 from tansaku.plugin import Searcher
 from tansaku.plugin.evaluate import MEASURES, Qrels, Run, judged_queries, measure, rank_all, read_qrels, read_queries

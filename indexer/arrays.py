@@ -210,7 +210,7 @@ def _store(index: IndexTable, rows: RowKeys, folder: Path) -> _OnDisk:
 
 
 def _store_deleted(item: _OnDisk, folder: Path, version: int) -> _OnDisk:
-    """Write down which rows of a segment are gone, if they are not those that were gone before."""
+    """Write down which rows of a segment are gone."""
     segment = folder / item.entry["name"]
     files = {name: about for name, about in item.entry["files"].items() if not name.startswith("deleted-")}
     if item.segment.deleted.any():

@@ -161,7 +161,7 @@ def stage_rows(
     SourceError if the documents are not those that were scanned.
     """
     report = BuildReport()
-    known = _KnownCodes(sample)
+    known = KnownCodes(sample)
     done = 0
     waiting: deque[Future[dict]] = deque()
 
@@ -247,7 +247,7 @@ class _StageJob:
     fresh: list[Document]
     vectors: list[np.ndarray]
     truncated: list[bool]
-    known: _KnownCodes
+    known: KnownCodes
     maker: RowMaker
     codec: ResidualCodec
     staging: Staging
@@ -277,8 +277,12 @@ class _StageJob:
         return report
 
 
-class _KnownCodes:
-    """Codes of sampled documents by position."""
+class KnownCodes:
+    """Codes of sampled documents by position.
+
+    Args:
+        sample: as `Staging.load_sample` returns it; None knows nothing.
+    """
 
     def __init__(self, sample: pa.Table | None) -> None:
         self._sample = sample

@@ -62,14 +62,14 @@ class OptimizeReport:
     codecs_removed: int
 
 
-def slices(batches: Iterable[pa.RecordBatch], limit: int = SLICE_BYTES) -> Iterator[list[pa.RecordBatch]]:
-    """``batches`` in lists of about ``limit`` bytes."""
+def slices(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    """``batches`` in lists of about `SLICE_BYTES`."""
     part: list[pa.RecordBatch] = []
     size = 0
     for batch in batches:
         part.append(batch)
         size += batch.nbytes
-        if size >= limit:
+        if size >= SLICE_BYTES:
             yield part
             part, size = [], 0
     if part:
@@ -111,23 +111,23 @@ def delete_rows(index: IndexTable, where: Expr | str) -> int:
     return _committed(index, delete)
 
 
-def delete_ids(index: IndexTable, ids: Sequence[str]) -> DeleteReport:
-    """Delete documents by id; in an index of passages all passages of each. 10,000 ids are one transaction."""
-    column = "parent_id" if index.header.passage_tokens else "id"
-    rows, missing = 0, []
-    for start in range(0, len(ids), _IDS_TOGETHER):
-        part = list(dict.fromkeys(ids[start : start + _IDS_TOGETHER]))
-        with storage_errors(index.place()):
-            found = index.table.search().where(col(column).isin(part)).select([column]).to_arrow()
-        stored = set(found[column].to_pylist())
-        missing += [doc_id for doc_id in part if doc_id not in stored]
-        if stored:
-            rows += delete_rows(index, col(column).isin(part))
-    return DeleteReport(rows, missing)
+def delete_documents(index: IndexTable, ids: Sequence[str] | None, where: str | None) -> DeleteReport:
+    """Delete documents by id or by a condition; see `Index.delete`."""
+    if (ids is None) == (where is None):
+        raise InputError("delete needs either ids or a condition")
+    if where is not None:
+        if not where.strip():
+            raise InputError("the condition is empty; it would delete everything")
+        return DeleteReport(delete_rows(index, where), [])
+    if isinstance(ids, str):
+        raise InputError("ids is one string; give a list of ids")
+    return _delete_ids(index, [str(doc_id) for doc_id in ids or []])
 
 
 def optimize_table(index: IndexTable, keep: timedelta) -> OptimizeReport:
     """Merge small fragments, bring LanceDB's own indices up to date, give up versions older than ``keep``."""
+    if keep < timedelta(0):
+        raise InputError(f"keep is {keep}; it must not be negative")
     database, name = index.database, index.name
     before = _latest(index)
     fragments, versions = _fragments(before), _versions(before)
@@ -145,6 +145,21 @@ def optimize_table(index: IndexTable, keep: timedelta) -> OptimizeReport:
         headers = [read_header(table.schema, index.place()) for table in opened if table is not None]
         removed = prune_codecs(database, name, {header.codec_id for header in headers})
     return OptimizeReport(fragments, _fragments(after), len(versions - _versions(after)), removed)
+
+
+def _delete_ids(index: IndexTable, ids: Sequence[str]) -> DeleteReport:
+    """Delete documents by id; in an index of passages all passages of each. 10,000 ids are one transaction."""
+    column = "parent_id" if index.header.passage_tokens else "id"
+    rows, missing = 0, []
+    for start in range(0, len(ids), _IDS_TOGETHER):
+        part = list(dict.fromkeys(ids[start : start + _IDS_TOGETHER]))
+        with storage_errors(index.place()):
+            found = index.table.search().where(col(column).isin(part)).select([column]).to_arrow()
+        stored = set(found[column].to_pylist())
+        missing += [doc_id for doc_id in part if doc_id not in stored]
+        if stored:
+            rows += delete_rows(index, col(column).isin(part))
+    return DeleteReport(rows, missing)
 
 
 def _committed(index: IndexTable, action: Callable[[Table], T]) -> T:

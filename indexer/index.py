@@ -8,7 +8,7 @@ from typing import Any
 
 from ..onnx_export import Encoder, InputError
 from .build import BuildReport
-from .changes import DeleteReport, OptimizeReport, delete_ids, delete_rows, optimize_table
+from .changes import DeleteReport, OptimizeReport, delete_documents, optimize_table
 from .codec import check_nbits
 from .database import Database, connect, database_exists
 from .documents import FieldNames
@@ -181,23 +181,13 @@ class Index:
 
         Raises InputError unless just one of both is given, and for a condition that is not valid.
         """
-        if (ids is None) == (where is None):
-            raise InputError("delete needs either ids or a condition")
-        if where is not None:
-            if not where.strip():
-                raise InputError("the condition is empty; it would delete everything")
-            return DeleteReport(delete_rows(self._now(), where), [])
-        if isinstance(ids, str):
-            raise InputError("ids is one string; give a list of ids")
-        return delete_ids(self._now(), [str(doc_id) for doc_id in ids or []])
+        return delete_documents(self._now(), ids, where)
 
     def optimize(self, keep: timedelta = timedelta(hours=1)) -> OptimizeReport:
         """Merge small fragments and give up versions of the table that are older than ``keep``.
 
         A reader that has an older version open must refresh; searches of a `Searcher` do so by themselves.
         """
-        if keep < timedelta(0):
-            raise InputError(f"keep is {keep}; it must not be negative")
         return optimize_table(self._now(), keep)
 
     def rebuild(

@@ -33,15 +33,15 @@ def pool_tokens(vectors: np.ndarray, factor: int) -> np.ndarray:
         return vectors
     try:
         from scipy.cluster import hierarchy
-        from scipy.spatial.distance import squareform
+        from scipy.spatial.distance import pdist
     except ModuleNotFoundError as error:
         raise MissingExtraError("scipy", "pooling") from error
     rest = vectors[1:]
     n_clusters = max(1, len(rest) // factor)
     if n_clusters >= len(rest):
         return vectors
-    distances = squareform(1 - rest @ rest.T, checks=False)  # one triangle; unchecked: the diagonal is only nearly 0
-    tree = hierarchy.linkage(np.clip(distances, 0, 2), method="ward")
+    # Not a matrix product: BLAS would wake its threads for each document, and they wait for the encoder's.
+    tree = hierarchy.linkage(pdist(rest, "cosine"), method="ward")
     labels = hierarchy.fcluster(tree, n_clusters, criterion="maxclust")
     return np.concatenate([vectors[:1], _directions(rest, labels)])
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from lancedb.expr import col
 
 from ..onnx_export import Encoder, InputError
-from .build import BuildReport, Codes, RowMaker, compress_usable, train_codec
+from .build import BuildReport, Codes, KnownCodes, RowMaker, compress_usable, train_codec
 from .changes import delete_rows, merge_rows
 from .codec import ResidualCodec
 from .database import side_folder, storage_errors
@@ -103,10 +103,11 @@ def _stage(
 ) -> BuildReport:
     report = BuildReport()
     with storage_errors(pinned.place()):
+        known = KnownCodes(staging.load_sample())
         for number, batch in enumerate(pinned.table.search().to_batches(CHUNK)):
             staged = staging.chunk_report(number)
             if staged is None:
-                rows = _encoded_again(batch, maker, codec)
+                rows = _encoded_again(batch, maker, codec, known, report.documents)
                 staged = {"documents": rows.num_rows, "tokens": sum(rows["token_count"].to_pylist())}
                 staging.write_chunk(number, rows, staged)
             else:
@@ -117,15 +118,27 @@ def _stage(
     return report
 
 
-def _encoded_again(batch: pa.RecordBatch, maker: RowMaker, codec: ResidualCodec) -> pa.RecordBatch:
-    """The rows of ``batch`` with codes of the new codec; all other columns as they are."""
+def _encoded_again(
+    batch: pa.RecordBatch,
+    maker: RowMaker,
+    codec: ResidualCodec,
+    known: KnownCodes | None = None,
+    start: int = 0,
+) -> pa.RecordBatch:
+    """The rows of ``batch`` with codes of the new codec; all other columns as they are.
+
+    ``known`` holds codes of rows that were in the codec's sample, by position; ``start`` is that of the first row.
+    """
+    known = known or KnownCodes(None)
     texts = batch.select(["id", "title", "text"]).to_pylist()
     documents = [Document(row["id"], row["text"], row["title"], place=f"row {row['id']!r}") for row in texts]
-    vectors, truncated = maker.vectors(documents)
-    codes = compress_usable(documents, vectors, truncated, maker, codec, _no_rejects)
+    fresh = [document for position, document in enumerate(documents, start) if position not in known]
+    vectors, truncated = maker.vectors(fresh) if fresh else ([], [])
+    codes = compress_usable(fresh, vectors, truncated, maker, codec, _no_rejects)
+    codes |= {document.id: known[p] for p, document in enumerate(documents, start) if p in known}
     schema = document_schema(maker.fields, maker.header)
-    fresh = _code_columns([codes[document.id] for document in documents], codec, maker.write_id)
-    columns = [pa.array(fresh[f.name], f.type) if f.name in fresh else batch[f.name] for f in schema]
+    made = _code_columns([codes[document.id] for document in documents], codec, maker.write_id)
+    columns = [pa.array(made[f.name], f.type) if f.name in made else batch[f.name] for f in schema]
     return pa.record_batch(columns, schema=schema)
 
 

@@ -54,13 +54,10 @@ class Staging:
 
     def __enter__(self) -> Staging:
         with storage_errors(f"folder {self._side}"):
-            self._side.mkdir(parents=True, exist_ok=True)
             try:
-                self._lock.acquire(timeout=0)
-            except filelock.Timeout:
-                raise BusyError(
-                    f"folder {self.folder}: another process is building this table; wait for it to end"
-                ) from None
+                self._acquire()
+            except FileNotFoundError:  # another process has just removed the folder
+                self._acquire()
             if not self._resume:
                 self._remove_left_overs()
             self.folder.mkdir(exist_ok=True)
@@ -165,6 +162,15 @@ class Staging:
         for path in sorted(self.folder.glob("chunk-*.arrow")):
             for batch in _read(path).to_batches():
                 yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+
+    def _acquire(self) -> None:
+        self._side.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise BusyError(
+                f"folder {self.folder}: another process is building this table; wait for it to end"
+            ) from None
 
     def _earlier(self) -> dict[str, Any] | None:
         path = self.folder / "plan.json"

@@ -15,6 +15,7 @@ import typer
 
 from ..indexer import FieldNames, Index, IndexInfo, Rejects, Source
 from ..indexer.arrays import load_arrays
+from ..indexer.changes import delete_documents, optimize_table
 from ..indexer.database import Database, connect
 from ..indexer.info import describe
 from ..indexer.table import open_index_table
@@ -168,7 +169,6 @@ def delete(
     ids: Annotated[list[str] | None, typer.Option("--id", help="Id of a document; may be repeated.")] = None,
     ids_file: Annotated[Path | None, typer.Option(help="File with one id a line.")] = None,
     where: Annotated[str | None, typer.Option(help="SQL condition over the columns, such as 'year < 1950'.")] = None,
-    model: Model = None,
     storage_option: StorageOptions = None,
 ) -> None:
     """Delete documents by id, or all that a condition describes.
@@ -182,8 +182,7 @@ def delete(
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{ids_file}: cannot be read ({error})") from error
     named = given if ids is not None or ids_file is not None else None
-    opened = Index.open(_database(db, storage_option), table, encoder=Encoder.load(model))
-    console.show_delete(opened.delete(named, where=where))
+    console.show_delete(delete_documents(open_index_table(connect(_database(db, storage_option)), table), named, where))
 
 
 @app.command()
@@ -191,15 +190,14 @@ def optimize(
     db: Db,
     table: TableName,
     keep_hours: Annotated[float, typer.Option(help="Keep versions of the table that are not older than this.")] = 1.0,
-    model: Model = None,
     storage_option: StorageOptions = None,
 ) -> None:
     """Merge small data files of a table and give up its old versions.
 
     Example: `tansaku optimize --db ./db --table docs`
     """
-    opened = Index.open(_database(db, storage_option), table, encoder=Encoder.load(model))
-    console.show_optimize(opened.optimize(timedelta(hours=keep_hours)))
+    opened = open_index_table(connect(_database(db, storage_option)), table)
+    console.show_optimize(optimize_table(opened, timedelta(hours=keep_hours)))
 
 
 @app.command()

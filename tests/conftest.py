@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from tansaku.indexer import Index, Source
 from tansaku.onnx_export import Encoder
 from tansaku.plugin.demo import SAMPLE
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Indexes in databases that are no local folder keep what goes with them here, not in the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(platformdirs, "user_cache_dir", lambda name: str(folder / name))
+        yield
 
 
 @pytest.fixture(scope="session")

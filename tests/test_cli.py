@@ -9,6 +9,7 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
+import lancedb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,14 +17,32 @@ import pytest
 from tansaku.plugin.demo import SAMPLE
 
 TANSAKU = Path(sysconfig.get_path("scripts")) / "tansaku"
-COMMANDS = ("demo", "index", "search", "info", "export", "evaluate")
+COMMANDS = ("demo", "index", "delete", "optimize", "rebuild", "search", "info", "export", "evaluate")
 TWO = [{"_id": "dog", "title": "犬", "text": "犬は嗅覚が鋭い。", "year": 2001}, {"_id": "sea", "text": "海は塩辛い。"}]
 
 
-def tansaku(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def tansaku(
+    *arguments: str | Path, stdin: str | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
     command = [str(TANSAKU), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=120, check=False, input=stdin, cwd=cwd
+    )
+
+
+def succeeds(*arguments: str | Path, stdin: str | None = None, cwd: Path | None = None) -> str:
+    """Standard output of a command that must end well."""
+    result = tansaku(*arguments, stdin=stdin, cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def contents(table: tuple[str | Path, ...]) -> dict[str, str]:
+    """Id and text of every row."""
+    _, db, _, name = table
+    rows = lancedb.connect(str(db)).open_table(str(name)).to_arrow()
+    return dict(zip(rows["id"].to_pylist(), rows["text"].to_pylist(), strict=True))
 
 
 def write_jsonl(path: Path, records: list[dict]) -> Path:
@@ -114,15 +133,110 @@ def test_other_formats_and_field_names(tmp_path: Path):
         assert (hit["id"], hit["title"], hit["text"]) == ("a", "犬", "犬は嗅覚が鋭い。")
 
 
-def test_append_and_overwrite(tmp_path: Path):
-    first = write_jsonl(tmp_path / "first.jsonl", [TWO[0]])
-    second = write_jsonl(tmp_path / "second.jsonl", [TWO[1]])
+def test_append_upsert_and_overwrite(tmp_path: Path):
+    dog, sea = ({"_id": row["_id"], "text": row["text"]} for row in TWO)
+    first = write_jsonl(tmp_path / "first.jsonl", [dog])
+    second = write_jsonl(tmp_path / "second.jsonl", [sea])
+    third = write_jsonl(tmp_path / "third.jsonl", [{**sea, "text": "海は広い。"}, {"_id": "cat", "text": "猫は眠る。"}])
     table = ("--db", tmp_path / "db", "--table", "t")
-    assert tansaku("index", first, *table).returncode == 0
-    assert tansaku("index", second, *table, "--mode", "append").returncode == 0
-    assert json.loads(tansaku("info", *table, "--json").stdout)["documents"] == 2
-    assert tansaku("index", second, *table, "--mode", "overwrite").returncode == 0
-    assert json.loads(tansaku("info", *table, "--json").stdout)["documents"] == 1
+    succeeds("index", first, *table)
+    succeeds("index", second, *table, "--mode", "append")
+    assert contents(table) == {"dog": dog["text"], "sea": sea["text"]}
+    shown = succeeds("index", third, *table, "--mode", "upsert")
+    assert "2 documents" in shown
+    assert "1 of them took the place of older ones" in shown
+    assert contents(table) == {"dog": dog["text"], "sea": "海は広い。", "cat": "猫は眠る。"}
+    succeeds("index", second, *table, "--mode", "overwrite")
+    assert contents(table) == {"sea": sea["text"]}
+
+
+def test_appending_what_is_there_already_ends_with_status_2(two_db: Path, tmp_path: Path):
+    source = write_jsonl(tmp_path / "docs.jsonl", [TWO[1]])
+    result = tansaku("index", source, "--db", two_db, "--table", "docs", "--mode", "append")
+    assert result.returncode == 2
+    assert "docs.jsonl:1: document 'sea' is in the index already" in result.stderr
+
+
+def test_standard_input_is_a_source(tmp_path: Path):
+    table = ("--db", tmp_path / "db", "--table", "t")
+    succeeds("index", "-", *table, "--format", "csv", stdin="id,text\na,犬は嗅覚が鋭い。\nb,海は塩辛い。\n")
+    assert contents(table) == {"a": "犬は嗅覚が鋭い。", "b": "海は塩辛い。"}
+
+
+def test_bad_records_are_rejected_to_a_file_if_so_told(tmp_path: Path):
+    records = [TWO[0], {"_id": "x"}, {**TWO[1], "_id": "old", "year": "昔"}, TWO[1]]
+    source = write_jsonl(tmp_path / "docs.jsonl", records)
+    with source.open("a", encoding="utf-8") as file:
+        file.write('{"_id": "cut o\n')
+    table = ("--db", tmp_path / "db", "--table", "t")
+    shown = succeeds("index", source, *table, "--on-error", "reject", cwd=tmp_path)
+    assert "2 documents" in shown
+    assert "3 records were rejected; they are in t.rejects.jsonl" in shown
+    assert sorted(contents(table)) == ["dog", "sea"]
+    lines = [json.loads(line) for line in (tmp_path / "t.rejects.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert sorted(line["place"] for line in lines) == [f"{source}:{n}" for n in (2, 3, 5)]
+    shown = succeeds("index", source, *table, "--mode", "upsert", "--on-error", "reject", "--rejects", tmp_path / "r")
+    assert "2 of them took the place of older ones" in shown
+    assert len((tmp_path / "r").read_text(encoding="utf-8").splitlines()) == 3
+
+
+def test_a_source_is_not_removed_for_a_file_of_rejects(tmp_path: Path):
+    source = write_jsonl(tmp_path / "docs.jsonl", TWO)
+    before = source.read_bytes()
+    table = ("--db", tmp_path / "db", "--table", "t")
+    result = tansaku("index", source, *table, "--on-error", "reject", "--rejects", source)
+    assert result.returncode == 2
+    assert source.read_bytes() == before
+
+
+def test_pooled_passages(tmp_path: Path):
+    text = "犬は嗅覚が鋭い。海は塩辛い。" * 10
+    source = write_jsonl(tmp_path / "docs.jsonl", [{"_id": "a", "text": text}, TWO[0]])
+    table = ("--db", tmp_path / "db", "--table", "t")
+    succeeds("index", source, *table, "--passage-tokens", "40", "--pool", "2")
+    info = json.loads(succeeds("info", *table, "--json"))
+    assert (info["documents"], info["pool"], info["passage_tokens"]) == (2, 2, 40)
+    assert info["rows"] > 3
+    assert info["tokens"] < 21 * info["rows"]
+    assert f"2 in {info['rows']} passages of up to 40 tokens" in " ".join(succeeds("info", *table).split())
+    assert "a#0" in contents(table)
+    succeeds("delete", *table, "--id", "a")
+    assert list(contents(table)) == ["dog#0"]
+
+
+def test_delete_by_id_file_and_condition_then_optimize_and_rebuild(tmp_path: Path):
+    records = [{"_id": f"d{i}", "text": f"犬の話、その{i}。", "year": 2000 + i} for i in range(12)]
+    source = write_jsonl(tmp_path / "docs.jsonl", records)
+    table = ("--db", tmp_path / "db", "--table", "t")
+    succeeds("index", source, *table)
+    shown = succeeds("delete", *table, "--id", "d0", "--id", "none", "--id", "d1")
+    assert "2 rows deleted" in shown
+    assert "1 ids were not in the index: none" in shown
+    (tmp_path / "ids.txt").write_text("d2\nd3\n\n", encoding="utf-8")
+    assert "3 rows deleted" in succeeds("delete", *table, "--ids-file", tmp_path / "ids.txt", "--id", "d4")
+    assert "2 rows deleted" in succeeds("delete", *table, "--where", "year >= 2010")
+    assert sorted(contents(table)) == ["d5", "d6", "d7", "d8", "d9"]
+    assert "old versions" in succeeds("optimize", *table, "--keep-hours", "0")
+    assert len(lancedb.connect(str(tmp_path / "db")).open_table("t").list_versions()) == 1
+    assert "5 documents" in succeeds("rebuild", *table, "--nbits", "4")
+    info = json.loads(succeeds("info", *table, "--json"))
+    assert (info["documents"], info["nbits"]) == (5, 4)
+    assert sorted(contents(table)) == ["d5", "d6", "d7", "d8", "d9"]
+
+
+@pytest.mark.parametrize("option", ["--derived", "--no-derived"])
+def test_a_search_finds_the_same_with_and_without_arrays_on_disk(two_db: Path, option: str):
+    table = ("--db", two_db, "--table", "docs")
+    hits = [json.loads(succeeds("search", "嗅覚", *table, "--json", *more))["hits"] for more in ((), (option,))]
+    assert hits[0] == hits[1]
+    assert [hit["id"] for hit in hits[0]] == ["dog", "sea"]
+
+
+def test_indexing_makes_the_arrays_that_a_search_reads(two_db: Path):
+    assert (two_db / "docs.tansaku" / "arrays" / "arrays.json").exists()
+    info = json.loads(succeeds("info", "--db", two_db, "--table", "docs", "--json"))
+    assert info["derived_bytes"] > 0
+    assert info["searched_bytes_per_token"] == pytest.approx(sum(info["bytes_by_part"].values()) / info["tokens"])
 
 
 @pytest.mark.parametrize(
@@ -159,6 +273,17 @@ def test_a_bad_source_ends_with_status_2_and_leaves_nothing(tmp_path: Path, cont
         (("index", SAMPLE / "corpus.jsonl", "--table", "docs"), "'docs' exists already"),
         (("index", SAMPLE / "corpus.jsonl", "--table", "new", "--nbits", "3"), "nbits is 3"),
         (("index", SAMPLE / "README.md", "--table", "new"), "unknown kind of file"),
+        (("index", SAMPLE / "corpus.jsonl", "--table", "new", "--format", "xml"), "unknown format 'xml'"),
+        (("index", SAMPLE / "corpus.jsonl", "--table", "new", "--mode", "append"), "'new': not in this database"),
+        (("search", "犬", "--table", "docs", "--storage-option", "secret"), "expected KEY=VALUE"),
+        (("delete", "--table", "docs"), "either ids or a condition"),
+        (("delete", "--table", "docs", "--id", "dog", "--where", "year = 1"), "either ids or a condition"),
+        (("delete", "--table", "docs", "--where", "no such condition"), "cannot be used"),
+        (("delete", "--table", "docs", "--ids-file", "/none.txt"), "/none.txt: cannot be read"),
+        (("delete", "--table", "other", "--id", "dog"), "'other': not in this database"),
+        (("optimize", "--table", "docs", "--keep-hours", "-1"), "must not be negative"),
+        (("optimize", "--table", "docs", "--keep-hours", "nan"), "keep"),
+        (("rebuild", "--table", "docs", "--nbits", "3"), "nbits is 3"),
         (("evaluate", "--table", "docs", "--queries", "/none.jsonl", "--qrels", SAMPLE / "qrels.tsv"), "/none.jsonl"),
     ],
 )
@@ -169,7 +294,18 @@ def test_bad_arguments_end_with_status_2(two_db: Path, arguments: tuple[str | Pa
     assert "Traceback" not in result.stderr
 
 
-def test_a_missing_database_is_not_made(tmp_path: Path):
-    result = tansaku("search", "犬", "--db", tmp_path / "none", "--table", "t")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("search", "犬"),
+        ("search", "犬", "--storage-option", "region=eu"),
+        ("info",),
+        ("delete", "--id", "dog"),
+        ("optimize",),
+        ("rebuild",),
+    ],
+)
+def test_a_missing_database_is_not_made(tmp_path: Path, arguments: tuple[str, ...]):
+    result = tansaku(*arguments, "--db", tmp_path / "none", "--table", "t")
     assert result.returncode == 2
     assert not (tmp_path / "none").exists()

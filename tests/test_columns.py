@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tansaku.indexer import Document
-from tansaku.indexer.columns import ColumnTypes, check_fields, field_array, user_fields
-from tansaku.indexer.table import document_schema
+from tansaku.indexer.columns import ColumnTypes, check_fields, field_array
 from tansaku.onnx_export import InputError
 
 deterministic = settings(deadline=None, derandomize=True, max_examples=60)
@@ -113,6 +112,35 @@ class TestColumnTypes:
         with pytest.raises(InputError, match="field 'f'"):
             found([first], [second])
 
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            pytest.param([2**53 + 1], [0.5], id="large integers in lists"),
+            pytest.param({"a": 2**53 + 1}, {"a": 0.5}, id="large integers in structs"),
+            pytest.param(["x"], [b"x"], id="strings and bytes in lists"),
+            pytest.param({"a": b"x"}, {"a": "x"}, id="bytes and strings in structs"),
+        ],
+    )
+    def test_a_value_within_another_that_a_later_chunk_would_change_is_refused(self, first, second):
+        with pytest.raises(InputError, match="field 'f'"):
+            found([first], [second])
+
+    @pytest.mark.parametrize(
+        ("refused", "then"),
+        [
+            pytest.param([{"g": "x"}, {"f": 1, "g": 2}], {"f": "x"}, id="another type"),
+            pytest.param([{"g": "x"}, {"f": 2**53 + 1, "g": 2}], {"f": 0.5}, id="an integer beyond 2**53"),
+        ],
+    )
+    def test_documents_that_are_refused_leave_the_types_as_they_were(self, refused, then):
+        types = ColumnTypes()
+        types.update([Document("a", "寺", fields=refused[0])])
+        with pytest.raises(InputError, match="field 'g'"):
+            types.update([Document("b", "寺", fields=refused[1])])
+        assert [field.name for field in types.fields()] == ["g"]
+        types.update([Document("c", "寺", fields=then)])
+        assert [field.name for field in types.fields()] == ["g", "f"]
+
     @pytest.mark.parametrize("value", [object(), "\ud800"])
     def test_a_value_of_no_column_type_is_refused_naming_field_and_place(self, value):
         with pytest.raises(InputError, match=r"field 'f' has values that make no column.* between 'd0' and 'd0'"):
@@ -190,9 +218,3 @@ class TestCheckFields:
     def test_a_misfit_is_reported_with_its_document_and_field(self):
         with pytest.raises(InputError, match="document 'd1': field 'year' is '千年前', which does not fit its column"):
             check_fields(documents(794, "千年前", name="year"), self.COLUMNS)
-
-
-def test_the_callers_columns_are_all_but_those_of_tansaku():
-    fields = [pa.field("year", pa.int64()), pa.field("tags", pa.list_(pa.string()))]
-    assert user_fields(document_schema(fields)) == fields
-    assert user_fields(document_schema([])) == []

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import unicodedata
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tansaku.indexer import Document, FieldNames
-from tansaku.indexer.documents import RESERVED_FIELDS, DocumentReader
+from tansaku.indexer import BadRecord, Document, FieldNames, Rejects
+from tansaku.indexer.documents import PASSAGE_FIELDS, RESERVED_FIELDS, DocumentReader, canonical_id, id_forms
 from tansaku.onnx_export import InputError
 
 deterministic = settings(deadline=None, derandomize=True, max_examples=60)
@@ -55,9 +58,13 @@ class TestReading:
         assert [document.id for document in read(record(id=number))] == [f"{number:d}"]
 
     @deterministic
-    @given(st.lists(st.text().filter(str.strip), unique=True, max_size=8))
+    @given(st.lists(st.text().filter(str.strip), unique_by=canonical_id, max_size=8))
     def test_string_ids_and_the_order_of_records_are_kept(self, ids):
         assert [document.id for document in read(*(record(id=doc_id) for doc_id in ids))] == ids
+
+    def test_a_document_knows_its_place(self):
+        pair = ("docs.jsonl:4", record(id="b"))
+        assert [made.place for made in read(record(), pair)] == ["document 0", "docs.jsonl:4"]
 
     def test_documents_pass_through(self):
         documents = [Document("a", "寺", "京都", {"year": 794}), Document("b", "城")]
@@ -105,6 +112,30 @@ class TestRefusing:
     def test_an_id_that_occurs_twice(self, first, second):
         with pytest.raises(InputError, match=f"document 2: id '{first}' occurs twice"):
             read(record(id=first), record(id="b"), record(id=second))
+
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [("が", "か\u3099"), ("か\u3099", "が"), ("caf\u00e9", "cafe\u0301"), ("\u212b", "\u00c5"), ("神", "神")],
+    )
+    def test_an_id_that_differs_from_another_in_its_unicode_form_only(self, first, second):
+        with pytest.raises(InputError) as caught:
+            read(record(id=first), record(id="b"), record(id=second))
+        assert str(caught.value).startswith(f"document 2: id {second!r} occurs twice, perhaps in two Unicode forms")
+
+    @pytest.mark.parametrize("other", ["カ", "ｶ", "か", "が "])
+    def test_but_not_one_that_differs_in_more(self, other):
+        assert len(read(record(id="が"), record(id=other))) == 2
+
+    def test_a_record_that_could_not_be_parsed(self):
+        with pytest.raises(InputError, match=r"^docs\.jsonl:17: not valid JSON"):
+            read(("docs.jsonl:17", BadRecord("not valid JSON (cut off)", '{"id": ')))
+
+    @pytest.mark.parametrize("name", PASSAGE_FIELDS)
+    def test_a_field_that_is_taken_where_it_is_reserved_only(self, name):
+        assert read(record(**{name: 1}))[0].fields == {name: 1}
+        reader = DocumentReader([record(**{name: 1})], reserved=(*RESERVED_FIELDS, *PASSAGE_FIELDS))
+        with pytest.raises(InputError, match=f"document 0: the field name '{name}' is taken"):
+            list(reader)
 
     def test_a_missing_id(self):
         with pytest.raises(InputError, match=r"document 0: no field 'id' here \(fields: text, year\)"):
@@ -157,6 +188,8 @@ class TestRefusing:
             ".",
             pytest.param("a\ud800", id="lone surrogate"),
             "_rowid",
+            "*",
+            "a`b",
         ],
     )
     def test_a_field_name_that_no_column_can_have(self, name):
@@ -187,3 +220,73 @@ class TestRefusing:
     def test_a_record_with_a_place_is_reported_by_its_place(self, bad):
         with pytest.raises(InputError, match=r"^docs\.jsonl:17: "):
             read(("docs.jsonl:16", record()), ("docs.jsonl:17", bad))
+
+
+class TestRejecting:
+    @pytest.fixture
+    def rejects(self, tmp_path):
+        with Rejects(tmp_path / "rejects.jsonl") as rejects:
+            yield rejects
+
+    @staticmethod
+    def noted(rejects):
+        return [json.loads(line) for line in rejects.path.read_text(encoding="utf-8").splitlines()]
+
+    def test_records_that_cannot_be_used_are_noted_and_the_others_read(self, rejects):
+        records = [record(id="a"), {"id": "x"}, record(id="b"), record(id="a"), BadRecord("not valid JSON", "{"), 3]
+        reader = DocumentReader(records, rejects=rejects)
+        assert [made.id for made in reader] == ["a", "b"]
+        assert [(line["place"], line["record"]) for line in self.noted(rejects)] == [
+            ("document 1", {"id": "x"}),
+            ("document 3", records[3]),
+            ("document 4", {"reason": "not valid JSON", "raw": "{"}),
+            ("document 5", 3),
+        ]
+        for line in self.noted(rejects):
+            assert line["reason"].startswith(f"{line['place']}: ")
+
+    def test_a_second_reading_gives_the_same_documents_and_notes_nothing_more(self, rejects):
+        reader = DocumentReader([record(id="a"), {"id": "x"}, record(id="a"), record(id="b")], rejects=rejects)
+        first = list(reader)
+        noted = self.noted(rejects)
+        assert list(reader) == first
+        assert self.noted(rejects) == noted
+        assert len(rejects) == 2
+
+    def test_a_document_left_out_does_not_come_again_nor_does_one_of_its_id(self, rejects):
+        reader = DocumentReader([record(id="a"), record(id="b"), record(id="a", text="別の文")], rejects=rejects)
+        documents = list(reader)
+        reader.leave_out(documents[0], InputError("document 0: too old"))
+        assert [made.id for made in reader] == ["b"]
+        assert [line["place"] for line in self.noted(rejects)] == ["document 2", "document 0"]
+
+    def test_a_document_rejected_otherwise_keeps_its_position(self, rejects):
+        reader = DocumentReader([record(id="a", title="題", year=794), record(id="b")], rejects=rejects)
+        documents = list(reader)
+        reader.reject(documents[0], InputError("document 0: no vectors"))
+        assert list(reader) == documents
+        (line,) = self.noted(rejects)
+        assert line == {
+            "place": "document 0",
+            "reason": "document 0: no vectors",
+            "record": {"id": "a", "title": "題", "text": "金閣寺は京都にある。", "year": 794},
+        }
+
+    @pytest.mark.parametrize("method", ["leave_out", "reject"])
+    def test_without_a_place_for_rejects_the_error_comes_out(self, method):
+        reader = DocumentReader([record()])
+        error = InputError("document 0: too old")
+        with pytest.raises(InputError) as caught:
+            getattr(reader, method)(next(iter(reader)), error)
+        assert caught.value is error
+        assert len(list(reader)) == 1
+
+
+class TestIdForms:
+    @deterministic
+    @given(st.text(st.sampled_from("がか\u3099é e\u0301神\u212bA\u030a"), max_size=6))
+    def test_an_id_has_one_canonical_form_whichever_form_it_comes_in(self, doc_id):
+        forms = id_forms(doc_id)
+        assert doc_id in forms
+        assert {canonical_id(form) for form in forms} == {canonical_id(doc_id)}
+        assert {unicodedata.normalize("NFD", doc_id), unicodedata.normalize("NFC", doc_id)} <= forms

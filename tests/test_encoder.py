@@ -133,6 +133,14 @@ def test_vectors_have_unit_length(encoder):
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
 
 
+def test_counts_of_documents_say_which_are_cut(encoder):
+    texts = ["検索。文書", "あ" * 595, "あ" * 597, "い" * 900]
+    # Start, marker, space and end, and what the rules for documents skip counts too.
+    assert encoder.count_document_tokens(texts) == [9, 599, 601, 904]
+    assert encoder.count_document_tokens(iter(texts)) == [9, 599, 601, 904]
+    assert [text.truncated for text in encoder.tokenize_documents(texts)] == [False, False, True, True]
+
+
 def test_tokenizing_first_gives_the_same_vectors(encoder):
     texts = ["検索。文書", "あ" * 700, "い"]
     tokenized = encoder.tokenize_documents(texts)
@@ -343,7 +351,10 @@ def test_number_of_threads_changes_no_vector(tmp_path):
 # Refusals
 
 
-@pytest.mark.parametrize("method", ["encode_queries", "encode_documents", "tokenize_queries", "tokenize_documents"])
+@pytest.mark.parametrize(
+    "method",
+    ["encode_queries", "encode_documents", "tokenize_queries", "tokenize_documents", "count_document_tokens"],
+)
 def test_one_str_is_refused_with_the_remedy(encoder, method):
     with pytest.raises(InputError, match="expected a list of texts, got one str; put it in a list"):
         getattr(encoder, method)("検索")

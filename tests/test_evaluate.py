@@ -44,6 +44,7 @@ def test_bad_judgements_are_named(tmp_path: Path, content: str, offender: str):
         ('{"_id": "a", "text": ""}\n', ":1: a query needs"),
         ('{"text": "x"}\n', ":1: a query needs"),
         ('{"_id": "a", "text": "x"}\n{"_id": "a", "text": "y"}\n', ":2: query id 'a' occurs twice"),
+        ('{"_id": "a", "text": "x"}\n{"_id": "b", "te\n', ":2: not valid JSON"),
     ],
 )
 def test_bad_queries_are_named(tmp_path: Path, content: str, offender: str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import datetime as dt
+import json
 import shutil
 
 import lancedb
@@ -19,14 +20,20 @@ from tansaku.indexer import (
     Index,
     ModelMismatchError,
     NotAnIndexError,
+    Rejects,
+    Source,
     SourceError,
-    SourceFile,
     TableExistsError,
     TableNotFoundError,
     build,
 )
-from tansaku.indexer.table import connect, open_index_table
+from tansaku.indexer.database import connect
+from tansaku.indexer.pooling import pool_tokens
+from tansaku.indexer.table import open_index_table
 from tansaku.onnx_export import Encoder, InputError
+from tansaku.plugin import Searcher
+
+from .fakes import FakeEncoder, comparable, corpus, small_chunks
 
 TEMPLES = [
     {"id": "kinkaku", "title": "金閣寺", "text": "金箔を貼った舎利殿で知られる、京都の禅寺。", "year": 1397},
@@ -45,6 +52,7 @@ OTHERS = [
     {"id": "go", "text": "囲碁は黒と白の石で陣地の広さを競う。"},
 ]
 CORPUS = [*TEMPLES, *OTHERS]
+TOUR = {"id": "tour", "title": "寺巡り", "text": "京都の寺を見た。奈良の寺も見た。" * 12, "year": 2024}
 
 
 class EncoderBrokeError(Exception):
@@ -179,9 +187,8 @@ class TestCreate:
         assert mean_cosine(decoded(db), encoder.encode_documents(encoded_texts(CORPUS))) > 0.9
 
     def test_documents_outside_the_sample_get_their_own_vectors(self, db, encoder, monkeypatch):
-        monkeypatch.setattr(build, "_SAMPLE_DOCUMENTS", 5)
-        monkeypatch.setattr(build, "_SAMPLE_VECTORS", 1)
-        monkeypatch.setattr(build, "_CHUNK", 3)  # so three of the sample's five are encoded with it
+        monkeypatch.setattr(build, "_SAMPLE_DOCUMENTS", 3)
+        small_chunks(monkeypatch, 2)
         Index.create(db, "t", CORPUS, encoder=encoder, nbits=4)
         expected = encoder.encode_documents(encoded_texts(CORPUS))
         stored = decoded(db)
@@ -193,9 +200,7 @@ class TestCreate:
     def test_the_same_documents_give_the_same_codes(self, db, encoder):
         for table in ("one", "two"):
             Index.create(db, table, iter(CORPUS), encoder=encoder)
-        first, second = rows(db, "one"), rows(db, "two")
-        assert first.schema.metadata[b"tansaku.codec"] == second.schema.metadata[b"tansaku.codec"]
-        assert first.equals(second)
+        assert comparable(rows(db, "one")) == comparable(rows(db, "two"))
 
     def test_reports_what_it_wrote(self, db, encoder):
         index = Index.create(db, "t", TEMPLES, encoder=encoder)
@@ -212,9 +217,8 @@ class TestCreate:
     def test_tells_of_its_progress(self, db, encoder):
         calls = []
         Index.create(db, "t", TEMPLES, encoder=encoder, progress=lambda *call: calls.append(call))
-        assert list(dict.fromkeys(stage for stage, _, _ in calls)) == ["read", "sample", "encode"]
-        assert calls[0] == ("read", 3, 0)
-        assert calls[-1] == ("encode", 3, 3)
+        tokens = sum(rows(db)["token_count"].to_pylist())
+        assert calls == [("read", 3, 0, 0), ("sample", 3, 3, tokens), ("encode", 3, 3, tokens), ("commit", 3, 3, 0)]
 
     def test_reads_fields_under_other_names(self, db, encoder):
         records = [{"番号": 7, "題": "金閣寺", "本文": "京都の禅寺。"}]
@@ -226,21 +230,28 @@ class TestCreate:
         documents = (Document(row["id"], row["text"], row["title"], {"year": row["year"]}) for row in TEMPLES)
         Index.create(db, "objects", documents, encoder=encoder)
         Index.create(db, "mappings", TEMPLES, encoder=encoder)
-        assert rows(db, "objects").equals(rows(db, "mappings"))
+        assert comparable(rows(db, "objects")) == comparable(rows(db, "mappings"))
 
     def test_takes_a_file(self, db, tmp_path, encoder):
         path = tmp_path / "docs.tsv"
         path.write_text("id\ttitle\ttext\tyear\n1\t金閣寺\t京都の禅寺。\t1397\n", encoding="utf-8")
-        Index.create(db, "t", SourceFile(path), encoder=encoder)
+        Index.create(db, "t", Source(path), encoder=encoder)
         (row,) = rows(db).select(["id", "title", "text", "year"]).to_pylist()
         assert row == {"id": "1", "title": "金閣寺", "text": "京都の禅寺。", "year": "1397"}
 
-    @pytest.mark.parametrize(("line", "error"), [('{"id": 1, "text": "寺"}', InputError), ('{"id": 2', SourceError)])
-    def test_names_file_and_line_of_what_is_wrong(self, db, tmp_path, encoder, line, error):
-        path = tmp_path / "docs.jsonl"
-        path.write_text('{"id": 1, "text": "金閣寺"}\n' + line, encoding="utf-8")
+    @pytest.mark.parametrize(
+        ("name", "content", "error"),
+        [
+            ("docs.jsonl", '{"id": 1, "text": "金閣寺"}\n{"id": 1, "text": "寺"}', InputError),
+            ("docs.jsonl", '{"id": 1, "text": "金閣寺"}\n{"id": 2', InputError),
+            ("docs.csv", 'id,text\n1,"金閣寺\n2,銀閣寺\n', SourceError),
+        ],
+    )
+    def test_names_file_and_line_of_what_is_wrong(self, db, tmp_path, encoder, name, content, error):
+        path = tmp_path / name
+        path.write_text(content, encoding="utf-8")
         with pytest.raises(error) as caught:
-            Index.create(db, "t", SourceFile(path), encoder=encoder)
+            Index.create(db, "t", Source(path), encoder=encoder)
         assert str(caught.value).startswith(f"{path}:2: ")
 
     def test_one_document_is_enough(self, db, encoder):
@@ -261,6 +272,108 @@ class TestCreate:
         index = Index.create(database, "t", TEMPLES, encoder=encoder)
         index.add(OTHERS)
         assert len(Index.open(database, "t", encoder=encoder)) == len(CORPUS)
+
+
+class TestPooled:
+    def test_a_row_holds_the_pooled_vectors_of_its_text(self, db, encoder):
+        Index.create(db, "t", CORPUS, encoder=encoder, nbits=4, pool=2)
+        pooled = [pool_tokens(matrix, 2) for matrix in encoder.encode_documents(encoded_texts(CORPUS))]
+        assert rows(db)["token_count"].to_pylist() == [len(matrix) for matrix in pooled]
+        assert mean_cosine(decoded(db), pooled) > 0.95
+
+    def test_documents_added_later_are_pooled_too(self, db, encoder):
+        index = Index.create(db, "t", TEMPLES, encoder=encoder, pool=3)
+        index.add(OTHERS)
+        expected = [len(pool_tokens(matrix, 3)) for matrix in encoder.encode_documents(encoded_texts(OTHERS))]
+        assert rows(db)["token_count"].to_pylist()[3:] == expected
+        assert index.info().pool == 3
+
+
+class TestPassages:
+    def test_a_long_document_becomes_rows_with_its_id_and_fields(self, db, encoder):
+        index = Index.create(db, "t", [*TEMPLES, TOUR], encoder=encoder, passage_tokens=60)
+        found = rows(db).select(["id", "parent_id", "passage", "title", "text", "year", "token_count"]).to_pylist()
+        parents = [row["parent_id"] for row in found]
+        assert list(dict.fromkeys(parents)) == ["kinkaku", "horyu", "todai", "tour"]
+        tour = [row for row in found if row["parent_id"] == "tour"]
+        assert len(tour) > 2
+        assert [row["id"] for row in tour] == [f"tour#{n}" for n in range(len(tour))]
+        assert [row["passage"] for row in tour] == list(range(len(tour)))
+        assert "".join(row["text"] for row in tour) == TOUR["text"]
+        assert {(row["title"], row["year"]) for row in tour} == {("寺巡り", 2024)}
+        assert max(row["token_count"] for row in found) <= 60
+        assert index.last_build == BuildReport(documents=len(found), tokens=sum(row["token_count"] for row in found))
+        info = index.info()
+        assert (info.documents, info.rows, info.passage_tokens) == (4, len(found), 60)
+
+    def test_documents_added_later_are_divided_too(self, db, encoder):
+        index = Index.create(db, "t", TEMPLES, encoder=encoder, passage_tokens=60)
+        assert index.add([TOUR]).documents > 2
+        with pytest.raises(InputError, match="document 'tour' is in the index already"):
+            index.add([TOUR])
+
+    @pytest.mark.parametrize("name", ["parent_id", "passage"])
+    def test_their_columns_are_taken_in_such_an_index_only(self, db, encoder, name):
+        records = [{"id": "a", "text": "寺", name: "x"}]
+        with pytest.raises(InputError, match=f"the field name '{name}' is taken"):
+            Index.create(db, "t", records, encoder=encoder, passage_tokens=60)
+        Index.create(db, "t", records, encoder=encoder)
+        assert rows(db)[name].to_pylist() == ["x"]
+
+
+class TestRejects:
+    @pytest.fixture
+    def rejects(self, tmp_path):
+        with Rejects(tmp_path / "rejects.jsonl") as rejects:
+            yield rejects
+
+    @staticmethod
+    def lines(rejects):
+        return [json.loads(line) for line in rejects.path.read_text(encoding="utf-8").splitlines()]
+
+    def test_what_is_left_out_is_counted_and_written_down_and_the_rest_indexed(self, db, rejects, encoder):
+        bad = [{"id": "x"}, {"id": "cat", "text": "寺"}, {"id": "y", "text": "寺", "year": "千年前"}, 7]
+        corpus = [bad[0], *CORPUS, *bad[1:]]
+        index = Index.create(db, "t", corpus, encoder=encoder, rejects=rejects)
+        assert rows(db)["id"].to_pylist() == [row["id"] for row in CORPUS]
+        assert (index.last_build.documents, index.last_build.rejected) == (len(CORPUS), len(bad))
+        lines = self.lines(rejects)
+        places = [corpus.index(record) for record in bad]
+        assert sorted(line["place"] for line in lines) == sorted(f"document {place}" for place in places)
+        for line in lines:
+            assert line["place"] in line["reason"] or "field 'year'" in line["reason"]
+        assert [line["record"] for line in lines if line["place"] == "document 0"] == [{"id": "x"}]
+
+    def test_an_id_that_is_there_already_is_left_out_of_what_is_added(self, db, rejects, index):
+        report = index.add([OTHERS[0], {**TEMPLES[0], "text": "別の文章"}, OTHERS[1]], rejects=rejects)
+        assert (report.documents, report.rejected) == (2, 1)
+        assert rows(db)["id"].to_pylist() == ["kinkaku", "horyu", "todai", "udon", "fuji"]
+        assert rows(db)["text"].to_pylist()[0] == TEMPLES[0]["text"]
+        assert "document 1" in rejects
+
+    def test_documents_that_are_left_out_give_no_columns_and_no_types(self, db, rejects, encoder):
+        corpus = [
+            {"id": "a", "text": "寺", "year": 794},
+            {"id": "b", "text": "寺", "era": 1, "year": "千年前"},
+            {"id": "c", "text": "寺", "era": "平安"},
+        ]
+        report = Index.create(db, "t", corpus, encoder=encoder, rejects=rejects).last_build
+        assert (report.documents, report.rejected) == (2, 1)
+        assert rows(db).select(["id", "year", "era"]).to_pylist() == [
+            {"id": "a", "year": 794, "era": None},
+            {"id": "c", "year": None, "era": "平安"},
+        ]
+
+    def test_one_file_takes_what_several_calls_leave_out(self, rejects, index):
+        assert index.add([OTHERS[0], {"id": "x"}], rejects=rejects).rejected == 1
+        report = index.add([OTHERS[1], {"id": "y"}], rejects=rejects)
+        assert (report.documents, report.rejected) == (1, 1)
+        assert [line["record"] for line in self.lines(rejects)] == [{"id": "x"}, {"id": "y"}]
+
+    def test_all_of_a_document_is_written_down_though_its_passages_were_looked_at(self, db, rejects, encoder):
+        long = {**TOUR, "year": "今年"}
+        Index.create(db, "t", [*TEMPLES, long], encoder=encoder, passage_tokens=60, rejects=rejects)
+        assert [line["record"] for line in self.lines(rejects)] == [long]
 
 
 class TestCreateWhereATableIs:
@@ -290,7 +403,7 @@ class TestCreateWhereATableIs:
         [(False, TableExistsError, "table 't' exists already"), (True, EncoderBrokeError, "broken")],
     )
     def test_a_table_that_another_process_makes_meanwhile_is_kept(self, db, encoder, then_fail, error, message):
-        def progress(stage, done, total):
+        def progress(stage, done, total, tokens):
             if stage == "encode":
                 lancedb.connect(str(db)).create_table("t", pa.table({"x": [1]}))
                 if then_fail:
@@ -325,6 +438,22 @@ class TestRefusedArguments:
     def test_another_number_of_bits_is_refused_before_anything_is_made(self, db, encoder, nbits):
         with pytest.raises(InputError, match=f"nbits is {nbits}"):
             Index.create(db, "t", TEMPLES, encoder=encoder, nbits=nbits)
+        assert not db.exists()
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"pool": 0}, "pool is 0"),
+            ({"pool": -2}, "pool is -2"),
+            ({"passage_tokens": 0}, "room for 0 tokens"),
+            ({"passage_tokens": 100_000}, "room for 100000 tokens; the model reads no more than"),
+        ],
+    )
+    def test_pooling_and_passages_of_impossible_sizes_are_refused_before_anything_is_made(
+        self, db, encoder, arguments, message
+    ):
+        with pytest.raises(InputError, match=message):
+            Index.create(db, "t", TEMPLES, encoder=encoder, **arguments)
         assert not db.exists()
 
     @pytest.mark.parametrize("overwrite", [False, True])
@@ -414,22 +543,24 @@ class TestADocumentThatCannotBeUsed:
 
 
 class TestAFailureHalfWay:
-    """The encoder fails, or the user interrupts, when the first rows are with LanceDB already."""
+    """The encoder fails, or the user interrupts, when the first rows are staged already."""
 
-    MANY = tuple({"id": f"m{i}", "text": "寺"} for i in range(520))  # two batches of rows
+    MANY = tuple({"id": f"m{i}", "text": "寺"} for i in range(30))
 
     @pytest.fixture(params=[EncoderBrokeError, KeyboardInterrupt])
     def half_way(self, request, encoder, monkeypatch):
-        """Arguments that make the second batch fail, and the error that must come out."""
+        """Arguments that make a chunk fail when one has been staged, and the error that must come out."""
         (vectors,) = encoder.encode_documents(["寺"])
         written = []
+        small_chunks(monkeypatch, 4)
+        monkeypatch.setattr(build, "_SAMPLE_DOCUMENTS", 3)
 
         def breaking(tokenized):
             if written:
                 raise request.param("half way")
             return [vectors] * len(tokenized)
 
-        def progress(stage, done, total):
+        def progress(stage, done, total, tokens):
             if stage == "encode":
                 written.append(done)
 
@@ -496,10 +627,13 @@ class TestOpen:
 
     def test_the_metadata_of_the_table_names_format_model_and_codec(self, db, index, encoder):
         metadata = rows(db).schema.metadata
-        assert metadata[b"tansaku.format"] == b"1"
-        assert metadata[b"tansaku.model"].decode() == encoder.bundle.name
-        assert metadata[b"tansaku.fingerprint"].decode() == encoder.bundle.fingerprint
-        assert metadata[b"tansaku.codec"].decode() in rows(db, "t.codec")["codec_id"].to_pylist()
+        assert metadata[b"tansaku.format"] == b"2"
+        header = json.loads(metadata[b"tansaku.index"])
+        assert header["model"] == encoder.bundle.name
+        assert header["fingerprint"] == encoder.bundle.fingerprint
+        assert rows(db, "t.codec")["codec_id"].to_pylist() == [header["codec_id"]]
+        assert set(rows(db)["write_id"].to_pylist()) == {header["build_id"]}
+        assert (header["pool"], header["passage_tokens"]) == (1, None)
 
     def test_an_unknown_table_is_reported_with_the_indexes_there_are(self, db, encoder):
         database = lancedb.connect(str(db))
@@ -528,10 +662,11 @@ class TestOpen:
         with pytest.raises(NotAnIndexError, match="table 't' was not made by tansaku"):
             Index.open(db, "t", encoder=encoder)
 
-    def test_another_format_version_is_refused_naming_it(self, db, index, encoder):
-        metadata = {**rows(db).schema.metadata, b"tansaku.format": b"99"}
+    @pytest.mark.parametrize("version", [1, 99])
+    def test_another_format_version_is_refused_naming_it(self, db, index, encoder, version):
+        metadata = {**rows(db).schema.metadata, b"tansaku.format": str(version).encode()}
         lancedb.connect(str(db)).create_table("t", rows(db).replace_schema_metadata(metadata), mode="overwrite")
-        with pytest.raises(NotAnIndexError, match=r"table 't' has index format 99.* reads format 1"):
+        with pytest.raises(NotAnIndexError, match=rf"table 't' has index format {version}.* reads format 2"):
             Index.open(db, "t", encoder=encoder)
 
     def test_a_missing_codec_table_is_reported(self, db, index, encoder):
@@ -586,6 +721,12 @@ class TestAdd:
         assert len(Index.open(db, "t", encoder=encoder)) == len(CORPUS)
         assert rows(db)["id"].to_pylist() == [row["id"] for row in CORPUS]
 
+    def test_rows_of_several_chunks_keep_the_order_of_their_documents(self, db, monkeypatch):
+        small_chunks(monkeypatch, 4)
+        index = Index.create(db, "t", corpus(3), encoder=FakeEncoder())
+        index.add(corpus(80, "e"))
+        assert rows(db)["id"].to_pylist() == [row["id"] for row in (*corpus(3), *corpus(80, "e"))]
+
     def test_is_seen_by_an_index_opened_later_and_keeps_the_metadata(self, db, index, encoder):
         metadata = rows(db).schema.metadata
         index.add(OTHERS)
@@ -598,7 +739,8 @@ class TestAdd:
     def test_tells_of_its_progress(self, index):
         calls = []
         index.add(OTHERS, progress=lambda *call: calls.append(call))
-        assert calls == [("read", len(OTHERS), 0), ("encode", len(OTHERS), len(OTHERS))]
+        n, tokens = len(OTHERS), index.last_build.tokens
+        assert calls == [("read", n, 0, 0), ("encode", n, n, tokens), ("commit", n, n, 0)]
 
     def test_reads_fields_under_other_names(self, db, index):
         index.add([{"key": "new", "body": "新しい寺"}], names=FieldNames(id="key", text="body"))
@@ -641,10 +783,10 @@ class TestAdd:
         Index.create(db, "t", TEMPLES, encoder=other_model(encoder, document=rules), overwrite=True)
         with pytest.raises(ModelMismatchError, match="table 't' was made with the model"):
             index.add(OTHERS)
-        assert len(index) == len(TEMPLES)
+        assert len(rows(db)) == len(TEMPLES)
 
     def test_no_documents_are_refused(self, index):
-        with pytest.raises(InputError, match="no documents to add"):
+        with pytest.raises(InputError, match="no documents to index"):
             index.add([])
 
     def test_a_field_the_index_lacks_is_refused_naming_document_and_fields(self, db, index):
@@ -658,7 +800,9 @@ class TestInfo:
         info = Index.create(db, "t", CORPUS, encoder=encoder, nbits=4).info()
         stored = rows(db)
         assert info.table == "t"
-        assert info.documents == len(CORPUS)
+        assert info.documents == info.rows == len(CORPUS)
+        assert (info.version, info.versions) == (lancedb.connect(str(db)).open_table("t").version, 1)
+        assert (info.pool, info.passage_tokens) == (1, None)
         assert info.tokens == sum(stored["token_count"].to_pylist())
         assert (info.model, info.fingerprint) == (encoder.bundle.name, encoder.bundle.fingerprint)
         assert (info.dim, info.nbits) == (encoder.dim, 4)
@@ -672,8 +816,41 @@ class TestInfo:
         assert index.info().bytes_by_part == {
             "centroid_ids": sum(map(len, stored["centroid_ids"].to_pylist())),
             "residuals": sum(map(len, stored["residuals"].to_pylist())),
-            "codec": sum(len(codec[part]) for part in ("centroids", "cutoffs", "levels")),
+            "codec": sum(len(codec[part]) for part in ("centroids", "groups", "codewords")),
         }
+
+    def test_the_parts_are_joined_by_the_derived_arrays_once_they_are_there(self, db, index, encoder):
+        before = index.info()
+        assert before.derived_bytes == 0
+        Searcher.open(db, "t", encoder=encoder)
+        info = index.info()
+        arrays = {path.stem: size for path, size in files(db / "t.tansaku" / "arrays").items() if path.suffix == ".npy"}
+        assert info.derived_bytes == sum(arrays.values())
+        assert info.bytes_by_part == {
+            **before.bytes_by_part,
+            "lists": arrays["list_offsets"] + arrays["postings"],
+            "keys": arrays["row_ids"] + arrays["write_ids"] + arrays["offsets"],
+        }
+        assert info.searched_bytes_per_token == pytest.approx(sum(info.bytes_by_part.values()) / info.tokens)
+        assert info.bytes_on_disk == before.bytes_on_disk
+
+    def test_there_is_no_drift_before_anything_is_added(self, db, index, encoder):
+        drift = index.info().drift
+        codec = open_index_table(connect(db), "t").codec
+        _, similarities = codec.nearest(np.concatenate(encoder.encode_documents(encoded_texts(TEMPLES))))
+        assert drift.trained_cosine == pytest.approx(similarities.mean(), abs=1e-5)
+        assert (drift.rows, drift.cosine, drift.strange) == (0, None, None)
+
+    def test_drift_is_that_of_the_rows_added(self, db, index, encoder):
+        index.add(OTHERS)
+        drift = index.info().drift
+        codec = open_index_table(connect(db), "t").codec
+        cosines = [codec.nearest(matrix)[1] for matrix in encoder.encode_documents(encoded_texts(OTHERS))]
+        assert drift.rows == len(OTHERS)
+        assert drift.cosine == pytest.approx(np.concatenate(cosines).mean(), abs=1e-5)
+        means = [matrix.mean() for matrix in cosines]
+        assert drift.strange == np.mean([mean < open_index_table(connect(db), "t").fit.low for mean in means])
+        assert drift.cosine < drift.trained_cosine
 
     def test_its_bytes_on_disk_are_all_files_of_both_tables(self, db, index, encoder):
         Index.create(db, "another", OTHERS, encoder=encoder)

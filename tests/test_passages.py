@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import unicodedata
 
 import pytest
@@ -193,7 +192,7 @@ class TestSize:
     @pytest.mark.parametrize(
         "unit", ["あ", "a", "漢字、", "word ", "文。", "\n", "か\u3099", "\u3099", "」", ".", "?a", " x"]
     )
-    def test_time_grows_with_the_length_and_not_its_square(self, unit, count):
+    def test_what_is_counted_grows_with_the_length_and_not_its_square(self, unit, count):
         asked = []
 
         def watched(texts):
@@ -201,10 +200,8 @@ class TestSize:
             return count(texts)
 
         text = "あ" + unit * (100_000 // len(unit)) + "い"
-        start = time.perf_counter()
         pieces = split_text(text, 300, watched)
         assert "".join(pieces) == text
-        assert time.perf_counter() - start < 5
         # In rounds: sentences, phrases, halves; each looks at a text twice or three times.
         assert sum(asked) < 20 * len(text)
 

@@ -14,6 +14,8 @@ from tansaku.plugin import Searcher
 from tansaku.plugin.demo import SAMPLE
 from tansaku.plugin.evaluate import judged_queries, read_qrels, read_queries
 
+from .fakes import FakeEncoder, corpus, exhaustive
+
 ANIMALS = [
     {"id": "dog", "title": "犬", "text": "犬は人に飼われる動物で、嗅覚が鋭い。", "year": 2001},
     {"id": "cat", "title": "猫", "text": "猫は夜行性で、暗いところでも目が見える。", "year": 2002},
@@ -84,6 +86,54 @@ def test_documents_added_later_are_found_after_opening_again(default_encoder: En
     after = Searcher.open(tmp_path, "t", encoder=default_encoder)
     assert after.search("線路を走る乗り物", k=1)[0].id == "train"
     assert "train" not in {hit.id for hit in before.search("線路を走る乗り物")}
+
+
+def test_a_refresh_brings_what_was_written_since(default_encoder: Encoder, tmp_path: Path):
+    index = Index.create(tmp_path, "t", ANIMALS, encoder=default_encoder)
+    searcher = Searcher.open(tmp_path, "t", encoder=default_encoder)
+    version = searcher.version
+    assert searcher.refresh() is False
+    index.upsert([{"id": "sea", "text": "海は広い。"}, {"id": "train", "text": "鉄道は線路の上を走る乗り物である。"}])
+    index.delete(["cat"])
+    assert (searcher.version, len(searcher)) == (version, 3)
+    assert searcher.refresh() is True
+    assert (searcher.version > version, len(searcher)) == (True, 3)
+    found = {hit.id: hit.text for hit in searcher.search("線路を走る乗り物")}
+    assert sorted(found) == ["dog", "sea", "train"]
+    assert found["sea"] == "海は広い。"
+
+
+def test_an_index_without_documents_finds_nothing(default_encoder: Encoder, tmp_path: Path):
+    Index.create(tmp_path, "t", ANIMALS, encoder=default_encoder).delete(["dog", "cat", "sea"])
+    for derived in (True, False):
+        searcher = Searcher.open(tmp_path, "t", encoder=default_encoder, derived=derived)
+        assert len(searcher) == 0
+        assert searcher.search("動物") == []
+        assert searcher.search("動物", candidates=1) == []
+
+
+def test_of_equal_scores_the_first_written_comes_first(tmp_path: Path):
+    encoder = FakeEncoder()
+    index = Index.create(tmp_path, "t", [{"id": f"a{i}", "text": "same"} for i in range(9)], encoder=encoder)
+    index.add([{"id": "0", "text": "same"}])
+    searcher = Searcher.open(tmp_path, "t", encoder=encoder)
+    assert [hit.id for hit in searcher.search("same", k=20)] == [*(f"a{i}" for i in range(9)), "0"]
+    assert [hit.id for hit in searcher.search("same", k=3, candidates=4)] == ["a0", "a1", "a2"]
+
+
+@pytest.mark.parametrize("derived", [True, False])
+def test_an_exhaustive_search_ranks_as_the_stored_codes_do(tmp_path: Path, derived: bool):
+    encoder = FakeEncoder()
+    index = Index.create(tmp_path, "t", corpus(50), encoder=encoder)
+    index.add(corpus(20, "e"))
+    index.delete(["d3", "e4"])
+    searcher = Searcher.open(tmp_path, "t", encoder=encoder, derived=derived)
+    query = encoder.vectors("a0b1")
+    expected = exhaustive(tmp_path, query)
+    documents, scores = searcher.rank_vectors(query, 100)
+    assert searcher.ids(documents) == [doc_id for doc_id, _ in expected]
+    np.testing.assert_allclose(scores, [score for _, score in expected], atol=1e-5)
+    assert [hit.id for hit in searcher.search_vectors(query, 5)] == [doc_id for doc_id, _ in expected[:5]]
 
 
 def test_an_open_searcher_outlives_an_overwritten_table(default_encoder: Encoder, tmp_path: Path):

@@ -128,6 +128,45 @@ def test_no_texts_give_no_tokens(tokenizer):
     assert TextTokenizer(tokenizer, TextRules("", None, 8))([]) == []
 
 
+@pytest.mark.parametrize("marker", [None, "<query>"])
+@pytest.mark.parametrize("prefix", ["", "質問:"])
+def test_count_includes_start_marker_prefix_and_end_but_no_masks_and_no_cut(tokenizer, marker, prefix):
+    rules = TextRules(prefix, marker, 8, ("。",), Expansion("<mask>", "fixed", 30, False))
+    counted = TextTokenizer(tokenizer, rules).count(["検索。", "文" * 100])
+    fixed = 3 + len(prefix) + (marker is not None)  # start, space and end
+    assert counted == [fixed + 2, fixed + 100]
+
+
+def test_count_of_no_texts_is_nothing(tokenizer):
+    assert TextTokenizer(tokenizer, TextRules("", None, 8)).count([]) == []
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(
+    text=st.text(min_size=1).filter(str.strip),
+    prefix=st.sampled_from(["", "質問:"]),
+    marker=st.sampled_from([None, "<query>"]),
+    length=st.integers(5, 24),
+    strip=st.booleans(),
+)
+def test_a_text_is_cut_where_its_count_is_more_than_the_longest_length(tokenizer, text, prefix, marker, length, strip):
+    made = TextTokenizer(tokenizer, TextRules(prefix, marker, length, strip=strip))
+    (count,) = made.count([text])
+    (tokenized,) = made([text])
+    assert tokenized.truncated == (count > length)
+    assert len(tokenized.ids) == min(count, length)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"), [(["文", " "], "text 1 is empty"), ([""], "text 0 is empty"), (["文", 3], "text 1 is int")]
+)
+def test_count_refuses_what_a_call_refuses(tokenizer, texts, message):
+    made = TextTokenizer(tokenizer, TextRules("", None, 8))
+    for refused in (made, made.count):
+        with pytest.raises(InputError, match=message):
+            refused(texts)
+
+
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(
     text=st.text(min_size=1).filter(str.strip),

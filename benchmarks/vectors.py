@@ -1,0 +1,103 @@
+"""Token vectors that benchmarks share: real passages and questions, encoded once by the model inside."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tansaku.onnx_export import Encoder
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors of texts one after the other, float32 (tokens, dim), and where each text's begin."""
+
+    ids: list[str]
+    texts: list[str]
+    tokens: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        return self.tokens[self.offsets[number] : self.offsets[number + 1]]
+
+
+def passages(data: Path, cache: Path, count: int) -> Vectors:
+    """The paragraphs of `jsquad-valid` and as many of `jaquad` as make ``count``, title and text."""
+    records = itertools.chain(*(read(data / name / "corpus.jsonl") for name in ("jsquad-valid", "jaquad")))
+    chosen = list(itertools.islice(records, count))
+    return _encoded(cache / f"passages-{count}", chosen, queries=False)
+
+
+def questions(data: Path, cache: Path, count: int) -> Vectors:
+    """Every n-th question of `jsquad-valid`, ``count`` of them."""
+    every = list(read(data / "jsquad-valid" / "queries.jsonl"))
+    return _encoded(cache / f"questions-{count}", every[:: len(every) // count][:count], queries=True)
+
+
+def relevant(data: Path) -> dict[str, set[str]]:
+    """Question id → ids of its paragraphs."""
+    found: dict[str, set[str]] = {}
+    for line in (data / "jsquad-valid" / "qrels" / "dev.tsv").read_text().splitlines()[1:]:
+        question, paragraph, _ = line.split("\t")
+        found.setdefault(question, set()).add(paragraph)
+    return found
+
+
+def read(path: Path) -> itertools.chain[dict]:
+    with path.open(encoding="utf-8") as file:
+        return itertools.chain([json.loads(line) for line in file])
+
+
+def _encoded(folder: Path, records: list[dict], *, queries: bool) -> Vectors:
+    texts = [f"{r['title']} {r['text']}" if r.get("title") else r["text"] for r in records]
+    ids = [record["_id"] for record in records]
+    if not (folder / "offsets.npy").exists():
+        encoder = Encoder.load()
+        print(f"encoding {len(texts):,} texts for {folder.name}", flush=True)
+        vectors = encoder.encode_queries(texts) if queries else encoder.encode_documents(texts)
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "tokens.npy", np.concatenate(vectors))
+        np.save(folder / "offsets.npy", np.cumsum([0, *map(len, vectors)]))
+    offsets = np.load(folder / "offsets.npy")
+    if len(offsets) != len(texts) + 1:
+        raise SystemExit(f"{folder}: of another corpus; remove it")
+    return Vectors(ids, texts, np.load(folder / "tokens.npy"), offsets)
+
+
+def exhaustive(documents: np.ndarray, offsets: np.ndarray, queries: Vectors, k: int = 100) -> np.ndarray:
+    """The ``k`` best documents of each query by MaxSim over all ``documents``, float32: int64 (queries, k)."""
+    ranked = []
+    for number in range(len(queries)):
+        query = queries[number]
+        scores = np.concatenate(
+            [
+                np.maximum.reduceat(
+                    query @ documents[offsets[a] : offsets[b]].T, offsets[a:b] - offsets[a], axis=1
+                ).sum(axis=0, dtype=np.float32)
+                for a, b in _spans(len(offsets) - 1, 1000)
+            ]
+        )
+        ranked.append(np.argsort(-scores, kind="stable")[:k])
+    return np.array(ranked)
+
+
+def recall(found: np.ndarray, exact: np.ndarray, k: int) -> float:
+    """Mean share of the exact ``k`` best that are among the ``k`` found."""
+    return float(np.mean([len(set(a[:k]) & set(b[:k])) / k for a, b in zip(found, exact, strict=True)]))
+
+
+def hit_at_1(ranked: np.ndarray, documents: Vectors, queries: Vectors, judged: dict[str, set[str]]) -> float:
+    """Share of the queries whose first document is relevant."""
+    first = [documents.ids[row[0]] for row in ranked]
+    return float(np.mean([doc_id in judged[q] for doc_id, q in zip(first, queries.ids, strict=True)]))
+
+
+def _spans(total: int, step: int) -> list[tuple[int, int]]:
+    return [(start, min(start + step, total)) for start in range(0, total, step)]
