@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -122,7 +123,8 @@ def train_codec(
     truncated: list[bool] = []
     n_vectors = n_characters = 0
     done = 0
-    for part in chunks(_at_positions(documents, wanted)):
+    scanned = chain.from_iterable(_as_scanned(documents, found)) if found.digests else documents
+    for part in chunks(_at_positions(scanned, wanted)):
         encoded, cut = maker.vectors(part)
         for i in _usable(part, encoded, reject):
             positions.append(int(wanted[done + i]))

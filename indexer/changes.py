@@ -90,7 +90,7 @@ def merge_rows(index: IndexTable, rows: pa.Table, *, update: bool, stale: Expr |
             builder = builder.when_matched_update_all()
         if stale is not None:
             builder = builder.when_not_matched_by_source_delete(stale)
-        result = builder.execute(rows)
+        result = builder.execute(rows.combine_chunks())  # of several chunks the order would be lost
         return result.num_inserted_rows, result.num_updated_rows
 
     return _committed(index, merge)

@@ -100,10 +100,12 @@ def _shares(sizes: np.ndarray, total: int) -> np.ndarray:
     """``total`` divided in proportion to ``sizes``, at least 1 where a size is not 0 and never more than the size."""
     exact = sizes * (total / sizes.sum())
     shares = np.minimum(np.maximum(np.floor(exact), sizes > 0), sizes).astype(np.int64)
-    for group in np.argsort(shares - exact, kind="stable"):
-        if shares.sum() >= total:
-            break
-        shares[group] += shares[group] < sizes[group]
+    while left := int(total - shares.sum()):
+        # Too many where small groups were given one each: then those that have most beyond their part give one back.
+        step = 1 if left > 0 else -1
+        order = np.argsort(step * (shares - exact), kind="stable")
+        free = order[(shares < sizes if left > 0 else shares > 1)[order]]
+        shares[free[: abs(left)]] += step
     return shares
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..onnx_export import InputError
 from .documents import Document
@@ -25,16 +26,18 @@ class ColumnTypes:
         self._large: set[str] = set()  # fields with integers that no float64 holds exactly
 
     def update(self, documents: Sequence[Document]) -> None:
-        """Take in the fields of ``documents``."""
+        """Take in the fields of ``documents``; where that raises, the types stay as they were."""
+        types, large = dict(self._types), set(self._large)
         names = dict.fromkeys(name for document in documents for name in document.fields)
         for name in names:
             values = [document.fields.get(name) for document in documents]
             try:
-                found = pa.array(values).type
-                if pa.types.is_integer(found) and any(abs(value or 0) > _MAX_EXACT for value in values):
-                    self._large.add(name)
-                merged = _common_type(self._types.get(name, found), found)
-                if name in self._large and pa.types.is_floating(merged):
+                array = pa.array(values)
+                found, before = array.type, types.get(name, array.type)
+                if _has_large_integer(array):
+                    large.add(name)
+                merged = _common_type(before, found)
+                if name in large and (_widens(before, merged) or _widens(found, merged)):
                     raise TypeError("integers beyond 2**53 beside floats")
             except _MISFITS as error:
                 first, last = documents[0].id, documents[-1].id
@@ -43,7 +46,8 @@ class ColumnTypes:
                     f"and {last!r} ({error}); give the field one type in all documents, or leave it out"
                 ) from error
             field_array(documents, pa.field(name, merged))
-            self._types[name] = merged
+            types[name] = merged
+        self._types, self._large = types, large
 
     def fields(self) -> list[pa.Field]:
         """The columns found; a field that was always null becomes a string column."""
@@ -112,8 +116,34 @@ def _same(value: Any, stored: Any) -> bool:
     return bool(value == stored) or (value != value and stored != stored)
 
 
+def _has_large_integer(array: pa.Array) -> bool:
+    """Whether an integer that no float64 holds exactly is among the values, or within them."""
+    if pa.types.is_integer(array.type):
+        return any(abs(bound or 0) > _MAX_EXACT for bound in pc.min_max(array).as_py().values())
+    if pa.types.is_struct(array.type):
+        return any(map(_has_large_integer, array.flatten()))
+    return pa.types.is_list(array.type) and _has_large_integer(array.flatten())
+
+
+def _widens(a: pa.DataType, b: pa.DataType) -> bool:
+    """Whether integers of ``a`` are floats in ``b``."""
+    return any(pa.types.is_integer(x) and pa.types.is_floating(y) for x, y in _leaves(a, b))
+
+
+def _leaves(a: pa.DataType, b: pa.DataType) -> Iterator[tuple[pa.DataType, pa.DataType]]:
+    """What stands in the same place within two types."""
+    if pa.types.is_list(a) and pa.types.is_list(b):
+        yield from _leaves(a.value_type, b.value_type)
+    elif pa.types.is_struct(a) and pa.types.is_struct(b):
+        for field in a:
+            if b.get_field_index(field.name) >= 0:
+                yield from _leaves(field.type, b.field(field.name).type)
+    else:
+        yield a, b
+
+
 def _common_type(a: pa.DataType, b: pa.DataType) -> pa.DataType:
-    if (pa.types.is_string(a) and pa.types.is_binary(b)) or (pa.types.is_binary(a) and pa.types.is_string(b)):
+    if any({str(x), str(y)} == {"string", "binary"} for x, y in _leaves(a, b)):
         raise TypeError("strings beside bytes")
     merged = pa.unify_schemas(
         [pa.schema([pa.field("x", a)]), pa.schema([pa.field("x", b)])], promote_options="permissive"

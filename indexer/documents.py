@@ -47,6 +47,7 @@ class Document:
         parent_id: of a passage: the document it was cut from.
         passage: of a passage: its number in that document, from 0.
         place: where it was read ("data.jsonl:17").
+        whole_text: of a passage: the text it was cut from.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Document:
     parent_id: str | None = None
     passage: int = 0
     place: str = field(default="", compare=False, repr=False)
+    whole_text: str = field(default="", compare=False, repr=False)
 
     @property
     def encoded_text(self) -> str:
@@ -94,6 +96,8 @@ class DocumentReader:
         self._reserved = reserved
         self._rejects = rejects
         self._left_out: set[str] = set()
+        if rejects is not None:
+            rejects.begin()
 
     def __iter__(self) -> Iterator[Document]:
         """Yield the documents in order."""
@@ -124,7 +128,8 @@ class DocumentReader:
 
     def reject(self, document: Document, error: InputError) -> None:
         """Note ``document`` as a reject, but go on giving it, so that the others keep their positions."""
-        record = {"id": document.parent_id or document.id, "title": document.title, "text": document.text}
+        text = document.whole_text or document.text
+        record = {"id": document.parent_id or document.id, "title": document.title, "text": text}
         self._note(document.place, error, {**record, **document.fields})
 
     def _note(self, place: str, error: InputError, record: Any) -> None:
@@ -164,7 +169,7 @@ def _as_document(record: Any, place: str, names: FieldNames, reserved: Sequence[
         if name in reserved:
             raise InputError(f"{place}: the field name {name!r} is taken by the index itself; rename the field")
         # LanceDB takes a period for a path into a struct and keeps names of this kind for itself.
-        if not name or "." in name or name.startswith("_row") or not _is_utf8(name):
+        if name in ("", "*") or set(".`") & set(name) or name.startswith("_row") or not _is_utf8(name):
             raise InputError(f"{place}: a column cannot have the field name {name!r}; rename the field")
     return Document(doc_id, text, title, fields, place=place)
 

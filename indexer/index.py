@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -10,7 +11,7 @@ from ..onnx_export import Encoder, InputError
 from .build import BuildReport
 from .changes import DeleteReport, OptimizeReport, delete_documents, optimize_table
 from .codec import check_nbits
-from .database import Database, connect, database_exists
+from .database import Database, connect, database_exists, local_folder
 from .documents import FieldNames
 from .info import IndexInfo, describe
 from .passages import check_room
@@ -101,19 +102,27 @@ class Index:
             check_room(passage_tokens, encoder.bundle.document.max_length)
         if not overwrite and not resume and database_exists(db):
             check_absent(connect(db), table)
+        existed = database_exists(db)
         database = connect(db, create=True)
         options = _options(names, rejects, progress, resume=resume, restart=restart)
-        report = build_table(
-            database,
-            table,
-            documents,
-            encoder,
-            nbits=nbits,
-            pool=pool,
-            passage_tokens=passage_tokens,
-            overwrite=overwrite,
-            options=options,
-        )
+        try:
+            report = build_table(
+                database,
+                table,
+                documents,
+                encoder,
+                nbits=nbits,
+                pool=pool,
+                passage_tokens=passage_tokens,
+                overwrite=overwrite,
+                options=options,
+            )
+        except BaseException:
+            folder = local_folder(database)
+            if folder is not None and not existed:
+                with contextlib.suppress(OSError):  # it holds what is needed to go on
+                    folder.rmdir()
+            raise
         index = cls(table, open_index_table(database, table), encoder)
         index.last_build = report
         return index

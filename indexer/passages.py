@@ -116,7 +116,14 @@ def split_documents(documents: Sequence[Document], room: int, count_tokens: Coun
     titles = iter(_count([f"{document.title} " for document in documents if document.title.strip()], count_tokens))
     jobs = [_job(document, room, next(titles) if document.title.strip() else 0) for document in documents]
     return [
-        replace(document, id=f"{document.id}#{n}", text=piece.strip(), parent_id=document.id, passage=n)
+        replace(
+            document,
+            id=f"{document.id}#{n}",
+            text=piece.strip(),
+            parent_id=document.id,
+            passage=n,
+            whole_text=document.text,
+        )
         for document, pieces in zip(documents, _split(jobs, count_tokens), strict=True)
         for n, piece in enumerate(pieces)
     ]

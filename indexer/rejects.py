@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,8 @@ class Rejects:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._places: set[str] = set()
+        self._places: set[str] = set()  # of this call
+        self._count = 0
         self._file = None
         try:
             self.path.unlink(missing_ok=True)
@@ -31,6 +33,15 @@ class Rejects:
             raise StorageError(f"{self.path}: the file for rejects cannot be written ({error})") from error
 
     def __len__(self) -> int:
+        return self._count
+
+    def begin(self) -> None:
+        """What is noted from here on is of another call: a place may be called as one before it."""
+        self._places.clear()
+
+    @property
+    def of_call(self) -> int:
+        """How many records were noted since `begin`."""
         return len(self._places)
 
     def __contains__(self, place: str) -> bool:
@@ -41,9 +52,14 @@ class Rejects:
         if place in self._places:
             return
         self._places.add(place)
+        self._count += 1
         if is_dataclass(record) and not isinstance(record, type):
             record = asdict(record)
-        line = json.dumps({"place": place, "reason": reason, "record": record}, ensure_ascii=False, default=str)
+        try:
+            line = _line(place, reason, record)
+        except (TypeError, ValueError, RecursionError):  # names that JSON has no form for; a record that holds itself
+            plain = {str(k): str(v) for k, v in record.items()} if isinstance(record, Mapping) else str(record)
+            line = _line(place, reason, plain)
         try:
             if self._file is None:
                 # Half characters become the escapes that JSON has for them.
@@ -66,3 +82,7 @@ class Rejects:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _line(place: str, reason: str, record: Any) -> str:
+    return json.dumps({"place": place, "reason": reason, "record": record}, ensure_ascii=False, default=str)

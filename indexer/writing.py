@@ -93,7 +93,7 @@ def build_table(
             rows = _counted(staging.batches(schema), report.documents, options.progress)
             create_index_table(database, name, schema, codec, fit, rows, overwrite=overwrite)
         staging.finish()
-    report.rejected = 0 if options.rejects is None else len(options.rejects)
+    report.rejected = 0 if options.rejects is None else options.rejects.of_call
     return report
 
 
@@ -127,7 +127,7 @@ def merge_documents(
         batches = _counted(staging.batches(document_schema(fields, header)), report.documents, options.progress)
         report.updated = _merge_staged(index, batches, write_id, update=update, resumed=earlier is not None)
         staging.finish()
-    report.rejected = 0 if options.rejects is None else len(options.rejects)
+    report.rejected = 0 if options.rejects is None else options.rejects.of_call
     return report
 
 

@@ -124,8 +124,9 @@ def index(
     Example: `tansaku index docs.jsonl --db ./db --table docs`
     """
     encoder = Encoder.load(model, threads=threads)
-    database = _database(db, storage_option)
-    left_out = None if on_error is OnError.stop else Rejects(rejects or f"{table}.rejects.jsonl")
+    database = _database(db, storage_option, create=True)
+    documents = Source(source, format=source_format)
+    left_out = None if on_error is OnError.stop else Rejects(_rejects_path(rejects, table, source))
     started = time.perf_counter()
     with console.ProgressDisplay() as progress:
         how: dict[str, Any] = {
@@ -135,7 +136,6 @@ def index(
             "restart": not resume,
             "progress": progress,
         }
-        documents = Source(source, format=source_format)
         if mode is Mode.append:
             built = Index.open(database, table, encoder=encoder)
             built.add(documents, **how)
@@ -178,7 +178,7 @@ def delete(
     given = list(ids or [])
     if ids_file is not None:
         try:
-            given += [line for line in ids_file.read_text(encoding="utf-8").splitlines() if line]
+            given += [line for line in ids_file.read_text(encoding="utf-8-sig").splitlines() if line]
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{ids_file}: cannot be read ({error})") from error
     named = given if ids is not None or ids_file is not None else None
@@ -196,6 +196,8 @@ def optimize(
 
     Example: `tansaku optimize --db ./db --table docs`
     """
+    if not 0 <= keep_hours <= 1e6:
+        raise InputError(f"keep-hours is {keep_hours}; it must not be negative, and no more than a million")
     opened = open_index_table(connect(_database(db, storage_option)), table)
     console.show_optimize(optimize_table(opened, timedelta(hours=keep_hours)))
 
@@ -298,7 +300,7 @@ def export(
 def evaluate(
     db: Db,
     table: TableName,
-    queries: Annotated[Path, typer.Option(help="Queries: .jsonl, .jsonl.gz, .parquet or .tsv with _id and text.")],
+    queries: Annotated[Path, typer.Option(help="Queries: JSONL, CSV, TSV or Parquet with _id and text.")],
     qrels: Annotated[Path, typer.Option(help="Judgements: BEIR .tsv or TREC format.")],
     k: Annotated[int, typer.Option("-k", help="How many hits a query is searched for, at least 10.")] = 10,
     run_file: Annotated[Path | None, typer.Option("--run", help="Write the hits to this TREC run file.")] = None,
@@ -336,7 +338,14 @@ def main() -> None:
         sys.exit(2)
 
 
-def _database(db: str, storage_option: list[str] | None) -> Database:
+def _rejects_path(rejects: Path | None, table: str, source: str) -> Path:
+    path = rejects or Path(f"{table}.rejects.jsonl")
+    if path.exists() and path.resolve().is_relative_to(Path(source).resolve()):  # it would be replaced
+        raise InputError(f"{path}: the file for rejects is among the documents; choose another by --rejects")
+    return path
+
+
+def _database(db: str, storage_option: list[str] | None, *, create: bool = False) -> Database:
     if not storage_option:
         return db
     options: dict[str, str] = {}
@@ -345,7 +354,7 @@ def _database(db: str, storage_option: list[str] | None) -> Database:
         if not separator or not key:
             raise InputError(f"--storage-option {key!r}: expected KEY=VALUE")
         options[key] = value
-    return connect(db, create=True, storage_options=options)
+    return connect(db, create=create, storage_options=options)
 
 
 def _print_json(content: dict[str, Any]) -> None:

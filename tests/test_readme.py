@@ -14,11 +14,17 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_python_examples_run_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     monkeypatch.chdir(tmp_path)
-    (example,) = blocks("python")
-    exec(compile(example, "README.md", "exec"), {})  # noqa: S102
+    first, *others = blocks("python")
+    names: dict = {}
+    exec(compile(first, "README.md", "exec"), names)  # noqa: S102
     assert "kyoto" in capsys.readouterr().out.splitlines()[0]
+    for example in others:
+        exec(compile(example, "README.md", "exec"), names)  # noqa: S102
+    assert sorted(hit.id for hit in names["searcher"].search("日本で最も高い山")) == ["fuji", "sea"]
 
 
 def test_first_screen_has_the_two_commands():
