@@ -25,7 +25,7 @@ from typing import Any
 import filelock
 import numpy as np
 
-from .database import side_folder
+from .database import side_folder, storage_errors
 from .postings import MAX_DOCUMENTS, InvertedLists
 from .segments import RowKeys, Segment, build_segment, parts, read_keys
 from .table import IndexTable
@@ -98,13 +98,13 @@ def folder_bytes(folder: Path) -> int:
 def array_bytes(index: IndexTable) -> dict[str, int]:
     """Bytes on disk of each derived array; empty if there are none for the open version."""
     try:
-        manifest = json.loads((arrays_folder(index) / _MANIFEST).read_text(encoding="utf-8"))
+        manifest = _read_manifest(arrays_folder(index))
         if not _is_of(manifest, index) or manifest["version"] != index.table.version:
             return {}
         files = [item for entry in manifest["segments"] for item in entry["files"].items()]
         names = dict.fromkeys(Path(name).stem.split("-")[0] for name, _ in files)
         return {n: sum(about[0] for name, about in files if Path(name).stem.split("-")[0] == n) for n in names}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (_DamagedError, OSError, ValueError, KeyError, TypeError):
         return {}
 
 
@@ -119,6 +119,7 @@ def _synchronized(index: IndexTable, folder: Path) -> Arrays:
         stored, stored_version = _load(folder, index)
     except (_DamagedError, OSError, ValueError, KeyError, TypeError):
         stored, stored_version = [], -1
+    _remove_unnamed(folder, stored)  # left by an interruption
     if stored_version == version:
         return Arrays(version, tuple(item.segment for item in stored), folder)
     rows = read_keys(index)
@@ -192,7 +193,9 @@ def _store(index: IndexTable, rows: RowKeys, folder: Path) -> _OnDisk:
             empty = np.empty(shape, dtype)
             np.save(part / f"{array}.npy", empty)
             return empty
-        return np.lib.format.open_memmap(part / f"{array}.npy", "w+", dtype, shape)
+        mapped = np.lib.format.open_memmap(part / f"{array}.npy", "w+", dtype, shape)
+        _reserve(part / f"{array}.npy")
+        return mapped
 
     try:
         segment = build_segment(index, rows, residuals=True, allocate=allocate)
@@ -221,7 +224,7 @@ def _store_deleted(item: _OnDisk, folder: Path, version: int) -> _OnDisk:
 
 
 def _load(folder: Path, index: IndexTable) -> tuple[list[_OnDisk], int]:
-    manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    manifest = _read_manifest(folder)
     if not _is_of(manifest, index):
         raise _DamagedError("of another table")
     touched = False
@@ -240,7 +243,17 @@ def _load(folder: Path, index: IndexTable) -> tuple[list[_OnDisk], int]:
     items = [_OnDisk(_open(folder, entry), entry) for entry in manifest["segments"]]
     if touched:
         _replace_manifest(folder, manifest)
+    if manifest["version"] == index.table.version and manifest["committed"] != _committed(index):
+        return items, -1  # a table put back from a copy has come to the same version again, with other rows
     return items, manifest["version"]
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    content = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    manifest = content["arrays"]
+    if content["crc"] != zlib.crc32(json.dumps(manifest).encode()):
+        raise _DamagedError(f"{_MANIFEST} is damaged")
+    return manifest
 
 
 def _is_of(manifest: dict[str, Any], index: IndexTable) -> bool:
@@ -250,6 +263,13 @@ def _is_of(manifest: dict[str, Any], index: IndexTable) -> bool:
         header.build_id,
         header.codec_id,
     )
+
+
+def _committed(index: IndexTable) -> str:
+    """When the open version was committed."""
+    with storage_errors(index.place()):
+        times = {int(version["version"]): version["timestamp"] for version in index.table.list_versions()}
+    return str(times.get(index.table.version))
 
 
 def _open(folder: Path, entry: dict[str, Any]) -> Segment:
@@ -283,6 +303,7 @@ def _store_manifest(index: IndexTable, items: list[_OnDisk], folder: Path) -> No
         "build_id": index.header.build_id,
         "codec_id": index.header.codec_id,
         "version": index.table.version,
+        "committed": _committed(index),
         "segments": [item.entry for item in items],
     }
     _replace_manifest(folder, manifest)
@@ -290,8 +311,9 @@ def _store_manifest(index: IndexTable, items: list[_OnDisk], folder: Path) -> No
 
 def _replace_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     temporary = folder / f"{_MANIFEST}.part"
+    content = json.dumps(manifest)
     with temporary.open("w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1)
+        json.dump({"crc": zlib.crc32(content.encode()), "arrays": manifest}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(folder / _MANIFEST)
@@ -307,6 +329,13 @@ def _remove_unnamed(folder: Path, items: list[_OnDisk]) -> None:
             if file.name not in named[path.name]:
                 with contextlib.suppress(OSError):
                     file.unlink()
+
+
+def _reserve(path: Path) -> None:
+    """Take the room that a file will need: writing to a map for which the disk has none would end the process."""
+    with path.open("r+b") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _sealed(path: Path) -> list[int]:

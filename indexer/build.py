@@ -99,6 +99,7 @@ class RowMaker:
             [code.residuals for code in codes],
             [code.centroid_cosine for code in codes],
             [self.write_id] * len(documents),
+            [None] * len(documents),
         ]
         schema = document_schema(self.fields, self.header)
         return pa.record_batch([pa.array(a, f.type) for a, f in zip(arrays, schema, strict=True)], schema=schema)

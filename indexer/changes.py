@@ -21,7 +21,7 @@ from lancedb.table import Table
 from ..onnx_export import InputError
 from .codec_table import prune_codecs, stored_codecs
 from .database import find_table, storage_errors
-from .errors import TableNotFoundError, WriteConflictError
+from .errors import StorageError, TableNotFoundError, WriteConflictError
 from .schema import read_header
 from .table import IndexTable
 
@@ -74,6 +74,24 @@ def slices(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
             part, size = [], 0
     if part:
         yield part
+
+
+def whole_documents(parts: Iterator[list[pa.RecordBatch]], column: str | None) -> Iterator[pa.Table]:
+    """``parts`` as tables, cut anew so that rows with one value of ``column`` after each other lie in one table."""
+    rest = None
+    part = next(parts, None)
+    while part is not None:
+        following = next(parts, None)
+        rows = pa.Table.from_batches(part)
+        rows = rows if rest is None else pa.concat_tables([rest, rows])
+        start = len(rows)
+        if column is not None and following is not None:
+            values = rows[column].to_pylist()
+            start = next((n for n in range(len(rows) - 1, 0, -1) if values[n - 1] != values[n]), 0)
+        rest = rows.slice(start) if start < len(rows) else None
+        if start:
+            yield rows.slice(0, start)
+        part = following
 
 
 def merge_rows(index: IndexTable, rows: pa.Table, *, update: bool, stale: Expr | None = None) -> tuple[int, int]:
@@ -169,18 +187,22 @@ def _committed(index: IndexTable, action: Callable[[Table], T]) -> T:
     """
     attempt = 0
     while True:
+        table = _latest(index)  # raises for good if the table was made anew
         try:
             with storage_errors(index.place()):
-                return action(_latest(index))
-        except WriteConflictError:
+                return action(table)
+        except (WriteConflictError, StorageError) as error:
             attempt += 1
-            if attempt == _TRIES:
+            # A version that `optimize` has just given up cannot be read; a later one is then there.
+            vanished = isinstance(error, StorageError) and _latest(index).version == table.version
+            if attempt == _TRIES or vanished:
                 raise
             time.sleep(0.05 * 2**attempt)
 
 
 def _latest(index: IndexTable) -> Table:
-    table = find_table(index.database, index.name)
+    with storage_errors(index.place()):
+        table = find_table(index.database, index.name)
     if table is None:
         raise TableNotFoundError(f"{index.place()} has been dropped since it was opened")
     # Not moved to a later version from here on, so that a table made anew meanwhile refuses what is written through it.

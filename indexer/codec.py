@@ -156,7 +156,8 @@ def _train_codewords(residuals: np.ndarray, n_bytes: int, seed: int) -> np.ndarr
     The assignment is faiss's `compute_codes`: its own training does the same some ten times slower for pieces so short.
     """
     n = len(residuals)
-    chosen = np.random.default_rng(seed).permutation(max(n, 256))[:256] % n
+    draw = np.random.default_rng(seed)
+    chosen = draw.permutation(max(n, 256))[:256] % n
     codewords = _pieces(residuals[chosen], n_bytes).transpose(1, 0, 2).copy()
     for _ in range(_CODEWORD_ROUNDS):
         codes = _product_quantizer(codewords).compute_codes(residuals)
@@ -167,8 +168,9 @@ def _train_codewords(residuals: np.ndarray, n_bytes: int, seed: int) -> np.ndarr
                 column = residuals[:, piece * words.shape[1] + position]
                 sums = np.bincount(codes[:, piece], column, minlength=256)
                 words[used, position] = sums[used] / counts[used]
-            # A word that nothing is nearest to starts again beside the most used one.
-            words[~used] = words[counts.argmax()] * np.linspace(0.99, 1.01, np.count_nonzero(~used))[:, None]
+            # A word that nothing is nearest to starts again elsewhere.
+            start = piece * words.shape[1]
+            words[~used] = residuals[draw.integers(n, size=np.count_nonzero(~used)), start : start + words.shape[1]]
     return _through_float16(codewords)
 
 

@@ -6,6 +6,8 @@ too.
 
 from __future__ import annotations
 
+import contextlib
+import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
@@ -16,9 +18,10 @@ from lancedb.expr import col
 
 from .codec import ResidualCodec
 from .database import find_table, storage_errors
-from .errors import NotAnIndexError
+from .errors import IndexStateError, NotAnIndexError
 
 _UNUSED_FOR = timedelta(days=1)
+_TRIES = 5
 
 _SCHEMA = pa.schema(
     [
@@ -69,12 +72,27 @@ def store_codec(database: DBConnection, name: str, codec: ResidualCodec, fit: Fi
         },
         schema=_SCHEMA,
     )
-    with storage_errors(f"table {codec_table(name)!r}"):
+    for attempt in range(_TRIES):
+        try:
+            with storage_errors(f"table {codec_table(name)!r}"):
+                table = find_table(database, codec_table(name))
+                if table is None:
+                    database.create_table(codec_table(name), row, schema=_SCHEMA)
+                elif codec.codec_id not in stored_codecs(database, name):
+                    table.add(row)
+            return
+        except IndexStateError:  # another process makes the table or deletes from it
+            if attempt == _TRIES - 1:
+                raise
+            time.sleep(0.05 * 2**attempt)
+
+
+def remove_codec(database: DBConnection, name: str, codec_id: str) -> None:
+    """Delete a codec that no table was made with, as far as that is possible."""
+    with contextlib.suppress(IndexStateError), storage_errors(f"table {codec_table(name)!r}"):
         table = find_table(database, codec_table(name))
-        if table is None:
-            database.create_table(codec_table(name), row, schema=_SCHEMA)
-        elif codec.codec_id not in stored_codecs(database, name):
-            table.add(row)
+        if table is not None:
+            table.delete(col("codec_id") == codec_id)
 
 
 def load_codec(database: DBConnection, name: str, codec_id: str) -> tuple[ResidualCodec, Fit]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..onnx_export import InputError
 from .documents import Document
@@ -39,6 +38,7 @@ class ColumnTypes:
                 merged = _common_type(before, found)
                 if name in large and (_widens(before, merged) or _widens(found, merged)):
                     raise TypeError("integers beyond 2**53 beside floats")
+                _check_storable(merged)
             except _MISFITS as error:
                 first, last = documents[0].id, documents[-1].id
                 raise InputError(
@@ -50,8 +50,8 @@ class ColumnTypes:
         self._types, self._large = types, large
 
     def fields(self) -> list[pa.Field]:
-        """The columns found; a field that was always null becomes a string column."""
-        return [pa.field(n, pa.string() if pa.types.is_null(t) else t) for n, t in self._types.items()]
+        """The columns found; what was always null becomes a string, as LanceDB stores no nulls within structs."""
+        return [pa.field(name, _without_null_types(kind)) for name, kind in self._types.items()]
 
 
 def check_fields(documents: Sequence[Document], fields: Sequence[pa.Field]) -> None:
@@ -78,7 +78,7 @@ def field_array(documents: Sequence[Document], field: pa.Field) -> pa.Array:
         array = pa.array(values, field.type)
         stored = array.to_pylist()
     except _MISFITS as error:
-        misfit = next(i for i in range(len(values)) if not _fits(values[i], field.type))
+        misfit = next((i for i in range(len(values)) if not _fits(values[i], field.type)), 0)
         raise _misfit_error(documents[misfit], field, str(error)) from error
     # Arrow cuts quietly: 2.7 to 2, a time to its date, unknown keys off a struct.
     for document, value, kept in zip(documents, values, stored, strict=True):
@@ -119,7 +119,8 @@ def _same(value: Any, stored: Any) -> bool:
 def _has_large_integer(array: pa.Array) -> bool:
     """Whether an integer that no float64 holds exactly is among the values, or within them."""
     if pa.types.is_integer(array.type):
-        return any(abs(bound or 0) > _MAX_EXACT for bound in pc.min_max(array).as_py().values())
+        values = array.drop_null().to_numpy(zero_copy_only=False)
+        return len(values) > 0 and max(int(values.max()), -int(values.min())) > _MAX_EXACT
     if pa.types.is_struct(array.type):
         return any(map(_has_large_integer, array.flatten()))
     return pa.types.is_list(array.type) and _has_large_integer(array.flatten())
@@ -140,6 +141,26 @@ def _leaves(a: pa.DataType, b: pa.DataType) -> Iterator[tuple[pa.DataType, pa.Da
                 yield from _leaves(field.type, b.field(field.name).type)
     else:
         yield a, b
+
+
+def _check_storable(kind: pa.DataType) -> None:
+    """Raise TypeError for what LanceDB cannot store: structs without fields, and names that it would cut."""
+    if pa.types.is_struct(kind) and not kind.num_fields:
+        raise TypeError("objects without any key")
+    for field in (kind.field(i) for i in range(kind.num_fields)):
+        if "\0" in field.name:
+            raise TypeError(f"a key with a null character, {field.name!r}")
+        _check_storable(field.type)
+
+
+def _without_null_types(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_null(kind):
+        return pa.string()
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_without_null_types(field.type)) for field in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_without_null_types(kind.value_type)))
+    return kind
 
 
 def _common_type(a: pa.DataType, b: pa.DataType) -> pa.DataType:

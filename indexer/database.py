@@ -15,6 +15,8 @@ from lancedb.table import Table
 from ..onnx_export import InputError
 from .errors import StorageError, TableNotFoundError, WriteConflictError
 
+_CONFLICTS = ("conflict", "incompatible transaction", "different schema", "not found in target schema")
+
 Database = str | Path | DBConnection
 
 
@@ -71,7 +73,9 @@ def find_table(database: DBConnection, name: str, version: int | None = None) ->
     except (ValueError, RuntimeError) as error:
         if "not found" in str(error).lower():
             return None
-        raise StorageError(f"table {name!r}: LanceDB cannot read it ({_first_line(error)})") from error
+        raise StorageError(
+            f"table {name!r}: LanceDB cannot read it ({_first_line(error)}){_remedy(str(error))}"
+        ) from error
     if version is not None:
         table.checkout(version)
     return table
@@ -107,7 +111,7 @@ def storage_errors(place: str) -> Iterator[None]:
         if isinstance(error, InputError):
             raise
         text = str(error)
-        if "conflict" in text.lower() or "incompatible transaction" in text.lower():
+        if any(word in text.lower() for word in _CONFLICTS):
             raise WriteConflictError(
                 f"{place}: another writer changed the table at the same time, and nothing was written "
                 f"({_first_line(error)}); open the index again and repeat"

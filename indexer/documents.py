@@ -169,7 +169,7 @@ def _as_document(record: Any, place: str, names: FieldNames, reserved: Sequence[
         if name in reserved:
             raise InputError(f"{place}: the field name {name!r} is taken by the index itself; rename the field")
         # LanceDB takes a period for a path into a struct and keeps names of this kind for itself.
-        if name in ("", "*") or set(".`") & set(name) or name.startswith("_row") or not _is_utf8(name):
+        if name in ("", "*") or set(".`\0") & set(name) or name.startswith("_row") or not _is_utf8(name):
             raise InputError(f"{place}: a column cannot have the field name {name!r}; rename the field")
     return Document(doc_id, text, title, fields, place=place)
 

@@ -6,7 +6,7 @@ once more after it: a commit that came in between is then applied to the new row
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ from .database import side_folder, storage_errors
 from .documents import Document
 from .errors import StorageError, WriteConflictError
 from .scan import CHUNK, Scan
-from .schema import document_schema, user_fields
+from .schema import build_column, document_schema, user_fields
 from .staging import Staging
 from .table import IndexTable, create_index_table, open_index_table
 from .writing import WriteOptions
@@ -33,8 +33,11 @@ def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, option
         plan = staging.earlier_plan()
         if options.restart:
             staging.discard()
-        elif index.header.build_id == staging.write_id():
-            staging.finish()  # the interruption came after the swap
+        elif index.header.build_id == staging.write_id():  # the interruption came after the swap
+            fields = user_fields(index.table.schema, index.header)
+            maker = RowMaker(encoder, index.header, fields, index.header.build_id)
+            _apply_later_changes(index, int(plan["table"]), staging.caught_up(), maker)
+            staging.finish()
             return BuildReport(documents=index.table.count_rows())
         elif plan.get("work") == "rebuild" and plan.get("table") == index.header.build_id:
             pinned = _at_version(index, int(plan["version"]))
@@ -67,9 +70,10 @@ def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, option
         latest = open_index_table(index.database, index.name)
         if latest.header != index.header:
             raise WriteConflictError(f"{index.place()} was made anew while it was being rebuilt; nothing was written")
-        rows = _caught_up(staging.batches(schema), pinned, latest, maker, codec, schema)
+        staging.note_caught_up(latest.table.version)
+        rows = _caught_up(staging, pinned.table.version, latest, maker, codec, schema)
         create_index_table(index.database, index.name, schema, codec, fit, rows, overwrite=True)
-        _apply_later_changes(latest, maker, codec, schema)
+        _apply_later_changes(index, index.header.build_id, latest.table.version, maker)
         staging.finish()
     return report
 
@@ -138,6 +142,7 @@ def _encoded_again(
     codes |= {document.id: known[p] for p, document in enumerate(documents, start) if p in known}
     schema = document_schema(maker.fields, maker.header)
     made = _code_columns([codes[document.id] for document in documents], codec, maker.write_id)
+    made[build_column(maker.header)] = [None] * len(documents)
     columns = [pa.array(made[f.name], f.type) if f.name in made else batch[f.name] for f in schema]
     return pa.record_batch(columns, schema=schema)
 
@@ -153,60 +158,61 @@ def _code_columns(codes: list[Codes], codec: ResidualCodec, write_id: int) -> di
 
 
 def _caught_up(
-    staged: Iterable[pa.RecordBatch],
-    pinned: IndexTable,
-    latest: IndexTable,
-    maker: RowMaker,
-    codec: ResidualCodec,
-    schema: pa.Schema,
+    staging: Staging, version: int, latest: IndexTable, maker: RowMaker, codec: ResidualCodec, schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
-    """Staged rows as the table is at ``latest``: without those changed or deleted since, and with what is new."""
-    gone, changed = _changes(pinned, latest)
-    for batch in staged:
+    """Staged rows, read at ``version``, as the table is at ``latest``: without those gone since, with what is new."""
+    ids = {doc_id for batch in staging.batches(schema) for doc_id in batch["id"].to_pylist()}
+    gone, changed = _changes(ids, version, latest)
+    for batch in staging.batches(schema):
         keep = [doc_id not in gone for doc_id in batch["id"].to_pylist()] if gone else None
         yield batch if keep is None else batch.filter(pa.array(keep))
     for batch in changed:
         rows = _encoded_again(batch, maker, codec)
         yield pa.RecordBatch.from_arrays(rows.columns, schema=schema)
+    # LanceDB sees another overwrite from the moment on that it began to take these rows; here are those before.
+    if open_index_table(latest.database, latest.name).header != latest.header:
+        raise WriteConflictError(f"{latest.place()} was made anew while it was being rebuilt; nothing was written")
 
 
-def _apply_later_changes(latest: IndexTable, maker: RowMaker, codec: ResidualCodec, schema: pa.Schema) -> None:
-    """Apply to the new rows what was committed between ``latest`` and the swap."""
-    rebuilt = open_index_table(latest.database, latest.name)
-    versions = [int(v["version"]) for v in rebuilt.table.list_versions()]
-    between = [v for v in versions if latest.table.version < v < rebuilt.table.version]
+def _apply_later_changes(index: IndexTable, old_build: int, version: int, maker: RowMaker) -> None:
+    """Apply to the new rows what was committed after ``version`` of the old build and before the swap."""
+    rebuilt = open_index_table(index.database, index.name)
+    if rebuilt.header != maker.header:
+        return  # made anew by another
     before_swap = None
-    for version in reversed(between):
-        candidate = _at_version(rebuilt, version, same_index=False)
-        if candidate is not None and candidate.header == latest.header:
+    for later in sorted(int(v["version"]) for v in rebuilt.table.list_versions() if int(v["version"]) > version):
+        candidate = _at_version(rebuilt, later, same_index=False)
+        if candidate is not None and candidate.header.build_id == old_build:
             before_swap = candidate
+        elif candidate is not None and candidate.header == rebuilt.header:
             break
     if before_swap is None:
         return
-    gone, changed = _changes(latest, before_swap)
-    batches = [_encoded_again(batch, maker, codec) for batch in changed]
+    with storage_errors(rebuilt.place()):
+        rows = rebuilt.table.search().select(["id", "write_id"]).to_arrow().to_pylist()
+    # What others have written since the swap is newer than what is applied here.
+    unchanged = {row["id"] for row in rows if row["write_id"] == maker.write_id}
+    newer = {row["id"] for row in rows} - unchanged
+    gone, changed = _changes(unchanged, version, before_swap)
+    batches = [_encoded_again(batch, maker, rebuilt.codec) for batch in changed]
     if batches:
-        merge_rows(rebuilt, pa.Table.from_batches(batches), update=True)
-    kept = {doc_id for batch in batches for doc_id in batch["id"].to_pylist()}
-    if gone - kept:
-        delete_rows(rebuilt, col("id").isin(sorted(gone - kept)))
+        rows = pa.Table.from_batches(batches)
+        kept = rows.filter(pa.array([doc_id not in newer for doc_id in rows["id"].to_pylist()]))
+        merge_rows(rebuilt, kept, update=True)
+        gone -= set(rows["id"].to_pylist())
+    if gone:
+        delete_rows(rebuilt, col("id").isin(sorted(gone)) & (col("write_id") == maker.write_id))
 
 
-def _changes(old: IndexTable, new: IndexTable) -> tuple[set[str], list[pa.RecordBatch]]:
-    """Ids of rows of ``old`` that are other or gone in ``new``, and the rows of ``new`` that are other or new."""
-    version = old.table.version
+def _changes(ids: set[str], version: int, new: IndexTable) -> tuple[set[str], list[pa.RecordBatch]]:
+    """Which of the rows ``ids`` of ``version`` are other or gone in ``new``, and its rows that are other or new."""
     if version == new.table.version:
         return set(), []
     with storage_errors(new.place()):
         query = new.table.search().where(f"_row_last_updated_at_version > {int(version)}")
         changed = query.to_arrow().to_batches(CHUNK)
-        before = _ids(old)
-        gone = before - _ids(new)
+        gone = ids - set(new.table.search().select(["id"]).to_arrow()["id"].to_pylist())
     return gone | {doc_id for batch in changed for doc_id in batch["id"].to_pylist()}, changed
-
-
-def _ids(index: IndexTable) -> set[str]:
-    return set(index.table.search().select(["id"]).to_arrow()["id"].to_pylist())
 
 
 def _at_version(index: IndexTable, version: int, *, same_index: bool = True) -> IndexTable | None:

@@ -13,7 +13,8 @@ One row per document, or per passage where long documents are divided:
     write_id         int64, one random number for all rows of one write; it changes whenever the codes do
 
 Codes lie in two columns because inverted lists need the centroid ids of all rows, and refining the residuals of few.
-`id` is the unenforced primary key by which LanceDB sees that two writers insert the same document.
+`id` is the unenforced primary key by which LanceDB sees that two writers insert the same document. The last column,
+`build_…`, holds nothing; its name has the table's build_id: rows of a writer who knows another build do not fit.
 """
 
 from __future__ import annotations
@@ -80,9 +81,15 @@ def document_schema(fields: list[pa.Field], header: IndexHeader) -> pa.Schema:
             pa.field("residuals", pa.large_binary(), nullable=False),
             pa.field("centroid_cosine", pa.float32(), nullable=False),
             pa.field("write_id", pa.int64(), nullable=False),
+            pa.field(build_column(header), pa.null()),
         ],
         metadata={_FORMAT_KEY: str(FORMAT_VERSION), _HEADER_KEY: json.dumps(header.__dict__)},
     )
+
+
+def build_column(header: IndexHeader) -> str:
+    """Name of the empty column that tells one build of a table from another."""
+    return f"build_{header.build_id:x}"
 
 
 def read_header(schema: pa.Schema, place: str) -> IndexHeader:
@@ -112,7 +119,7 @@ def read_header(schema: pa.Schema, place: str) -> IndexHeader:
 def user_fields(schema: pa.Schema, header: IndexHeader) -> list[pa.Field]:
     """The caller's columns of an index table."""
     ours = reserved_fields(header.passage_tokens)
-    return [field for field in schema if field.name not in ours]
+    return [field for field in schema if field.name not in (*ours, build_column(header))]
 
 
 def reserved_fields(passage_tokens: int | None) -> tuple[str, ...]:

@@ -127,8 +127,8 @@ def build_segment(index: IndexTable, rows: RowKeys, *, residuals: bool, allocate
 
 def read_rows(index: IndexTable, row_ids: np.ndarray, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Columns of rows given by row id, ascending, with ``_rowid``, in batches of any order."""
-    everything = len(row_ids) > 0.5 * index.table.count_rows()
     with storage_errors(index.place()):
+        everything = len(row_ids) > 0.5 * index.table.count_rows()
         if not everything:
             for start in range(0, len(row_ids), _TAKEN_TOGETHER):
                 wanted = row_ids[start : start + _TAKEN_TOGETHER].tolist()

@@ -16,6 +16,8 @@ import os
 import secrets
 import shutil
 import time
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,11 +66,13 @@ class Staging:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if self._finished or not self._resume or not (self.folder / "plan.json").exists():
-            shutil.rmtree(self.folder, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            Path(self._lock.lock_file).unlink()
-        self._lock.release()
+        try:
+            if self._finished or not self._resume or not (self.folder / "plan.json").exists():
+                self._clear()
+        finally:
+            with contextlib.suppress(OSError):
+                Path(self._lock.lock_file).unlink()
+            self._lock.release()
         with contextlib.suppress(OSError):  # it holds other things
             self._side.rmdir()
 
@@ -80,9 +84,11 @@ class Staging:
         path = self.folder / "plan.json"
         earlier = self._earlier()
         if earlier is None:
+            self.discard()  # chunks without a plan are of other documents
             write_id = secrets.randbits(62) + 1
-            with _whole_file(path) as temporary:
-                temporary.write_text(json.dumps({"write_id": write_id, "plan": plan}), encoding="utf-8")
+            content = json.dumps({"write_id": write_id, "plan": plan})
+            with storage_errors(f"folder {self.folder}"), _whole_file(path) as temporary:
+                temporary.write_text(f"{zlib.crc32(content.encode()):08x} {content}", encoding="utf-8")
             return write_id
         before, now = earlier["plan"], json.loads(json.dumps(plan))
         changed = [key for key in now | before if before.get(key) != now.get(key)]
@@ -107,10 +113,23 @@ class Staging:
         """The plan of the interrupted work here; empty if there is none."""
         return (self._earlier() or {"plan": {}})["plan"]
 
+    def note_caught_up(self, version: int) -> None:
+        """Remember up to which version of the table its changes are among the staged rows."""
+        with storage_errors(f"folder {self.folder}"), _whole_file(self.folder / "caught-up.txt") as temporary:
+            temporary.write_text(str(version), encoding="utf-8")
+
+    def caught_up(self) -> int:
+        """What `note_caught_up` was told last; 0 if nothing."""
+        try:
+            return int((self.folder / "caught-up.txt").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return 0
+
     def discard(self) -> None:
         """Remove what an interrupted build has left."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(exist_ok=True)
+        with storage_errors(f"folder {self.folder}"):
+            self._clear()
+            self.folder.mkdir(exist_ok=True)
 
     def finish(self) -> None:
         """The rows are in the table: the folder is not needed any more."""
@@ -118,12 +137,13 @@ class Staging:
 
     def load_codec(self) -> tuple[ResidualCodec, Fit] | None:
         """The codec that was trained before the interruption."""
-        path = self.folder / "codec.npz"
-        if not path.exists():
+        try:
+            self.load_sample()
+            with (self.folder / "codec.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                codec = ResidualCodec(arrays["centroids"], arrays["groups"], arrays["codewords"])
+                return codec, Fit(*arrays["fit"].tolist())
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # none, or damaged
             return None
-        with np.load(path, allow_pickle=False) as arrays:
-            codec = ResidualCodec(arrays["centroids"], arrays["groups"], arrays["codewords"])
-            return codec, Fit(*arrays["fit"].tolist())
 
     def save_codec(self, codec: ResidualCodec, fit: Fit, sample: pa.Table) -> None:
         """Keep the codec and the codes of its sample."""
@@ -154,7 +174,7 @@ class Staging:
         path = self.folder / f"chunk-{number:08d}.arrow"
         try:
             return json.loads((_read(path).schema.metadata or {})[_REPORT_KEY])
-        except (OSError, pa.ArrowException, KeyError, ValueError):
+        except (OSError, KeyError, ValueError):
             return None
 
     def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -173,16 +193,26 @@ class Staging:
             ) from None
 
     def _earlier(self) -> dict[str, Any] | None:
-        path = self.folder / "plan.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        try:
+            checksum, content = (self.folder / "plan.json").read_text(encoding="utf-8").split(" ", 1)
+        except (OSError, ValueError):
+            return None
+        return json.loads(content) if f"{zlib.crc32(content.encode()):08x}" == checksum else None
+
+    def _clear(self) -> None:
+        # The plan first: what is left after an interruption here is then of no build.
+        with contextlib.suppress(OSError):
+            (self.folder / "plan.json").unlink()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write(self, name: str, table: pa.Table) -> None:
-        with (
-            _whole_file(self.folder / name) as temporary,
-            pa.OSFile(str(temporary), "wb") as file,
-            pa.ipc.new_file(file, table.schema) as writer,
-        ):
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
+        content = sink.getvalue()
+        with _whole_file(self.folder / name) as temporary, temporary.open("wb") as file:
+            file.write(content)
+            file.write(zlib.crc32(content).to_bytes(4, "little"))
 
     def _remove_left_overs(self) -> None:
         for lock_file in self._side.glob("work-*.lock"):
@@ -207,5 +237,9 @@ def _whole_file(path: Path) -> Iterator[Path]:
 
 
 def _read(path: Path) -> pa.Table:
+    """Raises ValueError if the file is not as it was written."""
     with pa.memory_map(str(path)) as file:
-        return pa.ipc.open_file(file).read_all()
+        content = file.read_buffer()
+    if content.size < 4 or zlib.crc32(content.slice(0, content.size - 4)) != int.from_bytes(content[-4:], "little"):
+        raise ValueError(f"{path} is damaged")
+    return pa.ipc.open_file(content.slice(0, content.size - 4)).read_all()

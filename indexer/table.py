@@ -12,9 +12,9 @@ from lancedb.table import Table
 
 from ..onnx_export import Encoder, InputError
 from .codec import ResidualCodec
-from .codec_table import Fit, codec_table, load_codec, store_codec
+from .codec_table import Fit, codec_table, load_codec, remove_codec, store_codec, stored_codecs
 from .database import drop_table, find_table, storage_errors, table_names
-from .errors import TableExistsError, TableNotFoundError
+from .errors import NotAnIndexError, StorageError, TableExistsError, TableNotFoundError, WriteConflictError
 from .schema import IndexHeader, read_header
 
 
@@ -91,7 +91,7 @@ def create_index_table(
     Raises TableExistsError if the table is there and ``overwrite`` is false; after any error an old table is as it was.
     """
     existed = find_table(database, name) is not None
-    had_codecs = find_table(database, codec_table(name)) is not None
+    had_codec = codec.codec_id in stored_codecs(database, name)
 
     def still_absent() -> Iterator[pa.RecordBatch]:
         yield from batches
@@ -100,7 +100,7 @@ def create_index_table(
             check_absent(database, name)
 
     def write(reader: pa.RecordBatchReader) -> None:
-        database.create_table(
+        table = database.create_table(
             name,
             reader,
             schema=schema,
@@ -108,6 +108,11 @@ def create_index_table(
             # Row ids that survive compaction and updates can only be had from the start.
             storage_options={"new_table_enable_stable_row_ids": "true"},
         )
+        if table.version > 1 and not overwrite:
+            # LanceDB lets a second creator through if the first commits at the same moment.
+            table.checkout(1)
+            table.restore()
+            raise TableExistsError(f"table {name!r} has just been made by another process; its rows were kept")
 
     if not overwrite:
         check_absent(database, name)
@@ -115,15 +120,28 @@ def create_index_table(
         store_codec(database, name, codec, fit)
         with storage_errors(f"table {name!r}"):
             write_stream(write, schema, still_absent())
-    except BaseException:
-        # Only what this call left: another process may have made the table meanwhile.
-        if find_table(database, name) is None:
+    except BaseException as error:
+        # Only what this call left: another process may have made the table meanwhile, with the same codec.
+        if not existed and find_table(database, name) is None:
             drop_table(database, name)
-            if not had_codecs:
-                drop_table(database, codec_table(name))
-        elif existed and not had_codecs:
-            drop_table(database, codec_table(name))
+        if not had_codec:
+            remove_codec(database, name, codec.codec_id)
+            if _codec_in_use(database, name) == codec.codec_id:
+                store_codec(database, name, codec, fit)
+        if not existed and isinstance(error, StorageError) and "already exists" in str(error):
+            if not overwrite:
+                check_absent(database, name)
+            raise WriteConflictError(f"table {name!r}: another process has just made it; repeat the call") from None
         raise
+    store_codec(database, name, codec, fit)  # another process may have removed it before the table was there
+
+
+def _codec_in_use(database: DBConnection, name: str) -> str | None:
+    table = find_table(database, name)
+    try:
+        return None if table is None else read_header(table.schema, name).codec_id
+    except NotAnIndexError:
+        return None
 
 
 def write_stream(

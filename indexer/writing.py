@@ -12,7 +12,7 @@ from lancedb.expr import col
 
 from ..onnx_export import Encoder, InputError
 from .build import BuildReport, RowMaker, stage_rows, train_codec
-from .changes import delete_rows, merge_rows, slices
+from .changes import delete_rows, merge_rows, slices, whole_documents
 from .columns import ColumnTypes, check_fields
 from .database import find_table, side_folder, storage_errors
 from .documents import Document, DocumentReader, FieldNames, canonical_id, id_forms
@@ -179,36 +179,28 @@ def check_ids(index: IndexTable, documents: Sequence[Document], ours: int | None
 def _merge_staged(
     index: IndexTable, batches: Iterable[pa.RecordBatch], write_id: int, *, update: bool, resumed: bool
 ) -> int:
-    """Merge staged rows slice by slice; returns how many took the place of others."""
-    updated, lost, parents = 0, [], set()
-    parts = slices(batches)
-    part = next(parts, None)
-    n_slices = 0
-    while part is not None:
-        following = next(parts, None)
-        rows = pa.Table.from_batches(part)
+    """Merge staged rows slice by slice; returns how many took the place of others.
+
+    All passages of a document are in one slice, and those that it had before are deleted with it.
+    """
+    updated, lost = 0, 0
+    passages = bool(index.header.passage_tokens)
+    for rows in whole_documents(slices(batches), "parent_id" if passages else None):
+        ids = rows["id"].to_pylist()
         if resumed:
-            rows = _without_ids(rows, _ids_of_write(index, rows["id"].to_pylist(), write_id))
-        stale = None
-        if update and index.header.passage_tokens:
-            parents |= set(rows["parent_id"].to_pylist())
-            if n_slices == 0 and following is None:
-                stale = col("parent_id").isin(sorted(parents))
-        if len(rows):
-            inserted, replaced = merge_rows(index, rows, update=update, stale=stale)
-            updated += replaced
-            if inserted + replaced < len(rows):
-                ours = _ids_of_write(index, rows["id"].to_pylist(), write_id)
-                lost += [doc_id for doc_id in rows["id"].to_pylist() if doc_id not in ours]
-        n_slices += 1
-        part = following
-    if parents and (n_slices > 1 or resumed):
-        delete_rows(index, col("parent_id").isin(sorted(parents)) & (col("write_id") != write_id))
+            ours = _ids_of_write(index, ids, write_id)
+            if len(ours) == len(ids):
+                continue
+            if not update:
+                rows = _without_ids(rows, ours)
+        stale = col("parent_id").isin(sorted(set(rows["parent_id"].to_pylist()))) if update and passages else None
+        inserted, replaced = merge_rows(index, rows, update=update, stale=stale)
+        updated += replaced
+        lost += len(rows) - inserted - replaced
     if lost:
-        some = ", ".join(map(repr, lost[:5])) + (", …" if len(lost) > 5 else "")
+        delete_rows(index, col("write_id") == write_id)
         raise WriteConflictError(
-            f"{index.place()}: another writer has added {len(lost)} of the documents meanwhile ({some}); "
-            "its rows were kept, all others were added"
+            f"{index.place()}: another writer has added {lost} of the rows meanwhile; nothing was added by this call"
         )
     return updated
 

@@ -352,7 +352,7 @@ def _database(db: str, storage_option: list[str] | None, *, create: bool = False
     for option in storage_option:
         key, separator, value = option.partition("=")
         if not separator or not key:
-            raise InputError(f"--storage-option {key!r}: expected KEY=VALUE")
+            raise InputError("--storage-option: expected KEY=VALUE")
         options[key] = value
     return connect(db, create=create, storage_options=options)
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from ..indexer import StorageError
 from ..indexer.arrays import load_arrays
 from ..indexer.database import Database, connect, storage_errors
-from ..indexer.schema import CODE_FIELDS, RESERVED_FIELDS
+from ..indexer.schema import CODE_FIELDS, RESERVED_FIELDS, build_column
 from ..indexer.table import IndexTable, open_with_model
 from ..onnx_export import Encoder, InputError
 from .candidates import gather, probe, prune
@@ -59,7 +59,7 @@ class Searcher:
     def __init__(self, table: IndexTable, encoder: Encoder, *, derived: bool = True) -> None:
         self.encoder = encoder
         self._derived = derived
-        self._codes = Codes(table, load_arrays(table, derived=derived))
+        self._codes = self._read(table)
 
     @classmethod
     def open(cls, db: Database, table: str, *, encoder: Encoder | None = None, derived: bool = True) -> Searcher:
@@ -96,10 +96,10 @@ class Searcher:
         Raises as `open` does; the search then stays as it was.
         """
         before = self._codes.index
-        latest, _ = open_with_model(before.database, before.name, self.encoder)
-        if latest.table.version == before.table.version and latest.header == before.header:
+        latest = self._latest(before)
+        if _is_same(latest, before):
             return False
-        self._codes = Codes(latest, load_arrays(latest, derived=self._derived))
+        self._codes = self._read(latest)
         return True
 
     def search(self, query: str, k: int = 10, *, nprobe: int = _NPROBE, candidates: int | None = None) -> list[Hit]:
@@ -121,16 +121,15 @@ class Searcher:
         self, query: np.ndarray, k: int = 10, *, nprobe: int = _NPROBE, candidates: int | None = None
     ) -> list[Hit]:
         """`search` for a query that is encoded already: float32 (query tokens, dim), unit length."""
-        codes = self._codes
-        try:
-            return _fetch(codes, *self._rank(codes, query, k, nprobe, candidates))
-        except StorageError:
-            # Perhaps `optimize` has given up the version that is open: then all is to be ranked anew.
-            self.refresh()
-            if codes is self._codes:
-                raise
+        while True:
             codes = self._codes
-            return _fetch(codes, *self._rank(codes, query, k, nprobe, candidates))
+            try:
+                return _fetch(codes, *self._rank(codes, query, k, nprobe, candidates))
+            except StorageError:
+                # Perhaps `optimize` has given up the version that is open: then all is to be ranked anew.
+                self.refresh()
+                if codes is self._codes:
+                    raise
 
     def rank_vectors(
         self, query: np.ndarray, k: int = 10, *, nprobe: int = _NPROBE, candidates: int | None = None
@@ -144,6 +143,20 @@ class Searcher:
     def ids(self, documents: np.ndarray) -> list[str]:
         """Ids of documents given by number."""
         return _rows(self._codes, documents, ["id"])["id"].to_pylist()
+
+    def _latest(self, index: IndexTable) -> IndexTable:
+        return open_with_model(index.database, index.name, self.encoder)[0]
+
+    def _read(self, index: IndexTable) -> Codes:
+        """The codes of ``index``, or of a later version where `optimize` gives up that one while it is read."""
+        while True:
+            try:
+                return Codes(index, load_arrays(index, derived=self._derived))
+            except StorageError:
+                latest = self._latest(index)
+                if _is_same(latest, index):
+                    raise
+                index = latest
 
     @staticmethod
     def _rank(
@@ -163,6 +176,10 @@ class Searcher:
         # Of equal scores the one first written comes first, wherever its codes lie.
         best = np.lexsort((codes.row_ids[documents], -scores))[:k]
         return documents[best], scores[best]
+
+
+def _is_same(a: IndexTable, b: IndexTable) -> bool:
+    return a.table.version == b.table.version and a.header == b.header
 
 
 def _gathered(codes: Codes, query: np.ndarray, nprobe: int) -> tuple[np.ndarray, np.ndarray]:
@@ -190,7 +207,8 @@ def _refine(codes: Codes, query: np.ndarray, documents: np.ndarray) -> np.ndarra
 
 
 def _fetch(codes: Codes, documents: np.ndarray, scores: np.ndarray) -> list[Hit]:
-    columns = [name for name in codes.index.table.schema.names if name not in CODE_FIELDS]
+    ours = (*CODE_FIELDS, build_column(codes.index.header))
+    columns = [name for name in codes.index.table.schema.names if name not in ours]
     rows = _rows(codes, documents, columns).to_pylist()
     return [
         Hit(

@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from functools import lru_cache
+import os
+import shutil
+import subprocess
+from functools import cache
 
 import lancedb
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from tansaku.indexer import build, changes, rebuild, scan
 from tansaku.indexer.database import connect
@@ -17,6 +21,7 @@ from tansaku.indexer.table import open_index_table
 from tansaku.onnx_export.bundle import read_bundle
 from tansaku.onnx_export.encoder import DEFAULT_BUNDLE
 
+MOUNT = shutil.which("mount")
 DIM = 16
 MAX_TOKENS = 12
 
@@ -31,7 +36,7 @@ class FakeText:
     truncated: bool
 
 
-@lru_cache(maxsize=None)
+@cache
 def _default_bundle():
     return read_bundle(DEFAULT_BUNDLE)
 
@@ -156,3 +161,23 @@ def exhaustive(db, query: np.ndarray, table: str = "t") -> list[tuple[str, float
         vectors = codec.decode(ids, np.frombuffer(row["residuals"], np.uint8).reshape(len(ids), codec.residual_bytes))
         scored.append((-float((query @ vectors.T).max(axis=1).sum()), row["_rowid"], row["id"]))
     return [(doc_id, -score) for score, _, doc_id in sorted(scored)]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 4 MB of its own: its folder, and a way to fill it, or to make it read-only."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = MOUNT and subprocess.run(
+        [MOUNT, "-t", "tmpfs", "-o", "size=4m", "none", str(folder)], capture_output=True, check=False
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("nothing can be mounted here")
+    yield folder
+    subprocess.run(["/bin/sh", "-c", 'umount -l "$0"', str(folder)], check=True)
+
+
+def fill(folder, left):
+    (folder / "filler").unlink(missing_ok=True)
+    status = os.statvfs(folder)
+    (folder / "filler").write_bytes(bytes(max(0, status.f_bavail * status.f_frsize - left)))
