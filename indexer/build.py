@@ -116,33 +116,38 @@ def train_codec(
 ) -> tuple[ResidualCodec, Fit]:
     """Train a codec on a sample of the documents; it goes into the staging folder, and the sample's codes too.
 
-    Memory: the sample's vectors, at most a million and a chunk's more.
+    Memory: the sample's vectors, at most about a million, and a chunk's more.
     """
     wanted = _sample_positions(found, maker.encoder.bundle.document.max_length)
     positions: list[int] = []
-    vectors: list[np.ndarray] = []
+    parts: list[np.ndarray] = []
+    lengths: list[int] = []
     truncated: list[bool] = []
-    n_vectors = n_characters = 0
+    n_characters = 0
     done = 0
     scanned = chain.from_iterable(_as_scanned(documents, found)) if found.digests else documents
     for part in chunks(_at_positions(scanned, wanted)):
         encoded, cut = maker.vectors(part)
-        for i in _usable(part, encoded, reject):
-            positions.append(int(wanted[done + i]))
-            vectors.append(pool_tokens(encoded[i], maker.header.pool))
-            truncated.append(cut[i])
-            n_vectors += len(vectors[-1])
-            n_characters += len(part[i].encoded_text)
+        usable = _usable(part, encoded, reject)
+        pooled = [pool_tokens(encoded[i], maker.header.pool) for i in usable]
+        parts += [np.concatenate(pooled)] if pooled else []
+        lengths += map(len, pooled)
+        positions += [int(wanted[done + i]) for i in usable]
+        truncated += [cut[i] for i in usable]
+        n_characters += sum(len(part[i].encoded_text) for i in usable)
         done += len(part)
-        progress("sample", done, len(wanted), n_vectors)
-    if not vectors:
+        progress("sample", done, len(wanted), sum(lengths))
+    if not lengths:
         raise InputError("the model gives usable vectors for none of the sampled documents; check the model")
-    expected_tokens = n_vectors * found.characters // n_characters
-    sample = np.concatenate(vectors)
+    expected_tokens = sum(lengths) * found.characters // n_characters
+    sample = _joined(parts)
     codec = ResidualCodec.train(sample, nbits=nbits, n_centroids=default_centroids(expected_tokens))
-    codes = compress(vectors, truncated, codec)
+    vectors = np.split(sample, np.cumsum(lengths)[:-1])
+    codes: list[Codes] = []
+    for start in range(0, len(vectors), CHUNK):
+        codes += compress(vectors[start : start + CHUNK], truncated[start : start + CHUNK], codec)
     cosines = [code.centroid_cosine for code in codes]
-    fit = Fit(float(np.average(cosines, weights=[len(v) for v in vectors])), float(np.quantile(cosines, 0.05)))
+    fit = Fit(float(np.average(cosines, weights=lengths)), float(np.quantile(cosines, 0.05)))
     columns = [pa.array(a, f.type) for a, f in zip([positions, *zip(*codes, strict=True)], _SAMPLE_SCHEMA, strict=True)]
     staging.save_codec(codec, fit, pa.table(columns, schema=_SAMPLE_SCHEMA))
     return codec, fit
@@ -299,6 +304,17 @@ class KnownCodes:
         assert self._sample is not None  # noqa: S101
         row = self._sample.slice(self._rows[position], 1).to_pylist()[0]
         return Codes(row["centroid_ids"], row["residuals"], row["centroid_cosine"], row["truncated"])
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """``parts`` one after the other; each is given up when it has been copied, so that they are not held twice."""
+    whole = np.empty((sum(map(len, parts)), parts[0].shape[1]), np.float32)
+    end = len(whole)
+    while parts:
+        part = parts.pop()
+        whole[end - len(part) : end] = part
+        end -= len(part)
+    return whole
 
 
 def _sample_positions(found: Scan, max_tokens: int) -> np.ndarray:
