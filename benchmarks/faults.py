@@ -729,7 +729,7 @@ class Fuzz:
             value: Any = 1
             for _ in range(draw.randint(1, 30)):
                 value = draw.choice([[value], {"a": value}])
-            # In a field of its own: LanceDB 0.40 cannot read [None] again where the list is of objects with lists of lists.
+            # In a field of its own: where [None] meets objects with lists of lists, LanceDB 0.40 cannot read it again.
             record["deep"] = value
 
     def _tsv_line(self) -> bytes:
