@@ -159,8 +159,9 @@ def optimize_table(index: IndexTable, keep: timedelta) -> OptimizeReport:
     after = _latest(index)
     removed = 0
     if len(stored_codecs(database, name)) > 1:
-        opened = (find_table(database, name, version) for version in _versions(after))
-        headers = [read_header(table.schema, index.place()) for table in opened if table is not None]
+        with storage_errors(index.place()):
+            opened = [find_table(database, name, version) for version in _versions(after)]
+            headers = [read_header(table.schema, index.place()) for table in opened if table is not None]
         removed = prune_codecs(database, name, {header.codec_id for header in headers})
     return OptimizeReport(fragments, _fragments(after), len(versions - _versions(after)), removed)
 
@@ -215,11 +216,13 @@ def _latest(index: IndexTable) -> Table:
 
 
 def _versions(table: Table) -> set[int]:
-    return {int(version["version"]) for version in table.list_versions()}
+    with storage_errors(f"table {table.name!r}"):
+        return {int(version["version"]) for version in table.list_versions()}
 
 
 def _fragments(table: Table) -> int:
-    return table.stats()["fragment_stats"]["num_fragments"]  # type: ignore[index]  # a dict, whatever its type says
+    with storage_errors(f"table {table.name!r}"):
+        return table.stats()["fragment_stats"]["num_fragments"]  # type: ignore[index]  # a dict, whatever its type says
 
 
 def _reason(error: ValueError) -> str:

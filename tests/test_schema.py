@@ -15,6 +15,7 @@ from tansaku.indexer.schema import (
     CODE_FIELDS,
     FORMAT_VERSION,
     IndexHeader,
+    build_column,
     document_schema,
     read_header,
     reserved_fields,
@@ -47,7 +48,7 @@ class TestDocumentSchema:
     @pytest.mark.parametrize(("passage_tokens", "names"), [(None, []), (100, ["parent_id", "passage"])])
     def test_columns_for_passages_are_there_only_for_passages(self, passage_tokens, names):
         schema = document_schema(FIELDS, dataclasses.replace(HEADER, passage_tokens=passage_tokens))
-        assert schema.names == ["id", "title", "text", *names, "year", "tags", *CODE_FIELDS]
+        assert schema.names == ["id", "title", "text", *names, "year", "tags", *CODE_FIELDS, "build_11"]
 
     def test_the_id_is_the_primary_key(self):
         schema = document_schema([], HEADER)
@@ -58,7 +59,8 @@ class TestDocumentSchema:
     def test_only_the_callers_columns_may_be_null_and_all_others_are_reserved(self, passage_tokens):
         header = dataclasses.replace(HEADER, passage_tokens=passage_tokens)
         schema = document_schema(FIELDS, header)
-        assert [field for field in schema if field.nullable] == user_fields(schema, header) == FIELDS
+        assert user_fields(schema, header) == FIELDS
+        assert [field for field in schema if field.nullable] == [*FIELDS, pa.field(build_column(header), pa.null())]
         assert {field.name for field in schema if not field.nullable} == set(reserved_fields(passage_tokens))
         assert user_fields(document_schema([], header), header) == []
 
