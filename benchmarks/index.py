@@ -47,6 +47,7 @@ def main() -> None:
     given.add_argument("--passages", type=int, default=6000)
     given.add_argument("--questions", type=int, default=200)
     given.add_argument("--nbits", type=int, nargs="+", default=[2, 1, 4])
+    given.add_argument("--pools", type=int, nargs="+", default=[1, 2], help="pooling factors, at 2 bits")
     given.add_argument("--threads", type=int, default=2)
     given.add_argument("--peer-python", type=Path)
     given.set_defaults(run=measure_given)
@@ -85,7 +86,7 @@ def measure_given(options: argparse.Namespace) -> None:
 
     stand_in = Known(documents)
     for nbits in options.nbits:
-        for pool in (1, 2) if nbits == 2 else (1,):
+        for pool in options.pools if nbits == 2 else (1,):
             with tempfile.TemporaryDirectory() as folder:
                 started = time.perf_counter()
                 made = build(folder, documents, stand_in, nbits, pool)
