@@ -531,7 +531,8 @@ class KillRun:
     @staticmethod
     def content(db: Path) -> pa.Table:
         rows = lancedb.connect(str(db)).open_table(TABLE).to_arrow()
-        return rows.drop_columns(["write_id"]).sort_by("id").combine_chunks().replace_schema_metadata(None)
+        drawn = [name for name in rows.column_names if name == "write_id" or name.startswith("build_")]
+        return rows.drop_columns(drawn).sort_by("id").combine_chunks().replace_schema_metadata(None)
 
     def fail(self, kind: str, job: dict[str, Any], message: str) -> None:
         self.counts.wrong[kind] += 1
