@@ -338,9 +338,11 @@ class KillRun:
             job, before = self.job(operation), self.state
             uninterrupted = self.uninterrupted(job)
         found = self.check(job, before)
-        while found != job["after"] and self.draw.random() < 0.2 and self.interrupted(job):
-            found = self.check(job, before)
-        if found == job["after"] and before != job["after"]:
+        killed = True
+        while killed and found != job["after"] and self.draw.random() < 0.2:
+            killed = self.interrupted(job)
+            found = self.check(job, before) if killed else job["after"]
+        if killed and found == job["after"] and before != job["after"]:
             self.counts.committed[operation] += 1
         self.repeat(job, found)
         if self.check(job, job["after"]) == job["after"]:
