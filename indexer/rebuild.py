@@ -179,12 +179,13 @@ def _apply_later_changes(index: IndexTable, old_build: int, version: int, maker:
     rebuilt = open_index_table(index.database, index.name)
     if rebuilt.header != maker.header:
         return  # made anew by another
-    before_swap = None
+    before_swap, swapped = None, rebuilt
     for later in sorted(int(v["version"]) for v in rebuilt.table.list_versions() if int(v["version"]) > version):
         candidate = _at_version(rebuilt, later, same_index=False)
         if candidate is not None and candidate.header.build_id == old_build:
             before_swap = candidate
         elif candidate is not None and candidate.header == rebuilt.header:
+            swapped = candidate
             break
     if before_swap is None:
         return
@@ -192,7 +193,10 @@ def _apply_later_changes(index: IndexTable, old_build: int, version: int, maker:
         rows = rebuilt.table.search().select(["id", "write_id"]).to_arrow().to_pylist()
     # What others have written since the swap is newer than what is applied here.
     unchanged = {row["id"] for row in rows if row["write_id"] == maker.write_id}
-    newer = {row["id"] for row in rows} - unchanged
+    now = {row["id"] for row in rows}
+    with storage_errors(rebuilt.place()):
+        deleted = set(swapped.table.search().select(["id"]).to_arrow()["id"].to_pylist()) - now
+    newer = (now - unchanged) | deleted
     gone, changed = _changes(unchanged, version, before_swap)
     batches = [_encoded_again(batch, maker, rebuilt.codec) for batch in changed]
     if batches:
