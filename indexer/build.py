@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from .documents import Document
 from .errors import SourceError
 from .pooling import pool_tokens
 from .scan import CHUNK, Progress, Reject, Scan, chunks, content_bytes
-from .schema import IndexHeader, document_schema
+from .schema import IndexHeader, build_column, document_schema
 from .staging import Staging
 
 _SAMPLE_DOCUMENTS = 20_000
@@ -86,23 +86,32 @@ class RowMaker:
 
     def rows(self, documents: Sequence[Document], codes: Sequence[Codes], codec: ResidualCodec) -> pa.RecordBatch:
         """Rows of the table."""
-        counts = [len(code.centroid_ids) // codec.id_dtype.itemsize for code in codes]
-        passages = [[d.parent_id for d in documents], pa.array([d.passage for d in documents], pa.int32())]
-        arrays = [
-            [document.id for document in documents],
-            [document.title for document in documents],
-            [document.text for document in documents],
-            *(passages if self.header.passage_tokens else []),
-            *(field_array(documents, column) for column in self.fields),
-            counts,
-            [code.centroid_ids for code in codes],
-            [code.residuals for code in codes],
-            [code.centroid_cosine for code in codes],
-            [self.write_id] * len(documents),
-            [None] * len(documents),
-        ]
+        columns: dict[str, Sequence[Any] | pa.Array] = {
+            "id": [document.id for document in documents],
+            "title": [document.title for document in documents],
+            "text": [document.text for document in documents],
+            "parent_id": [document.parent_id for document in documents],
+            "passage": [document.passage for document in documents],
+        }
+        # The caller's may be named as those of passages are, where there are none.
+        columns |= {column.name: field_array(documents, column) for column in self.fields}
+        return self.batch({**columns, **self.code_columns(codes, codec)})
+
+    def code_columns(self, codes: Sequence[Codes], codec: ResidualCodec) -> dict[str, Sequence[Any]]:
+        """The columns that come from the rows' codes and the write."""
+        return {
+            "token_count": [len(code.centroid_ids) // codec.id_dtype.itemsize for code in codes],
+            "centroid_ids": [code.centroid_ids for code in codes],
+            "residuals": [code.residuals for code in codes],
+            "centroid_cosine": [code.centroid_cosine for code in codes],
+            "write_id": [self.write_id] * len(codes),
+            build_column(self.header): [None] * len(codes),
+        }
+
+    def batch(self, columns: Mapping[str, Any]) -> pa.RecordBatch:
+        """Rows of the table from columns by name, of which it may not have all."""
         schema = document_schema(self.fields, self.header)
-        return pa.record_batch([pa.array(a, f.type) for a, f in zip(arrays, schema, strict=True)], schema=schema)
+        return pa.record_batch([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
 
 
 def train_codec(
@@ -125,7 +134,7 @@ def train_codec(
     truncated: list[bool] = []
     n_characters = 0
     done = 0
-    scanned = chain.from_iterable(_as_scanned(documents, found)) if found.digests else documents
+    scanned = chain.from_iterable(_as_scanned(documents, found))
     for part in chunks(_at_positions(scanned, wanted)):
         encoded, cut = maker.vectors(part)
         usable = _usable(part, encoded, reject)

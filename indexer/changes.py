@@ -157,13 +157,14 @@ def optimize_table(index: IndexTable, keep: timedelta) -> OptimizeReport:
 
     _committed(index, optimize)
     after = _latest(index)
+    remaining = _versions(after)
     removed = 0
     if len(stored_codecs(database, name)) > 1:
         with storage_errors(index.place()):
-            opened = [find_table(database, name, version) for version in _versions(after)]
+            opened = [find_table(database, name, version) for version in remaining]
             headers = [read_header(table.schema, index.place()) for table in opened if table is not None]
         removed = prune_codecs(database, name, {header.codec_id for header in headers})
-    return OptimizeReport(fragments, _fragments(after), len(versions - _versions(after)), removed)
+    return OptimizeReport(fragments, _fragments(after), len(versions - remaining), removed)
 
 
 def _delete_ids(index: IndexTable, ids: Sequence[str]) -> DeleteReport:

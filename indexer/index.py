@@ -19,7 +19,7 @@ from .rebuild import rebuild_table
 from .rejects import Rejects
 from .scan import Progress
 from .table import IndexTable, check_absent, check_name, open_index_table, open_with_model
-from .writing import WriteOptions, build_table, merge_documents
+from .writing import WriteOptions, build_table, merge_documents, no_progress
 
 
 class Index:
@@ -239,5 +239,4 @@ class Index:
 def _options(
     names: FieldNames | None, rejects: Rejects | None, progress: Progress | None, *, resume: bool, restart: bool
 ) -> WriteOptions:
-    options = WriteOptions(names, rejects, resume, restart)
-    return options if progress is None else WriteOptions(names, rejects, resume, restart, progress)
+    return WriteOptions(names, rejects, resume, restart, progress or no_progress)

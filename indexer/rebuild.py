@@ -13,17 +13,17 @@ import pyarrow as pa
 from lancedb.expr import col
 
 from ..onnx_export import Encoder, InputError
-from .build import BuildReport, Codes, KnownCodes, RowMaker, compress_usable, train_codec
+from .build import BuildReport, KnownCodes, RowMaker, compress_usable, train_codec
 from .changes import delete_rows, merge_rows
 from .codec import ResidualCodec
 from .database import side_folder, storage_errors
 from .documents import Document
 from .errors import StorageError, WriteConflictError
-from .scan import CHUNK, Scan
-from .schema import build_column, document_schema, user_fields
+from .scan import CHUNK, scan
+from .schema import document_schema, user_fields
 from .staging import Staging
 from .table import IndexTable, create_index_table, open_index_table
-from .writing import WriteOptions
+from .writing import WriteOptions, no_progress
 
 
 def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, options: WriteOptions) -> BuildReport:
@@ -44,8 +44,10 @@ def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, option
             if pinned is None:  # optimized away meanwhile
                 staging.discard()
                 pinned = index
+        if not pinned.table.count_rows():
+            raise InputError("the index is empty; there is nothing to train a codec on")
         texts = Texts(pinned)
-        found = _scan(texts)
+        found = scan(texts, lambda chunk: None, _no_rejects, no_progress)
         write_id = staging.begin(
             {
                 "work": "rebuild",
@@ -88,18 +90,12 @@ class Texts:
         """Yield one document for each row."""
         with storage_errors(self._index.place()):
             for batch in self._index.table.search().select(["id", "title", "text"]).to_batches(CHUNK):
-                for row in batch.to_pylist():
-                    yield Document(row["id"], row["text"], row["title"], place=f"row {row['id']!r}")
+                yield from _documents(batch)
 
 
-def _scan(texts: Texts) -> Scan:
-    found = Scan()
-    for document in texts:
-        found.count += 1
-        found.characters += len(document.encoded_text)
-    if not found.count:
-        raise InputError("the index is empty; there is nothing to train a codec on")
-    return found
+def _documents(batch: pa.RecordBatch) -> list[Document]:
+    rows = batch.select(["id", "title", "text"]).to_pylist()
+    return [Document(row["id"], row["text"], row["title"], place=f"row {row['id']!r}") for row in rows]
 
 
 def _stage(
@@ -134,27 +130,13 @@ def _encoded_again(
     ``known`` holds codes of rows that were in the codec's sample, by position; ``start`` is that of the first row.
     """
     known = known or KnownCodes(None)
-    texts = batch.select(["id", "title", "text"]).to_pylist()
-    documents = [Document(row["id"], row["text"], row["title"], place=f"row {row['id']!r}") for row in texts]
+    documents = _documents(batch)
     fresh = [document for position, document in enumerate(documents, start) if position not in known]
     vectors, truncated = maker.vectors(fresh) if fresh else ([], [])
     codes = compress_usable(fresh, vectors, truncated, maker, codec, _no_rejects)
     codes |= {document.id: known[p] for p, document in enumerate(documents, start) if p in known}
-    schema = document_schema(maker.fields, maker.header)
-    made = _code_columns([codes[document.id] for document in documents], codec, maker.write_id)
-    made[build_column(maker.header)] = [None] * len(documents)
-    columns = [pa.array(made[f.name], f.type) if f.name in made else batch[f.name] for f in schema]
-    return pa.record_batch(columns, schema=schema)
-
-
-def _code_columns(codes: list[Codes], codec: ResidualCodec, write_id: int) -> dict[str, list]:
-    return {
-        "token_count": [len(code.centroid_ids) // codec.id_dtype.itemsize for code in codes],
-        "centroid_ids": [code.centroid_ids for code in codes],
-        "residuals": [code.residuals for code in codes],
-        "centroid_cosine": [code.centroid_cosine for code in codes],
-        "write_id": [write_id] * len(codes),
-    }
+    kept = dict(zip(batch.schema.names, batch.columns, strict=True))
+    return maker.batch({**kept, **maker.code_columns([codes[document.id] for document in documents], codec)})
 
 
 def _caught_up(
@@ -167,8 +149,7 @@ def _caught_up(
         keep = [doc_id not in gone for doc_id in batch["id"].to_pylist()] if gone else None
         yield batch if keep is None else batch.filter(pa.array(keep))
     for batch in changed:
-        rows = _encoded_again(batch, maker, codec)
-        yield pa.RecordBatch.from_arrays(rows.columns, schema=schema)
+        yield _encoded_again(batch, maker, codec)
     # LanceDB sees another overwrite from the moment on that it began to take these rows; here are those before.
     if open_index_table(latest.database, latest.name).header != latest.header:
         raise WriteConflictError(f"{latest.place()} was made anew while it was being rebuilt; nothing was written")
@@ -191,12 +172,10 @@ def _apply_later_changes(index: IndexTable, old_build: int, version: int, maker:
         return
     with storage_errors(rebuilt.place()):
         rows = rebuilt.table.search().select(["id", "write_id"]).to_arrow().to_pylist()
-    # What others have written since the swap is newer than what is applied here.
+        at_swap = _ids(swapped)
+    # What others have written or deleted since the swap is newer than what is applied here.
     unchanged = {row["id"] for row in rows if row["write_id"] == maker.write_id}
-    now = {row["id"] for row in rows}
-    with storage_errors(rebuilt.place()):
-        deleted = set(swapped.table.search().select(["id"]).to_arrow()["id"].to_pylist()) - now
-    newer = (now - unchanged) | deleted
+    newer = (at_swap | {row["id"] for row in rows}) - unchanged
     gone, changed = _changes(unchanged, version, before_swap)
     batches = [_encoded_again(batch, maker, rebuilt.codec) for batch in changed]
     if batches:
@@ -215,8 +194,12 @@ def _changes(ids: set[str], version: int, new: IndexTable) -> tuple[set[str], li
     with storage_errors(new.place()):
         query = new.table.search().where(f"_row_last_updated_at_version > {int(version)}")
         changed = query.to_arrow().to_batches(CHUNK)
-        gone = ids - set(new.table.search().select(["id"]).to_arrow()["id"].to_pylist())
+        gone = ids - _ids(new)
     return gone | {doc_id for batch in changed for doc_id in batch["id"].to_pylist()}, changed
+
+
+def _ids(index: IndexTable) -> set[str]:
+    return set(index.table.search().select(["id"]).to_arrow()["id"].to_pylist())
 
 
 def _at_version(index: IndexTable, version: int, *, same_index: bool = True) -> IndexTable | None:

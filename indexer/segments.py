@@ -6,7 +6,7 @@ their new codes go into another segment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,27 +102,44 @@ def build_segment(index: IndexTable, rows: RowKeys, *, residuals: bool, allocate
     n_tokens = int(offsets[-1])
     centroid_ids = allocate("centroid_ids", (n_tokens,), codec.id_dtype)
     codes = allocate("residuals", (n_tokens, codec.residual_bytes), np.dtype(np.uint8)) if residuals else None
-    filled = 0
-    columns = ["centroid_ids", "residuals"] if residuals else ["centroid_ids"]
-    for batch in read_rows(index, rows.row_ids, columns):
-        positions = np.searchsorted(rows.row_ids, batch["_rowid"].to_numpy())
-        for row, position in enumerate(positions.tolist()):
-            tokens = slice(int(offsets[position]), int(offsets[position + 1]))
-            centroid_ids[tokens] = np.frombuffer(batch["centroid_ids"][row].as_buffer(), codec.id_dtype)
-            if codes is not None:
-                stored = np.frombuffer(batch["residuals"][row].as_buffer(), np.uint8)
-                codes[tokens] = stored.reshape(-1, codec.residual_bytes)
-        filled += len(positions)
-    if filled != len(rows):
-        raise StorageError(f"{index.place()}: {len(rows) - filled} rows are gone from version {index.table.version}")
+    columns = {"centroid_ids": centroid_ids} if codes is None else {"centroid_ids": centroid_ids, "residuals": codes}
+    read_codes(index, rows.row_ids, offsets, columns)
     lists = InvertedLists.build(centroid_ids, offsets, len(codec.centroids))
-    row_ids, write_ids = (allocate(n, (len(rows),), a.dtype) for n, a in _named(rows))
-    row_ids[:], write_ids[:] = rows.row_ids, rows.write_ids
-    list_offsets = allocate("list_offsets", lists.offsets.shape, lists.offsets.dtype)
-    postings = allocate("postings", lists.postings.shape, lists.postings.dtype)
-    list_offsets[:], postings[:] = lists.offsets, lists.postings
-    lists = InvertedLists(list_offsets, postings)
+
+    def kept(name: str, array: np.ndarray) -> np.ndarray:
+        copy = allocate(name, array.shape, array.dtype)
+        copy[:] = array
+        return copy
+
+    row_ids, write_ids = kept("row_ids", rows.row_ids), kept("write_ids", rows.write_ids)
+    lists = InvertedLists(kept("list_offsets", lists.offsets), kept("postings", lists.postings))
     return Segment(row_ids, write_ids, offsets, centroid_ids, codes, lists, np.zeros(len(rows), bool))
+
+
+def read_codes(index: IndexTable, row_ids: np.ndarray, offsets: np.ndarray, into: Mapping[str, np.ndarray]) -> None:
+    """Copy code columns of rows from the table into arrays.
+
+    Args:
+        index: the open table.
+        row_ids: uint64 (rows,), in any order.
+        offsets: integer (rows + 1,): where each row's tokens begin in the arrays.
+        into: for each column the array, one entry for each token.
+
+    Raises StorageError if a row is not there: its version has been given up.
+    """
+    order = np.argsort(row_ids, kind="stable")
+    ascending = row_ids[order]
+    found = 0
+    for batch in read_rows(index, ascending, list(into)):
+        places = order[np.searchsorted(ascending, batch["_rowid"].to_numpy())].tolist()
+        for name, array in into.items():
+            for value, place in zip(batch[name], places, strict=True):
+                tokens = array[offsets[place] : offsets[place + 1]]
+                tokens[:] = np.frombuffer(value.as_buffer(), array.dtype).reshape(tokens.shape)
+        found += len(places)
+    if found < len(row_ids):
+        version = index.table.version
+        raise StorageError(f"{index.place()}: version {version} has been removed; refresh and search again")
 
 
 def read_rows(index: IndexTable, row_ids: np.ndarray, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -143,10 +160,6 @@ def read_rows(index: IndexTable, row_ids: np.ndarray, columns: Sequence[str]) ->
 def parts(rows: RowKeys) -> list[RowKeys]:
     """``rows`` in parts that fit into one segment."""
     return [rows.take(np.arange(s, min(s + MAX_DOCUMENTS, len(rows)))) for s in range(0, len(rows), MAX_DOCUMENTS)]
-
-
-def _named(rows: RowKeys) -> list[tuple[str, np.ndarray]]:
-    return [("row_ids", rows.row_ids), ("write_ids", rows.write_ids)]
 
 
 def _in_memory(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

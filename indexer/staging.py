@@ -4,8 +4,9 @@
     codec.npz           the codec, once it is trained
     sample.arrow        codes of the documents that it was trained on, so that they are not encoded twice
     chunk-00000012.arrow   rows of the table, one file for every `scan.CHUNK` documents
+    caught-up.txt       of a rebuild: up to which version of the table others' changes are among the rows
 
-Every file is written under another name and then renamed: one that is there is whole.
+Every file is written under another name and then renamed, and the plan and the rows carry a checksum.
 """
 
 from __future__ import annotations

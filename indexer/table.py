@@ -126,7 +126,8 @@ def create_index_table(
             drop_table(database, name)
         if not had_codec:
             remove_codec(database, name, codec.codec_id)
-            if _codec_in_use(database, name) == codec.codec_id:
+            header = find_header(database, name)
+            if header is not None and header.codec_id == codec.codec_id:
                 store_codec(database, name, codec, fit)
         if not existed and isinstance(error, StorageError) and "already exists" in str(error):
             if not overwrite:
@@ -136,10 +137,11 @@ def create_index_table(
     store_codec(database, name, codec, fit)  # another process may have removed it before the table was there
 
 
-def _codec_in_use(database: DBConnection, name: str) -> str | None:
+def find_header(database: DBConnection, name: str) -> IndexHeader | None:
+    """What the table says of itself; None if there is no table, or one that is no index."""
     table = find_table(database, name)
     try:
-        return None if table is None else read_header(table.schema, name).codec_id
+        return None if table is None else read_header(table.schema, name)
     except NotAnIndexError:
         return None
 

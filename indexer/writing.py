@@ -16,13 +16,17 @@ from .changes import delete_rows, merge_rows, slices, whole_documents
 from .columns import ColumnTypes, check_fields
 from .database import find_table, side_folder, storage_errors
 from .documents import Document, DocumentReader, FieldNames, canonical_id, id_forms
-from .errors import TableExistsError, WriteConflictError
+from .errors import WriteConflictError
 from .passages import split_documents
 from .rejects import Rejects
 from .scan import Progress, chunks, scan
-from .schema import IndexHeader, document_schema, read_header, reserved_fields, user_fields
+from .schema import IndexHeader, document_schema, reserved_fields, user_fields
 from .staging import Staging
-from .table import IndexTable, create_index_table
+from .table import IndexTable, check_absent, create_index_table, find_header
+
+
+def no_progress(stage: str, done: int, total: int, tokens: int) -> None:
+    """A `Progress` that shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class WriteOptions:
     rejects: Rejects | None = None
     resume: bool = False
     restart: bool = False
-    progress: Progress = lambda stage, done, total, tokens: None
+    progress: Progress = no_progress
 
 
 def build_table(
@@ -63,9 +67,9 @@ def build_table(
     with Staging(side_folder(database, name), resume=options.resume) as staging:
         if options.restart:
             staging.discard()
-        built = _build_id(database, name)
-        if built is not None and not overwrite and built != staging.write_id():
-            raise TableExistsError(f"table {name!r} exists already; choose another name, or overwrite it on purpose")
+        there = find_header(database, name)
+        if not overwrite and (there is None or there.build_id != staging.write_id()):
+            check_absent(database, name)
         types = ColumnTypes()
         found = scan(documents, types.update, reader.leave_out, options.progress)
         fields = types.fields()
@@ -88,7 +92,7 @@ def build_table(
         report = stage_rows(
             documents, found, maker, codec, staging, reader.reject, options.progress, staging.load_sample()
         )
-        if built != write_id:  # else the interruption came between the commit and the end
+        if there is None or there.build_id != write_id:  # else the interruption came between the commit and the end
             schema = document_schema(fields, maker.header)
             rows = _counted(staging.batches(schema), report.documents, options.progress)
             create_index_table(database, name, schema, codec, fit, rows, overwrite=overwrite)
@@ -215,17 +219,6 @@ def _ids_of_write(index: IndexTable, ids: list[str], write_id: int) -> set[str]:
 
 def _without_ids(rows: pa.Table, ids: set[str]) -> pa.Table:
     return rows.filter(pa.array([doc_id not in ids for doc_id in rows["id"].to_pylist()])) if ids else rows
-
-
-def _build_id(database: DBConnection, name: str) -> int | None:
-    """The build_id of the table, 0 if it is not an index; None if there is no table."""
-    table = find_table(database, name)
-    if table is None:
-        return None
-    try:
-        return read_header(table.schema, name).build_id
-    except Exception:  # any table may be overwritten on purpose
-        return 0
 
 
 def _counted(batches: Iterable[pa.RecordBatch], total: int, progress: Progress) -> Iterator[pa.RecordBatch]:

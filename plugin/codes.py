@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..indexer import StorageError
 from ..indexer.arrays import Arrays
-from ..indexer.segments import Segment, read_rows
+from ..indexer.segments import Segment, read_codes
 from ..indexer.table import IndexTable
 
 
@@ -26,11 +25,11 @@ class Codes:
     def __init__(self, index: IndexTable, arrays: Arrays) -> None:
         self.index = index
         self.codec = index.codec
+        self.folder = arrays.folder
         bases = np.cumsum([0, *map(len, arrays.segments)])
         self.segments: list[tuple[int, Segment]] = list(zip(bases.tolist(), arrays.segments, strict=False))
         self.row_ids = np.concatenate([np.empty(0, np.uint64), *(s.row_ids for s in arrays.segments)])
         self.alive = ~np.concatenate([np.empty(0, bool), *(s.deleted for s in arrays.segments)])
-        self.folder = arrays.folder
 
     def __len__(self) -> int:
         """Documents that are in the table."""
@@ -51,22 +50,8 @@ class Codes:
             offsets = np.concatenate([[0], np.cumsum(ends - starts)])
             tokens = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], ends - starts)
             if segment.residuals is None:
-                residuals = self._read_residuals(segment.row_ids[local], offsets)
+                residuals = np.empty((offsets[-1], self.codec.residual_bytes), np.uint8)
+                read_codes(self.index, segment.row_ids[local], offsets, {"residuals": residuals})
             else:
                 residuals = segment.residuals[tokens]
             yield inside, self.codec.decode(segment.centroid_ids[tokens], residuals), offsets
-
-    def _read_residuals(self, row_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        residuals = np.empty((offsets[-1], self.codec.residual_bytes), np.uint8)
-        order = np.argsort(row_ids)
-        found = 0
-        for batch in read_rows(self.index, row_ids[order], ["residuals"]):
-            places = order[np.searchsorted(row_ids[order], batch["_rowid"].to_numpy())]
-            for row, place in enumerate(places.tolist()):
-                stored = np.frombuffer(batch["residuals"][row].as_buffer(), np.uint8)
-                residuals[offsets[place] : offsets[place + 1]] = stored.reshape(-1, self.codec.residual_bytes)
-            found += len(places)
-        if found < len(row_ids):
-            version = self.index.table.version
-            raise StorageError(f"{self.index.place()}: version {version} has been removed; refresh and search again")
-        return residuals

@@ -8,7 +8,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from tansaku.indexer import Index, Source
+from tansaku.indexer import Index, Rejects, Source
 from tansaku.onnx_export import Encoder
 from tansaku.plugin.demo import SAMPLE
 
@@ -20,6 +20,12 @@ def _cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(platformdirs, "user_cache_dir", lambda name: str(folder / name))
         yield
+
+
+@pytest.fixture
+def rejects(tmp_path: Path) -> Iterator[Rejects]:
+    with Rejects(tmp_path / "rejects.jsonl") as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

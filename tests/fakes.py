@@ -8,7 +8,9 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from functools import cache
+from pathlib import Path
 
 import lancedb
 import numpy as np
@@ -181,3 +183,15 @@ def fill(folder, left):
     (folder / "filler").unlink(missing_ok=True)
     status = os.statvfs(folder)
     (folder / "filler").write_bytes(bytes(max(0, status.f_bavail * status.f_frsize - left)))
+
+
+def noted_in(rejects):
+    """What a file of rejects holds, a dict for each line."""
+    return [json.loads(line) for line in rejects.path.read_text(encoding="utf-8").splitlines()]
+
+
+def run_twice_at_once(script, db):
+    """Run ``script`` in two processes, which are given this folder, ``db``, and "a" or "b"; their exit statuses."""
+    command = [sys.executable, "-c", script, str(Path(__file__).parent), str(db)]
+    running = [subprocess.Popen([*command, name]) for name in ("a", "b")]
+    return [process.wait(60) for process in running]

@@ -30,6 +30,7 @@ from .fakes import (
     after,
     corpus,
     exhaustive,
+    run_twice_at_once,
     small_disk,  # noqa: F401 - a fixture
     stored,
 )
@@ -399,9 +400,7 @@ class TestSeveralReaders:
             "    searcher.refresh()\n"
             "    assert len(searcher.search('0123', 30)) == 19\n"
         )
-        command = [sys.executable, "-c", script, str(Path(__file__).parent), str(db)]
-        running = [subprocess.Popen([*command, name]) for name in ("a", "b")]
-        assert [process.wait(60) for process in running] == [0, 0]
+        assert run_twice_at_once(script, db) == [0, 0]
         assert_right(db, open_searcher(db), open_searcher(db, derived=False))
 
     def test_one_that_opened_an_older_version_disturbs_nobody(self, db):

@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
-import sys
 import threading
 import time
 import unicodedata
 from collections import Counter
 from datetime import timedelta
-from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -43,6 +41,7 @@ from .fakes import (
     exhaustive,
     fill,
     rows_by_id,
+    run_twice_at_once,
     small_chunks,
     small_disk,  # noqa: F401 - a fixture
     small_slices,
@@ -282,9 +281,7 @@ class TestWritersAtOnce:
             "    index.add(corpus(2, f'{sys.argv[3]}-{k}-'))\n"
             "    index.upsert(corpus(12, salt=sys.argv[3]))\n"
         )
-        command = [sys.executable, "-c", script, str(Path(__file__).parent), str(db)]
-        running = [subprocess.Popen([*command, name]) for name in ("a", "b")]
-        assert [process.wait(60) for process in running] == [0, 0]
+        assert run_twice_at_once(script, db) == [0, 0]
         found = texts_by_id(db)
         assert len(found) == 12 + 2 * 4 * 2
         assert {key: found[key] for key in found if key[0] == "d"} in [

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tansaku.indexer import BadRecord, Document, FieldNames, Rejects
+from tansaku.indexer import BadRecord, Document, FieldNames
 from tansaku.indexer.documents import PASSAGE_FIELDS, RESERVED_FIELDS, DocumentReader, canonical_id, id_forms
 from tansaku.onnx_export import InputError
+
+from .fakes import noted_in
 
 deterministic = settings(deadline=None, derandomize=True, max_examples=60)
 blank = pytest.mark.parametrize("value", ["", " ", "\n\t", "　"])
@@ -223,34 +224,25 @@ class TestRefusing:
 
 
 class TestRejecting:
-    @pytest.fixture
-    def rejects(self, tmp_path):
-        with Rejects(tmp_path / "rejects.jsonl") as rejects:
-            yield rejects
-
-    @staticmethod
-    def noted(rejects):
-        return [json.loads(line) for line in rejects.path.read_text(encoding="utf-8").splitlines()]
-
     def test_records_that_cannot_be_used_are_noted_and_the_others_read(self, rejects):
         records = [record(id="a"), {"id": "x"}, record(id="b"), record(id="a"), BadRecord("not valid JSON", "{"), 3]
         reader = DocumentReader(records, rejects=rejects)
         assert [made.id for made in reader] == ["a", "b"]
-        assert [(line["place"], line["record"]) for line in self.noted(rejects)] == [
+        assert [(line["place"], line["record"]) for line in noted_in(rejects)] == [
             ("document 1", {"id": "x"}),
             ("document 3", records[3]),
             ("document 4", {"reason": "not valid JSON", "raw": "{"}),
             ("document 5", 3),
         ]
-        for line in self.noted(rejects):
+        for line in noted_in(rejects):
             assert line["reason"].startswith(f"{line['place']}: ")
 
     def test_a_second_reading_gives_the_same_documents_and_notes_nothing_more(self, rejects):
         reader = DocumentReader([record(id="a"), {"id": "x"}, record(id="a"), record(id="b")], rejects=rejects)
         first = list(reader)
-        noted = self.noted(rejects)
+        noted = noted_in(rejects)
         assert list(reader) == first
-        assert self.noted(rejects) == noted
+        assert noted_in(rejects) == noted
         assert len(rejects) == 2
 
     def test_a_document_left_out_does_not_come_again_nor_does_one_of_its_id(self, rejects):
@@ -258,14 +250,14 @@ class TestRejecting:
         documents = list(reader)
         reader.leave_out(documents[0], InputError("document 0: too old"))
         assert [made.id for made in reader] == ["b"]
-        assert [line["place"] for line in self.noted(rejects)] == ["document 2", "document 0"]
+        assert [line["place"] for line in noted_in(rejects)] == ["document 2", "document 0"]
 
     def test_a_document_rejected_otherwise_keeps_its_position(self, rejects):
         reader = DocumentReader([record(id="a", title="題", year=794), record(id="b")], rejects=rejects)
         documents = list(reader)
         reader.reject(documents[0], InputError("document 0: no vectors"))
         assert list(reader) == documents
-        (line,) = self.noted(rejects)
+        (line,) = noted_in(rejects)
         assert line == {
             "place": "document 0",
             "reason": "document 0: no vectors",

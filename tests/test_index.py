@@ -20,7 +20,6 @@ from tansaku.indexer import (
     Index,
     ModelMismatchError,
     NotAnIndexError,
-    Rejects,
     Source,
     SourceError,
     TableExistsError,
@@ -33,7 +32,7 @@ from tansaku.indexer.table import open_index_table
 from tansaku.onnx_export import Encoder, InputError
 from tansaku.plugin import Searcher
 
-from .fakes import FakeEncoder, comparable, corpus, small_chunks
+from .fakes import FakeEncoder, comparable, corpus, noted_in, small_chunks
 
 TEMPLES = [
     {"id": "kinkaku", "title": "金閣寺", "text": "金箔を貼った舎利殿で知られる、京都の禅寺。", "year": 1397},
@@ -322,22 +321,13 @@ class TestPassages:
 
 
 class TestRejects:
-    @pytest.fixture
-    def rejects(self, tmp_path):
-        with Rejects(tmp_path / "rejects.jsonl") as rejects:
-            yield rejects
-
-    @staticmethod
-    def lines(rejects):
-        return [json.loads(line) for line in rejects.path.read_text(encoding="utf-8").splitlines()]
-
     def test_what_is_left_out_is_counted_and_written_down_and_the_rest_indexed(self, db, rejects, encoder):
         bad = [{"id": "x"}, {"id": "cat", "text": "寺"}, {"id": "y", "text": "寺", "year": "千年前"}, 7]
         corpus = [bad[0], *CORPUS, *bad[1:]]
         index = Index.create(db, "t", corpus, encoder=encoder, rejects=rejects)
         assert rows(db)["id"].to_pylist() == [row["id"] for row in CORPUS]
         assert (index.last_build.documents, index.last_build.rejected) == (len(CORPUS), len(bad))
-        lines = self.lines(rejects)
+        lines = noted_in(rejects)
         places = [corpus.index(record) for record in bad]
         assert sorted(line["place"] for line in lines) == sorted(f"document {place}" for place in places)
         for line in lines:
@@ -368,12 +358,12 @@ class TestRejects:
         assert index.add([OTHERS[0], {"id": "x"}], rejects=rejects).rejected == 1
         report = index.add([OTHERS[1], {"id": "y"}], rejects=rejects)
         assert (report.documents, report.rejected) == (1, 1)
-        assert [line["record"] for line in self.lines(rejects)] == [{"id": "x"}, {"id": "y"}]
+        assert [line["record"] for line in noted_in(rejects)] == [{"id": "x"}, {"id": "y"}]
 
     def test_all_of_a_document_is_written_down_though_its_passages_were_looked_at(self, db, rejects, encoder):
         long = {**TOUR, "year": "今年"}
         Index.create(db, "t", [*TEMPLES, long], encoder=encoder, passage_tokens=60, rejects=rejects)
-        assert [line["record"] for line in self.lines(rejects)] == [long]
+        assert [line["record"] for line in noted_in(rejects)] == [long]
 
 
 class TestCreateWhereATableIs:
