@@ -16,6 +16,7 @@ peak memory.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import resource
 import subprocess
@@ -54,6 +55,7 @@ def main() -> None:
     whole = commands.add_parser("whole")
     whole.add_argument("--corpus", default="kyoto-wiki-ja")
     whole.add_argument("--nbits", type=int, default=2)
+    whole.add_argument("--out", type=Path, help="a folder that keeps the index; otherwise it is removed")
     whole.set_defaults(run=measure_whole)
     for command in (given, whole):
         command.add_argument("--data", type=Path, required=True)
@@ -195,7 +197,8 @@ class Timed(Encoder):
 
 def measure_whole(options: argparse.Namespace) -> None:
     encoder = Timed(Encoder.load())
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.ExitStack() as stack:
+        folder = options.out or stack.enter_context(tempfile.TemporaryDirectory())
         stages: dict[str, float] = {}
         started = last = time.perf_counter()
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import bm25s
 import numpy as np
+from vectors import maxsim
 
 from tansaku.indexer import Index, Source
 from tansaku.indexer.database import connect
@@ -27,7 +28,6 @@ from tansaku.indexer.table import open_index_table
 from tansaku.onnx_export import Encoder, TokenizedText
 from tansaku.plugin import Searcher
 from tansaku.plugin.evaluate import MEASURES, Qrels, Run, judged_queries, measure, rank_all, read_qrels, read_queries
-from tansaku.plugin.maxsim import maxsim
 
 K = 10
 DEFAULT_NBITS = 2

@@ -78,14 +78,17 @@ def exhaustive(documents: np.ndarray, offsets: np.ndarray, queries: Vectors, k: 
         query = queries[number]
         scores = np.concatenate(
             [
-                np.maximum.reduceat(
-                    query @ documents[offsets[a] : offsets[b]].T, offsets[a:b] - offsets[a], axis=1
-                ).sum(axis=0, dtype=np.float32)
+                maxsim(query, documents[offsets[a] : offsets[b]], offsets[a : b + 1] - offsets[a])
                 for a, b in _spans(len(offsets) - 1, 1000)
             ]
         )
         ranked.append(np.argsort(-scores, kind="stable")[:k])
     return np.array(ranked)
+
+
+def maxsim(query: np.ndarray, tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """MaxSim of a query with documents whose token vectors lie one after the other: float32 (documents,)."""
+    return np.maximum.reduceat(query @ tokens.T, offsets[:-1], axis=1).sum(axis=0, dtype=np.float32)
 
 
 def recall(found: np.ndarray, exact: np.ndarray, k: int) -> float:

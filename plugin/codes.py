@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from ..indexer.arrays import Arrays
 from ..indexer.segments import Segment, read_codes
 from ..indexer.table import IndexTable
+
+
+@dataclass(frozen=True)
+class Part:
+    """Codes of some documents, in arrays that may hold those of others too.
+
+    Attributes:
+        positions: int64 (documents,): where each stands in the list of documents that was asked for.
+        centroid_ids: uint16 or uint32 (tokens,).
+        residuals: uint8 (tokens, residual bytes).
+        starts: int64 (documents,): where each document's tokens begin.
+        ends: int64 (documents,).
+    """
+
+    positions: np.ndarray
+    centroid_ids: np.ndarray
+    residuals: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+
+    def only(self, wanted: np.ndarray) -> Part:
+        """The documents at positions for which ``wanted``, bool, is true."""
+        which = wanted[self.positions]
+        return replace(self, positions=self.positions[which], starts=self.starts[which], ends=self.ends[which])
 
 
 class Codes:
@@ -30,28 +56,41 @@ class Codes:
         self.segments: list[tuple[int, Segment]] = list(zip(bases.tolist(), arrays.segments, strict=False))
         self.row_ids = np.concatenate([np.empty(0, np.uint64), *(s.row_ids for s in arrays.segments)])
         self.alive = ~np.concatenate([np.empty(0, bool), *(s.deleted for s in arrays.segments)])
+        self._n_alive = int(np.count_nonzero(self.alive))
 
     def __len__(self) -> int:
         """Documents that are in the table."""
-        return int(np.count_nonzero(self.alive))
+        return self._n_alive
 
-    def vectors(self, documents: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Decoded token vectors of documents given by number.
-
-        Yields for each segment concerned: positions in ``documents``, vectors of these one after the other, float32
-        (tokens, dim), and where each begins, int64 (positions + 1,).
-        """
+    def parts(self, documents: np.ndarray) -> Iterator[Part]:
+        """Codes of documents given by number, int64 and ascending: one part for each segment concerned."""
         for base, segment in self.segments:
-            inside = np.flatnonzero((documents >= base) & (documents < base + len(segment)))
-            if not len(inside):
+            first, last = np.searchsorted(documents, [base, base + len(segment)])
+            if first == last:
                 continue
-            local = documents[inside] - base
+            local = documents[first:last] - base
+            positions = np.arange(first, last)
             starts, ends = segment.offsets[local], segment.offsets[local + 1]
+            if segment.residuals is not None:
+                yield Part(positions, segment.centroid_ids, segment.residuals, starts, ends)
+                continue
             offsets = np.concatenate([[0], np.cumsum(ends - starts)])
+            residuals = np.empty((offsets[-1], self.codec.residual_bytes), np.uint8)
+            read_codes(self.index, segment.row_ids[local], offsets, {"residuals": residuals})
             tokens = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], ends - starts)
-            if segment.residuals is None:
-                residuals = np.empty((offsets[-1], self.codec.residual_bytes), np.uint8)
-                read_codes(self.index, segment.row_ids[local], offsets, {"residuals": residuals})
-            else:
-                residuals = segment.residuals[tokens]
-            yield inside, self.codec.decode(segment.centroid_ids[tokens], residuals), offsets
+            yield Part(positions, segment.centroid_ids[tokens], residuals, offsets[:-1], offsets[1:])
+
+    def numbers(self, row_ids: np.ndarray) -> np.ndarray:
+        """Numbers of the rows with these row ids, uint64, in the same order; -1 for those that are not there."""
+        documents, ascending = self._by_row_id
+        if not len(documents):
+            return np.full(len(row_ids), -1)
+        at = np.minimum(np.searchsorted(ascending, row_ids), len(documents) - 1)
+        return np.where(ascending[at] == row_ids, documents[at], -1)
+
+    @cached_property
+    def _by_row_id(self) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the documents that are there, and their row ids, ascending."""
+        alive = np.flatnonzero(self.alive)
+        documents = alive[np.argsort(self.row_ids[alive], kind="stable")]
+        return documents, self.row_ids[documents]

@@ -1,13 +1,16 @@
 """`Searcher`: a query in, MaxSim-ranked hits out.
 
-The path of a query: encode → probe → gather → prune → refine → fetch. The middle three are in `candidates`, the MaxSim
-of refine in `maxsim`, what they read in `codes`.
+The path of a query: encode → filter → tables → probe → gather → prune → refine → fetch. `_ranked` below is that order;
+each stage is a function in a file of its own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -20,31 +23,16 @@ from ..indexer.table import IndexTable, open_with_model
 from ..onnx_export import Encoder, InputError
 from .candidates import gather, probe, prune
 from .codes import Codes
-from .maxsim import maxsim
+from .filters import allowed
+from .plan import SearchOptions, make_plan
+from .refine import refine, score
+from .results import Hit, Hits, Ranking, Stopwatch
+from .tables import QueryTables
 
-_NPROBE = 32
-_CANDIDATES = 512
-_CANDIDATES_PER_HIT = 8
-_REFINED_TOGETHER = 256  # documents decoded at a time, which bounds memory
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-
-@dataclass(frozen=True)
-class Hit:
-    """One document found.
-
-    Attributes:
-        id: the document's id.
-        score: MaxSim, a sum over the query's tokens; comparable within one query only.
-        title: the document's title, perhaps empty.
-        text: the document's text.
-        fields: the caller's other columns.
-    """
-
-    id: str
-    score: float
-    title: str
-    text: str
-    fields: dict[str, Any] = field(default_factory=dict)
+_QUERIES_KEPT = 1024  # texts whose vectors are remembered
 
 
 class Searcher:
@@ -60,6 +48,7 @@ class Searcher:
         self.encoder = encoder
         self._derived = derived
         self._codes = self._read(table)
+        self._encode = lru_cache(_QUERIES_KEPT)(self._encode_anew)
 
     @classmethod
     def open(cls, db: Database, table: str, *, encoder: Encoder | None = None, derived: bool = True) -> Searcher:
@@ -102,47 +91,70 @@ class Searcher:
         self._codes = self._read(latest)
         return True
 
-    def search(self, query: str, k: int = 10, *, nprobe: int = _NPROBE, candidates: int | None = None) -> list[Hit]:
+    def search(self, query: str, k: int = 10, **options: Unpack[SearchOptions]) -> Hits:
         """The ``k`` best documents for ``query``, best first; fewer if the index holds fewer.
 
         Args:
             query: the question or keywords.
             k: how many hits.
-            nprobe: centroids probed per query token.
-            candidates: documents ranked by MaxSim; None takes 512, or 8 k if that is more. As many as the index
-                holds, or more, makes the search exhaustive.
+            options: see `SearchOptions`.
 
-        Raises InputError for an empty query and for a number below 1.
+        Raises InputError for an empty query, numbers below 1 and a condition that cannot be used.
         """
-        _check_query(query)
-        return self.search_vectors(self.encoder.encode_queries([query])[0], k, nprobe=nprobe, candidates=candidates)
+        watch = Stopwatch()
+        with watch.stage("encode"):
+            vectors = self._encode(query)
+        return self._found(vectors, k, options, watch)
 
-    def search_vectors(
-        self, query: np.ndarray, k: int = 10, *, nprobe: int = _NPROBE, candidates: int | None = None
-    ) -> list[Hit]:
-        """`search` for a query that is encoded already: float32 (query tokens, dim), unit length."""
-        while True:
-            codes = self._codes
-            try:
-                return _fetch(codes, *self._rank(codes, query, k, nprobe, candidates))
-            except StorageError:
-                # Perhaps `optimize` has given up the version that is open: then all is to be ranked anew.
-                self.refresh()
-                if codes is self._codes:
-                    raise
+    def search_vectors(self, query: np.ndarray, k: int = 10, **options: Unpack[SearchOptions]) -> Hits:
+        """`search` for a query that is encoded already: float (query tokens, dim), unit length.
+
+        Raises InputError for another shape and for numbers that are not finite too.
+        """
+        return self._found(query, k, options, Stopwatch())
+
+    def search_many(
+        self, queries: Sequence[str], k: int = 10, *, threads: int | None = None, **options: Unpack[SearchOptions]
+    ) -> list[Hits]:
+        """`search` for many queries, ``threads`` at once (None: as many as there are CPUs), in their order."""
+        for query in queries:
+            _check_query(query)
+        vectors = self.encoder.encode_queries(queries)
+        with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+            return list(pool.map(lambda query: self.search_vectors(query, k, **options), vectors))
 
     def rank_vectors(
-        self, query: np.ndarray, k: int = 10, *, nprobe: int = _NPROBE, candidates: int | None = None
+        self, query: np.ndarray, k: int = 10, **options: Unpack[SearchOptions]
     ) -> tuple[np.ndarray, np.ndarray]:
         """`search_vectors` without fetching: document numbers, int64, and scores, float32, best first.
 
         The numbers hold until the next refresh.
         """
-        return self._rank(self._codes, query, k, nprobe, candidates)
+        ranking = _ranked(self._codes, query, k, options, Stopwatch())
+        return ranking.documents, ranking.scores
 
     def ids(self, documents: np.ndarray) -> list[str]:
         """Ids of documents given by number."""
         return _rows(self._codes, documents, ["id"])["id"].to_pylist()
+
+    def _encode_anew(self, query: str) -> np.ndarray:
+        _check_query(query)
+        return self.encoder.encode_queries([query])[0]
+
+    def _found(self, query: np.ndarray, k: int, options: SearchOptions, watch: Stopwatch) -> Hits:
+        while True:
+            codes = self._codes
+            try:
+                ranking = _ranked(codes, query, k, options, watch)
+                with watch.stage("fetch"):
+                    hits = _fetch(codes, ranking)
+            except StorageError:
+                # Perhaps `optimize` has given up the version that is open: then all is to be ranked anew.
+                self.refresh()
+                if codes is self._codes:
+                    raise
+            else:
+                return Hits(hits, ranking=ranking, stages=watch.stages, version=codes.index.table.version)
 
     def _latest(self, index: IndexTable) -> IndexTable:
         return open_with_model(index.database, index.name, self.encoder)[0]
@@ -158,58 +170,39 @@ class Searcher:
                     raise
                 index = latest
 
-    @staticmethod
-    def _rank(
-        codes: Codes, query: np.ndarray, k: int, nprobe: int, candidates: int | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        for name, value in (("k", k), ("nprobe", nprobe), ("candidates", candidates)):
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; it must be 1 or more")
-        if query.ndim != 2 or query.shape[1] != codes.codec.dim or not len(query):
-            raise InputError(f"the query's vectors have shape {query.shape}, expected (tokens, {codes.codec.dim})")
-        limit = candidates or max(_CANDIDATES, _CANDIDATES_PER_HIT * k)
-        if limit >= len(codes):
-            documents = np.flatnonzero(codes.alive)
-        else:
-            documents = prune(*_gathered(codes, query, nprobe), limit)
-        scores = _refine(codes, query, documents)
-        # Of equal scores the one first written comes first, wherever its codes lie.
-        best = np.lexsort((codes.row_ids[documents], -scores))[:k]
-        return documents[best], scores[best]
+
+def _ranked(codes: Codes, query: np.ndarray, k: int, options: SearchOptions, watch: Stopwatch) -> Ranking:
+    """The way of a query from its vectors to the numbers of the ``k`` best documents."""
+    plan = make_plan(options, k)
+    query = _checked_vectors(query, codes.codec.dim)
+    with watch.stage("filter"):
+        allow = allowed(codes, options.get("where"), options.get("ids"))
+    with watch.stage("tables"):
+        tables = QueryTables.of(query, codes.codec)
+    if plan.candidates is None or plan.candidates >= allow.count:
+        with watch.stage("refine"):
+            documents = np.flatnonzero(allow.mask)
+            ranked, scores = score(codes, tables, documents, k)
+    else:
+        with watch.stage("probe"):
+            probed = probe(tables, plan.nprobe)
+        with watch.stage("gather"):
+            total = gather(codes, probed)
+        with watch.stage("prune"):
+            documents = prune(codes, total, allow.mask, plan.candidates)
+        with watch.stage("refine"):
+            ranked, scores = refine(codes, tables, documents, k)
+    return Ranking(ranked[:k], scores[:k], len(documents), allow.missing)
 
 
 def _is_same(a: IndexTable, b: IndexTable) -> bool:
     return a.table.version == b.table.version and a.header == b.header
 
 
-def _gathered(codes: Codes, query: np.ndarray, nprobe: int) -> tuple[np.ndarray, np.ndarray]:
-    """Documents that the probed centroids reach and their approximate scores, in the order of their row ids."""
-    probed = probe(query, codes.codec.centroids, nprobe)
-    parts = []
-    for base, segment in codes.segments:
-        local, scores = gather(segment.lists, len(segment), *probed)
-        there = ~segment.deleted[local]
-        parts.append((local[there] + base, scores[there]))
-    documents = np.concatenate([numbers for numbers, _ in parts])
-    scores = np.concatenate([part_scores for _, part_scores in parts])
-    order = np.argsort(codes.row_ids[documents], kind="stable")
-    return documents[order], scores[order]
-
-
-def _refine(codes: Codes, query: np.ndarray, documents: np.ndarray) -> np.ndarray:
-    """MaxSim over decoded vectors: float32, one per document."""
-    scores = np.empty(len(documents), np.float32)
-    for start in range(0, len(documents), _REFINED_TOGETHER):
-        part = documents[start : start + _REFINED_TOGETHER]
-        for inside, vectors, offsets in codes.vectors(part):
-            scores[start + inside] = maxsim(query, vectors, offsets)
-    return scores
-
-
-def _fetch(codes: Codes, documents: np.ndarray, scores: np.ndarray) -> list[Hit]:
+def _fetch(codes: Codes, ranking: Ranking) -> list[Hit]:
     ours = (*CODE_FIELDS, build_column(codes.index.header))
     columns = [name for name in codes.index.table.schema.names if name not in ours]
-    rows = _rows(codes, documents, columns).to_pylist()
+    rows = _rows(codes, ranking.documents, columns).to_pylist()
     return [
         Hit(
             id=row["id"],
@@ -218,7 +211,7 @@ def _fetch(codes: Codes, documents: np.ndarray, scores: np.ndarray) -> list[Hit]
             text=row["text"],
             fields={name: value for name, value in row.items() if name not in RESERVED_FIELDS},
         )
-        for row, score in zip(rows, scores, strict=True)
+        for row, score in zip(rows, ranking.scores, strict=True)
     ]
 
 
@@ -241,3 +234,11 @@ def _check_query(query: str) -> None:
         raise InputError(f"the query is {type(query).__name__}, not str")
     if not query.strip():
         raise InputError("the query is empty; give at least one word")
+
+
+def _checked_vectors(query: np.ndarray, dim: int) -> np.ndarray:
+    if query.ndim != 2 or query.shape[1] != dim or not len(query):
+        raise InputError(f"the query's vectors have shape {query.shape}, expected (tokens, {dim})")
+    if not np.isfinite(query).all():
+        raise InputError("the query's vectors hold numbers that are not finite")
+    return np.ascontiguousarray(query, np.float32)

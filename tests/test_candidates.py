@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tansaku.indexer.postings import MAX_DOCUMENTS, InvertedLists
-from tansaku.plugin.candidates import gather, probe, prune
+from tansaku.plugin.candidates import prune
 
 deterministic = settings(deadline=None, derandomize=True, max_examples=80)
 
@@ -57,67 +57,42 @@ def test_inverted_lists_of_no_documents_are_empty():
     assert len(lists.postings) == 0
 
 
-@deterministic
-@given(corpora, st.integers(0, 10_000), st.integers(1, 12))
-def test_gather_equals_a_plain_loop(corpus: tuple[np.ndarray, np.ndarray], seed: int, nprobe: int):
-    centroid_ids, offsets = corpus
-    random = np.random.default_rng(seed)
-    query, centroids = random.normal(size=(3, 8)).astype(np.float32), random.normal(size=(12, 8)).astype(np.float32)
-    probed, scores = probe(query, centroids, nprobe)
-    n_documents = len(offsets) - 1
-    documents, approximate = gather(InvertedLists.build(centroid_ids, offsets, 12), n_documents, probed, scores)
+class Rows:
+    """What `prune` asks of the codes: which row was written first."""
 
-    expected = {}
-    for document in range(n_documents):
-        tokens = set(centroid_ids[offsets[document] : offsets[document + 1]].tolist())
-        met = [tokens & set(row.tolist()) for row in probed]
-        if any(met):
-            expected[document] = sum(
-                max(
-                    (float(score) for c, score in zip(row, row_scores, strict=True) if c in tokens),
-                    default=row_scores[0],
-                )
-                for row, row_scores in zip(probed, scores, strict=True)
-            )
-    assert documents.tolist() == sorted(expected)
-    np.testing.assert_allclose(approximate, [expected[d] for d in documents], rtol=1e-5, atol=1e-6)
+    def __init__(self, row_ids):
+        self.row_ids = np.array(row_ids, np.uint64)
 
 
-def test_probe_returns_the_best_centroids_worst_first():
-    centroids = np.eye(4, dtype=np.float32)
-    query = np.array([[0.1, 0.4, 0.2, 0.3]], np.float32)
-    ids, scores = probe(query, centroids, 2)
-    assert ids.tolist() == [[3, 1]]
-    np.testing.assert_array_equal(scores, np.array([[0.3, 0.4]], np.float32))
-
-
-def test_probing_more_centroids_than_there_are_probes_all():
-    ids, _ = probe(np.ones((2, 4), np.float32), np.eye(4, dtype=np.float32), 99)
-    assert np.sort(ids, axis=1).tolist() == [[0, 1, 2, 3]] * 2
+def pruned(totals, limit, row_ids=None, allowed=None):
+    codes = Rows(range(len(totals)) if row_ids is None else row_ids)
+    allowed = np.ones(len(totals), bool) if allowed is None else np.array(allowed)
+    return prune(codes, np.array(totals, np.int32), allowed, limit).tolist()
 
 
 def test_prune_keeps_the_best_in_ascending_order():
-    documents, scores = np.array([2, 5, 7, 9]), np.array([0.1, 0.9, 0.4, 0.8])
-    assert prune(documents, scores, 2).tolist() == [5, 9]
-    assert prune(documents, scores, 4).tolist() == [2, 5, 7, 9]
+    assert pruned([1, 9, 4, 8], 2) == [1, 3]
+    assert pruned([1, 9, 4, 8], 4) == [0, 1, 2, 3]
+    assert pruned([1, 9, 4, 8], 9) == [0, 1, 2, 3]
 
 
-def test_gather_gives_no_document_that_no_probed_centroid_reaches():
-    lists = InvertedLists.build(np.array([0, 1, 1, 2]), np.array([0, 1, 2, 3, 4]), 3)
-    documents, scores = gather(lists, 4, np.array([[2, 1]]), np.array([[0.25, 0.5]], np.float32))
-    assert documents.tolist() == [1, 2, 3]
-    assert scores.tolist() == [0.5, 0.5, 0.25]
+def test_prune_passes_over_what_is_not_allowed():
+    assert pruned([1, 9, 4, 8], 2, allowed=[True, False, True, True]) == [2, 3]
+    assert pruned([1, 9], 2, allowed=[False, False]) == []
+
+
+def test_documents_met_nowhere_fill_up():
+    assert pruned([0, 0, 5, 0], 3) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4])
-def test_prune_keeps_the_first_of_those_that_tie(limit: int):
-    documents, scores = np.array([1, 3, 4, 6, 8]), np.array([0.5, 0.5, 0.75, 0.5, 0.25])
-    assert prune(documents, scores, limit).tolist() == [[4], [1, 4], [1, 3, 4], [1, 3, 4, 6]][limit - 1]
+def test_prune_keeps_the_first_written_of_those_that_tie(limit: int):
+    assert pruned([5, 5, 7, 5, 2], limit, [40, 10, 50, 30, 20]) == [[2], [1, 2], [1, 2, 3], [0, 1, 2, 3]][limit - 1]
 
 
 @deterministic
-@given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), max_size=30), st.integers(1, 32))
-def test_prune_equals_sorting_by_score_and_place(scores: list[float], limit: int):
-    documents = np.arange(len(scores)) * 3
-    ranked = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:limit]
-    assert prune(documents, np.array(scores), limit).tolist() == [3 * i for i in sorted(ranked)]
+@given(st.lists(st.sampled_from([0, 1, 2, 9, 2_000_000]), min_size=1, max_size=30), st.integers(1, 32))
+def test_prune_equals_sorting_by_score_and_row(totals: list[int], limit: int):
+    row_ids = np.random.default_rng(len(totals)).permutation(len(totals))
+    ranked = sorted(range(len(totals)), key=lambda i: (-totals[i], row_ids[i]))[:limit]
+    assert pruned(totals, limit, row_ids) == sorted(ranked)

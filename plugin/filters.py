@@ -1,0 +1,91 @@
+"""Which documents a search may return: those that a condition and a list of ids leave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from lancedb.expr import Expr, col
+
+from ..indexer.database import storage_errors
+from ..onnx_export import InputError
+from .codes import Codes
+
+_IDS_TOGETHER = 10_000
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """The documents that may be returned.
+
+    Attributes:
+        mask: bool (documents,).
+        count: how many.
+        missing: ids asked for that the index has not, in the order given.
+    """
+
+    mask: np.ndarray
+    count: int
+    missing: tuple[str, ...] = ()
+
+
+def allowed(codes: Codes, where: str | None, ids: Sequence[str] | None) -> Allowed:
+    """The documents for which ``where`` holds and that are among ``ids``; each of the two may be None.
+
+    Args:
+        codes: of the index.
+        where: a condition over the table's columns in LanceDB's SQL, "year >= 2000 AND genre = '寺'".
+        ids: of documents; in an index of passages those of whole documents.
+
+    Raises InputError for a condition that does not parse, names an unknown column or is no condition.
+    """
+    if where is None and ids is None:
+        return Allowed(codes.alive, len(codes))
+    mask, missing = codes.alive, ()
+    if where is not None:
+        mask = mask & _mask(codes, _rows(codes, _checked(where))["_rowid"])
+    if ids is not None:
+        among, missing = _among(codes, ids)
+        mask = mask & among
+    return Allowed(mask, int(np.count_nonzero(mask)), missing)
+
+
+def _among(codes: Codes, ids: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    if isinstance(ids, str):
+        raise InputError("ids is one string; give a list of ids")
+    wanted = list(dict.fromkeys(str(doc_id) for doc_id in ids))
+    column = "parent_id" if codes.index.header.passage_tokens else "id"
+    mask, stored = np.zeros(len(codes.row_ids), bool), set()
+    for start in range(0, len(wanted), _IDS_TOGETHER):
+        rows = _rows(codes, col(column).isin(wanted[start : start + _IDS_TOGETHER]), column)
+        stored.update(rows[column].to_pylist())
+        mask |= _mask(codes, rows["_rowid"])
+    return mask, tuple(doc_id for doc_id in wanted if doc_id not in stored)
+
+
+def _rows(codes: Codes, condition: str | Expr, column: str = "token_count") -> pa.Table:
+    index = codes.index
+    with storage_errors(index.place()):
+        try:
+            return index.table.search().where(condition).select([column]).with_row_id(True).to_arrow()
+        except ValueError as error:
+            reason = str(error).removeprefix("Invalid input, ").strip()
+            raise InputError(f"{index.place()}: the condition {condition!r} cannot be used ({reason})") from error
+
+
+def _mask(codes: Codes, row_ids: pa.ChunkedArray) -> np.ndarray:
+    numbers = codes.numbers(row_ids.to_numpy())
+    mask = np.zeros(len(codes.row_ids), bool)
+    mask[numbers[numbers >= 0]] = True
+    return mask
+
+
+def _checked(where: str) -> str:
+    if not isinstance(where, str) or not where.strip():
+        raise InputError("the condition is empty; leave it out to search all documents")
+    # LanceDB would leave out what follows a semicolon without a word.
+    if ";" in "".join(where.replace('"', "'").replace("`", "'").split("'")[::2]):
+        raise InputError(f"the condition {where!r} has a semicolon; give one condition")
+    return where

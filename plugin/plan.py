@@ -1,0 +1,65 @@
+"""How much a search looks at: the knob `recall`, and what it stands for at a corpus size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypedDict, get_args
+
+from ..onnx_export import InputError
+
+Recall = Literal["fast", "balanced", "exact"]
+
+_NPROBE = {"fast": 16, "balanced": 32}
+_CANDIDATES = {"fast": 128, "balanced": 512}
+_CANDIDATES_PER_HIT = {"fast": 4, "balanced": 8}
+
+
+class SearchOptions(TypedDict, total=False):
+    """What a search can be told; all of it may be left out.
+
+    Attributes:
+        recall: "fast", "balanced" (the default), or "exact", which scores every document.
+        where: a condition over the table's columns, in LanceDB's SQL; only documents for which it holds are found.
+        ids: only these documents are found; `Hits.missing` has those that the index has not.
+        nprobe: centroids probed for each query token, instead of what ``recall`` stands for.
+        candidates: documents scored by their codes, likewise; where no more than these are allowed, all are scored.
+    """
+
+    recall: Recall
+    where: str | None
+    ids: Sequence[str] | None
+    nprobe: int | None
+    candidates: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a search does.
+
+    Attributes:
+        nprobe: centroids probed for each query token.
+        candidates: documents scored by their codes; None is all.
+    """
+
+    nprobe: int
+    candidates: int | None
+
+
+def make_plan(options: SearchOptions, k: int) -> Plan:
+    """The plan for ``k`` hits.
+
+    Raises InputError for an option that is none, another ``recall`` and a number below 1.
+    """
+    unknown = sorted(set(options) - set(SearchOptions.__annotations__))
+    if unknown:
+        raise InputError(f"a search has no option {unknown[0]!r}; it has {', '.join(SearchOptions.__annotations__)}")
+    recall, nprobe, candidates = options.get("recall", "balanced"), options.get("nprobe"), options.get("candidates")
+    if recall not in get_args(Recall):
+        raise InputError(f"recall is {recall!r}; it must be one of {', '.join(get_args(Recall))}")
+    for name, value in (("k", k), ("nprobe", nprobe), ("candidates", candidates)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}; it must be 1 or more")
+    if recall == "exact":
+        return Plan(1, None)
+    return Plan(nprobe or _NPROBE[recall], candidates or max(_CANDIDATES[recall], _CANDIDATES_PER_HIT[recall] * k))

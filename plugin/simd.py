@@ -1,0 +1,176 @@
+"""Vectors of a fixed number of lanes for numba kernels; LLVM keeps them in the registers of the CPU it compiles for.
+
+A plain numba loop over 16-bit numbers stays scalar: numba widens them, and cannot prove that arrays do not overlap.
+Here a value of type ``i16 × lanes`` or ``f32 × lanes`` is one operand, and every operation below one instruction or a
+few. ``lanes`` has to be a constant where a kernel is compiled. Loads and stores do not check bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.datamodel import models
+from numba.extending import intrinsic, register_model
+
+__all__ = ["add", "any_greater", "fma", "load", "maximum", "rounded", "scaled", "splat", "store"]
+
+
+def _operation(build: Callable[..., Any]) -> Any:
+    """What kernels call: ``build`` is given the types of the arguments and returns a signature and a code generator."""
+    return intrinsic(prefer_literal=True)(build)
+
+
+class Lanes(types.Type):
+    """The numba type of a vector: a scalar type and how many of them."""
+
+    def __init__(self, scalar: types.Type, count: int) -> None:
+        self.scalar = scalar
+        self.count = count
+        super().__init__(name=f"Lanes({scalar} x {count})")
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Lanes) -> None:
+        scalar = manager.lookup(kind.scalar).get_value_type()
+        super().__init__(manager, kind, ir.VectorType(scalar, kind.count))
+
+
+def _pointer(context: Any, builder: Any, kind: types.Array, array: Any, index: Any, vector: ir.VectorType) -> Any:
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
+
+
+def _lanes_of(kind: types.Array, lanes: Any) -> Lanes | None:
+    if not isinstance(lanes, types.IntegerLiteral):
+        return None
+    return Lanes(kind.dtype, lanes.literal_value)
+
+
+@_operation
+def load(typing: Any, array: Any, index: Any, lanes: Any) -> Any:
+    """``lanes`` numbers of a flat array from ``index`` on."""
+    kind = _lanes_of(array, lanes)
+    if kind is None:
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector = context.get_value_type(kind)
+        pointer = _pointer(context, builder, array, arguments[0], arguments[1], vector)
+        return builder.load(pointer, align=array.dtype.bitwidth // 8)
+
+    return kind(array, types.intp, lanes), generate
+
+
+@_operation
+def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
+    """Write a vector into a flat array from ``index`` on."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector = context.get_value_type(value)
+        pointer = _pointer(context, builder, array, arguments[0], arguments[1], vector)
+        builder.store(arguments[2], pointer, align=array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), generate
+
+
+@_operation
+def splat(typing: Any, scalar: Any, lanes: Any) -> Any:
+    """A vector with ``scalar`` in every lane."""
+    if not isinstance(lanes, types.IntegerLiteral):
+        return None
+    kind = Lanes(types.unliteral(scalar), lanes.literal_value)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _splat(builder, context.get_value_type(kind), arguments[0])
+
+    return kind(kind.scalar, lanes), generate
+
+
+@_operation
+def add(typing: Any, a: Any, b: Any) -> Any:
+    """The sum a + b, lane by lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return (builder.fadd if _is_float(a) else builder.add)(*arguments)
+
+    return a(a, b), generate
+
+
+@_operation
+def fma(typing: Any, accumulator: Any, a: Any, b: Any) -> Any:
+    """The sum accumulator + a · b, lane by lane, rounded once; float lanes, and ``b`` may be a scalar."""
+    kind = b if isinstance(b, Lanes) else accumulator.scalar
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector = context.get_value_type(accumulator)
+        function = ir.FunctionType(vector, [vector] * 3)
+        bits = accumulator.scalar.bitwidth
+        name = f"llvm.fma.v{accumulator.count}f{bits}"
+        called = cgutils.get_or_insert_function(builder.module, function, name)
+        factor = arguments[2] if isinstance(b, Lanes) else _splat(builder, vector, arguments[2])
+        return builder.call(called, [arguments[1], factor, arguments[0]])
+
+    return accumulator(accumulator, a, kind), generate
+
+
+@_operation
+def scaled(typing: Any, a: Any, scalar: Any) -> Any:
+    """The product a · scalar, lane by lane; float lanes."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fmul(arguments[0], _splat(builder, context.get_value_type(a), arguments[1]))
+
+    return a(a, a.scalar), generate
+
+
+@_operation
+def rounded(typing: Any, a: Any) -> Any:
+    """Float lanes to the nearest 16-bit integers, ties to even; what does not fit is undefined."""
+    kind = Lanes(types.int16, a.count)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector = context.get_value_type(a)
+        name = f"llvm.rint.v{a.count}f{a.scalar.bitwidth}"
+        called = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector]), name)
+        return builder.fptosi(builder.call(called, arguments), context.get_value_type(kind))
+
+    return kind(a), generate
+
+
+@_operation
+def any_greater(typing: Any, a: Any, b: Any) -> Any:
+    """Whether a > b in any lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        compare = builder.fcmp_ordered if _is_float(a) else builder.icmp_signed
+        mask = builder.bitcast(compare(">", *arguments), ir.IntType(a.count))
+        return builder.icmp_unsigned("!=", mask, ir.Constant(mask.type, 0))
+
+    return types.boolean(a, a), generate
+
+
+@_operation
+def maximum(typing: Any, a: Any, b: Any) -> Any:
+    """The greater of a and b, lane by lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        compare = builder.fcmp_ordered if _is_float(a) else builder.icmp_signed
+        return builder.select(compare(">", *arguments), *arguments)
+
+    return a(a, b), generate
+
+
+def _is_float(kind: Lanes) -> bool:
+    return isinstance(kind.scalar, types.Float)
+
+
+def _splat(builder: Any, vector: ir.VectorType, scalar: Any) -> Any:
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None)
+    return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
