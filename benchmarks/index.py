@@ -5,7 +5,7 @@
 
 `given`: 6,000 real passages whose token vectors are there already go through `Index.create` (a stand-in for the encoder
 looks them up), at 1, 2 and 4 bits and with pooling, and through fast-plaid in its own environment (PYTHON has
-requirements-index-peer.txt). Reported are the seconds of the build, bytes per token of what is searched from and of the
+requirements-engines.txt). Reported are the seconds of the build, bytes per token of what is searched from and of the
 table's files, and recall@10 and @100 of exhaustive MaxSim over the stored codes against exact float32 MaxSim, hit@1 for
 200 questions, and the latency of a search over derived arrays and without them.
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from tansaku.onnx_export import Encoder
 
+_CORPORA = ("jsquad-valid", "jaquad", "kyoto-wiki-ja", "msdocs-ja")
+
 
 @dataclass(frozen=True)
 class Vectors:
@@ -29,8 +31,8 @@ class Vectors:
 
 
 def passages(data: Path, cache: Path, count: int) -> Vectors:
-    """The paragraphs of `jsquad-valid` and as many of `jaquad` as make ``count``, title and text."""
-    records = itertools.chain(*(read(data / name / "corpus.jsonl") for name in ("jsquad-valid", "jaquad")))
+    """The first ``count`` of all corpora's passages, those of `jsquad-valid` first, title and text."""
+    records = itertools.chain(*(read(data / name / "corpus.jsonl") for name in _CORPORA))
     chosen = list(itertools.islice(records, count))
     return _encoded(cache / f"passages-{count}", chosen, queries=False)
 

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from .bundle import Bundle, read_bundle
 from .errors import BundleError, InputError
 from .segment import load_segmenter
-from .tokenize import TextTokenizer, TokenizedText
+from .tokenize import Span, TextTokenizer, TokenizedText
 
 DEFAULT_BUNDLE = Path(__file__).parent / "default_bundle"
 
@@ -112,6 +112,14 @@ class Encoder:
     def count_document_tokens(self, texts: Iterable[str]) -> list[int]:
         """Tokens of each document before it is cut; one of more than ``bundle.document.max_length`` is cut."""
         return self._tokenize_document.count(_texts(texts))
+
+    def query_spans(self, text: str) -> list[Span]:
+        """For each vector of a query, where in ``text`` its token stands; see `TextTokenizer.spans`."""
+        return self._tokenize_query.spans(text)
+
+    def document_spans(self, text: str) -> list[Span]:
+        """For each vector of a document, where in ``text`` its token stands; see `TextTokenizer.spans`."""
+        return self._tokenize_document.spans(text)
 
     def encode_tokens(self, tokenized: Sequence[TokenizedText]) -> list[np.ndarray]:
         """The second half of `encode_queries` and `encode_documents`.

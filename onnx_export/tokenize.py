@@ -12,6 +12,9 @@ from .errors import BundleError, InputError
 from .rules import TextRules
 from .segment import Segmenter
 
+# Where in a text a token stands, first character and the one after its last; None for a token that stands for no text.
+Span = tuple[int, int] | None
+
 
 @dataclass(frozen=True)
 class TokenizedText:
@@ -54,6 +57,47 @@ class TextTokenizer:
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text uncut: start, marker, prefix and end included, masks not; raises as a call does."""
         return [len(encoding) + (self._marker is not None) for encoding in self._encode(texts)]
+
+    def spans(self, text: str) -> list[Span]:
+        """Where each vector of ``text`` comes from, in its characters; None for marker, end and mask tokens.
+
+        Where words are cut off first and do not stand in the text as they are (another Unicode form), it is None too.
+        """
+        (encoding,) = self._encode([text])
+        tokenized = self._apply_rules(encoding)
+        spans = self._text_spans(text, encoding)
+        if self._marker is not None:
+            spans.insert(1, None)
+        if tokenized.truncated:
+            spans = [*spans[: self._rules.max_length - 1], spans[-1]]
+        spans += [None] * (len(tokenized.ids) - len(spans))
+        return [span for span, kept in zip(spans, tokenized.keep, strict=True) if kept]
+
+    def _text_spans(self, text: str, encoding: Encoding) -> list[Span]:
+        """The span of every token of ``encoding`` in ``text``, which was prepared for it."""
+        before = len(text) - len(text.lstrip()) if self._rules.strip else 0
+        prefix = len(self._rules.prefix)
+        starts = self._word_starts(text) if self._segment else None
+        spans: list[Span] = []
+        for special, (start, end), word in zip(
+            encoding.special_tokens_mask, encoding.offsets, encoding.word_ids, strict=True
+        ):
+            shift: int | None = 0 if starts is None else None if word is None else starts[word]
+            if special or shift is None or start == end or shift + end <= prefix:
+                spans.append(None)
+            else:
+                spans.append((max(shift + start - prefix, 0) + before, shift + end - prefix + before))
+        return spans
+
+    def _word_starts(self, text: str) -> list[int | None]:
+        """Where each word of the prepared text begins in it."""
+        prepared, place = self._prepare(text), 0
+        starts: list[int | None] = []
+        for word in self._segment(prepared) if self._segment else []:
+            found = prepared.find(word, place)
+            starts.append(found if found >= 0 else None)
+            place = found + len(word) if found >= 0 else place
+        return starts
 
     def _encode(self, texts: Sequence[str]) -> list[Encoding]:
         for position, text in enumerate(texts):

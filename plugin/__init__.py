@@ -1,5 +1,8 @@
 """Query → candidates → MaxSim → hits."""
 
-from .searcher import Hit, Searcher
+from .explain import Explanation, Match
+from .plan import SearchOptions
+from .results import Hit, Hits
+from .searcher import Searcher
 
-__all__ = ["Hit", "Searcher"]
+__all__ = ["Explanation", "Hit", "Hits", "Match", "SearchOptions", "Searcher"]

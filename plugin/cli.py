@@ -23,6 +23,7 @@ from ..onnx_export import Encoder, InputError, TansakuError
 from . import console
 from .demo import run_demo
 from .evaluate import judged_queries, measure, read_qrels, read_queries, search_all, trec_lines
+from .plan import Recall
 from .searcher import Searcher
 
 app = typer.Typer(
@@ -229,6 +230,12 @@ def search(
     db: Db,
     table: TableName,
     k: Annotated[int, typer.Option("-k", help="How many hits.")] = 10,
+    recall: Annotated[
+        Recall, typer.Option(help="exact scores every document, the others the likely ones.")
+    ] = "balanced",
+    where: Annotated[str | None, typer.Option(help="Only documents for which this SQL condition holds.")] = None,
+    ids: Annotated[list[str] | None, typer.Option("--id", help="Only this document; may be repeated.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show which tokens met, and each stage's time.")] = False,
     derived: Annotated[
         bool, typer.Option(help="Use arrays kept on disk beside the table, or read codes from the table.")
     ] = True,
@@ -238,15 +245,20 @@ def search(
 ) -> None:
     """Search an index.
 
-    Example: `tansaku search "梅雨がないのはどこ？" --db ./db --table docs -k 3`
+    Examples: `tansaku search "梅雨がないのはどこ？" --db ./db --table docs -k 3`,
+    `tansaku search "金閣寺" --db ./db --table docs --where "year < 1500" --explain`
     """
-    database = _database(db, storage_option)
-    hits = Searcher.open(database, table, encoder=Encoder.load(model), derived=derived).search(query, k)
+    searcher = Searcher.open(_database(db, storage_option), table, encoder=Encoder.load(model), derived=derived)
+    hits = searcher.search(query, k, recall=recall, where=where, ids=ids)
+    why = [searcher.explain(query, hit.id) for hit in hits] if explain else []
     if as_json:
         ranked = [{"rank": rank, **dataclasses.asdict(hit)} for rank, hit in enumerate(hits, start=1)]
-        _print_json({"query": query, "hits": ranked})
+        for hit, explanation in zip(ranked, why, strict=False):
+            hit["matches"] = [dataclasses.asdict(match) for match in explanation.matches]
+        more = {"missing": hits.missing} if ids else {}
+        _print_json({"query": query, "hits": ranked, "stages_ms": hits.stages, "scored": hits.scored, **more})
     else:
-        console.show_hits(query, hits)
+        console.show_hits(query, hits, why)
 
 
 @app.command()

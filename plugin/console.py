@@ -14,7 +14,8 @@ from rich.table import Table
 
 from ..indexer import BuildReport, DeleteReport, Drift, IndexInfo, OptimizeReport, Rejects
 from ..onnx_export import Bundle, TextRules
-from .searcher import Hit
+from .explain import Explanation
+from .results import Hits
 
 _STAGES = {
     "read": "reading",
@@ -25,6 +26,7 @@ _STAGES = {
 }
 _PLAIN_SECONDS = 5.0  # between lines where there is no terminal
 _SNIPPET = 80
+_AROUND = 12  # characters shown on either side of a token that was met
 _MUCH_DRIFT = 0.25  # share of later rows that lie farther than 95% of those the codec was trained on
 
 out = Console(highlight=False, soft_wrap=True)
@@ -98,8 +100,8 @@ def show_error(error: Exception) -> None:
     err.print(f"[red]error:[/red] {escape(str(error))}")
 
 
-def show_hits(query: str, hits: Sequence[Hit]) -> None:
-    """Print ranked hits with scores and snippets."""
+def show_hits(query: str, hits: Hits, explanations: Sequence[Explanation] = ()) -> None:
+    """Print ranked hits with scores and snippets; with explanations also what met what, and each stage's time."""
     out.print(f"\n[bold]{escape(query)}[/bold]")
     if not hits:
         out.print("  nothing found")
@@ -109,6 +111,28 @@ def show_hits(query: str, hits: Sequence[Hit]) -> None:
         title = f"{escape(hit.title)}  " if hit.title else ""
         out.print(f"{rank:>3}  [green]{hit.score:7.3f}[/green]  [bold]{title}[/bold][dim]{escape(hit.id)}[/dim]")
         out.print(f"              {escape(snippet)}")
+        if explanations:
+            out.print(_matches(explanations[rank - 1]))
+    if hits.missing:
+        out.print(f"[yellow]not in the index:[/yellow] {escape(', '.join(hits.missing))}")
+    if explanations:
+        stages = ", ".join(f"{name} {value:.2f}" for name, value in hits.stages.items())
+        out.print(f"[dim]{hits.scored:,} documents scored; milliseconds: {stages}[/dim]")
+
+
+def _matches(explanation: Explanation) -> Table:
+    """What each query token met, with the text around it; a bar says how similar they are."""
+    table = Table(box=None, padding=(0, 1, 0, 2), show_header=False)
+    for match in explanation.matches:
+        around = "[dim](no text)[/dim]"
+        if match.document_span:
+            start, end = match.document_span
+            before = explanation.text[max(0, start - _AROUND) : start].replace("\n", " ")
+            after = explanation.text[end : end + _AROUND].replace("\n", " ")
+            around = f"{escape(before)}[bold yellow]{escape(match.document_text)}[/bold yellow]{escape(after)}"
+        bar = "█" * round(8 * max(match.similarity, 0))
+        table.add_row(f"{match.similarity:6.3f}", bar.ljust(8), escape(match.query_text) or "[dim]·[/dim]", around)
+    return table
 
 
 def show_build(report: BuildReport, seconds: float) -> None:

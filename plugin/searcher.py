@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from lancedb.expr import col, lit
 
-from ..indexer import StorageError
+from ..indexer import Document, StorageError
 from ..indexer.arrays import load_arrays
 from ..indexer.database import Database, connect, storage_errors
 from ..indexer.schema import CODE_FIELDS, RESERVED_FIELDS, build_column
@@ -23,6 +24,7 @@ from ..indexer.table import IndexTable, open_with_model
 from ..onnx_export import Encoder, InputError
 from .candidates import gather, probe, prune
 from .codes import Codes
+from .explain import Explanation, explain_hit
 from .filters import allowed
 from .plan import SearchOptions, make_plan
 from .refine import refine, score
@@ -122,6 +124,23 @@ class Searcher:
         vectors = self.encoder.encode_queries(queries)
         with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
             return list(pool.map(lambda query: self.search_vectors(query, k, **options), vectors))
+
+    def explain(self, query: str, row_id: str) -> Explanation:
+        """Why the document ``row_id`` (in an index of passages: the passage) scores as it does for ``query``.
+
+        Raises InputError for an empty query and for an id that the index has not.
+        """
+        codes, vectors = self._codes, self._encode(query)
+        columns = ["title", "text"]
+        with storage_errors(codes.index.place()):
+            found = (
+                codes.index.table.search().where(col("id") == lit(row_id)).select(columns).with_row_id(True).to_arrow()
+            )
+        numbers = codes.numbers(found["_rowid"].to_numpy())
+        if not len(numbers):
+            raise InputError(f"{codes.index.place()} has no document with the id {row_id!r}")
+        row = Document(row_id, found["text"][0].as_py(), found["title"][0].as_py())
+        return explain_hit(self.encoder, codes, query, vectors, int(numbers[0]), row_id, row.encoded_text)
 
     def rank_vectors(
         self, query: np.ndarray, k: int = 10, **options: Unpack[SearchOptions]
