@@ -19,6 +19,8 @@ from .codec_table import Fit
 from .columns import field_array
 from .documents import Document
 from .errors import SourceError
+from .fulltext import COLUMN as FULLTEXT_FIELD
+from .fulltext import normalized
 from .pooling import pool_tokens
 from .scan import CHUNK, Progress, Reject, Scan, chunks, content_bytes
 from .schema import IndexHeader, build_column, document_schema
@@ -93,6 +95,8 @@ class RowMaker:
             "parent_id": [document.parent_id for document in documents],
             "passage": [document.passage for document in documents],
         }
+        if self.header.fulltext:
+            columns[FULLTEXT_FIELD] = [normalized(document.encoded_text) for document in documents]
         # The caller's may be named as those of passages are, where there are none.
         columns |= {column.name: field_array(documents, column) for column in self.fields}
         return self.batch({**columns, **self.code_columns(codes, codec)})

@@ -22,6 +22,7 @@ from ..onnx_export import InputError
 from .codec_table import prune_codecs, stored_codecs
 from .database import find_table, storage_errors
 from .errors import StorageError, TableNotFoundError, WriteConflictError
+from .fulltext import ensure_text_index
 from .schema import read_header
 from .table import IndexTable
 
@@ -142,6 +143,12 @@ def delete_documents(index: IndexTable, ids: Sequence[str] | None, where: str | 
     return _delete_ids(index, [str(doc_id) for doc_id in ids or []])
 
 
+def index_text(index: IndexTable) -> None:
+    """Make LanceDB's full text index, if the table has a column for it and no index."""
+    if index.header.fulltext:
+        _committed(index, ensure_text_index)
+
+
 def optimize_table(index: IndexTable, keep: timedelta) -> OptimizeReport:
     """Merge small fragments, bring LanceDB's own indices up to date, give up versions older than ``keep``."""
     if keep < timedelta(0):
@@ -149,6 +156,7 @@ def optimize_table(index: IndexTable, keep: timedelta) -> OptimizeReport:
     database, name = index.database, index.name
     before = _latest(index)
     fragments, versions = _fragments(before), _versions(before)
+    index_text(index)
 
     def optimize(table: Table) -> None:
         with warnings.catch_warnings():

@@ -52,6 +52,7 @@ class Index:
         nbits: int = 2,
         pool: int = 1,
         passage_tokens: int | None = None,
+        fulltext: bool = False,
         names: FieldNames | None = None,
         overwrite: bool = False,
         rejects: Rejects | None = None,
@@ -78,6 +79,7 @@ class Index:
             pool: 2 and more merge the token vectors of a document until one in ``pool`` is left (see `pool_tokens`).
             passage_tokens: divide documents at sentence ends into passages of at most so many tokens, each a row of
                 its own with the document's id as ``parent_id``; None indexes every document as one row.
+            fulltext: also keep the text for LanceDB's full text search, which searches can then take candidates from.
             names: which fields are id, text and title, where they are named otherwise.
             overwrite: replace a table of that name.
             rejects: takes documents that cannot be indexed; None stops at the first.
@@ -114,6 +116,7 @@ class Index:
                 nbits=nbits,
                 pool=pool,
                 passage_tokens=passage_tokens,
+                fulltext=fulltext,
                 overwrite=overwrite,
                 options=options,
             )

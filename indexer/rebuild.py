@@ -14,7 +14,7 @@ from lancedb.expr import col
 
 from ..onnx_export import Encoder, InputError
 from .build import BuildReport, KnownCodes, RowMaker, compress_usable, train_codec
-from .changes import delete_rows, merge_rows
+from .changes import delete_rows, index_text, merge_rows
 from .codec import ResidualCodec
 from .database import side_folder, storage_errors
 from .documents import Document
@@ -37,6 +37,7 @@ def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, option
             fields = user_fields(index.table.schema, index.header)
             maker = RowMaker(encoder, index.header, fields, index.header.build_id)
             _apply_later_changes(index, int(plan["table"]), staging.caught_up(), maker)
+            index_text(index)
             staging.finish()
             return BuildReport(documents=index.table.count_rows())
         elif plan.get("work") == "rebuild" and plan.get("table") == index.header.build_id:
@@ -76,6 +77,7 @@ def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, option
         rows = _caught_up(staging, pinned.table.version, latest, maker, codec, schema)
         create_index_table(index.database, index.name, schema, codec, fit, rows, overwrite=True)
         _apply_later_changes(index, index.header.build_id, latest.table.version, maker)
+        index_text(open_index_table(index.database, index.name))
         staging.finish()
     return report
 

@@ -5,6 +5,7 @@ One row per document, or per passage where long documents are divided:
     id               string, unique
     title, text      string; the title may be empty
     parent_id        string, passage: int32; only in an index of passages
+    fulltext         string, title and text in NFKC; only in an index with full text
     (the caller's columns)
     token_count      int32, token vectors of the row
     centroid_ids     binary: token_count little-endian uint16, or uint32 beyond 65,536 centroids
@@ -27,6 +28,7 @@ import pyarrow as pa
 from ..onnx_export import Bundle
 from .documents import PASSAGE_FIELDS, RESERVED_FIELDS
 from .errors import ModelMismatchError, NotAnIndexError
+from .fulltext import COLUMN as FULLTEXT_FIELD
 
 FORMAT_VERSION = 2
 
@@ -48,6 +50,7 @@ class IndexHeader:
         build_id: the write_id of the build that made the table; tables made one after the other differ in it.
         pool: token vectors were pooled by this factor; 1 is none.
         passage_tokens: documents were divided into passages of at most so many tokens; None if not.
+        fulltext: there is a column for LanceDB's full text search.
     """
 
     model: str
@@ -56,6 +59,7 @@ class IndexHeader:
     build_id: int
     pool: int = 1
     passage_tokens: int | None = None
+    fulltext: bool = False
 
     def check_model(self, bundle: Bundle, place: str) -> None:
         """Raise ModelMismatchError unless ``bundle`` is the model that the index was made with."""
@@ -75,6 +79,7 @@ def document_schema(fields: list[pa.Field], header: IndexHeader) -> pa.Schema:
             pa.field("title", pa.string(), nullable=False),
             pa.field("text", pa.string(), nullable=False),
             *(passages if header.passage_tokens else []),
+            *([pa.field(FULLTEXT_FIELD, pa.string(), nullable=False)] if header.fulltext else []),
             *fields,
             pa.field("token_count", pa.int32(), nullable=False),
             pa.field("centroid_ids", pa.large_binary(), nullable=False),
@@ -118,10 +123,11 @@ def read_header(schema: pa.Schema, place: str) -> IndexHeader:
 
 def user_fields(schema: pa.Schema, header: IndexHeader) -> list[pa.Field]:
     """The caller's columns of an index table."""
-    ours = reserved_fields(header.passage_tokens)
+    ours = reserved_fields(header)
     return [field for field in schema if field.name not in (*ours, build_column(header))]
 
 
-def reserved_fields(passage_tokens: int | None) -> tuple[str, ...]:
+def reserved_fields(header: IndexHeader) -> tuple[str, ...]:
     """Names of columns that tansaku fills itself."""
-    return RESERVED_FIELDS + (PASSAGE_FIELDS if passage_tokens else ())
+    passages = PASSAGE_FIELDS if header.passage_tokens else ()
+    return (*RESERVED_FIELDS, *passages, *((FULLTEXT_FIELD,) if header.fulltext else ()))

@@ -12,7 +12,7 @@ from lancedb.expr import col
 
 from ..onnx_export import Encoder, InputError
 from .build import BuildReport, RowMaker, stage_rows, train_codec
-from .changes import delete_rows, merge_rows, slices, whole_documents
+from .changes import delete_rows, index_text, merge_rows, slices, whole_documents
 from .columns import ColumnTypes, check_fields
 from .database import find_table, side_folder, storage_errors
 from .documents import Document, DocumentReader, FieldNames, canonical_id, id_forms
@@ -22,7 +22,7 @@ from .rejects import Rejects
 from .scan import Progress, chunks, scan
 from .schema import IndexHeader, document_schema, reserved_fields, user_fields
 from .staging import Staging
-from .table import IndexTable, check_absent, create_index_table, find_header
+from .table import IndexTable, check_absent, create_index_table, find_header, open_index_table
 
 
 def no_progress(stage: str, done: int, total: int, tokens: int) -> None:
@@ -57,12 +57,13 @@ def build_table(
     nbits: int,
     pool: int,
     passage_tokens: int | None,
+    fulltext: bool,
     overwrite: bool,
     options: WriteOptions,
 ) -> BuildReport:
     """Index documents into a new table; see `Index.create`."""
-    header = IndexHeader(encoder.bundle.name, encoder.bundle.fingerprint, "", 0, pool, passage_tokens)
-    reader = DocumentReader(records, options.names, options.rejects, reserved_fields(passage_tokens))
+    header = IndexHeader(encoder.bundle.name, encoder.bundle.fingerprint, "", 0, pool, passage_tokens, fulltext)
+    reader = DocumentReader(records, options.names, options.rejects, reserved_fields(header))
     documents = Passages(reader, encoder, passage_tokens)
     with Staging(side_folder(database, name), resume=options.resume) as staging:
         if options.restart:
@@ -79,6 +80,7 @@ def build_table(
             "nbits": nbits,
             "pool": pool,
             "passage_tokens": passage_tokens,
+            "fulltext": fulltext,
             "columns": [str(field) for field in fields],
             "source": found.digests,
         }
@@ -96,6 +98,7 @@ def build_table(
             schema = document_schema(fields, maker.header)
             rows = _counted(staging.batches(schema), report.documents, options.progress)
             create_index_table(database, name, schema, codec, fit, rows, overwrite=overwrite)
+        index_text(open_index_table(database, name))
         staging.finish()
     report.rejected = 0 if options.rejects is None else options.rejects.of_call
     return report
@@ -107,7 +110,7 @@ def merge_documents(
     """Add documents to a table, with ``update`` in place of those that have their ids; see `Index.upsert`."""
     header = index.header
     fields = user_fields(index.table.schema, header)
-    reader = DocumentReader(records, options.names, options.rejects, reserved_fields(header.passage_tokens))
+    reader = DocumentReader(records, options.names, options.rejects, reserved_fields(header))
     documents = Passages(reader, encoder, header.passage_tokens)
     with Staging(side_folder(index.database, index.name), resume=options.resume) as staging:
         if options.restart:

@@ -23,7 +23,7 @@ from ..onnx_export import Encoder, InputError, TansakuError
 from . import console
 from .demo import run_demo
 from .evaluate import judged_queries, measure, read_qrels, read_queries, search_all, trec_lines
-from .plan import Recall
+from .plan import CandidateSource, Recall
 from .searcher import Searcher
 
 app = typer.Typer(
@@ -110,6 +110,7 @@ def index(
     passage_tokens: Annotated[
         int | None, typer.Option(help="Divide documents of a new table into passages of at most so many tokens.")
     ] = None,
+    fulltext: Annotated[bool, typer.Option("--fulltext", help="Make a new table with full text search too.")] = False,
     mode: Annotated[Mode, typer.Option(help="Make a new table, add to one, update one, or replace one.")] = Mode.create,
     resume: Resume = True,
     on_error: Annotated[OnError, typer.Option(help="Stop at a bad record, or write it to --rejects.")] = OnError.stop,
@@ -152,6 +153,7 @@ def index(
                 nbits=nbits,
                 pool=pool,
                 passage_tokens=passage_tokens,
+                fulltext=fulltext,
                 overwrite=mode is Mode.overwrite,
                 **how,
             )
@@ -235,6 +237,9 @@ def search(
     ] = "balanced",
     where: Annotated[str | None, typer.Option(help="Only documents for which this SQL condition holds.")] = None,
     ids: Annotated[list[str] | None, typer.Option("--id", help="Only this document; may be repeated.")] = None,
+    candidates_from: Annotated[
+        CandidateSource, typer.Option("--source", help="Candidates from inverted lists, full text, or both.")
+    ] = "lists",
     explain: Annotated[bool, typer.Option("--explain", help="Show which tokens met, and each stage's time.")] = False,
     derived: Annotated[
         bool, typer.Option(help="Use arrays kept on disk beside the table, or read codes from the table.")
@@ -249,7 +254,7 @@ def search(
     `tansaku search "金閣寺" --db ./db --table docs --where "year < 1500" --explain`
     """
     searcher = Searcher.open(_database(db, storage_option), table, encoder=Encoder.load(model), derived=derived)
-    hits = searcher.search(query, k, recall=recall, where=where, ids=ids)
+    hits = searcher.search(query, k, recall=recall, where=where, ids=ids, source=candidates_from)
     why = [searcher.explain(query, hit.id) for hit in hits] if explain else []
     if as_json:
         ranked = [{"rank": rank, **dataclasses.asdict(hit)} for rank, hit in enumerate(hits, start=1)]

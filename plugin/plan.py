@@ -9,6 +9,7 @@ from typing import Literal, TypedDict, get_args
 from ..onnx_export import InputError
 
 Recall = Literal["fast", "balanced", "exact"]
+CandidateSource = Literal["lists", "text", "fused"]
 
 _NPROBE = {"fast": 16, "balanced": 32}
 _CANDIDATES = {"fast": 128, "balanced": 512}
@@ -22,6 +23,8 @@ class SearchOptions(TypedDict, total=False):
         recall: "fast", "balanced" (the default), or "exact", which scores every document.
         where: a condition over the table's columns, in LanceDB's SQL; only documents for which it holds are found.
         ids: only these documents are found; `Hits.missing` has those that the index has not.
+        source: where candidates come from: "lists" (the default), our inverted lists; "text", LanceDB's full text
+            search, in an index made with it; "fused", both by reciprocal rank. The final order is MaxSim's always.
         nprobe: centroids probed for each query token, instead of what ``recall`` stands for.
         candidates: documents scored by their codes, likewise; where no more than these are allowed, all are scored.
     """
@@ -29,6 +32,7 @@ class SearchOptions(TypedDict, total=False):
     recall: Recall
     where: str | None
     ids: Sequence[str] | None
+    source: CandidateSource
     nprobe: int | None
     candidates: int | None
 
@@ -40,10 +44,12 @@ class Plan:
     Attributes:
         nprobe: centroids probed for each query token.
         candidates: documents scored by their codes; None is all.
+        source: where they come from.
     """
 
     nprobe: int
     candidates: int | None
+    source: CandidateSource = "lists"
 
 
 def make_plan(options: SearchOptions, k: int) -> Plan:
@@ -55,11 +61,14 @@ def make_plan(options: SearchOptions, k: int) -> Plan:
     if unknown:
         raise InputError(f"a search has no option {unknown[0]!r}; it has {', '.join(SearchOptions.__annotations__)}")
     recall, nprobe, candidates = options.get("recall", "balanced"), options.get("nprobe"), options.get("candidates")
-    if recall not in get_args(Recall):
-        raise InputError(f"recall is {recall!r}; it must be one of {', '.join(get_args(Recall))}")
+    source = options.get("source", "lists")
+    for name, value, known in (("recall", recall, get_args(Recall)), ("source", source, get_args(CandidateSource))):
+        if value not in known:
+            raise InputError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
     for name, value in (("k", k), ("nprobe", nprobe), ("candidates", candidates)):
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}; it must be 1 or more")
     if recall == "exact":
-        return Plan(1, None)
-    return Plan(nprobe or _NPROBE[recall], candidates or max(_CANDIDATES[recall], _CANDIDATES_PER_HIT[recall] * k))
+        return Plan(1, None, source)
+    limit = candidates or max(_CANDIDATES[recall], _CANDIDATES_PER_HIT[recall] * k)
+    return Plan(nprobe or _NPROBE[recall], limit, source)

@@ -19,14 +19,16 @@ from lancedb.expr import col, lit
 from ..indexer import Document, StorageError
 from ..indexer.arrays import load_arrays
 from ..indexer.database import Database, connect, storage_errors
+from ..indexer.fulltext import COLUMN as FULLTEXT_FIELD
 from ..indexer.schema import CODE_FIELDS, RESERVED_FIELDS, build_column
 from ..indexer.table import IndexTable, open_with_model
 from ..onnx_export import Encoder, InputError
 from .candidates import gather, probe, prune
 from .codes import Codes
 from .explain import Explanation, explain_hit
-from .filters import allowed
-from .plan import SearchOptions, make_plan
+from .filters import Allowed, allowed
+from .fulltext import fused, text_candidates
+from .plan import Plan, SearchOptions, make_plan
 from .refine import refine, score
 from .results import Hit, Hits, Ranking, Stopwatch
 from .tables import QueryTables
@@ -106,14 +108,14 @@ class Searcher:
         watch = Stopwatch()
         with watch.stage("encode"):
             vectors = self._encode(query)
-        return self._found(vectors, k, options, watch)
+        return self._found(query, vectors, k, options, watch)
 
     def search_vectors(self, query: np.ndarray, k: int = 10, **options: Unpack[SearchOptions]) -> Hits:
         """`search` for a query that is encoded already: float (query tokens, dim), unit length.
 
         Raises InputError for another shape and for numbers that are not finite too.
         """
-        return self._found(query, k, options, Stopwatch())
+        return self._found(None, query, k, options, Stopwatch())
 
     def search_many(
         self, queries: Sequence[str], k: int = 10, *, threads: int | None = None, **options: Unpack[SearchOptions]
@@ -123,7 +125,8 @@ class Searcher:
             _check_query(query)
         vectors = self.encoder.encode_queries(queries)
         with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-            return list(pool.map(lambda query: self.search_vectors(query, k, **options), vectors))
+            found = pool.map(lambda text, query: self._found(text, query, k, options, Stopwatch()), queries, vectors)
+            return list(found)
 
     def explain(self, query: str, row_id: str) -> Explanation:
         """Why the document ``row_id`` (in an index of passages: the passage) scores as it does for ``query``.
@@ -149,7 +152,7 @@ class Searcher:
 
         The numbers hold until the next refresh.
         """
-        ranking = _ranked(self._codes, query, k, options, Stopwatch())
+        ranking = _ranked(self._codes, None, query, k, options, Stopwatch())
         return ranking.documents, ranking.scores
 
     def ids(self, documents: np.ndarray) -> list[str]:
@@ -160,11 +163,11 @@ class Searcher:
         _check_query(query)
         return self.encoder.encode_queries([query])[0]
 
-    def _found(self, query: np.ndarray, k: int, options: SearchOptions, watch: Stopwatch) -> Hits:
+    def _found(self, text: str | None, query: np.ndarray, k: int, options: SearchOptions, watch: Stopwatch) -> Hits:
         while True:
             codes = self._codes
             try:
-                ranking = _ranked(codes, query, k, options, watch)
+                ranking = _ranked(codes, text, query, k, options, watch)
                 with watch.stage("fetch"):
                     hits = _fetch(codes, ranking)
             except StorageError:
@@ -190,7 +193,9 @@ class Searcher:
                 index = latest
 
 
-def _ranked(codes: Codes, query: np.ndarray, k: int, options: SearchOptions, watch: Stopwatch) -> Ranking:
+def _ranked(
+    codes: Codes, text: str | None, query: np.ndarray, k: int, options: SearchOptions, watch: Stopwatch
+) -> Ranking:
     """The way of a query from its vectors to the numbers of the ``k`` best documents."""
     plan = make_plan(options, k)
     query = _checked_vectors(query, codes.codec.dim)
@@ -203,15 +208,41 @@ def _ranked(codes: Codes, query: np.ndarray, k: int, options: SearchOptions, wat
             documents = np.flatnonzero(allow.mask)
             ranked, scores = score(codes, tables, documents, k)
     else:
-        with watch.stage("probe"):
-            probed = probe(tables, plan.nprobe)
-        with watch.stage("gather"):
-            total = gather(codes, probed)
-        with watch.stage("prune"):
-            documents = prune(codes, total, allow.mask, plan.candidates)
+        documents = _candidates(codes, text, tables, allow, plan, options.get("where"), watch)
         with watch.stage("refine"):
             ranked, scores = refine(codes, tables, documents, k)
     return Ranking(ranked[:k], scores[:k], len(documents), allow.missing)
+
+
+def _candidates(
+    codes: Codes,
+    text: str | None,
+    tables: list[QueryTables],
+    allow: Allowed,
+    plan: Plan,
+    where: str | None,
+    watch: Stopwatch,
+) -> np.ndarray:
+    """Numbers of the documents that may rank high, ascending, from the source that ``plan`` names."""
+    limit = plan.candidates or allow.count
+    by_text = np.empty(0, np.int64)
+    if plan.source != "lists":
+        if text is None:
+            raise InputError(f"source {plan.source!r} needs the query's text; use `search`")
+        with watch.stage("text"):
+            by_text = text_candidates(codes, text, allow, where, limit)
+        if plan.source == "text":
+            return np.sort(by_text)
+    with watch.stage("probe"):
+        probed = probe(tables, plan.nprobe)
+    with watch.stage("gather"):
+        total = gather(codes, probed)
+    with watch.stage("prune"):
+        by_lists = prune(codes, total, allow.mask, limit)
+    if plan.source == "lists":
+        return by_lists
+    with watch.stage("fuse"):
+        return fused([by_lists[np.argsort(-total[by_lists], kind="stable")], by_text], limit)
 
 
 def _is_same(a: IndexTable, b: IndexTable) -> bool:
@@ -219,7 +250,8 @@ def _is_same(a: IndexTable, b: IndexTable) -> bool:
 
 
 def _fetch(codes: Codes, ranking: Ranking) -> list[Hit]:
-    ours = (*CODE_FIELDS, build_column(codes.index.header))
+    header = codes.index.header
+    ours = (*CODE_FIELDS, build_column(header), *((FULLTEXT_FIELD,) if header.fulltext else ()))
     columns = [name for name in codes.index.table.schema.names if name not in ours]
     rows = _rows(codes, ranking.documents, columns).to_pylist()
     return [
@@ -228,7 +260,7 @@ def _fetch(codes: Codes, ranking: Ranking) -> list[Hit]:
             score=float(score),
             title=row["title"],
             text=row["text"],
-            fields={name: value for name, value in row.items() if name not in RESERVED_FIELDS},
+            fields={name: row[name] for name in columns if name not in RESERVED_FIELDS},
         )
         for row, score in zip(rows, ranking.scores, strict=True)
     ]

@@ -61,14 +61,14 @@ class TestDocumentSchema:
         schema = document_schema(FIELDS, header)
         assert user_fields(schema, header) == FIELDS
         assert [field for field in schema if field.nullable] == [*FIELDS, pa.field(build_column(header), pa.null())]
-        assert {field.name for field in schema if not field.nullable} == set(reserved_fields(passage_tokens))
+        assert {field.name for field in schema if not field.nullable} == set(reserved_fields(header))
         assert user_fields(document_schema([], header), header) == []
 
     def test_names_that_only_passages_need_are_the_callers_otherwise(self):
         header = dataclasses.replace(HEADER, passage_tokens=None)
         fields = [pa.field(name, pa.string()) for name in PASSAGE_FIELDS]
         assert user_fields(document_schema(fields, header), header) == fields
-        assert reserved_fields(None) == RESERVED_FIELDS
+        assert reserved_fields(header) == RESERVED_FIELDS
 
 
 class TestReadHeader:
