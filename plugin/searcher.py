@@ -105,6 +105,7 @@ class Searcher:
 
         Raises InputError for an empty query, numbers below 1 and a condition that cannot be used.
         """
+        _check_query(query)
         watch = Stopwatch()
         with watch.stage("encode"):
             vectors = self._encode(query)
@@ -133,6 +134,7 @@ class Searcher:
 
         Raises InputError for an empty query and for an id that the index has not.
         """
+        _check_query(query)
         codes, vectors = self._codes, self._encode(query)
         columns = ["title", "text"]
         with storage_errors(codes.index.place()):
@@ -160,7 +162,6 @@ class Searcher:
         return _rows(self._codes, documents, ["id"])["id"].to_pylist()
 
     def _encode_anew(self, query: str) -> np.ndarray:
-        _check_query(query)
         return self.encoder.encode_queries([query])[0]
 
     def _found(self, text: str | None, query: np.ndarray, k: int, options: SearchOptions, watch: Stopwatch) -> Hits:
