@@ -36,19 +36,16 @@ def gather(codes: Codes, probed: list[Probed]) -> np.ndarray:
 
 
 def prune(codes: Codes, total: np.ndarray, allowed: np.ndarray, limit: int) -> np.ndarray:
-    """The ``limit`` allowed documents with the highest totals, those first written where totals tie.
+    """The ``limit`` allowed documents with the highest totals.
 
     Args:
-        codes: says which was written first.
+        codes: says which document was written first.
         total: int32 (documents,).
         allowed: bool (documents,).
         limit: how many; all if there are fewer.
 
     Returns:
-        Their numbers, int64, ascending.
+        Their numbers, int64, best first; of equal totals those first written.
     """
     documents = engine.select(total, allowed, limit)
-    if len(documents) <= limit:
-        return documents
-    best = np.lexsort((codes.row_ids[documents], -total[documents].astype(np.int64)))[:limit]
-    return np.sort(documents[best])
+    return documents[np.lexsort((codes.row_ids[documents], -total[documents].astype(np.int64)))[:limit]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -30,11 +30,6 @@ class Part:
     residuals: np.ndarray
     starts: np.ndarray
     ends: np.ndarray
-
-    def only(self, wanted: np.ndarray) -> Part:
-        """The documents at positions for which ``wanted``, bool, is true."""
-        which = wanted[self.positions]
-        return replace(self, positions=self.positions[which], starts=self.starts[which], ends=self.ends[which])
 
 
 class Codes:

@@ -15,7 +15,7 @@ from .filters import Allowed
 _RANK_OFFSET = 60  # of reciprocal rank fusion (Cormack et al., 2009)
 
 
-def text_candidates(codes: Codes, query: str, allow: Allowed, where: str | None, limit: int) -> np.ndarray:
+def text_candidates(codes: Codes, query: str | None, allow: Allowed, where: str | None, limit: int) -> np.ndarray:
     """The ``limit`` best allowed documents by BM25, int64, best first; fewer where fewer share a word with the query.
 
     Args:
@@ -25,9 +25,11 @@ def text_candidates(codes: Codes, query: str, allow: Allowed, where: str | None,
         where: the condition that ``allow`` is of, for LanceDB to look at first; or None.
         limit: how many.
 
-    Raises InputError if the index has no full text.
+    Raises InputError if the index has no full text, or the query was given as vectors alone.
     """
     index = codes.index
+    if query is None:
+        raise InputError("candidates from full text need the query's text; use `search`")
     if not index.header.fulltext:
         raise InputError(f"{index.place()} was made without full text; make it with fulltext=True (--fulltext)")
     wanted = limit
@@ -47,9 +49,8 @@ def text_candidates(codes: Codes, query: str, allow: Allowed, where: str | None,
 
 
 def fused(rankings: list[np.ndarray], limit: int) -> np.ndarray:
-    """The ``limit`` best of several rankings of document numbers by reciprocal rank fusion; int64, ascending."""
+    """The ``limit`` best of several rankings of document numbers by reciprocal rank fusion; int64, best first."""
     documents, places = np.unique(np.concatenate(rankings), return_inverse=True)
     ranks = np.concatenate([np.arange(len(ranking)) for ranking in rankings])
     scores = np.bincount(places, 1 / (_RANK_OFFSET + 1 + ranks), minlength=len(documents))
-    best = np.lexsort((documents, -scores))[:limit]
-    return np.sort(documents[best])
+    return documents[np.lexsort((documents, -scores))[:limit]]

@@ -11,9 +11,11 @@ from ..onnx_export import InputError
 Recall = Literal["fast", "balanced", "exact"]
 CandidateSource = Literal["lists", "text", "fused"]
 
+_ALL_UP_TO = 512
 _NPROBE = {"fast": 16, "balanced": 32}
-_CANDIDATES = {"fast": 128, "balanced": 512}
-_CANDIDATES_PER_HIT = {"fast": 4, "balanced": 8}
+_CANDIDATES = {"fast": 256, "balanced": 1024}
+_CANDIDATES_PER_HIT = {"fast": 4, "balanced": 16}
+_MARGIN = {"fast": 2.0, "balanced": 3.0}
 
 
 class SearchOptions(TypedDict, total=False):
@@ -26,7 +28,7 @@ class SearchOptions(TypedDict, total=False):
         source: where candidates come from: "lists" (the default), our inverted lists; "text", LanceDB's full text
             search, in an index made with it; "fused", both by reciprocal rank. The final order is MaxSim's always.
         nprobe: centroids probed for each query token, instead of what ``recall`` stands for.
-        candidates: documents scored by their codes, likewise; where no more than these are allowed, all are scored.
+        candidates: documents that may be scored by their codes, likewise; where no more are allowed, all are scored.
     """
 
     recall: Recall
@@ -42,14 +44,18 @@ class Plan:
     """What a search does.
 
     Attributes:
+        all_up_to: up to so many allowed documents all are scored, in float32; None is always.
+        source: where candidates come from otherwise.
         nprobe: centroids probed for each query token.
-        candidates: documents scored by their codes; None is all.
-        source: where they come from.
+        candidates: documents that may be scored by their codes.
+        margin: how sure it must be that the rest of the candidates hold no hit; see `refine`.
     """
 
+    all_up_to: int | None
+    source: CandidateSource
     nprobe: int
-    candidates: int | None
-    source: CandidateSource = "lists"
+    candidates: int
+    margin: float
 
 
 def make_plan(options: SearchOptions, k: int) -> Plan:
@@ -69,6 +75,11 @@ def make_plan(options: SearchOptions, k: int) -> Plan:
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}; it must be 1 or more")
     if recall == "exact":
-        return Plan(1, None, source)
-    limit = candidates or max(_CANDIDATES[recall], _CANDIDATES_PER_HIT[recall] * k)
-    return Plan(nprobe or _NPROBE[recall], limit, source)
+        return Plan(None, source, 1, 1, 0.0)
+    return Plan(
+        all_up_to=candidates or max(_ALL_UP_TO, k),
+        source=source,
+        nprobe=nprobe or _NPROBE[recall],
+        candidates=candidates or max(_CANDIDATES[recall], _CANDIDATES_PER_HIT[recall] * k),
+        margin=_MARGIN[recall],
+    )

@@ -9,58 +9,89 @@ from __future__ import annotations
 import numpy as np
 
 from . import engine
-from .codes import Codes, Part
+from .codes import Codes
 from .tables import QueryTables
 
+_FIRST_ROUND = 64  # documents
 _RESCORED_AT_LEAST = 24
 _TOGETHER = 4096  # documents whose codes are read at a time where all are scored
 
 
-def refine(codes: Codes, tables: list[QueryTables], documents: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The best ``documents``, ranked: those that can be among the first ``k``.
+def refine(
+    codes: Codes,
+    tables: list[QueryTables],
+    documents: np.ndarray,
+    k: int,
+    expected: np.ndarray | None = None,
+    margin: float = np.inf,
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The best of the candidates, ranked: those that can be among the first ``k``.
+
+    With ``expected`` scores the candidates come in rounds, best expected first. What is scored already shows how far
+    scores lie above the expected ones, and how much they scatter; when the next candidate would have to lie ``margin``
+    standard deviations above that to come among the first ``k``, the others are left out.
 
     Args:
         codes: theirs are scored.
         tables: of the query.
-        documents: int64, ascending.
+        documents: int64, best expected first.
         k: how many are wanted.
+        expected: int32 (documents,), falling: scores by another measure in the same units, up to a constant.
+        margin: standard deviations.
 
     Returns:
-        At least ``k`` of the documents if there are so many, and their MaxSim, float32, best first; of equal ones
-        those first written.
+        At least ``k`` of the documents if there are so many, and their MaxSim, float32, best first and of equal ones
+        those first written; and how many documents were scored.
     """
-    parts = list(codes.parts(documents))
+    scores = np.empty(len(documents), np.int64)
+    done = 0
+    while done < len(documents):
+        size = len(documents) if expected is None else max(_FIRST_ROUND + k if not done else _FIRST_ROUND, done // 2)
+        some = documents[done : done + size]
+        scores[done : done + size] = _integers(codes, tables, some)
+        done += len(some)
+        if expected is not None and done < len(documents):
+            above = scores[:done] - expected[:done]
+            reachable = expected[done] + above.mean() + margin * above.std()
+            if reachable < np.partition(scores[:done], done - k)[done - k]:
+                break
+    documents, scores = documents[:done], scores[:done]
     limit = max(2 * k, _RESCORED_AT_LEAST)
-    kept = np.ones(len(documents), bool)
-    if len(documents) > limit:
-        scores = np.zeros(len(documents), np.int64)
-        for part in parts:
-            for block in tables:
-                scores[part.positions] += engine.refine(
-                    block.centroid_scores, block.codes, part.centroid_ids, part.residuals, part.starts, part.ends
-                )
-        kept = scores >= np.partition(scores, len(scores) - limit)[len(scores) - limit]
-    scores = _rescore(codes, tables, [part.only(kept) for part in parts], len(documents))
-    return _ranked(codes, documents[kept], scores[kept])
+    if done > limit:
+        documents = documents[scores >= np.partition(scores, done - limit)[done - limit]]
+    return *score(codes, tables, np.sort(documents), k), done
 
 
 def score(codes: Codes, tables: list[QueryTables], documents: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ``k`` best of ``documents``, all of which are scored in float32; otherwise as `refine`."""
+    """The ``k`` best of ``documents``, int64 and ascending, all of which are scored in float32; ranked as `refine`."""
     scores = np.empty(len(documents), np.float32)
     for start in range(0, len(documents), _TOGETHER):
         some = documents[start : start + _TOGETHER]
-        scores[start : start + _TOGETHER] = _rescore(codes, tables, list(codes.parts(some)), len(some))
+        scores[start : start + _TOGETHER] = _floats(codes, tables, some)
     if k < len(documents):
         kept = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
         documents, scores = documents[kept], scores[kept]
-    return _ranked(codes, documents, scores)
+    best = np.lexsort((codes.row_ids[documents], -scores))[:k]
+    return documents[best], scores[best]
 
 
-def _rescore(codes: Codes, tables: list[QueryTables], parts: list[Part], count: int) -> np.ndarray:
-    """MaxSim of ``count`` documents in float32, over decoded vectors of unit length; 0 where no part has one."""
+def _integers(codes: Codes, tables: list[QueryTables], documents: np.ndarray) -> np.ndarray:
+    """MaxSim of documents in any order, int64, scaled as the tables are."""
+    order = np.argsort(documents)
+    scores = np.zeros(len(documents), np.int64)
+    for part in codes.parts(documents[order]):
+        for block in tables:
+            scores[order[part.positions]] += engine.refine(
+                block.centroid_scores, block.codes, part.centroid_ids, part.residuals, part.starts, part.ends
+            )
+    return scores
+
+
+def _floats(codes: Codes, tables: list[QueryTables], documents: np.ndarray) -> np.ndarray:
+    """MaxSim of documents, ascending, in float32 over decoded vectors of unit length."""
     codec = codes.codec
-    scores = np.zeros(count, np.float32)
-    for part in parts:
+    scores = np.zeros(len(documents), np.float32)
+    for part in codes.parts(documents):
         for block in tables:
             scores[part.positions] += engine.rescore(
                 block.vectors,
@@ -72,8 +103,3 @@ def _rescore(codes: Codes, tables: list[QueryTables], parts: list[Part], count: 
                 part.ends,
             )
     return scores
-
-
-def _ranked(codes: Codes, documents: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    order = np.lexsort((codes.row_ids[documents], -scores))
-    return documents[order], scores[order]

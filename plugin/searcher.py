@@ -1,7 +1,7 @@
 """`Searcher`: a query in, MaxSim-ranked hits out.
 
-The path of a query: encode → filter → tables → probe → gather → prune → refine → fetch. `_ranked` below is that order;
-each stage is a function in a file of its own.
+The path of a query: encode → filter → tables → probe → gather → prune → refine → fetch. The first and the last are
+here, the others in `rank`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,11 @@ from ..indexer.fulltext import COLUMN as FULLTEXT_FIELD
 from ..indexer.schema import CODE_FIELDS, RESERVED_FIELDS, build_column
 from ..indexer.table import IndexTable, open_with_model
 from ..onnx_export import Encoder, InputError
-from .candidates import gather, probe, prune
 from .codes import Codes
 from .explain import Explanation, explain_hit
-from .filters import Allowed, allowed
-from .fulltext import fused, text_candidates
-from .plan import Plan, SearchOptions, make_plan
-from .refine import refine, score
+from .plan import SearchOptions
+from .rank import rank
 from .results import Hit, Hits, Ranking, Stopwatch
-from .tables import QueryTables
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -154,7 +150,8 @@ class Searcher:
 
         The numbers hold until the next refresh.
         """
-        ranking = _ranked(self._codes, None, query, k, options, Stopwatch())
+        codes = self._codes
+        ranking = rank(codes, None, _checked_vectors(query, codes.codec.dim), k, options, Stopwatch())
         return ranking.documents, ranking.scores
 
     def ids(self, documents: np.ndarray) -> list[str]:
@@ -168,7 +165,7 @@ class Searcher:
         while True:
             codes = self._codes
             try:
-                ranking = _ranked(codes, text, query, k, options, watch)
+                ranking = rank(codes, text, _checked_vectors(query, codes.codec.dim), k, options, watch)
                 with watch.stage("fetch"):
                     hits = _fetch(codes, ranking)
             except StorageError:
@@ -192,58 +189,6 @@ class Searcher:
                 if _is_same(latest, index):
                     raise
                 index = latest
-
-
-def _ranked(
-    codes: Codes, text: str | None, query: np.ndarray, k: int, options: SearchOptions, watch: Stopwatch
-) -> Ranking:
-    """The way of a query from its vectors to the numbers of the ``k`` best documents."""
-    plan = make_plan(options, k)
-    query = _checked_vectors(query, codes.codec.dim)
-    with watch.stage("filter"):
-        allow = allowed(codes, options.get("where"), options.get("ids"))
-    with watch.stage("tables"):
-        tables = QueryTables.of(query, codes.codec)
-    if plan.candidates is None or plan.candidates >= allow.count:
-        with watch.stage("refine"):
-            documents = np.flatnonzero(allow.mask)
-            ranked, scores = score(codes, tables, documents, k)
-    else:
-        documents = _candidates(codes, text, tables, allow, plan, options.get("where"), watch)
-        with watch.stage("refine"):
-            ranked, scores = refine(codes, tables, documents, k)
-    return Ranking(ranked[:k], scores[:k], len(documents), allow.missing)
-
-
-def _candidates(
-    codes: Codes,
-    text: str | None,
-    tables: list[QueryTables],
-    allow: Allowed,
-    plan: Plan,
-    where: str | None,
-    watch: Stopwatch,
-) -> np.ndarray:
-    """Numbers of the documents that may rank high, ascending, from the source that ``plan`` names."""
-    limit = plan.candidates or allow.count
-    by_text = np.empty(0, np.int64)
-    if plan.source != "lists":
-        if text is None:
-            raise InputError(f"source {plan.source!r} needs the query's text; use `search`")
-        with watch.stage("text"):
-            by_text = text_candidates(codes, text, allow, where, limit)
-        if plan.source == "text":
-            return np.sort(by_text)
-    with watch.stage("probe"):
-        probed = probe(tables, plan.nprobe)
-    with watch.stage("gather"):
-        total = gather(codes, probed)
-    with watch.stage("prune"):
-        by_lists = prune(codes, total, allow.mask, limit)
-    if plan.source == "lists":
-        return by_lists
-    with watch.stage("fuse"):
-        return fused([by_lists[np.argsort(-total[by_lists], kind="stable")], by_text], limit)
 
 
 def _is_same(a: IndexTable, b: IndexTable) -> bool:

@@ -58,7 +58,7 @@ def test_likely_documents_are_scored_as_in_the_exhaustive_ranking(searcher, full
     for query in QUERIES:
         scores = dict(full[query])
         hits = searcher.search(query, 10, recall=recall)
-        assert hits.scored == {"fast": 128, "balanced": 512}[recall]
+        assert 64 < hits.scored <= {"fast": 256, "balanced": 1024}[recall]
         np.testing.assert_allclose([hit.score for hit in hits], [scores[hit.id] for hit in hits], atol=1e-4)
         found += len({hit.id for hit in hits} & {doc_id for doc_id, _ in full[query][:10]})
     assert found >= {"fast": 30, "balanced": 36}[recall]

@@ -1,0 +1,58 @@
+"""The way of a query from its vectors to the numbers of the best documents: one function, one stage after the other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .candidates import gather, probe, prune
+from .codes import Codes
+from .filters import allowed
+from .fulltext import fused, text_candidates
+from .plan import SearchOptions, make_plan
+from .refine import refine, score
+from .results import Ranking, Stopwatch
+from .tables import QueryTables
+
+
+def rank(
+    codes: Codes, text: str | None, query: np.ndarray, k: int, options: SearchOptions, watch: Stopwatch
+) -> Ranking:
+    """The ``k`` best documents.
+
+    Args:
+        codes: of the index.
+        text: the query's text, where candidates may come from full text.
+        query: float32 (query tokens, dim).
+        k: how many.
+        options: of the search.
+        watch: takes the time of each stage.
+    """
+    plan = make_plan(options, k)
+    with watch.stage("filter"):
+        allow = allowed(codes, options.get("where"), options.get("ids"))
+    with watch.stage("tables"):
+        tables = QueryTables.of(query, codes.codec)
+    if plan.all_up_to is None or allow.count <= plan.all_up_to:
+        with watch.stage("refine"):
+            ranked, scores = score(codes, tables, np.flatnonzero(allow.mask), k)
+        return Ranking(ranked, scores, allow.count, allow.missing)
+
+    by_text = np.empty(0, np.int64)
+    if plan.source != "lists":
+        with watch.stage("text"):
+            by_text = text_candidates(codes, text, allow, options.get("where"), plan.candidates)
+    candidates, expected = by_text, None
+    if plan.source != "text":
+        with watch.stage("probe"):
+            probed = probe(tables, plan.nprobe)
+        with watch.stage("gather"):
+            total = gather(codes, probed)
+        with watch.stage("prune"):
+            candidates = prune(codes, total, allow.mask, plan.candidates)
+        if plan.source == "lists":
+            expected = total[candidates]
+        else:
+            candidates = fused([candidates, by_text], plan.candidates)
+    with watch.stage("refine"):
+        ranked, scores, scored = refine(codes, tables, candidates, k, expected, plan.margin)
+    return Ranking(ranked, scores, scored, allow.missing)
