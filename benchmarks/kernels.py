@@ -18,7 +18,7 @@ from quality import cpu_name
 
 from tansaku.indexer.codec import ResidualCodec
 from tansaku.plugin import kernels, oracles
-from tansaku.plugin.tables import QueryTables
+from tansaku.plugin.tables import CoarseCentroids, QueryTables
 
 DIM, TOKENS, CORPUS, DOCUMENTS, ROUNDS = 128, 150, 20_000, 300, 21
 
@@ -33,7 +33,7 @@ def main() -> None:
         residuals = random.integers(0, 256, (len(ids), codec.residual_bytes), np.uint8)
         for n_tokens in (16, 32):
             query = unit(random.normal(size=(n_tokens, DIM)))
-            (block,) = QueryTables.of(query, codec)
+            (block,) = QueryTables.of(query, codec, CoarseCentroids.of(codec.centroids))
             integers = (block.centroid_scores, block.codes, ids, residuals)
             floats = (block.vectors, codec.centroids, codec.codewords, ids, residuals)
             times = [

@@ -1,11 +1,13 @@
 """The part of search.py that runs once for each engine, in that engine's environment.
 
 Reads a request as JSON from standard input: "engine", "do" ("build" or "search"), "folder", "tokens", "offsets",
-"queries", "query_offsets" (.npy files), "nbits", "threads", "rounds", "k". A build prints its seconds and bytes; a
-search prints, for each variant of the engine, milliseconds of every query of every round, the ranked document numbers,
-queries per second of one call for all queries, and seconds to open, milliseconds of the first query and memory.
+"queries", "query_offsets" (.npy files), "nbits", "threads", "rounds". A build prints its seconds and bytes; a search
+prints, for each variant of the engine, milliseconds of every query of every round for 10 hits, their document numbers
+and those of 100 hits, queries per second of one call for all queries, and seconds to open, milliseconds of the first
+query and memory. Imports are not counted.
 """
 
+import importlib
 import json
 import sys
 import time
@@ -22,6 +24,8 @@ Ranked = list[int]
 class FastPlaid:
     """fast-plaid, with its default of documents scored in full and with a quarter of that."""
 
+    module = "fast_plaid.search"
+
     def __init__(self, request: dict) -> None:
         import torch
         from fast_plaid.search import FastPlaid as Engine
@@ -36,9 +40,9 @@ class FastPlaid:
     def build(self, documents: list[np.ndarray]) -> None:
         self.engine.create([self.tensor(d) for d in documents], nbits=self.request["nbits"])
 
-    def search(self, queries: list[np.ndarray], options: dict) -> list[Ranked]:
+    def search(self, queries: list[np.ndarray], k: int, options: dict) -> list[Ranked]:
         tensors = [self.tensor(query) for query in queries]
-        found = self.engine.search(tensors, top_k=self.request["k"], show_progress=False, **options)
+        found = self.engine.search(tensors, top_k=k, show_progress=False, **options)
         return [[document for document, _ in row] for row in found]
 
     @staticmethod
@@ -50,6 +54,8 @@ class FastPlaid:
 
 class XtrWarp:
     """xtr-warp-rs, with its defaults."""
+
+    module = "xtr_warp.search"
 
     def __init__(self, request: dict) -> None:
         import torch
@@ -68,10 +74,10 @@ class XtrWarp:
         tensors = [self.tensor(d) for d in documents]
         self.engine.create(tensors, device="cpu", nbits=self.request["nbits"], show_progress=False)
 
-    def search(self, queries: list[np.ndarray], options: dict) -> list[Ranked]:
+    def search(self, queries: list[np.ndarray], k: int, options: dict) -> list[Ranked]:
         tensors = [self.tensor(query) for query in queries]
         found = self.engine.search(
-            tensors, top_k=self.request["k"], num_threads=self.request["threads"], show_progress=False, **options
+            tensors, top_k=k, num_threads=self.request["threads"], show_progress=False, **options
         )
         return [[document for document, _ in row] for row in found]
 
@@ -80,6 +86,8 @@ class XtrWarp:
 
 class LanceDB:
     """LanceDB's own multivector index: IVF_PQ over the raw vectors, which are kept."""
+
+    module = "lancedb"
 
     def __init__(self, request: dict) -> None:
         import lancedb
@@ -101,10 +109,10 @@ class LanceDB:
         self.table = self.database.create_table("t", rows)
         self.table.create_index(metric="cosine", vector_column_name="vector", index_type="IVF_PQ")
 
-    def search(self, queries: list[np.ndarray], options: dict) -> list[Ranked]:
+    def search(self, queries: list[np.ndarray], k: int, options: dict) -> list[Ranked]:
         found = []
         for query in queries:
-            search = self.table.search(query).select(["number"]).limit(self.request["k"])
+            search = self.table.search(query).select(["number"]).limit(k)
             if options["refine"]:
                 search = search.refine_factor(options["refine"])
             found.append(search.to_arrow()["number"].to_pylist())
@@ -115,6 +123,8 @@ class LanceDB:
 
 class Tansaku:
     """tansaku; the index is built by search.py."""
+
+    module = "tansaku.plugin.rank"
 
     def __init__(self, request: dict) -> None:
         from tansaku.onnx_export.bundle import read_bundle
@@ -131,9 +141,9 @@ class Tansaku:
         everything = np.arange(len(self.searcher))
         self.numbers = np.array([int(doc_id) for doc_id in self.searcher.ids(everything)])
 
-    def search(self, queries: list[np.ndarray], options: dict) -> list[Ranked]:
+    def search(self, queries: list[np.ndarray], k: int, options: dict) -> list[Ranked]:
         def one(query: np.ndarray) -> Ranked:
-            return self.numbers[self.searcher.rank_vectors(query, self.request["k"], **options)[0]].tolist()
+            return self.numbers[self.searcher.rank_vectors(query, k, **options)[0]].tolist()
 
         if len(queries) == 1 or self.request["threads"] == 1:
             return [one(query) for query in queries]
@@ -173,26 +183,28 @@ def main() -> None:
         print(json.dumps({"name": engine.name, "seconds": seconds, "bytes": kind.size(Path(request["folder"]))}))
         return
     queries = split(request["queries"], request["query_offsets"])
+    importlib.import_module(kind.module)
     started = time.perf_counter()
     engine = kind(request)
     opening = time.perf_counter() - started
     started = time.perf_counter()
-    engine.search(queries[:1], next(iter(engine.variants.values())))
+    engine.search(queries[:1], 10, next(iter(engine.variants.values())))
     first = 1000 * (time.perf_counter() - started)
     variants = []
     for name, options in engine.variants.items():
-        engine.search(queries[:20], options)  # warm
-        times, ranked = [], []
+        engine.search(queries[:20], 10, options)  # warm
+        times, ten = [], []
         for _ in range(request["rounds"]):
-            ranked = []
+            ten = []
             for query in queries:
                 started = time.perf_counter()
-                ranked += engine.search([query], options)
+                ten += engine.search([query], 10, options)
                 times.append(1000 * (time.perf_counter() - started))
         started = time.perf_counter()
-        engine.search(queries, options)
+        engine.search(queries, 10, options)
         together = len(queries) / (time.perf_counter() - started)
-        variants.append({"name": name, "times": times, "ranked": ranked, "queries_per_second": together})
+        hundred = engine.search(queries, 100, options)
+        variants.append({"name": name, "times": times, "ten": ten, "hundred": hundred, "queries_per_second": together})
     print(
         json.dumps(
             {"name": engine.name, "open": opening, "first": first, "resident": resident_mb(), "variants": variants}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,12 +94,14 @@ def maxsim(query: np.ndarray, tokens: np.ndarray, offsets: np.ndarray) -> np.nda
     return np.maximum.reduceat(query @ tokens.T, offsets[:-1], axis=1).sum(axis=0, dtype=np.float32)
 
 
-def recall(found: np.ndarray, exact: np.ndarray, k: int) -> float:
+def recall(found: Sequence[Sequence[int]] | np.ndarray, exact: np.ndarray, k: int) -> float:
     """Mean share of the exact ``k`` best that are among the ``k`` found."""
     return float(np.mean([len(set(a[:k]) & set(b[:k])) / k for a, b in zip(found, exact, strict=True)]))
 
 
-def hit_at_1(ranked: np.ndarray, documents: Vectors, queries: Vectors, judged: dict[str, set[str]]) -> float:
+def hit_at_1(
+    ranked: Sequence[Sequence[int]] | np.ndarray, documents: Vectors, queries: Vectors, judged: dict[str, set[str]]
+) -> float:
     """Share of the queries whose first document is relevant."""
     first = [documents.ids[row[0]] for row in ranked]
     return float(np.mean([doc_id in judged[q] for doc_id, q in zip(first, queries.ids, strict=True)]))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from .simd import add, any_greater, fma, load, maximum, rounded, scaled, splat, store
+from .simd import add, any_greater, fma, load, maximum, rounded, scaled, splat, store, to_floats
 
 _ALL_ONES = (1 << 32) - 1
 
@@ -32,16 +32,16 @@ def residual_bound(codewords: np.ndarray, query: np.ndarray) -> float:
     return float(_residual_bound(query.shape[1], length)(codewords.ravel(), query.ravel(), n_bytes))
 
 
-def products(rows: np.ndarray, query: np.ndarray, scale: float, out: np.ndarray) -> None:
+def products(rows: np.ndarray, steps: np.ndarray, query: np.ndarray, out: np.ndarray) -> None:
     """Dot products of every row with every query token, as scaled integers.
 
     Args:
-        rows: float32 (n, dim).
+        rows: int8 (n, dim).
+        steps: float32 (n,): what a product with each row is multiplied with before it is rounded.
         query: float32 (dim, lanes).
-        scale: what a product is multiplied with before it is rounded.
         out: int16 (n, lanes), written to.
     """
-    _products(query.shape[1])(rows.ravel(), query.ravel(), np.float32(scale), out.ravel(), len(rows), len(query))
+    _products(query.shape[1])(rows.ravel(), steps, query.ravel(), out.ravel(), len(rows), len(query))
 
 
 def code_tables(codewords: np.ndarray, query: np.ndarray, scale: float, out: np.ndarray) -> None:
@@ -234,36 +234,45 @@ def _code_tables(lanes: int, length: int) -> Callable[..., None]:
 @cache
 def _products(lanes: int) -> Callable[..., None]:
     @_compiled
-    def products(rows: Any, query: Any, scale: Any, out: Any, n: Any, dim: Any) -> None:
+    def products(rows: Any, steps: Any, query: Any, out: Any, n: Any, dim: Any) -> None:
         # Eight rows at a time: what is loaded of the query serves them all, and no sum waits for the one before it.
         zero = splat(np.float32(0), lanes)
-        for row in range(0, n - 7, 8):
-            a, b, c, d, e, f, g, h = zero, zero, zero, zero, zero, zero, zero, zero
+        some = np.zeros(8 * dim, np.float32)
+        for row in range(0, n, 8):
             at = row * dim
-            for i in range(at, at + dim):
-                q = load(query, (i - at) * lanes, lanes)
-                a = fma(a, q, rows[i])
-                b = fma(b, q, rows[i + dim])
-                c = fma(c, q, rows[i + 2 * dim])
-                d = fma(d, q, rows[i + 3 * dim])
-                e = fma(e, q, rows[i + 4 * dim])
-                f = fma(f, q, rows[i + 5 * dim])
-                g = fma(g, q, rows[i + 6 * dim])
-                h = fma(h, q, rows[i + 7 * dim])
-            to = row * lanes
-            store(out, to, rounded(scaled(a, scale)))
-            store(out, to + lanes, rounded(scaled(b, scale)))
-            store(out, to + 2 * lanes, rounded(scaled(c, scale)))
-            store(out, to + 3 * lanes, rounded(scaled(d, scale)))
-            store(out, to + 4 * lanes, rounded(scaled(e, scale)))
-            store(out, to + 5 * lanes, rounded(scaled(f, scale)))
-            store(out, to + 6 * lanes, rounded(scaled(g, scale)))
-            store(out, to + 7 * lanes, rounded(scaled(h, scale)))
-        for row in range(n - n % 8, n):
-            a = zero
+            if row + 8 <= n:
+                for i in range(0, 8 * dim, 16):
+                    store(some, i, to_floats(load(rows, at + i, 16)))
+            else:
+                for i in range((n - row) * dim):
+                    some[i] = rows[at + i]
+            a, b, c, d, e, f, g, h = zero, zero, zero, zero, zero, zero, zero, zero
             for i in range(dim):
-                a = fma(a, load(query, i * lanes, lanes), rows[row * dim + i])
-            store(out, row * lanes, rounded(scaled(a, scale)))
+                q = load(query, i * lanes, lanes)
+                a = fma(a, q, some[i])
+                b = fma(b, q, some[i + dim])
+                c = fma(c, q, some[i + 2 * dim])
+                d = fma(d, q, some[i + 3 * dim])
+                e = fma(e, q, some[i + 4 * dim])
+                f = fma(f, q, some[i + 5 * dim])
+                g = fma(g, q, some[i + 6 * dim])
+                h = fma(h, q, some[i + 7 * dim])
+            to = row * lanes
+            store(out, to, rounded(scaled(a, steps[row])))
+            if row + 1 < n:
+                store(out, to + lanes, rounded(scaled(b, steps[row + 1])))
+            if row + 2 < n:
+                store(out, to + 2 * lanes, rounded(scaled(c, steps[row + 2])))
+            if row + 3 < n:
+                store(out, to + 3 * lanes, rounded(scaled(d, steps[row + 3])))
+            if row + 4 < n:
+                store(out, to + 4 * lanes, rounded(scaled(e, steps[row + 4])))
+            if row + 5 < n:
+                store(out, to + 5 * lanes, rounded(scaled(f, steps[row + 5])))
+            if row + 6 < n:
+                store(out, to + 6 * lanes, rounded(scaled(g, steps[row + 6])))
+            if row + 7 < n:
+                store(out, to + 7 * lanes, rounded(scaled(h, steps[row + 7])))
 
     return products
 

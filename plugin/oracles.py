@@ -13,9 +13,9 @@ def residual_bound(codewords: np.ndarray, query: np.ndarray) -> float:
     return float(np.abs(_code_products(codewords, query)).max(axis=1).sum(axis=0).max())
 
 
-def products(rows: np.ndarray, query: np.ndarray, scale: float, out: np.ndarray) -> None:
+def products(rows: np.ndarray, steps: np.ndarray, query: np.ndarray, out: np.ndarray) -> None:
     """See `kernels.products`."""
-    out[:] = np.rint(rows @ query * np.float32(scale))
+    out[:] = np.rint(rows.astype(np.float32) @ query * steps[:, None])
 
 
 def code_tables(codewords: np.ndarray, query: np.ndarray, scale: float, out: np.ndarray) -> None:

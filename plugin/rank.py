@@ -31,7 +31,7 @@ def rank(
     with watch.stage("filter"):
         allow = allowed(codes, options.get("where"), options.get("ids"))
     with watch.stage("tables"):
-        tables = QueryTables.of(query, codes.codec)
+        tables = QueryTables.of(query, codes.codec, codes.coarse)
     if plan.all_up_to is None or allow.count <= plan.all_up_to:
         with watch.stage("refine"):
             ranked, scores = score(codes, tables, np.flatnonzero(allow.mask), k)

@@ -13,7 +13,7 @@ from .codes import Codes
 from .tables import QueryTables
 
 _FIRST_ROUND = 64  # documents
-_RESCORED_AT_LEAST = 24
+_RESCORED = 14  # documents beyond the hits that are scored again in float32, or half as many as the hits if more
 _TOGETHER = 4096  # documents whose codes are read at a time where all are scored
 
 
@@ -56,7 +56,7 @@ def refine(
             if reachable < np.partition(scores[:done], done - k)[done - k]:
                 break
     documents, scores = documents[:done], scores[:done]
-    limit = max(2 * k, _RESCORED_AT_LEAST)
+    limit = k + max(k // 2, _RESCORED)
     if done > limit:
         documents = documents[scores >= np.partition(scores, done - limit)[done - limit]]
     return *score(codes, tables, np.sort(documents), k), done

@@ -16,7 +16,7 @@ from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 
-__all__ = ["add", "any_greater", "fma", "load", "maximum", "rounded", "scaled", "splat", "store"]
+__all__ = ["add", "any_greater", "fma", "load", "maximum", "rounded", "scaled", "splat", "store", "to_floats"]
 
 
 def _operation(build: Callable[..., Any]) -> Any:
@@ -139,6 +139,17 @@ def rounded(typing: Any, a: Any) -> Any:
         name = f"llvm.rint.v{a.count}f{a.scalar.bitwidth}"
         called = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector]), name)
         return builder.fptosi(builder.call(called, arguments), context.get_value_type(kind))
+
+    return kind(a), generate
+
+
+@_operation
+def to_floats(typing: Any, a: Any) -> Any:
+    """Integer lanes as 32-bit floats."""
+    kind = Lanes(types.float32, a.count)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.sitofp(arguments[0], context.get_value_type(kind))
 
     return kind(a), generate
 
