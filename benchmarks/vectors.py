@@ -63,15 +63,32 @@ def _encoded(folder: Path, records: list[dict], *, queries: bool) -> Vectors:
     ids = [record["_id"] for record in records]
     if not (folder / "offsets.npy").exists():
         encoder = Encoder.load()
-        print(f"encoding {len(texts):,} texts for {folder.name}", flush=True)
-        vectors = encoder.encode_queries(texts) if queries else encoder.encode_documents(texts)
+        earlier = None if queries else _fewer(folder)
+        known = 0 if earlier is None else len(earlier[1]) - 1
+        print(f"encoding {len(texts) - known:,} texts for {folder.name}", flush=True)
+        vectors = encoder.encode_queries(texts) if queries else encoder.encode_documents(texts[known:])
+        tokens, offsets = np.concatenate(vectors), np.cumsum([0, *map(len, vectors)])
+        if earlier is not None:
+            tokens = np.concatenate([earlier[0], tokens])
+            offsets = np.concatenate([earlier[1], offsets[1:] + earlier[1][-1]])
         folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / "tokens.npy", np.concatenate(vectors))
-        np.save(folder / "offsets.npy", np.cumsum([0, *map(len, vectors)]))
+        np.save(folder / "tokens.npy", tokens)
+        np.save(folder / "offsets.npy", offsets)
     offsets = np.load(folder / "offsets.npy")
     if len(offsets) != len(texts) + 1:
         raise SystemExit(f"{folder}: of another corpus; remove it")
     return Vectors(ids, texts, np.load(folder / "tokens.npy"), offsets)
+
+
+def _fewer(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """What the cache has of a smaller number of the same passages, the largest such number."""
+    kind, count = folder.name.rsplit("-", 1)
+    counts = [int(path.parent.name.rsplit("-", 1)[1]) for path in folder.parent.glob(f"{kind}-*/offsets.npy")]
+    fewer = max((n for n in counts if n < int(count)), default=0)
+    if not fewer:
+        return None
+    there = folder.with_name(f"{kind}-{fewer}")
+    return np.load(there / "tokens.npy", mmap_mode="r"), np.load(there / "offsets.npy")
 
 
 def exhaustive(documents: np.ndarray, offsets: np.ndarray, queries: Vectors, k: int = 100) -> np.ndarray:

@@ -104,6 +104,8 @@ def build_segment(index: IndexTable, rows: RowKeys, *, residuals: bool, allocate
     codes = allocate("residuals", (n_tokens, codec.residual_bytes), np.dtype(np.uint8)) if residuals else None
     columns = {"centroid_ids": centroid_ids} if codes is None else {"centroid_ids": centroid_ids, "residuals": codes}
     read_codes(index, rows.row_ids, offsets, columns)
+    if n_tokens and centroid_ids.max() >= len(codec.centroids):  # the loops that read them look at no bounds
+        raise StorageError(f"{index.place()}: centroid ids beyond the codec's; the table is damaged, index it again")
     lists = InvertedLists.build(centroid_ids, offsets, len(codec.centroids))
 
     def kept(name: str, array: np.ndarray) -> np.ndarray:

@@ -15,7 +15,19 @@ from .filters import Allowed
 _RANK_OFFSET = 60  # of reciprocal rank fusion (Cormack et al., 2009)
 
 
-def text_candidates(codes: Codes, query: str | None, allow: Allowed, where: str | None, limit: int) -> np.ndarray:
+def check_text(codes: Codes, query: str | None) -> str:
+    """``query``, if full text can be searched for it.
+
+    Raises InputError if the index has no full text, or the query was given as vectors alone.
+    """
+    if not codes.index.header.fulltext:
+        raise InputError(f"{codes.index.place()} was made without full text; make it with fulltext=True (--fulltext)")
+    if query is None:
+        raise InputError("candidates from full text need the query's text; use `search`")
+    return query
+
+
+def text_candidates(codes: Codes, query: str, allow: Allowed, where: str | None, limit: int) -> np.ndarray:
     """The ``limit`` best allowed documents by BM25, int64, best first; fewer where fewer share a word with the query.
 
     Args:
@@ -24,14 +36,8 @@ def text_candidates(codes: Codes, query: str | None, allow: Allowed, where: str 
         allow: documents that may be returned.
         where: the condition that ``allow`` is of, for LanceDB to look at first; or None.
         limit: how many.
-
-    Raises InputError if the index has no full text, or the query was given as vectors alone.
     """
     index = codes.index
-    if query is None:
-        raise InputError("candidates from full text need the query's text; use `search`")
-    if not index.header.fulltext:
-        raise InputError(f"{index.place()} was made without full text; make it with fulltext=True (--fulltext)")
     wanted = limit
     while True:
         with storage_errors(index.place()), warnings.catch_warnings():

@@ -7,7 +7,7 @@ import numpy as np
 from .candidates import gather, probe, prune
 from .codes import Codes
 from .filters import allowed
-from .fulltext import fused, text_candidates
+from .fulltext import check_text, fused, text_candidates
 from .plan import SearchOptions, make_plan
 from .refine import refine, score
 from .results import Ranking, Stopwatch
@@ -28,6 +28,7 @@ def rank(
         watch: takes the time of each stage.
     """
     plan = make_plan(options, k)
+    words = check_text(codes, text) if plan.source != "lists" else ""
     with watch.stage("filter"):
         allow = allowed(codes, options.get("where"), options.get("ids"))
     with watch.stage("tables"):
@@ -40,7 +41,7 @@ def rank(
     by_text = np.empty(0, np.int64)
     if plan.source != "lists":
         with watch.stage("text"):
-            by_text = text_candidates(codes, text, allow, options.get("where"), plan.candidates)
+            by_text = text_candidates(codes, words, allow, options.get("where"), plan.candidates)
     candidates, expected = by_text, None
     if plan.source != "text":
         with watch.stage("probe"):

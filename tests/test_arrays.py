@@ -16,11 +16,12 @@ from pathlib import Path
 import filelock
 import lancedb
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from tansaku.indexer import Index, arrays, segments
+from tansaku.indexer import Index, StorageError, arrays, segments
 from tansaku.plugin import Searcher
 
 from .fakes import (
@@ -275,6 +276,16 @@ class TestDamage:
             del manifest["segments"][0]["files"]["offsets.npy"]
         path.write_text(json.dumps(content), encoding="utf-8")
         assert_right(db, open_searcher(db))
+
+    @pytest.mark.parametrize("derived", [True, False])
+    def test_of_codes_in_the_table_is_refused(self, db, derived):
+        table = lancedb.connect(db).open_table("t")
+        row = table.to_arrow().slice(0, 1)
+        beyond = pa.array([b"\xff\xff" * row["token_count"][0].as_py()], pa.large_binary())
+        row = row.set_column(row.schema.get_field_index("centroid_ids"), row.schema.field("centroid_ids"), beyond)
+        table.merge_insert("id").when_matched_update_all().execute(row)
+        with pytest.raises(StorageError, match="centroid ids beyond"):
+            open_searcher(db, derived=derived)
 
 
 class TestTheRightTable:

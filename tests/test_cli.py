@@ -96,6 +96,30 @@ def test_search_prints_hits_and_json(two_db: Path):
     }
 
 
+def test_a_search_can_be_narrowed_and_explained(two_db: Path):
+    table = ("--db", two_db, "--table", "docs")
+    found = json.loads(succeeds("search", "嗅覚", *table, "--where", "year > 2000", "--explain", "--json"))
+    assert [hit["id"] for hit in found["hits"]] == ["dog"]
+    matches = found["hits"][0]["matches"]
+    assert sum(match["similarity"] for match in matches) == pytest.approx(found["hits"][0]["score"], abs=1e-3)
+    assert {"encode", "refine", "fetch"} <= set(found["stages_ms"])
+    assert found["scored"] == 1
+    found = json.loads(succeeds("search", "嗅覚", *table, "--id", "sea", "--id", "cat", "--recall", "exact", "--json"))
+    assert ([hit["id"] for hit in found["hits"]], found["missing"]) == (["sea"], ["cat"])
+    printed = succeeds("search", "嗅覚", *table, "-k", "1", "--explain")
+    assert "嗅" in printed
+    assert "milliseconds" in printed
+
+
+def test_candidates_can_come_from_full_text(tmp_path: Path):
+    table = ("--db", tmp_path / "db", "--table", "docs")
+    succeeds("index", write_jsonl(tmp_path / "docs.jsonl", TWO), *table, "--fulltext")
+    for source in ("text", "fused"):
+        hits = json.loads(succeeds("search", "海", *table, "--source", source, "--json"))["hits"]
+        assert hits[0]["id"] == "sea"
+        assert "fulltext" not in hits[0]["fields"]
+
+
 def test_info_tells_documents_and_bytes_per_token(two_db: Path):
     table = ("--db", two_db, "--table", "docs")
     printed = json.loads(tansaku("info", *table, "--json").stdout)
@@ -267,6 +291,9 @@ def test_a_bad_source_ends_with_status_2_and_leaves_nothing(tmp_path: Path, cont
     [
         (("search", "", "--table", "docs"), "query is empty"),
         (("search", "犬", "--table", "docs", "-k", "0"), "k is 0"),
+        (("search", "犬", "--table", "docs", "--where", "no such condition"), "cannot be used"),
+        (("search", "犬", "--table", "docs", "--source", "text"), "made without full text"),
+        (("search", "犬", "--table", "docs", "--recall", "most"), "most"),
         (("search", "犬", "--table", "other"), "'other': not in this database (tables: docs)"),
         (("info", "--table", "other"), "'other'"),
         (("search", "犬", "--table", "docs", "--model", "/nonexistent"), "/nonexistent: no bundle.json"),
