@@ -78,7 +78,14 @@ def ranked(
         for part in codes.parts(documents):
             for block in tables:  # without a byte of the residuals
                 scores[part.positions] += engine.refine(
-                    block.centroid_scores, block.codes[:0], part.centroid_ids, part.residuals, part.starts, part.ends
+                    block.centroid_scores,
+                    block.codes[:0],
+                    block.n_tokens,
+                    1,
+                    part.centroid_ids,
+                    part.residuals,
+                    part.starts,
+                    part.ends,
                 )
         documents = documents[np.argsort(-scores, kind="stable")[:interaction]]
     expected = None if np.isinf(margin) else total[documents]

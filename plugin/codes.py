@@ -11,7 +11,7 @@ import numpy as np
 from ..indexer.arrays import Arrays
 from ..indexer.segments import Segment, read_codes
 from ..indexer.table import IndexTable
-from .tables import CoarseCentroids
+from .tables import CoarseCodec
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Codes:
     Attributes:
         index: the table at that version.
         codec: decodes the codes.
-        coarse: its centroids, less exactly.
+        coarse: the codec, less exactly.
         segments: first document number and segment.
         row_ids: uint64 (documents,), of all segments.
         alive: bool (documents,): false for rows that are not in the table any more.
@@ -53,7 +53,7 @@ class Codes:
         self.segments: list[tuple[int, Segment]] = list(zip(bases.tolist(), arrays.segments, strict=False))
         self.row_ids = np.concatenate([np.empty(0, np.uint64), *(s.row_ids for s in arrays.segments)])
         self.alive = ~np.concatenate([np.empty(0, bool), *(s.deleted for s in arrays.segments)])
-        self.coarse = CoarseCentroids.of(index.codec.centroids)
+        self.coarse = CoarseCodec.of(index.codec)
         self._n_alive = int(np.count_nonzero(self.alive))
 
     def __len__(self) -> int:

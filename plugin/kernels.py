@@ -14,7 +14,21 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from .simd import add, any_greater, fma, load, maximum, rounded, scaled, splat, store, to_floats
+from .simd import (
+    add,
+    add_pairs,
+    any_greater,
+    fma,
+    load,
+    maximum,
+    prefetch,
+    rounded,
+    scaled,
+    splat,
+    store,
+    to_floats,
+    to_shorts,
+)
 
 _ALL_ONES = (1 << 32) - 1
 
@@ -32,16 +46,17 @@ def residual_bound(codewords: np.ndarray, query: np.ndarray) -> float:
     return float(_residual_bound(query.shape[1], length)(codewords.ravel(), query.ravel(), n_bytes))
 
 
-def products(rows: np.ndarray, steps: np.ndarray, query: np.ndarray, out: np.ndarray) -> None:
+def products(rows: np.ndarray, steps: np.ndarray, pairs: np.ndarray, out: np.ndarray) -> None:
     """Dot products of every row with every query token, as scaled integers.
 
     Args:
-        rows: int8 (n, dim).
+        rows: int8 (n, dim); dim even.
         steps: float32 (n,): what a product with each row is multiplied with before it is rounded.
-        query: float32 (dim, lanes).
+        pairs: int16 (dim / 2, lanes, 2): two dimensions of every query token lie together; at most ±8,191.
         out: int16 (n, lanes), written to.
     """
-    _products(query.shape[1])(rows.ravel(), steps, query.ravel(), out.ravel(), len(rows), len(query))
+    half, lanes, _ = pairs.shape
+    _products(lanes)(rows.ravel(), steps, pairs.ravel(), out.ravel(), len(rows), half)
 
 
 def code_tables(codewords: np.ndarray, query: np.ndarray, scale: float, out: np.ndarray) -> None:
@@ -144,6 +159,8 @@ def select(total: np.ndarray, allowed: np.ndarray, limit: int) -> np.ndarray:
 def refine(
     centroid_scores: np.ndarray,
     table: np.ndarray,
+    n_tokens: int,
+    slack: int,
     centroid_ids: np.ndarray,
     residuals: np.ndarray,
     starts: np.ndarray,
@@ -151,11 +168,14 @@ def refine(
 ) -> np.ndarray:
     """MaxSim over codes that are never decoded: a similarity is one centroid's score and a table entry for each byte.
 
-    Vectors count as centroid + residual, without being brought to unit length.
+    Vectors count as centroid + residual, without being brought to unit length. Residuals are looked at only of document
+    tokens whose centroid, for one of the query tokens, is at most ``slack`` worse than the document's best one.
 
     Args:
         centroid_scores: int16 (n_centroids, lanes).
         table: int16 (residual_bytes, 256, lanes).
+        n_tokens: how many lanes are query tokens.
+        slack: 1 to 65,535, in the unit of the scores.
         centroid_ids: uint16 or uint32 (tokens,).
         residuals: uint8 (tokens, residual_bytes).
         starts: int64 (documents,): where each document's tokens begin.
@@ -165,8 +185,19 @@ def refine(
         int32 (documents,), scaled as the tables are.
     """
     n_bytes, _, lanes = table.shape
+    longest = int((ends - starts).max(initial=0))
     run = _refine(lanes, n_bytes)
-    return run(centroid_scores.ravel(), table.ravel(), centroid_ids, residuals.ravel(), starts, ends)
+    return run(
+        centroid_scores.ravel(),
+        table.ravel(),
+        n_tokens,
+        slack,
+        centroid_ids,
+        residuals.ravel(),
+        starts,
+        ends,
+        np.empty(longest, np.int64),
+    )
 
 
 def rescore(
@@ -233,46 +264,49 @@ def _code_tables(lanes: int, length: int) -> Callable[..., None]:
 
 @cache
 def _products(lanes: int) -> Callable[..., None]:
+    width = 2 * lanes
+
     @_compiled
-    def products(rows: Any, steps: Any, query: Any, out: Any, n: Any, dim: Any) -> None:
+    def products(rows: Any, steps: Any, pairs: Any, out: Any, n: Any, half: Any) -> None:
         # Eight rows at a time: what is loaded of the query serves them all, and no sum waits for the one before it.
-        zero = splat(np.float32(0), lanes)
-        some = np.zeros(8 * dim, np.float32)
+        zero = splat(np.int32(0), lanes)
+        some = np.zeros(16 * half, np.int16)
+        twos = some.view(np.int32)
         for row in range(0, n, 8):
-            at = row * dim
+            at = row * 2 * half
             if row + 8 <= n:
-                for i in range(0, 8 * dim, 16):
-                    store(some, i, to_floats(load(rows, at + i, 16)))
+                for i in range(0, 16 * half, 16):
+                    store(some, i, to_shorts(load(rows, at + i, 16)))
             else:
-                for i in range((n - row) * dim):
+                for i in range((n - row) * 2 * half):
                     some[i] = rows[at + i]
             a, b, c, d, e, f, g, h = zero, zero, zero, zero, zero, zero, zero, zero
-            for i in range(dim):
-                q = load(query, i * lanes, lanes)
-                a = fma(a, q, some[i])
-                b = fma(b, q, some[i + dim])
-                c = fma(c, q, some[i + 2 * dim])
-                d = fma(d, q, some[i + 3 * dim])
-                e = fma(e, q, some[i + 4 * dim])
-                f = fma(f, q, some[i + 5 * dim])
-                g = fma(g, q, some[i + 6 * dim])
-                h = fma(h, q, some[i + 7 * dim])
+            for i in range(half):
+                q = load(pairs, i * width, width)
+                a = add_pairs(a, q, twos[i])
+                b = add_pairs(b, q, twos[i + half])
+                c = add_pairs(c, q, twos[i + 2 * half])
+                d = add_pairs(d, q, twos[i + 3 * half])
+                e = add_pairs(e, q, twos[i + 4 * half])
+                f = add_pairs(f, q, twos[i + 5 * half])
+                g = add_pairs(g, q, twos[i + 6 * half])
+                h = add_pairs(h, q, twos[i + 7 * half])
             to = row * lanes
-            store(out, to, rounded(scaled(a, steps[row])))
+            store(out, to, rounded(scaled(to_floats(a), steps[row])))
             if row + 1 < n:
-                store(out, to + lanes, rounded(scaled(b, steps[row + 1])))
+                store(out, to + lanes, rounded(scaled(to_floats(b), steps[row + 1])))
             if row + 2 < n:
-                store(out, to + 2 * lanes, rounded(scaled(c, steps[row + 2])))
+                store(out, to + 2 * lanes, rounded(scaled(to_floats(c), steps[row + 2])))
             if row + 3 < n:
-                store(out, to + 3 * lanes, rounded(scaled(d, steps[row + 3])))
+                store(out, to + 3 * lanes, rounded(scaled(to_floats(d), steps[row + 3])))
             if row + 4 < n:
-                store(out, to + 4 * lanes, rounded(scaled(e, steps[row + 4])))
+                store(out, to + 4 * lanes, rounded(scaled(to_floats(e), steps[row + 4])))
             if row + 5 < n:
-                store(out, to + 5 * lanes, rounded(scaled(f, steps[row + 5])))
+                store(out, to + 5 * lanes, rounded(scaled(to_floats(f), steps[row + 5])))
             if row + 6 < n:
-                store(out, to + 6 * lanes, rounded(scaled(g, steps[row + 6])))
+                store(out, to + 6 * lanes, rounded(scaled(to_floats(g), steps[row + 6])))
             if row + 7 < n:
-                store(out, to + 7 * lanes, rounded(scaled(h, steps[row + 7])))
+                store(out, to + 7 * lanes, rounded(scaled(to_floats(h), steps[row + 7])))
 
     return products
 
@@ -315,12 +349,40 @@ def _probe(lanes: int) -> Callable[..., Any]:
 @cache
 def _refine(lanes: int, n_bytes: int) -> Callable[..., np.ndarray]:
     @_compiled
-    def refine(centroid_scores: Any, table: Any, centroid_ids: Any, residuals: Any, starts: Any, ends: Any) -> Any:
+    def refine(
+        centroid_scores: Any,
+        table: Any,
+        n_tokens: Any,
+        slack: Any,
+        centroid_ids: Any,
+        residuals: Any,
+        starts: Any,
+        ends: Any,
+        near: Any,
+    ) -> Any:
         scores = np.empty(len(starts), np.int32)
-        last = np.empty(lanes, np.int16)
+        last = np.full(lanes, 32767, np.int16)
+        last[:n_tokens] = -32768
+        lowest = splat(np.int16(-32768), lanes)
+        unused = load(last, 0, lanes)  # what no padding is greater than
+        tightest = splat(np.int16(slack - 32768), lanes)
         for document in range(len(starts)):
-            best = splat(np.int16(-32768), lanes)
+            best = lowest
             for token in range(starts[document], ends[document]):
+                best = maximum(best, load(centroid_scores, np.int64(centroid_ids[token]) * lanes, lanes))
+            needed = maximum(add(maximum(best, tightest), splat(np.int16(-slack), lanes)), unused)
+            n_near = 0
+            for token in range(starts[document], ends[document]):
+                near[n_near] = token
+                if any_greater(load(centroid_scores, np.int64(centroid_ids[token]) * lanes, lanes), needed):
+                    prefetch(residuals, token * n_bytes)
+                    n_near += 1
+            if document + 1 < len(starts):
+                for token in range(starts[document + 1], ends[document + 1], 16):
+                    prefetch(centroid_ids, token)
+            best = lowest
+            for place in range(n_near):
+                token = near[place]
                 similarity = load(centroid_scores, np.int64(centroid_ids[token]) * lanes, lanes)
                 at = token * n_bytes
                 for byte in range(n_bytes):
@@ -329,7 +391,7 @@ def _refine(lanes: int, n_bytes: int) -> Callable[..., np.ndarray]:
                 best = maximum(best, similarity)
             store(last, 0, best)
             total = np.int32(0)
-            for lane in range(lanes):
+            for lane in range(n_tokens):
                 total += last[lane]
             scores[document] = total
         return scores
@@ -355,6 +417,11 @@ def _rescore(lanes: int, n_bytes: int, length: int) -> Callable[..., np.ndarray]
             best = splat(np.float32(-np.inf), lanes)
             for first in range(starts[document], ends[document], 4):
                 together = min(4, ends[document] - first)
+                for token in range(first + 4, min(first + 8, ends[document])):
+                    centroid = np.int64(centroid_ids[token]) * dim
+                    prefetch(residuals, token * n_bytes)
+                    for i in range(0, dim, 16):
+                        prefetch(centroids, centroid + i)
                 for k in range(together):
                     token = first + k
                     centroid = np.int64(centroid_ids[token]) * dim

@@ -13,8 +13,9 @@ def residual_bound(codewords: np.ndarray, query: np.ndarray) -> float:
     return float(np.abs(_code_products(codewords, query)).max(axis=1).sum(axis=0).max())
 
 
-def products(rows: np.ndarray, steps: np.ndarray, query: np.ndarray, out: np.ndarray) -> None:
+def products(rows: np.ndarray, steps: np.ndarray, pairs: np.ndarray, out: np.ndarray) -> None:
     """See `kernels.products`."""
+    query = pairs.transpose(0, 2, 1).reshape(-1, pairs.shape[1]).astype(np.float32)
     out[:] = np.rint(rows.astype(np.float32) @ query * steps[:, None])
 
 
@@ -54,6 +55,8 @@ def select(total: np.ndarray, allowed: np.ndarray, limit: int) -> np.ndarray:
 def refine(
     centroid_scores: np.ndarray,
     table: np.ndarray,
+    n_tokens: int,
+    slack: int,
     centroid_ids: np.ndarray,
     residuals: np.ndarray,
     starts: np.ndarray,
@@ -63,9 +66,11 @@ def refine(
     scores = np.empty(len(starts), np.int32)
     bytes_of_code = np.arange(len(table))
     for document, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        similarities = centroid_scores[centroid_ids[start:end]].astype(np.int32)
-        similarities += table[bytes_of_code, residuals[start:end]].sum(axis=1, dtype=np.int32)
-        scores[document] = similarities.max(axis=0).sum()
+        similarities = centroid_scores[centroid_ids[start:end], :n_tokens].astype(np.int32)
+        needed = np.maximum(similarities.max(axis=0) - slack, -32768)
+        near = np.flatnonzero((similarities > needed).any(axis=1))
+        residual = table[bytes_of_code, residuals[start + near], :n_tokens].sum(axis=1, dtype=np.int32)
+        scores[document] = (similarities[near] + residual).max(axis=0).sum()
     return scores
 
 

@@ -13,7 +13,7 @@ from .codes import Codes
 from .tables import QueryTables
 
 _FIRST_ROUND = 64  # documents
-_RESCORED = 14  # documents beyond the hits that are scored again in float32, or half as many as the hits if more
+_RESCORED = 8  # documents beyond the hits that are scored again in float32, or half as many as the hits if more
 _TOGETHER = 4096  # documents whose codes are read at a time where all are scored
 
 
@@ -82,7 +82,14 @@ def _integers(codes: Codes, tables: list[QueryTables], documents: np.ndarray) ->
     for part in codes.parts(documents[order]):
         for block in tables:
             scores[order[part.positions]] += engine.refine(
-                block.centroid_scores, block.codes, part.centroid_ids, part.residuals, part.starts, part.ends
+                block.centroid_scores,
+                block.codes,
+                block.n_tokens,
+                block.slack,
+                part.centroid_ids,
+                part.residuals,
+                part.starts,
+                part.ends,
             )
     return scores
 

@@ -7,10 +7,10 @@ here, the others in `rank`.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +31,8 @@ from .results import Hit, Hits, Ranking, Stopwatch
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+T = TypeVar("T")
 
 _QUERIES_KEPT = 1024  # texts whose vectors are remembered
 
@@ -131,17 +133,19 @@ class Searcher:
         Raises InputError for an empty query and for an id that the index has not.
         """
         _check_query(query)
-        codes, vectors = self._codes, self._encode(query)
-        columns = ["title", "text"]
-        with storage_errors(codes.index.place()):
-            found = (
-                codes.index.table.search().where(col("id") == lit(row_id)).select(columns).with_row_id(True).to_arrow()
-            )
-        numbers = codes.numbers(found["_rowid"].to_numpy())
-        if not len(numbers):
-            raise InputError(f"{codes.index.place()} has no document with the id {row_id!r}")
-        row = Document(row_id, found["text"][0].as_py(), found["title"][0].as_py())
-        return explain_hit(self.encoder, codes, query, vectors, int(numbers[0]), row_id, row.encoded_text)
+        vectors = self._encode(query)
+
+        def explained(codes: Codes) -> Explanation:
+            with storage_errors(codes.index.place()):
+                rows = codes.index.table.search().where(col("id") == lit(row_id)).select(["title", "text"])
+                found = rows.with_row_id(True).to_arrow()
+            numbers = codes.numbers(found["_rowid"].to_numpy())
+            if not len(numbers):
+                raise InputError(f"{codes.index.place()} has no document with the id {row_id!r}")
+            row = Document(row_id, found["text"][0].as_py(), found["title"][0].as_py())
+            return explain_hit(self.encoder, codes, query, vectors, int(numbers[0]), row_id, row.encoded_text)
+
+        return self._on_what_is_there(explained)
 
     def rank_vectors(
         self, query: np.ndarray, k: int = 10, **options: Unpack[SearchOptions]
@@ -162,19 +166,24 @@ class Searcher:
         return self.encoder.encode_queries([query])[0]
 
     def _found(self, text: str | None, query: np.ndarray, k: int, options: SearchOptions, watch: Stopwatch) -> Hits:
+        def found(codes: Codes) -> Hits:
+            ranking = rank(codes, text, _checked_vectors(query, codes.codec.dim), k, options, watch)
+            with watch.stage("fetch"):
+                hits = _fetch(codes, ranking)
+            return Hits(hits, ranking=ranking, stages=watch.stages, version=codes.index.table.version)
+
+        return self._on_what_is_there(found)
+
+    def _on_what_is_there(self, action: Callable[[Codes], T]) -> T:
+        """``action`` on the version that is open, or on the latest where `optimize` has given up that one."""
         while True:
             codes = self._codes
             try:
-                ranking = rank(codes, text, _checked_vectors(query, codes.codec.dim), k, options, watch)
-                with watch.stage("fetch"):
-                    hits = _fetch(codes, ranking)
+                return action(codes)
             except StorageError:
-                # Perhaps `optimize` has given up the version that is open: then all is to be ranked anew.
                 self.refresh()
                 if codes is self._codes:
                     raise
-            else:
-                return Hits(hits, ranking=ranking, stages=watch.stages, version=codes.index.table.version)
 
     def _latest(self, index: IndexTable) -> IndexTable:
         return open_with_model(index.database, index.name, self.encoder)[0]

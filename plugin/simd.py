@@ -16,7 +16,21 @@ from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 
-__all__ = ["add", "any_greater", "fma", "load", "maximum", "rounded", "scaled", "splat", "store", "to_floats"]
+__all__ = [
+    "add",
+    "add_pairs",
+    "any_greater",
+    "fma",
+    "load",
+    "maximum",
+    "prefetch",
+    "rounded",
+    "scaled",
+    "splat",
+    "store",
+    "to_floats",
+    "to_shorts",
+]
 
 
 def _operation(build: Callable[..., Any]) -> Any:
@@ -77,6 +91,23 @@ def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), generate
+
+
+@_operation
+def prefetch(typing: Any, array: Any, index: Any) -> Any:
+    """Begin to bring what lies at ``index`` of a flat array into the cache."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        function = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        called = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
+        to_read, keep, data_cache = (ir.Constant(number, value) for value in (0, 3, 1))
+        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
+        builder.call(called, [pointer, to_read, keep, data_cache])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
 
 
 @_operation
@@ -146,12 +177,32 @@ def rounded(typing: Any, a: Any) -> Any:
 @_operation
 def to_floats(typing: Any, a: Any) -> Any:
     """Integer lanes as 32-bit floats."""
-    kind = Lanes(types.float32, a.count)
+    return _converted(a, types.float32, "sitofp")
+
+
+@_operation
+def to_shorts(typing: Any, a: Any) -> Any:
+    """8-bit integer lanes as 16-bit ones."""
+    return _converted(a, types.int16, "sext")
+
+
+@_operation
+def add_pairs(typing: Any, accumulator: Any, a: Any, pair: Any) -> Any:
+    """32-bit lanes plus the sum of two products for each: the lane's two 16-bit numbers in ``a`` with ``pair``.
+
+    ``pair`` is a 32-bit integer that holds two of 16 bits. CPUs have one instruction for it, which LLVM finds.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.sitofp(arguments[0], context.get_value_type(kind))
+        lanes = accumulator.count
+        one, both = (ir.VectorType(ir.IntType(32), n) for n in (lanes, 2 * lanes))
+        pairs = builder.bitcast(_splat(builder, one, arguments[2]), ir.VectorType(ir.IntType(16), 2 * lanes))
+        product = builder.mul(builder.sext(arguments[1], both), builder.sext(pairs, both))
+        halves = [ir.Constant(one, [ir.Constant(one.element, 2 * i + k) for i in range(lanes)]) for k in (0, 1)]
+        even, odd = (builder.shuffle_vector(product, ir.Constant(both, ir.Undefined), half) for half in halves)
+        return builder.add(arguments[0], builder.add(even, odd))
 
-    return kind(a), generate
+    return accumulator(accumulator, a, types.int32), generate
 
 
 @_operation
@@ -185,3 +236,12 @@ def _splat(builder: Any, vector: ir.VectorType, scalar: Any) -> Any:
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None)
     return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
+
+
+def _converted(kind: Lanes, scalar: types.Type, instruction: str) -> Any:
+    to = Lanes(scalar, kind.count)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return getattr(builder, instruction)(arguments[0], context.get_value_type(to))
+
+    return to(kind), generate

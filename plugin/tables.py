@@ -10,26 +10,33 @@ from ..indexer.codec import ResidualCodec
 from .engine import code_tables, products, residual_bound
 
 _LARGEST = 32_767
+_LARGEST_IN_PAIRS = 8_191  # products of up to 2,000 dimensions with bytes then fit into 32 bits
 _NARROW, _WIDE = 16, 32
+_SLACK = 0.15  # of the length of a residual; `benchmarks/stages.py` has others
 
 
 @dataclass(frozen=True)
-class CoarseCentroids:
-    """Centroids in a byte for each dimension: what limits the time of looking at all of them is reading them.
+class CoarseCodec:
+    """What a search first looks at of a codec: centroids in a byte for each dimension, and how long residuals are.
+
+    What limits the time of looking at all centroids is reading them.
 
     Attributes:
         rows: int8 (n_centroids, dim).
         steps: float32 (n_centroids,): a centroid is its row times its step, to some thousandths.
+        residual_length: root mean square over all residuals that can be coded.
     """
 
     rows: np.ndarray
     steps: np.ndarray
+    residual_length: float
 
     @classmethod
-    def of(cls, centroids: np.ndarray) -> CoarseCentroids:
-        """Of centroids, float32 (n_centroids, dim)."""
-        steps = np.abs(centroids).max(axis=1) / 127
-        return cls(np.rint(centroids / np.maximum(steps, 1e-12)[:, None]).astype(np.int8), steps)
+    def of(cls, codec: ResidualCodec) -> CoarseCodec:
+        """Of a codec."""
+        steps = np.abs(codec.centroids).max(axis=1) / 127
+        rows = np.rint(codec.centroids / np.maximum(steps, 1e-12)[:, None]).astype(np.int8)
+        return cls(rows, steps, float(np.sqrt((codec.codewords**2).sum(axis=2).mean(axis=1).sum())))
 
 
 @dataclass(frozen=True)
@@ -41,15 +48,17 @@ class QueryTables:
         vectors: float32 (dim, lanes); 16 or 32 lanes.
         centroid_scores: int16 (n_centroids, lanes).
         codes: int16 (residual_bytes, 256, lanes): what each value of each byte of a residual adds.
+        slack: how much worse than a document's best centroid another may be for its residual to matter.
     """
 
     n_tokens: int
     vectors: np.ndarray
     centroid_scores: np.ndarray
     codes: np.ndarray
+    slack: int
 
     @classmethod
-    def of(cls, query: np.ndarray, codec: ResidualCodec, centroids: CoarseCentroids) -> list[QueryTables]:
+    def of(cls, query: np.ndarray, codec: ResidualCodec, coarse: CoarseCodec) -> list[QueryTables]:
         """The tables of a query, float32 (tokens, dim), block by block, as integers of one scale.
 
         The scale is the largest at which no similarity can leave 16 bits, whatever the codes. A query token's product
@@ -59,17 +68,27 @@ class QueryTables:
         parts = [query[start : start + lanes] for start in range(0, len(query), lanes)]
         blocks = [_padded(part, lanes) for part in parts]
         largest = max(residual_bound(codec.codewords, block) for block in blocks)
-        largest += float(np.linalg.norm(query, axis=1).max()) * (1 + codec.dim**0.5 / 254)
+        longest = float(np.linalg.norm(query, axis=1).max())
+        largest += longest * (1 + codec.dim**0.5 / 240)
         # Each of the numbers added up may have been rounded up by a half, and a few float operations round too.
         scale = (_LARGEST - codec.residual_bytes - 2) / max(largest * (1 + 1e-5), 1e-6)
+        slack = min(max(round(_SLACK * coarse.residual_length * longest * scale), 1), _LARGEST)
         tables = []
         for part, block in zip(parts, blocks, strict=True):
             scores = np.empty((len(codec.centroids), lanes), np.int16)
-            products(centroids.rows, centroids.steps * np.float32(scale), block, scores)
+            pairs, step = _as_pairs(block)
+            products(coarse.rows, coarse.steps * np.float32(scale * step), pairs, scores)
             codes = np.empty((codec.residual_bytes, 256, lanes), np.int16)
             code_tables(codec.codewords, block, scale, codes)
-            tables.append(cls(len(part), block, scores, codes))
+            tables.append(cls(len(part), block, scores, codes, slack))
         return tables
+
+
+def _as_pairs(block: np.ndarray) -> tuple[np.ndarray, float]:
+    """A block, float32 (dim, lanes), as int16 (dim / 2, lanes, 2), and what one of its units stands for."""
+    step = max(float(np.abs(block).max()), 1e-12) / _LARGEST_IN_PAIRS
+    integers = np.rint(block / np.float32(step)).astype(np.int16)
+    return np.ascontiguousarray(integers.reshape(-1, 2, block.shape[1]).transpose(0, 2, 1)), step
 
 
 def _padded(part: np.ndarray, lanes: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tansaku.indexer.codec import ResidualCodec
 from tansaku.indexer.postings import InvertedLists
 from tansaku.plugin import oracles
-from tansaku.plugin.tables import CoarseCentroids, QueryTables
+from tansaku.plugin.tables import CoarseCodec, QueryTables
 
 kernels = pytest.importorskip("tansaku.plugin.kernels", reason="numba has no build for this Python")
 
@@ -38,7 +38,12 @@ def make_codes(random, codec, lengths, id_dtype=np.uint16):
 
 
 def tables_of(query, codec):
-    return QueryTables.of(query, codec, CoarseCentroids.of(codec.centroids))
+    return QueryTables.of(query, codec, CoarseCodec.of(codec))
+
+
+def integers_of(block):
+    """What `refine` takes of a query to look at all residuals."""
+    return block.centroid_scores, block.codes, block.n_tokens, 65_535
 
 
 def padded(query, lanes):
@@ -51,21 +56,35 @@ def padded(query, lanes):
 @given(seeds, st.integers(1, 40), shapes, lanes)
 def test_products_are_the_rounded_ones(seed, n, shape, lanes):
     random = np.random.default_rng(seed)
-    query = padded(unit(random.normal(size=(9, shape[0]))), lanes)
-    centroids = CoarseCentroids.of(unit(random.normal(size=(n, shape[0]))))
+    coarse = CoarseCodec.of(make_codec(random, *shape, n_centroids=n))
+    pairs = random.integers(-8191, 8192, (shape[0] // 2, lanes, 2)).astype(np.int16)
+    steps = coarse.steps * np.float32(2 / 127 / shape[0] ** 0.5)
     found, expected = np.empty((2, n, lanes), np.int16)
-    kernels.products(centroids.rows, centroids.steps * 8192, query, found)
-    oracles.products(centroids.rows, centroids.steps * 8192, query, expected)
+    kernels.products(coarse.rows, steps, pairs, found)
+    oracles.products(coarse.rows, steps, pairs, expected)
     assert np.abs(found.astype(int) - expected).max() <= 1  # sums of floats in another order
+
+
+@few
+@given(seeds, shapes, st.integers(1, 40))
+def test_centroid_scores_are_the_products_with_all_query_tokens(seed, shape, n_tokens):
+    random = np.random.default_rng(seed)
+    codec, query = make_codec(random, *shape), unit(random.normal(size=(n_tokens, shape[0])))
+    blocks = tables_of(query, codec)
+    found = np.concatenate([block.centroid_scores[:, : block.n_tokens] for block in blocks], axis=1)
+    exact = codec.centroids @ query.T
+    scale = np.vdot(found, exact) / np.vdot(exact, exact)
+    np.testing.assert_allclose(found / scale, exact, atol=5e-3)
 
 
 @few
 @given(seeds, st.integers(1, 20), st.sampled_from([8, 128, 768]))
 def test_coarse_centroids_are_near_the_true_ones(seed, n, dim):
-    centroids = unit(np.random.default_rng(seed).normal(size=(n, dim)))
-    coarse = CoarseCentroids.of(centroids)
-    np.testing.assert_allclose(coarse.rows * coarse.steps[:, None], centroids, atol=coarse.steps.max() / 2 + 1e-6)
-    assert np.linalg.norm(coarse.rows * coarse.steps[:, None], axis=1).max() < 1.1
+    codec = make_codec(np.random.default_rng(seed), dim, 4, n_centroids=n)
+    coarse = CoarseCodec.of(codec)
+    np.testing.assert_allclose(coarse.rows * coarse.steps[:, None], codec.centroids, atol=coarse.steps.max() / 2 + 1e-6)
+    assert np.linalg.norm(coarse.rows * coarse.steps[:, None], axis=1).max() < 1 + dim**0.5 / 254
+    assert coarse.residual_length == pytest.approx(0.1 * dim**0.5, rel=0.1)
 
 
 @few
@@ -141,9 +160,11 @@ def test_refine_and_rescore_equal_the_oracles(seed, shape, lengths, n_tokens, wi
     codec, query = make_codec(random, *shape), unit(random.normal(size=(n_tokens, shape[0])))
     codes = make_codes(random, codec, np.array(lengths), np.uint32 if wide_ids else np.uint16)
     for block in tables_of(query, codec):
-        found = kernels.refine(block.centroid_scores, block.codes, *codes)
-        assert found.dtype == np.int32
-        assert found.tolist() == oracles.refine(block.centroid_scores, block.codes, *codes).tolist()
+        for slack in (1, block.slack, 5_000, 32_767, 65_535):
+            integers = (block.centroid_scores, block.codes, block.n_tokens, slack, *codes)
+            found = kernels.refine(*integers)
+            assert found.dtype == np.int32
+            assert found.tolist() == oracles.refine(*integers).tolist()
         arguments = (block.vectors, codec.centroids, codec.codewords, *codes)
         np.testing.assert_allclose(kernels.rescore(*arguments), oracles.rescore(*arguments), rtol=1e-5, atol=1e-5)
 
@@ -181,7 +202,7 @@ def test_no_codes_and_no_query_leave_16_bits(dim, length, spread, size):
             codes = (np.arange(11, dtype=np.uint16), np.tile(residuals, (11, 1)), np.arange(11), np.arange(1, 12))
             exact = block.centroid_scores.astype(int) + block.codes[np.arange(len(residuals)), residuals].sum(0, int)
             assert np.abs(exact).max() <= 32_767
-            assert kernels.refine(block.centroid_scores, block.codes, *codes).tolist() == exact.sum(axis=1).tolist()
+            assert kernels.refine(*integers_of(block), *codes).tolist() == exact.sum(axis=1).tolist()
 
 
 def test_integers_keep_similarities_to_a_few_ten_thousandths():
@@ -193,7 +214,7 @@ def test_integers_keep_similarities_to_a_few_ten_thousandths():
     scale = block.centroid_scores[:, 0] @ exact / (exact @ exact)
     rows = codec.codewords[np.arange(32), residuals].reshape(len(ids), -1) + codec.centroids[ids]
     exact = np.maximum.reduceat(rows @ query.T, starts, axis=0).sum(axis=1)
-    found = kernels.refine(block.centroid_scores, block.codes, ids, residuals, starts, ends) / scale
+    found = kernels.refine(*integers_of(block), ids, residuals, starts, ends) / scale
     np.testing.assert_allclose(found, exact, atol=16 * 1e-3)
 
 
@@ -210,5 +231,5 @@ def test_no_documents_no_scores():
     (block,) = tables_of(np.eye(8, dtype=np.float32), codec)
     nothing = (np.empty(0, np.uint16), np.empty((0, 1), np.uint8), np.empty(0, np.int64), np.empty(0, np.int64))
     for module in (kernels, oracles):
-        assert module.refine(block.centroid_scores, block.codes, *nothing).tolist() == []
+        assert module.refine(*integers_of(block), *nothing).tolist() == []
         assert module.rescore(block.vectors, codec.centroids, codec.codewords, *nothing).tolist() == []
