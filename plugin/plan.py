@@ -15,7 +15,7 @@ _ALL_UP_TO = 512
 _NPROBE = {"fast": 16, "balanced": 32}
 _CANDIDATES = {"fast": 256, "balanced": 1024}
 _CANDIDATES_PER_HIT = {"fast": 4, "balanced": 16}
-_MARGIN = {"fast": 2.0, "balanced": 2.5}
+_MARGIN = {"fast": 2.0, "balanced": 2.75}
 
 
 class SearchOptions(TypedDict, total=False):

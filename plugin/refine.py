@@ -13,7 +13,7 @@ from .codes import Codes
 from .tables import QueryTables
 
 _FIRST_ROUND = 64  # documents
-_RESCORED = 8  # documents beyond the hits that are scored again in float32, or half as many as the hits if more
+_RESCORED = 14  # documents beyond the hits that are scored again in float32, or half as many as the hits if more
 _TOGETHER = 4096  # documents whose codes are read at a time where all are scored
 
 
