@@ -250,8 +250,7 @@ def search(
 ) -> None:
     """Search an index.
 
-    Examples: `tansaku search "梅雨がないのはどこ？" --db ./db --table docs -k 3`,
-    `tansaku search "金閣寺" --db ./db --table docs --where "year < 1500" --explain`
+    Example: `tansaku search "金閣寺" --db ./db --table docs --where "year < 1500" --explain`
     """
     searcher = Searcher.open(_database(db, storage_option), table, encoder=Encoder.load(model), derived=derived)
     hits = searcher.search(query, k, recall=recall, where=where, ids=ids, source=candidates_from)

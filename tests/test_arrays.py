@@ -283,6 +283,8 @@ class TestDamage:
         row = table.to_arrow().slice(0, 1)
         beyond = pa.array([b"\xff\xff" * row["token_count"][0].as_py()], pa.large_binary())
         row = row.set_column(row.schema.get_field_index("centroid_ids"), row.schema.field("centroid_ids"), beyond)
+        another = pa.array([7], pa.int64())
+        row = row.set_column(row.schema.get_field_index("write_id"), row.schema.field("write_id"), another)
         table.merge_insert("id").when_matched_update_all().execute(row)
         with pytest.raises(StorageError, match="centroid ids beyond"):
             open_searcher(db, derived=derived)
