@@ -7,6 +7,7 @@ here, the others in `rank`.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_TRIES = 5
 _QUERIES_KEPT = 1024  # texts whose vectors are remembered
 
 
@@ -186,18 +188,31 @@ class Searcher:
                     raise
 
     def _latest(self, index: IndexTable) -> IndexTable:
-        return open_with_model(index.database, index.name, self.encoder)[0]
+        return _tried(lambda: open_with_model(index.database, index.name, self.encoder)[0])
 
     def _read(self, index: IndexTable) -> Codes:
         """The codes of ``index``, or of a later version where `optimize` gives up that one while it is read."""
-        while True:
-            try:
-                return Codes(index, load_arrays(index, derived=self._derived))
-            except StorageError:
-                latest = self._latest(index)
-                if _is_same(latest, index):
-                    raise
-                index = latest
+        try:
+            return Codes(index, load_arrays(index, derived=self._derived))
+        except StorageError:
+
+            def latest() -> Codes:
+                found = self._latest(index)
+                return Codes(found, load_arrays(found, derived=self._derived))
+
+            return _tried(latest)
+
+
+def _tried(action: Callable[[], T]) -> T:
+    """``action``, again after a moment where storage fails: `optimize` may just have given up what is being read."""
+    for attempt in range(_TRIES):
+        try:
+            return action()
+        except StorageError:
+            if attempt == _TRIES - 1:
+                raise
+            time.sleep(0.02 * 2**attempt)
+    raise AssertionError  # not reached
 
 
 def _is_same(a: IndexTable, b: IndexTable) -> bool:
