@@ -12,7 +12,7 @@ from .engine import code_tables, products, residual_bound
 _LARGEST = 32_767
 _LARGEST_IN_PAIRS = 8_191  # products of up to 2,000 dimensions with bytes then fit into 32 bits
 _NARROW, _WIDE = 16, 32
-_SLACK = 0.15  # of the length of a residual; `benchmarks/stages.py` has others
+_SLACK = 0.15  # of the length of a residual
 
 
 @dataclass(frozen=True)
