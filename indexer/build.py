@@ -19,8 +19,7 @@ from .codec_table import Fit
 from .columns import field_array
 from .documents import Document
 from .errors import SourceError
-from .fulltext import COLUMN as FULLTEXT_FIELD
-from .fulltext import normalized
+from .fulltext import FULLTEXT_FIELD, normalized
 from .pooling import pool_tokens
 from .scan import CHUNK, Progress, Reject, Scan, chunks, content_bytes
 from .schema import IndexHeader, build_column, document_schema

@@ -20,7 +20,7 @@ from lancedb.table import Table
 
 from ..onnx_export import InputError
 from .codec_table import prune_codecs, stored_codecs
-from .database import find_table, storage_errors
+from .database import condition_errors, find_table, storage_errors
 from .errors import StorageError, TableNotFoundError, WriteConflictError
 from .fulltext import ensure_text_index
 from .schema import read_header
@@ -122,10 +122,8 @@ def delete_rows(index: IndexTable, where: Expr | str) -> int:
     """
 
     def delete(table: Table) -> int:
-        try:
+        with condition_errors(index.place(), where):
             return table.delete(where).num_deleted_rows  # type: ignore[attr-defined]  # LanceDB's stub lacks it
-        except ValueError as error:
-            raise InputError(f"{index.place()}: the condition {where!r} cannot be used ({_reason(error)})") from error
 
     return _committed(index, delete)
 
@@ -232,7 +230,3 @@ def _versions(table: Table) -> set[int]:
 def _fragments(table: Table) -> int:
     with storage_errors(f"table {table.name!r}"):
         return table.stats()["fragment_stats"]["num_fragments"]  # type: ignore[index]  # a dict, whatever its type says
-
-
-def _reason(error: ValueError) -> str:
-    return str(error).removeprefix("Invalid input, ").strip()

@@ -12,7 +12,7 @@ import unicodedata
 from lancedb.index import FTS
 from lancedb.table import Table
 
-COLUMN = "fulltext"
+FULLTEXT_FIELD = "fulltext"
 
 
 def normalized(text: str) -> str:
@@ -22,7 +22,7 @@ def normalized(text: str) -> str:
 
 def ensure_text_index(table: Table) -> None:
     """Make the index over the column unless it is there; rows written later are found without it too, but slower."""
-    if not any(COLUMN in index.columns for index in table.list_indices()):
+    if not any(FULLTEXT_FIELD in index.columns for index in table.list_indices()):
         table.create_index(
-            COLUMN, config=FTS(base_tokenizer="icu", stem=False, remove_stop_words=False, with_position=False)
+            FULLTEXT_FIELD, config=FTS(base_tokenizer="icu", stem=False, remove_stop_words=False, with_position=False)
         )

@@ -28,7 +28,7 @@ import pyarrow as pa
 from ..onnx_export import Bundle
 from .documents import PASSAGE_FIELDS, RESERVED_FIELDS
 from .errors import ModelMismatchError, NotAnIndexError
-from .fulltext import COLUMN as FULLTEXT_FIELD
+from .fulltext import FULLTEXT_FIELD
 
 FORMAT_VERSION = 2
 

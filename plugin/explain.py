@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..onnx_export import Encoder
+from ..onnx_export.tokenize import Span
 from .codes import Codes
-
-Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -26,9 +25,9 @@ class Match:
     """
 
     similarity: float
-    query_span: Span | None
+    query_span: Span
     query_text: str
-    document_span: Span | None
+    document_span: Span
     document_text: str
 
 
@@ -80,5 +79,5 @@ def explain_hit(
     return Explanation(doc_id, sum(match.similarity for match in matches), text, matches)
 
 
-def _cut(text: str, span: Span | None) -> str:
+def _cut(text: str, span: Span) -> str:
     return "" if span is None else text[slice(*span)]

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from lancedb.expr import Expr, col
 
-from ..indexer.database import storage_errors
+from ..indexer.database import condition_errors, storage_errors
 from ..onnx_export import InputError
 from .codes import Codes
 
@@ -67,12 +67,8 @@ def _among(codes: Codes, ids: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...
 
 def _rows(codes: Codes, condition: str | Expr, column: str = "token_count") -> pa.Table:
     index = codes.index
-    with storage_errors(index.place()):
-        try:
-            return index.table.search().where(condition).select([column]).with_row_id(True).to_arrow()
-        except ValueError as error:
-            reason = str(error).removeprefix("Invalid input, ").strip()
-            raise InputError(f"{index.place()}: the condition {condition!r} cannot be used ({reason})") from error
+    with storage_errors(index.place()), condition_errors(index.place(), condition):
+        return index.table.search().where(condition).select([column]).with_row_id(True).to_arrow()
 
 
 def _mask(codes: Codes, row_ids: pa.ChunkedArray) -> np.ndarray:

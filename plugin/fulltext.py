@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 
 from ..indexer.database import storage_errors
-from ..indexer.fulltext import COLUMN, normalized
+from ..indexer.fulltext import FULLTEXT_FIELD, normalized
 from ..onnx_export import InputError
 from .codes import Codes
 from .filters import Allowed
@@ -42,7 +42,7 @@ def text_candidates(codes: Codes, query: str, allow: Allowed, where: str | None,
     while True:
         with storage_errors(index.place()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            search = index.table.search(normalized(query), query_type="fts", fts_columns=COLUMN)
+            search = index.table.search(normalized(query), query_type="fts", fts_columns=FULLTEXT_FIELD)
             if where is not None:
                 search = search.where(where, prefilter=True)
             rows = search.select(["id", "_score"]).with_row_id(True).limit(wanted).to_arrow()

@@ -12,17 +12,14 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from .query_kernels import code_tables, probe, products, residual_bound
-from .simd import add, any_greater, fma, load, maximum, prefetch, scaled, splat, store
+from .simd import add, any_greater, compiled, fma, load, maximum, prefetch, scaled, splat, store
 
 __all__ = ["code_tables", "gather", "probe", "products", "refine", "rescore", "residual_bound", "select"]
 
-_compiled: Callable[..., Any] = njit(cache=True, nogil=True, error_model="numpy")
 
-
-@_compiled
+@compiled
 def gather(
     list_offsets: np.ndarray, postings: np.ndarray, centroid_ids: np.ndarray, scores: np.ndarray, total: np.ndarray
 ) -> None:
@@ -52,7 +49,7 @@ def gather(
                     total[document] += gain
 
 
-@_compiled
+@compiled
 def select(total: np.ndarray, allowed: np.ndarray, limit: int) -> np.ndarray:
     """The ``limit`` allowed documents with the highest totals, and some more that may tie with the last.
 
@@ -163,7 +160,7 @@ def rescore(
 
 @cache
 def _refine(lanes: int, n_bytes: int) -> Callable[..., np.ndarray]:
-    @_compiled
+    @compiled
     def refine(
         centroid_scores: Any,
         table: Any,
@@ -219,7 +216,7 @@ def _rescore(lanes: int, n_bytes: int, length: int) -> Callable[..., np.ndarray]
     dim = n_bytes * length
     padded = (dim + 15) // 16 * 16
 
-    @_compiled
+    @compiled
     def rescore(
         query: Any, centroids: Any, codewords: Any, centroid_ids: Any, residuals: Any, starts: Any, ends: Any
     ) -> Any:

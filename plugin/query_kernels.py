@@ -10,12 +10,12 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from .simd import (
     add,
     add_pairs,
     any_greater,
+    compiled,
     fma,
     load,
     maximum,
@@ -30,8 +30,6 @@ from .simd import (
 __all__ = ["code_tables", "probe", "products", "residual_bound"]
 
 _ALL_ONES = (1 << 32) - 1
-
-_compiled: Callable[..., Any] = njit(cache=True, nogil=True, error_model="numpy")
 
 
 def residual_bound(codewords: np.ndarray, query: np.ndarray) -> float:
@@ -90,7 +88,7 @@ def probe(scores: np.ndarray, n_tokens: int, nprobe: int) -> tuple[np.ndarray, n
 
 @cache
 def _residual_bound(lanes: int, length: int) -> Callable[..., Any]:
-    @_compiled
+    @compiled
     def residual_bound(codewords: Any, query: Any, n_bytes: Any) -> Any:
         total = splat(np.float32(0), lanes)
         for byte in range(n_bytes):
@@ -110,7 +108,7 @@ def _residual_bound(lanes: int, length: int) -> Callable[..., Any]:
 
 @cache
 def _code_tables(lanes: int, length: int) -> Callable[..., None]:
-    @_compiled
+    @compiled
     def code_tables(codewords: Any, query: Any, scale: Any, out: Any, n_bytes: Any) -> None:
         for byte in range(n_bytes):
             for word in range(byte * 256, byte * 256 + 256):
@@ -126,7 +124,7 @@ def _code_tables(lanes: int, length: int) -> Callable[..., None]:
 def _products(lanes: int) -> Callable[..., None]:
     width = 2 * lanes
 
-    @_compiled
+    @compiled
     def products(rows: Any, steps: Any, pairs: Any, out: Any, n: Any, half: Any) -> None:
         # Eight rows at a time: what is loaded of the query serves them all, and no sum waits for the one before it.
         zero = splat(np.int32(0), lanes)
@@ -173,7 +171,7 @@ def _products(lanes: int) -> Callable[..., None]:
 
 @cache
 def _probe(lanes: int) -> Callable[..., Any]:
-    @_compiled
+    @compiled
     def probe(scores: Any, n: Any, n_tokens: Any, nprobe: Any) -> Any:
         # For each query token a heap, its lowest first: the score in the upper half, the inverted id in the lower.
         heaps = np.full((n_tokens, nprobe), np.int64(-32768) << 32, np.int64)

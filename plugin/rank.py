@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..onnx_export import InputError
 from .candidates import gather, probe, prune
 from .codes import Codes
 from .filters import allowed
@@ -22,11 +23,14 @@ def rank(
     Args:
         codes: of the index.
         text: the query's text, where candidates may come from full text.
-        query: float32 (query tokens, dim).
+        query: float (query tokens, dim).
         k: how many.
         options: of the search.
         watch: takes the time of each stage.
+
+    Raises InputError for vectors of another shape or that are not finite, and for options that cannot be used.
     """
+    query = _checked_vectors(query, codes.codec.dim)
     plan = make_plan(options, k)
     words = check_text(codes, text) if plan.source != "lists" else ""
     with watch.stage("filter"):
@@ -57,3 +61,11 @@ def rank(
     with watch.stage("refine"):
         ranked, scores, scored = refine(codes, tables, candidates, k, expected, plan.margin)
     return Ranking(ranked, scores, scored, allow.missing)
+
+
+def _checked_vectors(query: np.ndarray, dim: int) -> np.ndarray:
+    if query.ndim != 2 or query.shape[1] != dim or not len(query):
+        raise InputError(f"the query's vectors have shape {query.shape}, expected (tokens, {dim})")
+    if not np.isfinite(query).all():
+        raise InputError("the query's vectors hold numbers that are not finite")
+    return np.ascontiguousarray(query, np.float32)

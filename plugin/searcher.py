@@ -20,7 +20,7 @@ from lancedb.expr import col, lit
 from ..indexer import Document, StorageError
 from ..indexer.arrays import load_arrays
 from ..indexer.database import Database, connect, storage_errors
-from ..indexer.fulltext import COLUMN as FULLTEXT_FIELD
+from ..indexer.fulltext import FULLTEXT_FIELD
 from ..indexer.schema import CODE_FIELDS, RESERVED_FIELDS, build_column
 from ..indexer.table import IndexTable, open_with_model
 from ..onnx_export import Encoder, InputError
@@ -157,7 +157,7 @@ class Searcher:
         The numbers hold until the next refresh.
         """
         codes = self._codes
-        ranking = rank(codes, None, _checked_vectors(query, codes.codec.dim), k, options, Stopwatch())
+        ranking = rank(codes, None, query, k, options, Stopwatch())
         return ranking.documents, ranking.scores
 
     def ids(self, documents: np.ndarray) -> list[str]:
@@ -169,7 +169,7 @@ class Searcher:
 
     def _found(self, text: str | None, query: np.ndarray, k: int, options: SearchOptions, watch: Stopwatch) -> Hits:
         def found(codes: Codes) -> Hits:
-            ranking = rank(codes, text, _checked_vectors(query, codes.codec.dim), k, options, watch)
+            ranking = rank(codes, text, query, k, options, watch)
             with watch.stage("fetch"):
                 hits = _fetch(codes, ranking)
             return Hits(hits, ranking=ranking, stages=watch.stages, version=codes.index.table.version)
@@ -255,11 +255,3 @@ def _check_query(query: str) -> None:
         raise InputError(f"the query is {type(query).__name__}, not str")
     if not query.strip():
         raise InputError("the query is empty; give at least one word")
-
-
-def _checked_vectors(query: np.ndarray, dim: int) -> np.ndarray:
-    if query.ndim != 2 or query.shape[1] != dim or not len(query):
-        raise InputError(f"the query's vectors have shape {query.shape}, expected (tokens, {dim})")
-    if not np.isfinite(query).all():
-        raise InputError("the query's vectors hold numbers that are not finite")
-    return np.ascontiguousarray(query, np.float32)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
@@ -20,6 +20,7 @@ __all__ = [
     "add",
     "add_pairs",
     "any_greater",
+    "compiled",
     "fma",
     "load",
     "maximum",
@@ -36,6 +37,10 @@ __all__ = [
 def _operation(build: Callable[..., Any]) -> Any:
     """What kernels call: ``build`` is given the types of the arguments and returns a signature and a code generator."""
     return intrinsic(prefer_literal=True)(build)
+
+
+# Kernels are kept on disk once compiled, and run without Python's lock.
+compiled: Callable[..., Any] = njit(cache=True, nogil=True, error_model="numpy")
 
 
 class Lanes(types.Type):

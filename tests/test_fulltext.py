@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tansaku.indexer import Index, NotAnIndexError
-from tansaku.indexer.fulltext import COLUMN, normalized
+from tansaku.indexer.fulltext import FULLTEXT_FIELD, normalized
 from tansaku.onnx_export import InputError
 from tansaku.plugin import Searcher
 from tansaku.plugin.fulltext import fused
@@ -41,7 +41,7 @@ def test_candidates_from_text_share_a_word_with_the_query(index, tmp_path):
     assert hits.scored == 8
     assert "text" in hits.stages
     assert "gather" not in hits.stages
-    assert COLUMN not in hits[0].fields
+    assert FULLTEXT_FIELD not in hits[0].fields
 
 
 def test_both_sides_are_brought_to_nfkc(tmp_path):
@@ -103,12 +103,12 @@ def test_an_index_without_full_text_and_a_query_without_text_are_refused(index, 
 
 
 def test_the_column_is_reserved_only_where_it_is_ours(tmp_path):
-    records = [{"id": "a", "text": "海", COLUMN: "mine"}]
+    records = [{"id": "a", "text": "海", FULLTEXT_FIELD: "mine"}]
     Index.create(tmp_path, "own", records, encoder=FakeEncoder())
-    assert Searcher.open(tmp_path, "own", encoder=FakeEncoder()).search("海")[0].fields == {COLUMN: "mine"}
-    with pytest.raises(InputError, match=COLUMN):
+    assert Searcher.open(tmp_path, "own", encoder=FakeEncoder()).search("海")[0].fields == {FULLTEXT_FIELD: "mine"}
+    with pytest.raises(InputError, match=FULLTEXT_FIELD):
         Index.create(tmp_path, "t", records, encoder=FakeEncoder(), fulltext=True)
     Index.create(tmp_path, "cut", documents(3), encoder=FakeEncoder(), fulltext=True)
-    lancedb.connect(tmp_path).open_table("cut").drop_columns([COLUMN])
-    with pytest.raises(NotAnIndexError, match=COLUMN):
+    lancedb.connect(tmp_path).open_table("cut").drop_columns([FULLTEXT_FIELD])
+    with pytest.raises(NotAnIndexError, match=FULLTEXT_FIELD):
         Searcher.open(tmp_path, "cut", encoder=FakeEncoder())
