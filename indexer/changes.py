@@ -175,7 +175,7 @@ def optimize_table(index: IndexTable, keep: timedelta) -> OptimizeReport:
 
 def _delete_ids(index: IndexTable, ids: Sequence[str]) -> DeleteReport:
     """Delete documents by id; in an index of passages all passages of each. 10,000 ids are one transaction."""
-    column = "parent_id" if index.header.passage_tokens else "id"
+    column = index.header.document_id_field
     rows, missing = 0, []
     for start in range(0, len(ids), _IDS_TOGETHER):
         part = list(dict.fromkeys(ids[start : start + _IDS_TOGETHER]))

@@ -61,6 +61,11 @@ class IndexHeader:
     passage_tokens: int | None = None
     fulltext: bool = False
 
+    @property
+    def document_id_field(self) -> str:
+        """The column with the ids that callers give: of documents, also where rows are passages of them."""
+        return "parent_id" if self.passage_tokens else "id"
+
     def check_model(self, bundle: Bundle, place: str) -> None:
         """Raise ModelMismatchError unless ``bundle`` is the model that the index was made with."""
         if bundle.fingerprint != self.fingerprint:

@@ -161,7 +161,7 @@ def check_ids(index: IndexTable, documents: Sequence[Document], ours: int | None
     Rows of the write ``ours`` do not count: an interrupted call has written them.
     """
     passages = index.header.passage_tokens
-    column = "parent_id" if passages else "id"
+    column = index.header.document_id_field
     given = {(d.parent_id if passages else d.id) or "": d for d in documents}
     wanted = sorted({form for doc_id in given for form in id_forms(doc_id)})
     with storage_errors(index.place()):

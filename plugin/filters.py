@@ -56,7 +56,7 @@ def _among(codes: Codes, ids: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...
     if isinstance(ids, str):
         raise InputError("ids is one string; give a list of ids")
     wanted = list(dict.fromkeys(str(doc_id) for doc_id in ids))
-    column = "parent_id" if codes.index.header.passage_tokens else "id"
+    column = codes.index.header.document_id_field
     mask, stored = np.zeros(len(codes.row_ids), bool), set()
     for start in range(0, len(wanted), _IDS_TOGETHER):
         rows = _rows(codes, col(column).isin(wanted[start : start + _IDS_TOGETHER]), column)
