@@ -33,6 +33,7 @@ from .database import storage_errors
 from .errors import BusyError, ResumeError
 
 _REPORT_KEY = b"tansaku.chunk"
+_ATTEMPTS = 100
 _LEFT_OVER_SECONDS = 3600  # private folders without a living owner are removed after that
 
 
@@ -57,10 +58,7 @@ class Staging:
 
     def __enter__(self) -> Staging:
         with storage_errors(f"folder {self._side}"):
-            try:
-                self._acquire()
-            except FileNotFoundError:  # another process has just removed the folder
-                self._acquire()
+            self._acquire()
             if not self._resume:
                 self._remove_left_overs()
             self.folder.mkdir(exist_ok=True)
@@ -185,13 +183,21 @@ class Staging:
                 yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
 
     def _acquire(self) -> None:
-        self._side.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise BusyError(
-                f"folder {self.folder}: another process is building this table; wait for it to end"
-            ) from None
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._side.mkdir(parents=True, exist_ok=True)
+                self._lock.acquire(timeout=0)
+                return
+            except filelock.Timeout:
+                raise BusyError(
+                    f"folder {self.folder}: another process is building this table; wait for it to end"
+                ) from None
+            except (FileNotFoundError, FileExistsError):
+                # Others remove the empty side folder as they leave. Gone before the lock file is made, it is not
+                # found; gone while mkdir looks at what stands in its way, mkdir takes it for a file.
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(0.001 * secrets.randbelow(4))
 
     def _earlier(self) -> dict[str, Any] | None:
         try:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -487,6 +488,30 @@ class TestLeftovers:
                 actions[how]()
             assert (held.folder / "plan.json").exists()
             index.add(corpus(1, "n"))  # without resume it needs no turn
+
+    def test_others_may_remove_the_empty_folder_at_any_moment(self, tmp_path):
+        side, stop = tmp_path / "t.tansaku", threading.Event()
+
+        def leave():
+            while not stop.is_set():
+                with contextlib.suppress(OSError):
+                    side.rmdir()
+                time.sleep(0.0003)
+
+        other = threading.Thread(target=leave)
+        other.start()
+        try:
+            for _ in range(300):
+                with Staging(side, resume=False) as held:
+                    assert held.folder.is_dir()
+        finally:
+            stop.set()
+            other.join()
+
+    def test_a_file_in_the_place_of_the_folder_is_named(self, tmp_path):
+        (tmp_path / "t.tansaku").write_text("a file")
+        with pytest.raises(StorageError, match=r"t\.tansaku"), Staging(tmp_path / "t.tansaku", resume=False):
+            pass
 
 
 class TestChangedWork:
