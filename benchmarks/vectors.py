@@ -12,6 +12,7 @@ import numpy as np
 
 from tansaku.onnx_export import Encoder
 
+_BLOCK = 2000  # passages that are encoded and kept together
 _CORPORA = ("jsquad-valid", "jaquad", "kyoto-wiki-ja", "msdocs-ja")
 
 
@@ -62,33 +63,60 @@ def _encoded(folder: Path, records: list[dict], *, queries: bool) -> Vectors:
     texts = [f"{r['title']} {r['text']}" if r.get("title") else r["text"] for r in records]
     ids = [record["_id"] for record in records]
     if not (folder / "offsets.npy").exists():
-        encoder = Encoder.load()
-        earlier = None if queries else _fewer(folder)
-        known = 0 if earlier is None else len(earlier[1]) - 1
-        print(f"encoding {len(texts) - known:,} texts for {folder.name}", flush=True)
-        vectors = encoder.encode_queries(texts) if queries else encoder.encode_documents(texts[known:])
-        tokens, offsets = np.concatenate(vectors), np.cumsum([0, *map(len, vectors)])
-        if earlier is not None:
-            tokens = np.concatenate([earlier[0], tokens])
-            offsets = np.concatenate([earlier[1], offsets[1:] + earlier[1][-1]])
         folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / "tokens.npy", tokens)
-        np.save(folder / "offsets.npy", offsets)
+        encoder = Encoder.load()
+        if queries:
+            _join(folder, [encoder.encode_queries(texts)])
+        else:
+            known, blocks = _fewer(folder)
+            print(f"encoding {len(texts) - known:,} texts for {folder.name}", flush=True)
+            encoded = (_block(folder, encoder, texts, start) for start in range(known, len(texts), _BLOCK))
+            _join(folder, list(itertools.chain(blocks, encoded)))
+            for path in folder.glob("block-*"):
+                path.unlink()
     offsets = np.load(folder / "offsets.npy")
     if len(offsets) != len(texts) + 1:
         raise SystemExit(f"{folder}: of another corpus; remove it")
-    return Vectors(ids, texts, np.load(folder / "tokens.npy"), offsets)
+    return Vectors(ids, texts, np.load(folder / "tokens.npy", mmap_mode="r"), offsets)
 
 
-def _fewer(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """What the cache has of a smaller number of the same passages, the largest such number."""
+def _fewer(folder: Path) -> tuple[int, list[Sequence[np.ndarray]]]:
+    """How many of the same passages the cache has, in the folder of the largest smaller number, and their vectors."""
     kind, count = folder.name.rsplit("-", 1)
     counts = [int(path.parent.name.rsplit("-", 1)[1]) for path in folder.parent.glob(f"{kind}-*/offsets.npy")]
     fewer = max((n for n in counts if n < int(count)), default=0)
     if not fewer:
-        return None
+        return 0, []
     there = folder.with_name(f"{kind}-{fewer}")
-    return np.load(there / "tokens.npy", mmap_mode="r"), np.load(there / "offsets.npy")
+    return fewer, [_parts(np.load(there / "tokens.npy", mmap_mode="r"), np.load(there / "offsets.npy"))]
+
+
+def _block(folder: Path, encoder: Encoder, texts: list[str], start: int) -> Sequence[np.ndarray]:
+    """Vectors of the texts from ``start`` on, kept in two files, so that an interrupted run goes on there."""
+    tokens, offsets = (folder / f"block-{start:08d}-{name}.npy" for name in ("tokens", "offsets"))
+    if not offsets.exists():
+        vectors = encoder.encode_documents(texts[start : start + _BLOCK])
+        np.save(tokens, np.concatenate(vectors))
+        np.save(offsets, np.cumsum([0, *map(len, vectors)]))
+        print(f"{start + len(vectors):,} of {len(texts):,}", flush=True)
+    return _parts(np.load(tokens, mmap_mode="r"), np.load(offsets))
+
+
+def _parts(tokens: np.ndarray, offsets: np.ndarray) -> list[np.ndarray]:
+    return [tokens[start:stop] for start, stop in itertools.pairwise(offsets)]
+
+
+def _join(folder: Path, blocks: list[Sequence[np.ndarray]]) -> None:
+    """Write the vectors of all blocks into one file, a block at a time."""
+    offsets = np.cumsum([0, *(len(vectors) for block in blocks for vectors in block)])
+    dim = blocks[0][0].shape[1]
+    joined = np.lib.format.open_memmap(folder / "tokens.npy", "w+", np.float32, (int(offsets[-1]), dim))
+    done = 0
+    for vectors in itertools.chain.from_iterable(blocks):
+        joined[done : done + len(vectors)] = vectors
+        done += len(vectors)
+    joined.flush()
+    np.save(folder / "offsets.npy", offsets)
 
 
 def exhaustive(documents: np.ndarray, offsets: np.ndarray, queries: Vectors, k: int = 100) -> np.ndarray:

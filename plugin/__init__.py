@@ -1,8 +1,27 @@
 """Query → candidates → MaxSim → hits."""
 
 from .explain import Explanation, Match
+from .host import Candidate, CandidateSource, HostError, HostHit, HostHits, HostSearch
 from .plan import SearchOptions
+from .reranker import Ranked, Reranker, Reranking, ScoreMode
 from .results import Hit, Hits
 from .searcher import Searcher
 
-__all__ = ["Explanation", "Hit", "Hits", "Match", "SearchOptions", "Searcher"]
+__all__ = [
+    "Candidate",
+    "CandidateSource",
+    "Explanation",
+    "Hit",
+    "Hits",
+    "HostError",
+    "HostHit",
+    "HostHits",
+    "HostSearch",
+    "Match",
+    "Ranked",
+    "Reranker",
+    "Reranking",
+    "ScoreMode",
+    "SearchOptions",
+    "Searcher",
+]

@@ -23,7 +23,7 @@ from ..onnx_export import Encoder, InputError, TansakuError
 from . import console
 from .demo import run_demo
 from .evaluate import judged_queries, measure, read_qrels, read_queries, search_all, trec_lines
-from .plan import CandidateSource, Recall
+from .plan import Recall, SourceName
 from .searcher import Searcher
 
 app = typer.Typer(
@@ -238,7 +238,7 @@ def search(
     where: Annotated[str | None, typer.Option(help="Only documents for which this SQL condition holds.")] = None,
     ids: Annotated[list[str] | None, typer.Option("--id", help="Only this document; may be repeated.")] = None,
     candidates_from: Annotated[
-        CandidateSource, typer.Option("--source", help="Candidates from inverted lists, full text, or both.")
+        SourceName, typer.Option("--source", help="Candidates from inverted lists, full text, or both.")
     ] = "lists",
     explain: Annotated[bool, typer.Option("--explain", help="Show which tokens met, and each stage's time.")] = False,
     derived: Annotated[

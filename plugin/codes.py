@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pyarrow as pa
 
 from ..indexer.arrays import Arrays
+from ..indexer.database import storage_errors
 from ..indexer.segments import Segment, read_codes
 from ..indexer.table import IndexTable
+from .ids import RowsById
 from .tables import CoarseCodec
 
 
@@ -85,6 +88,16 @@ class Codes:
             return np.full(len(row_ids), -1)
         at = np.minimum(np.searchsorted(ascending, row_ids), len(documents) - 1)
         return np.where(ascending[at] == row_ids, documents[at], -1)
+
+    @cached_property
+    def by_id(self) -> RowsById:
+        """Numbers of the documents that are there, by the ids of whole documents."""
+        index = self.index
+        column = index.header.document_id_field
+        with storage_errors(index.place()):
+            rows = index.table.search().select([column]).with_row_id(True).to_arrow()
+        numbers = self.numbers(rows["_rowid"].to_numpy())
+        return RowsById(rows[column].filter(pa.array(numbers >= 0)), numbers[numbers >= 0])
 
     @cached_property
     def _by_row_id(self) -> tuple[np.ndarray, np.ndarray]:

@@ -6,14 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-from lancedb.expr import Expr, col
 
 from ..indexer.database import condition_errors, storage_errors
 from ..onnx_export import InputError
 from .codes import Codes
-
-_IDS_TOGETHER = 10_000
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ def allowed(codes: Codes, where: str | None, ids: Sequence[str] | None) -> Allow
         return Allowed(codes.alive, len(codes))
     mask, missing = codes.alive, ()
     if where is not None:
-        mask = mask & _mask(codes, _rows(codes, _checked(where))["_rowid"])
+        mask = mask & _that_meet(codes, _checked(where))
     if ids is not None:
         among, missing = _among(codes, ids)
         mask = mask & among
@@ -53,26 +49,26 @@ def allowed(codes: Codes, where: str | None, ids: Sequence[str] | None) -> Allow
 
 
 def _among(codes: Codes, ids: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    wanted = list(dict.fromkeys(checked_ids(ids)))
+    positions, numbers = codes.by_id.find(wanted)
+    mask = np.zeros(len(codes.row_ids), bool)
+    mask[numbers] = True
+    stored = set(positions.tolist())
+    return mask, tuple(doc_id for position, doc_id in enumerate(wanted) if position not in stored)
+
+
+def checked_ids(ids: Sequence[str]) -> list[str]:
+    """``ids`` as strings; raises InputError if they are one string."""
     if isinstance(ids, str):
         raise InputError("ids is one string; give a list of ids")
-    wanted = list(dict.fromkeys(str(doc_id) for doc_id in ids))
-    column = codes.index.header.document_id_field
-    mask, stored = np.zeros(len(codes.row_ids), bool), set()
-    for start in range(0, len(wanted), _IDS_TOGETHER):
-        rows = _rows(codes, col(column).isin(wanted[start : start + _IDS_TOGETHER]), column)
-        stored.update(rows[column].to_pylist())
-        mask |= _mask(codes, rows["_rowid"])
-    return mask, tuple(doc_id for doc_id in wanted if doc_id not in stored)
+    return [str(doc_id) for doc_id in ids]
 
 
-def _rows(codes: Codes, condition: str | Expr, column: str = "token_count") -> pa.Table:
+def _that_meet(codes: Codes, condition: str) -> np.ndarray:
     index = codes.index
     with storage_errors(index.place()), condition_errors(index.place(), condition):
-        return index.table.search().where(condition).select([column]).with_row_id(True).to_arrow()
-
-
-def _mask(codes: Codes, row_ids: pa.ChunkedArray) -> np.ndarray:
-    numbers = codes.numbers(row_ids.to_numpy())
+        rows = index.table.search().where(condition).select(["token_count"]).with_row_id(True).to_arrow()
+    numbers = codes.numbers(rows["_rowid"].to_numpy())
     mask = np.zeros(len(codes.row_ids), bool)
     mask[numbers[numbers >= 0]] = True
     return mask

@@ -9,7 +9,7 @@ from typing import Literal, TypedDict, get_args
 from ..onnx_export import InputError
 
 Recall = Literal["fast", "balanced", "exact"]
-CandidateSource = Literal["lists", "text", "fused"]
+SourceName = Literal["lists", "text", "fused"]
 
 _ALL_UP_TO = 512
 _NPROBE = {"fast": 16, "balanced": 32}
@@ -34,7 +34,7 @@ class SearchOptions(TypedDict, total=False):
     recall: Recall
     where: str | None
     ids: Sequence[str] | None
-    source: CandidateSource
+    source: SourceName
     nprobe: int | None
     candidates: int | None
 
@@ -52,7 +52,7 @@ class Plan:
     """
 
     all_up_to: int | None
-    source: CandidateSource
+    source: SourceName
     nprobe: int
     candidates: int
     margin: float
@@ -68,7 +68,7 @@ def make_plan(options: SearchOptions, k: int) -> Plan:
         raise InputError(f"a search has no option {unknown[0]!r}; it has {', '.join(SearchOptions.__annotations__)}")
     recall, nprobe, candidates = options.get("recall", "balanced"), options.get("nprobe"), options.get("candidates")
     source = options.get("source", "lists")
-    for name, value, known in (("recall", recall, get_args(Recall)), ("source", source, get_args(CandidateSource))):
+    for name, value, known in (("recall", recall, get_args(Recall)), ("source", source, get_args(SourceName))):
         if value not in known:
             raise InputError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
     for name, value in (("k", k), ("nprobe", nprobe), ("candidates", candidates)):

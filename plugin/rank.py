@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..onnx_export import InputError
 from .candidates import gather, probe, prune
 from .codes import Codes
-from .filters import allowed
+from .filters import allowed, checked_ids
 from .fulltext import check_text, fused, text_candidates
 from .plan import SearchOptions, make_plan
-from .refine import refine, score
+from .refine import maxsim, refine, score
 from .results import Ranking, Stopwatch
-from .tables import QueryTables
+from .tables import QueryTables, query_blocks
 
 
 def rank(
@@ -61,6 +63,24 @@ def rank(
     with watch.stage("refine"):
         ranked, scores, scored = refine(codes, tables, candidates, k, expected, plan.margin)
     return Ranking(ranked, scores, scored, allow.missing)
+
+
+def score_ids(codes: Codes, query: np.ndarray, ids: Sequence[str]) -> np.ndarray:
+    """MaxSim of documents given by id: float32 (ids,), NaN for an id that the index has not.
+
+    Args:
+        codes: of the index.
+        query: float (query tokens, dim).
+        ids: of whole documents; where those are divided, the best of a document's passages counts.
+
+    Raises InputError for vectors of another shape or that are not finite, and for ids that are one string.
+    """
+    query = _checked_vectors(query, codes.codec.dim)
+    positions, documents = codes.by_id.find(checked_ids(ids))
+    scored, of_each = np.unique(documents, return_inverse=True)
+    scores = np.full(len(ids), np.nan, np.float32)
+    np.fmax.at(scores, positions, maxsim(codes, query_blocks(query), scored)[of_each])
+    return scores
 
 
 def _checked_vectors(query: np.ndarray, dim: int) -> np.ndarray:

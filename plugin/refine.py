@@ -67,7 +67,7 @@ def score(codes: Codes, tables: list[QueryTables], documents: np.ndarray, k: int
     scores = np.empty(len(documents), np.float32)
     for start in range(0, len(documents), _TOGETHER):
         some = documents[start : start + _TOGETHER]
-        scores[start : start + _TOGETHER] = _floats(codes, tables, some)
+        scores[start : start + _TOGETHER] = maxsim(codes, [block.vectors for block in tables], some)
     if k < len(documents):
         kept = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
         documents, scores = documents[kept], scores[kept]
@@ -94,14 +94,20 @@ def _integers(codes: Codes, tables: list[QueryTables], documents: np.ndarray) ->
     return scores
 
 
-def _floats(codes: Codes, tables: list[QueryTables], documents: np.ndarray) -> np.ndarray:
-    """MaxSim of documents, ascending, in float32 over decoded vectors of unit length."""
+def maxsim(codes: Codes, blocks: list[np.ndarray], documents: np.ndarray) -> np.ndarray:
+    """MaxSim of documents in float32 over decoded vectors of unit length: float32 (documents,).
+
+    Args:
+        codes: theirs are scored.
+        blocks: the query's, see `query_blocks`.
+        documents: int64, ascending.
+    """
     codec = codes.codec
     scores = np.zeros(len(documents), np.float32)
     for part in codes.parts(documents):
-        for block in tables:
+        for block in blocks:
             scores[part.positions] += engine.rescore(
-                block.vectors,
+                block,
                 codec.centroids,
                 codec.codewords,
                 part.centroid_ids,

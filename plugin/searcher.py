@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -27,7 +26,8 @@ from ..onnx_export import Encoder, InputError
 from .codes import Codes
 from .explain import Explanation, explain_hit
 from .plan import SearchOptions
-from .rank import rank
+from .queries import QueryEncoder, check_query
+from .rank import rank, score_ids
 from .results import Hit, Hits, Ranking, Stopwatch
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _TRIES = 5
-_QUERIES_KEPT = 1024  # texts whose vectors are remembered
 
 
 class Searcher:
@@ -52,7 +51,7 @@ class Searcher:
         self.encoder = encoder
         self._derived = derived
         self._codes = self._read(table)
-        self._encode = lru_cache(_QUERIES_KEPT)(self._encode_anew)
+        self._encode = QueryEncoder(encoder)
 
     @classmethod
     def open(cls, db: Database, table: str, *, encoder: Encoder | None = None, derived: bool = True) -> Searcher:
@@ -105,7 +104,6 @@ class Searcher:
 
         Raises InputError for an empty query, numbers below 1 and a condition that cannot be used.
         """
-        _check_query(query)
         watch = Stopwatch()
         with watch.stage("encode"):
             vectors = self._encode(query)
@@ -122,9 +120,7 @@ class Searcher:
         self, queries: Sequence[str], k: int = 10, *, threads: int | None = None, **options: Unpack[SearchOptions]
     ) -> list[Hits]:
         """`search` for many queries, ``threads`` at once (None: as many as there are CPUs), in their order."""
-        for query in queries:
-            _check_query(query)
-        vectors = self.encoder.encode_queries(queries)
+        vectors = self.encoder.encode_queries([check_query(query) for query in queries])
         with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
             found = pool.map(lambda text, query: self._found(text, query, k, options, Stopwatch()), queries, vectors)
             return list(found)
@@ -134,7 +130,6 @@ class Searcher:
 
         Raises InputError for an empty query and for an id that the index has not.
         """
-        _check_query(query)
         vectors = self._encode(query)
 
         def explained(codes: Codes) -> Explanation:
@@ -148,6 +143,18 @@ class Searcher:
             return explain_hit(self.encoder, codes, query, vectors, int(numbers[0]), row_id, row.encoded_text)
 
         return self._on_what_is_there(explained)
+
+    def score(self, query: str, ids: Sequence[str]) -> np.ndarray:
+        """MaxSim of stored documents, given by id, with ``query``: float32 (ids,), in their order.
+
+        NaN for an id that the index has not. In an index of passages a document's score is its best passage's.
+        Raises InputError for an empty query.
+        """
+        return self.score_vectors(self._encode(query), ids)
+
+    def score_vectors(self, query: np.ndarray, ids: Sequence[str]) -> np.ndarray:
+        """`score` for a query that is encoded already, as in `search_vectors`."""
+        return self._on_what_is_there(lambda codes: score_ids(codes, query, ids))
 
     def rank_vectors(
         self, query: np.ndarray, k: int = 10, **options: Unpack[SearchOptions]
@@ -163,9 +170,6 @@ class Searcher:
     def ids(self, documents: np.ndarray) -> list[str]:
         """Ids of documents given by number."""
         return _rows(self._codes, documents, ["id"])["id"].to_pylist()
-
-    def _encode_anew(self, query: str) -> np.ndarray:
-        return self.encoder.encode_queries([query])[0]
 
     def _found(self, text: str | None, query: np.ndarray, k: int, options: SearchOptions, watch: Stopwatch) -> Hits:
         def found(codes: Codes) -> Hits:
@@ -248,10 +252,3 @@ def _rows(codes: Codes, documents: np.ndarray, columns: list[str]) -> pa.Table:
     if len(position) < len(row_ids):
         raise StorageError(f"{index.place()}: version {index.table.version} has been removed; refresh and search again")
     return found.take([position[row_id] for row_id in row_ids]).drop_columns(["_rowid"])
-
-
-def _check_query(query: str) -> None:
-    if not isinstance(query, str):
-        raise InputError(f"the query is {type(query).__name__}, not str")
-    if not query.strip():
-        raise InputError("the query is empty; give at least one word")

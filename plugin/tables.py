@@ -64,9 +64,8 @@ class QueryTables:
         The scale is the largest at which no similarity can leave 16 bits, whatever the codes. A query token's product
         with a centroid, which has length 1, is at most the token's own length; coarse ones are a little longer.
         """
-        lanes = _NARROW if len(query) <= _NARROW else _WIDE
-        parts = [query[start : start + lanes] for start in range(0, len(query), lanes)]
-        blocks = [_padded(part, lanes) for part in parts]
+        blocks = query_blocks(query)
+        lanes = blocks[0].shape[1]
         largest = max(residual_bound(codec.codewords, block) for block in blocks)
         longest = float(np.linalg.norm(query, axis=1).max())
         largest += longest * (1 + codec.dim**0.5 / 240)
@@ -74,14 +73,26 @@ class QueryTables:
         scale = (_LARGEST - codec.residual_bytes - 2) / max(largest * (1 + 1e-5), 1e-6)
         slack = min(max(round(_SLACK * coarse.residual_length * longest * scale), 1), _LARGEST)
         tables = []
-        for part, block in zip(parts, blocks, strict=True):
+        for start, block in zip(range(0, len(query), lanes), blocks, strict=True):
             scores = np.empty((len(codec.centroids), lanes), np.int16)
             pairs, step = _as_pairs(block)
             products(coarse.rows, coarse.steps * np.float32(scale * step), pairs, scores)
             codes = np.empty((codec.residual_bytes, 256, lanes), np.int16)
             code_tables(codec.codewords, block, scale, codes)
-            tables.append(cls(len(part), block, scores, codes, slack))
+            tables.append(cls(min(len(query) - start, lanes), block, scores, codes, slack))
         return tables
+
+
+def query_blocks(query: np.ndarray) -> list[np.ndarray]:
+    """The tokens of a query, float32 (tokens, dim), in blocks, float32 (dim, lanes): zeros fill up the last one."""
+    lanes = _NARROW if len(query) <= _NARROW else _WIDE
+    blocks = []
+    for start in range(0, len(query), lanes):
+        part = query[start : start + lanes]
+        block = np.zeros((query.shape[1], lanes), np.float32)
+        block[:, : len(part)] = part.T
+        blocks.append(block)
+    return blocks
 
 
 def _as_pairs(block: np.ndarray) -> tuple[np.ndarray, float]:
@@ -89,9 +100,3 @@ def _as_pairs(block: np.ndarray) -> tuple[np.ndarray, float]:
     step = max(float(np.abs(block).max()), 1e-12) / _LARGEST_IN_PAIRS
     integers = np.rint(block / np.float32(step)).astype(np.int16)
     return np.ascontiguousarray(integers.reshape(-1, 2, block.shape[1]).transpose(0, 2, 1)), step
-
-
-def _padded(part: np.ndarray, lanes: int) -> np.ndarray:
-    block = np.zeros((part.shape[1], lanes), np.float32)
-    block[:, : len(part)] = part.T
-    return block
