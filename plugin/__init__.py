@@ -3,8 +3,9 @@
 from .explain import Explanation, Match
 from .host import Candidate, CandidateSource, HostError, HostHit, HostHits, HostSearch
 from .plan import SearchOptions
-from .reranker import Ranked, Reranker, Reranking, ScoreMode
+from .reranker import Ranked, Reranker, Reranking
 from .results import Hit, Hits
+from .scores import ScoreMode
 from .searcher import Searcher
 
 __all__ = [

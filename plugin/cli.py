@@ -23,8 +23,10 @@ from ..onnx_export import Encoder, InputError, TansakuError
 from . import console
 from .demo import run_demo
 from .evaluate import judged_queries, measure, read_qrels, read_queries, search_all, trec_lines
+from .hosts.mcp_command import mcp
 from .plan import Recall, SourceName
 from .searcher import Searcher
+from .service.command import serve
 
 app = typer.Typer(
     help="Japanese late-interaction search: token vectors compressed in LanceDB, ranked by MaxSim, on a CPU.",
@@ -343,6 +345,10 @@ def evaluate(
     console.out.print(f"{len(asked):,} queries")
     for name, value in metrics.items():
         console.out.print(f"{name:<8} {value:.4f}")
+
+
+app.command()(serve)
+app.command()(mcp)
 
 
 def main() -> None:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 
 from ..onnx_export import Encoder, InputError
 from .queries import QueryEncoder
+from .scores import ScoreMode, as_mode, check_mode
 from .searcher import Searcher
 
-ScoreMode = Literal["mean", "raw", "logit"]
-
 _TOGETHER = 128  # texts whose vectors are in memory at a time
-_NEAREST_TO_ONE = 1 - 1e-6
 
 
 @dataclass(frozen=True)
@@ -112,7 +109,7 @@ class Reranker:
             missing=tuple(str(names[i]) for i in np.flatnonzero(~np.isfinite(scores)).tolist()),
         )
 
-    def _check(self, documents: Sequence | None, ids: Sequence | None, k: int | None, score: str) -> int:
+    def _check(self, documents: Sequence | None, ids: Sequence | None, k: int | None, score: ScoreMode) -> int:
         for name, given in (("documents", documents), ("ids", ids)):
             if isinstance(given, str):
                 raise InputError(f"{name} is one string; give a list")
@@ -131,8 +128,7 @@ class Reranker:
                 raise InputError(f"document {i} is {type(text).__name__}, not str")
         if k is not None and k < 1:
             raise InputError(f"k is {k}; it must be 1 or more")
-        if score not in get_args(ScoreMode):
-            raise InputError(f"score is {score!r}; it must be one of {', '.join(get_args(ScoreMode))}")
+        check_mode(score)
         return len(documents if documents is not None else ids or ())
 
     def _of_texts(self, query: np.ndarray, texts: list[str]) -> list[float]:
@@ -144,14 +140,3 @@ class Reranker:
             vectors = self.encoder.encode_documents(some)
             known.update(zip(some, (float((query @ of_one.T).max(axis=1).sum()) for of_one in vectors), strict=True))
         return [known[text] for text in texts]
-
-
-def as_mode(maxsim: np.ndarray, query_tokens: int, mode: ScoreMode) -> np.ndarray:
-    """MaxSim sums of a query with so many tokens, on the scale that ``mode`` names; float64."""
-    if mode == "raw":
-        return maxsim
-    mean = maxsim / query_tokens
-    if mode == "mean":
-        return mean
-    inside = np.clip(mean, 1 - _NEAREST_TO_ONE, _NEAREST_TO_ONE)
-    return np.log(inside / (1 - inside))

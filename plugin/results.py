@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from .scores import ScoreMode, as_mode, check_mode
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -55,14 +57,22 @@ class Hits(list[Hit]):
         scored: how many documents were scored by their codes.
         missing: ids that the search was restricted to and that the index has not.
         version: version of the table that was searched.
+        query_tokens: how many vectors the query has.
     """
 
-    def __init__(self, hits: Iterable[Hit], *, ranking: Ranking, stages: dict[str, float], version: int) -> None:
+    def __init__(
+        self, hits: Iterable[Hit], *, ranking: Ranking, stages: dict[str, float], version: int, query_tokens: int
+    ) -> None:
         super().__init__(hits)
         self.stages = stages
         self.scored = ranking.scored
         self.missing = ranking.missing
         self.version = version
+        self.query_tokens = query_tokens
+
+    def scores(self, mode: ScoreMode = "mean") -> list[float]:
+        """The hits' scores on another scale, in their order; see `as_mode`. Raises InputError for an unknown one."""
+        return as_mode(np.array([hit.score for hit in self]), self.query_tokens, check_mode(mode)).tolist()
 
 
 class Stopwatch:

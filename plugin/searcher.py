@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,11 +20,12 @@ from ..indexer import Document, StorageError
 from ..indexer.arrays import load_arrays
 from ..indexer.database import Database, connect, storage_errors
 from ..indexer.fulltext import FULLTEXT_FIELD
-from ..indexer.schema import CODE_FIELDS, RESERVED_FIELDS, build_column
+from ..indexer.schema import CODE_FIELDS, RESERVED_FIELDS, build_column, user_fields
 from ..indexer.table import IndexTable, open_with_model
 from ..onnx_export import Encoder, InputError
 from .codes import Codes
 from .explain import Explanation, explain_hit
+from .filters import checked_ids
 from .plan import SearchOptions
 from .queries import QueryEncoder, check_query
 from .rank import rank, score_ids
@@ -171,12 +172,27 @@ class Searcher:
         """Ids of documents given by number."""
         return _rows(self._codes, documents, ["id"])["id"].to_pylist()
 
+    def read(self, ids: Sequence[str]) -> list[Document | None]:
+        """Whole documents by id, in the order given; None for an id that the index has not.
+
+        In an index of passages a document's text is its passages, one a line: the white space that stood between
+        them is not kept. Raises InputError for ids that are one string.
+        """
+        wanted = checked_ids(ids)
+        return self._on_what_is_there(lambda codes: _read(codes, wanted))
+
     def _found(self, text: str | None, query: np.ndarray, k: int, options: SearchOptions, watch: Stopwatch) -> Hits:
         def found(codes: Codes) -> Hits:
             ranking = rank(codes, text, query, k, options, watch)
             with watch.stage("fetch"):
                 hits = _fetch(codes, ranking)
-            return Hits(hits, ranking=ranking, stages=watch.stages, version=codes.index.table.version)
+            return Hits(
+                hits,
+                ranking=ranking,
+                stages=watch.stages,
+                version=codes.index.table.version,
+                query_tokens=len(query),
+            )
 
         return self._on_what_is_there(found)
 
@@ -238,6 +254,29 @@ def _fetch(codes: Codes, ranking: Ranking) -> list[Hit]:
         )
         for row, score in zip(rows, ranking.scores, strict=True)
     ]
+
+
+def _read(codes: Codes, ids: list[str]) -> list[Document | None]:
+    header = codes.index.header
+    fields = [field.name for field in user_fields(codes.index.table.schema, header)]
+    different = list(dict.fromkeys(ids))
+    positions, numbers = codes.by_id.find(different)
+    order = ["passage"] if header.passage_tokens else []
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for position, row in zip(
+        positions.tolist(), _rows(codes, numbers, ["title", "text", *order, *fields]).to_pylist(), strict=True
+    ):
+        parts.setdefault(different[position], []).append(row)
+    if order:
+        for rows in parts.values():
+            rows.sort(key=lambda row: row["passage"])
+    documents = {
+        doc_id: Document(
+            doc_id, "\n".join(row["text"] for row in rows), rows[0]["title"], {name: rows[0][name] for name in fields}
+        )
+        for doc_id, rows in parts.items()
+    }
+    return [documents.get(doc_id) for doc_id in ids]
 
 
 def _rows(codes: Codes, documents: np.ndarray, columns: list[str]) -> pa.Table:

@@ -85,6 +85,9 @@ class FakeEncoder:
     def encode_queries(self, texts):
         return [self.vectors(text) for text in texts]
 
+    def encode_documents(self, texts):
+        return self.encode_tokens(self.tokenize_documents(texts))
+
     def vectors(self, text):
         kept = text.replace(" ", "")[:MAX_TOKENS]
         return np.stack([token_vector(kept, position) for position in range(len(kept))])

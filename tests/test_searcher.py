@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import timedelta
 from pathlib import Path
 
 import lancedb
@@ -182,3 +183,48 @@ def test_a_missing_database_is_not_made(tmp_path: Path):
     with pytest.raises(TableNotFoundError, match="nowhere"):
         Searcher.open(tmp_path / "nowhere", "t")
     assert not (tmp_path / "nowhere").exists()
+
+
+class TestRead:
+    def test_documents_come_whole_in_the_order_asked_for(self, animals: Searcher):
+        sea, nothing, dog, again = animals.read(["sea", "zz", "dog", "sea"])
+        assert (dog.id, dog.title, dog.text, dog.fields) == ("dog", "犬", ANIMALS[0]["text"], {"year": 2001})
+        assert (sea.title, sea.text, sea.fields) == ("", ANIMALS[2]["text"], {"year": None})
+        assert nothing is None
+        assert again == sea
+        assert animals.read([]) == []
+
+    def test_one_string_is_no_list_of_ids(self, animals: Searcher):
+        with pytest.raises(InputError, match="give a list"):
+            animals.read("dog")
+
+    def test_passages_are_put_together_in_their_order(self, tmp_path: Path):
+        encoder = FakeEncoder()
+        sentences = [f"{i:x}a。" for i in range(12)]
+        docs = [{"id": "a", "text": "".join(sentences), "n": 1}, {"id": "b", "text": "b", "n": 2}]
+        index = Index.create(tmp_path, "t", docs, encoder=encoder, passage_tokens=3)
+        index.upsert([{"id": "b", "text": "".join(sentences[::-1]), "n": 3}])
+        searcher = Searcher.open(tmp_path, "t", encoder=encoder)
+        b, a, passage = searcher.read(["b", "a", "a#1"])
+        assert (a.text, a.fields) == ("\n".join(sentences), {"n": 1})
+        assert (b.text, b.fields) == ("\n".join(sentences[::-1]), {"n": 3})
+        assert passage is None
+
+    def test_what_is_read_is_the_version_that_is_open(self, tmp_path: Path):
+        encoder = FakeEncoder()
+        index = Index.create(tmp_path, "t", corpus(5), encoder=encoder)
+        searcher = Searcher.open(tmp_path, "t", encoder=encoder)
+        index.upsert([{"id": "d1", "text": "new"}])
+        index.delete(["d2"])
+        assert [document.text for document in searcher.read(["d1", "d2"])] == [d["text"] for d in corpus(5)[1:3]]
+        searcher.refresh()
+        changed, deleted = searcher.read(["d1", "d2"])
+        assert (changed.text, deleted) == ("new", None)
+
+    def test_a_version_that_was_given_up_is_left_for_the_latest(self, tmp_path: Path):
+        encoder = FakeEncoder()
+        index = Index.create(tmp_path, "t", corpus(5), encoder=encoder)
+        searcher = Searcher.open(tmp_path, "t", encoder=encoder)
+        index.upsert([{"id": "d1", "text": "new"}])
+        index.optimize(keep=timedelta(0))
+        assert searcher.read(["d1"])[0].text == "new"

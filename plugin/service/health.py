@@ -1,0 +1,47 @@
+"""Whether the service is up, and how it does."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from .core import Service
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Readiness(BaseModel):
+    """Whether requests are answered."""
+
+    status: Literal["ready", "loading", "draining"]
+
+
+def router(service: Service) -> APIRouter:
+    """`/health`, `/ready` and `/metrics`."""
+    routes = APIRouter(tags=["operations"])
+
+    @routes.get("/health", response_model=Health)
+    async def health() -> dict[str, str]:
+        """Whether the process answers."""
+        return {"status": "ok"}
+
+    @routes.get("/ready", response_model=Readiness, responses={503: {"model": Readiness}})
+    async def ready() -> Response:
+        """Whether requests are answered: 503 while the model is loaded and while the service stops."""
+        status = "draining" if service.draining else "ready" if service.ready else "loading"
+        return JSONResponse({"status": status}, status_code=200 if status == "ready" else 503)
+
+    @routes.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Metrics in Prometheus' text format."""
+        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return routes

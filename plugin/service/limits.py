@@ -1,0 +1,177 @@
+"""ASGI middleware that refuses what is too much, before it is read, let alone worked on."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import anyio
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .core import Service
+from .errors import ServiceError, error_response
+
+OPEN = frozenset({"/health", "/ready", "/meta", "/.well-known/live", "/.well-known/ready"})
+OPEN |= {f"/weaviate{path}" for path in ("/meta", "/.well-known/live", "/.well-known/ready")}
+"""Paths that need no token: what load balancers and Weaviate ask to see whether the service is up."""
+
+
+@dataclass
+class _Passage:
+    """How far a request has come."""
+
+    phase: str = "body"
+
+
+_passage: ContextVar[_Passage | None] = ContextVar("passage", default=None)
+
+
+def entered(phase: str) -> Callable[[], None]:
+    """A function that notes how far the request that is being answered here has come."""
+    passage = _passage.get()
+
+    def note() -> None:
+        if passage is not None:
+            passage.phase = phase
+
+    return note
+
+
+class Gate:
+    """Lets in as many requests as there are places, with the token, a body of a reasonable size and for a limited time.
+
+    A request with a body takes a place while it is read, waits and is worked on; where all are taken the answer is
+    429 at once. It gives its place back when it is answered, and also when its client goes away.
+
+    Args:
+        app: what is inside.
+        service: whose limits these are.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+        settings = service.settings
+        self._places = settings.slots + settings.queue
+        self._taken = 0
+        self._token = None if settings.token is None else settings.token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on a request, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._check_token(scope)
+            if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+                await self._app(scope, receive, send)
+                return
+            self._check_room(scope)
+            self._taken += 1
+            self._service.metrics.in_flight.inc()
+            try:
+                await self._pass(scope, receive, send)
+            finally:
+                self._taken -= 1
+                self._service.metrics.in_flight.dec()
+        except ServiceError as error:
+            await error_response(scope, error.status, error.message, reason=error.reason)(scope, receive, send)
+
+    def _check_token(self, scope: Scope) -> None:
+        if self._token is None or scope["path"] in OPEN:
+            return
+        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        scheme, _, token = given.partition(b" ")
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
+            raise ServiceError(401, "the token is missing or wrong; send it as Authorization: Bearer", "token")
+
+    def _check_room(self, scope: Scope) -> None:
+        service = self._service
+        if service.draining:
+            raise ServiceError(503, "the service is stopping; ask another", "draining")
+        if not service.ready:
+            raise ServiceError(503, "the model is being loaded; try again", "loading")
+        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if length.isdigit() and int(length) > service.settings.max_body_bytes:
+            raise self._too_large()
+        if self._taken >= self._places:
+            raise ServiceError(429, "too many requests; try again in a moment", "busy")
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        seconds = self._service.settings.deadline_seconds
+        passage = _Passage()
+        note = _passage.set(passage)
+        started = False
+
+        async def answer(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            with anyio.move_on_after(seconds) as limit:
+                body = await self._body(receive)
+                if body is not None:
+                    passage.phase = "queue"
+                    await self._answer(body, scope, receive, answer)
+        finally:
+            _passage.reset(note)
+        if limit.cancelled_caught and not started:
+            raise {
+                "body": ServiceError(408, f"the body did not come within {seconds:g} s", "slow body"),
+                "queue": ServiceError(503, f"there was no free worker within {seconds:g} s", "deadline"),
+                "work": ServiceError(504, f"the work took longer than {seconds:g} s; send less at once", "deadline"),
+            }[passage.phase]
+
+    async def _body(self, receive: Receive) -> bytes | None:
+        """The whole body; None if the client went away."""
+        parts, size = [], 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            part = message.get("body", b"")
+            parts.append(part)
+            size += len(part)
+            if size > self._service.settings.max_body_bytes:
+                raise self._too_large()
+            if not message.get("more_body"):
+                return b"".join(parts)
+
+    async def _answer(self, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the app answer, unless the client goes away first."""
+        if not any(name == b"content-type" for name, _ in scope["headers"]):
+            # Weaviate names none.
+            scope["headers"] = [*scope["headers"], (b"content-type", b"application/json")]
+        gone = anyio.Event()
+        unread = [body]
+        failure: Exception | None = None
+
+        async def replay() -> Message:
+            if unread:
+                return {"type": "http.request", "body": unread.pop(), "more_body": False}
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async with anyio.create_task_group() as tasks:
+
+            async def watch() -> None:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                gone.set()
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(watch)
+            try:
+                await self._app(scope, replay, send)
+            except Exception as error:  # not in a group, as a task group raises it
+                failure = error
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    def _too_large(self) -> ServiceError:
+        limit = self._service.settings.max_body_bytes
+        return ServiceError(413, f"the body is longer than {limit:,} bytes; send fewer documents at once", "body")

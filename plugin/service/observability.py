@@ -1,0 +1,210 @@
+"""What operators see: metrics in Prometheus' form, and one line of JSON for each request."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Collection
+from typing import Any, TextIO
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ...onnx_export import MissingExtraError
+from .errors import dialect_of, error_response
+from .work import Workers
+
+try:
+    import structlog
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+except ImportError as _error:
+    raise MissingExtraError("structlog and prometheus-client", "serve") from _error
+
+_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class Metrics:
+    """Counts of one service, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        registry = self.registry
+        self._requests = Counter(
+            "tansaku_requests", "Requests answered", ["route", "dialect", "status"], registry=registry
+        )
+        self._seconds = Histogram(
+            "tansaku_request_seconds",
+            "Seconds from a request to its answer",
+            ["route"],
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        self._refused = Counter("tansaku_refused", "Requests refused, by reason", ["reason"], registry=registry)
+        self._documents = Counter(
+            "tansaku_documents",
+            "Documents scored by the index's codes, and texts encoded",
+            ["how"],
+            registry=registry,
+        )
+        self._refreshes = Counter(
+            "tansaku_refreshes", "Looks for a later version", ["index", "result"], registry=registry
+        )
+        self._size = Gauge("tansaku_index_documents", "Rows of an index", ["index"], registry=registry)
+        self._version = Gauge("tansaku_index_version", "Version of an index", ["index"], registry=registry)
+        self.in_flight = Gauge("tansaku_requests_in_flight", "Requests let in and not yet answered", registry=registry)
+
+    def watch(self, workers: Workers) -> None:
+        """Show how many requests wait and how many are at work."""
+        waiting = Gauge("tansaku_requests_waiting", "Requests that wait for a worker", registry=self.registry)
+        waiting.set_function(lambda: workers.waiting)
+        working = Gauge("tansaku_workers_busy", "Workers at work", registry=self.registry)
+        working.set_function(lambda: workers.working)
+
+    def answered(self, route: str, dialect: str, status: int, seconds: float) -> None:
+        """Count one answer."""
+        self._requests.labels(route, dialect, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def refused(self, reason: str) -> None:
+        """Count one request that was refused."""
+        self._refused.labels(reason).inc()
+
+    def scored(self, *, stored: int = 0, encoded: int = 0) -> None:
+        """Count documents."""
+        self._documents.labels("stored").inc(stored)
+        self._documents.labels("encoded").inc(encoded)
+
+    def refreshed(self, index: str, result: str) -> None:
+        """Count one look for a later version."""
+        self._refreshes.labels(index, result).inc()
+
+    def index(self, name: str, *, documents: int, version: int) -> None:
+        """Show an index's size and version."""
+        self._size.labels(name).set(documents)
+        self._version.labels(name).set(version)
+
+
+def json_lines(stream: TextIO | None = None) -> Any:
+    """A logger that writes a line of JSON for each event, to standard error by default."""
+    return structlog.wrap_logger(
+        structlog.WriteLogger(stream or sys.stderr),
+        processors=_processors(),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
+
+
+def all_as_json_lines(stream: TextIO | None = None) -> None:
+    """Make the standard library's loggers, uvicorn's too, write such lines."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_processors()[1:]],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, _processors()[0]],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+
+
+def _processors() -> list[Any]:
+    return [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(ensure_ascii=False),
+    ]
+
+
+class Observe:
+    """Outermost ASGI middleware: gives each request an id, measures and logs it, and answers what went wrong with 500.
+
+    The log has the route, not the path as it came, and no text of the request.
+
+    Args:
+        app: what is inside.
+        metrics: where it is counted.
+        log: where it is logged.
+        routes: the paths there are; all others are counted as one.
+        log_text: also log the messages of unexpected errors.
+    """
+
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, log: Any, *, routes: Collection[str] = (), log_text: bool = False
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._log = log
+        self._routes = frozenset(routes)
+        self._log_text = log_text
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        state = scope.setdefault("state", {})
+        state.update(request_id=request_id, dialect=None, reason=None, documents=None, notes={})
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message.setdefault("headers", []).append((b"x-request-id", request_id.encode("latin-1")))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, answer)
+        except ClientDisconnect:
+            pass
+        except Exception as error:
+            self._failed(error, request_id)
+            if not status:
+                await error_response(scope, 500, "the service failed; its log says more", reason="failed")(
+                    scope, receive, answer
+                )
+        finally:
+            self._note(scope, status, time.perf_counter() - started)
+
+    def _failed(self, error: Exception, request_id: str) -> None:
+        # The message may hold users' text; where it happened does not.
+        self._log.error(
+            "failed",
+            request_id=request_id,
+            error=type(error).__name__,
+            where="".join(traceback.format_tb(error.__traceback__)),
+            **({"message": str(error)} if self._log_text else {}),
+        )
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        state = scope["state"]
+        route = scope["path"] if scope["path"] in self._routes else "other"
+        dialect = state["dialect"] or (dialect_of(scope["path"]) if route != "other" else "tansaku")
+        status = status or 499  # the client went away
+        self._metrics.answered(route, dialect, status, seconds)
+        if state["reason"]:
+            self._metrics.refused(state["reason"])
+        if status >= 400 or route not in ("/health", "/ready", "/metrics"):
+            extra = {name: state[name] for name in ("reason", "documents") if state[name] is not None}
+            self._log.info(
+                "request",
+                request_id=state["request_id"],
+                method=scope["method"],
+                route=route,
+                dialect=dialect,
+                status=status,
+                ms=round(1000 * seconds, 2),
+                **extra,
+                **state["notes"],
+            )
