@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pyarrow as pa
 from lancedb.expr import col, lit
+from lancedb.table import Table
 
 from ..indexer import Document, StorageError
 from ..indexer.arrays import load_arrays
-from ..indexer.database import Database, connect, storage_errors
+from ..indexer.database import Database, connect, find_table, storage_errors
 from ..indexer.fulltext import FULLTEXT_FIELD
 from ..indexer.schema import CODE_FIELDS, RESERVED_FIELDS, build_column, user_fields
 from ..indexer.table import IndexTable, open_with_model
@@ -89,6 +90,11 @@ class Searcher:
         Raises as `open` does; the search then stays as it was.
         """
         before = self._codes.index
+        with storage_errors(before.place()):
+            table = find_table(before.database, before.name)
+        # The names of the columns tell one build of a table from another, and little is read for them.
+        if table is not None and _state(table) == _state(before.table):
+            return False
         latest = self._latest(before)
         if _is_same(latest, before):
             return False
@@ -233,6 +239,10 @@ def _tried(action: Callable[[], T]) -> T:
                 raise
             time.sleep(0.02 * 2**attempt)
     raise AssertionError  # not reached
+
+
+def _state(table: Table) -> tuple[int, list[str]]:
+    return table.version, table.schema.names
 
 
 def _is_same(a: IndexTable, b: IndexTable) -> bool:

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -54,10 +55,21 @@ def rows() -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
+def complete_lines(script: str) -> Iterator[str]:
+    """Lines of a shell script; those that a quoted text joins are one."""
+    whole = ""
+    for line in script.splitlines():
+        whole += line
+        if whole.count("'") % 2 == 0:
+            yield whole
+            whole = ""
+    assert not whole, f"a quoted text does not end: {whole}"
+
+
 def commands(script: str) -> list[list[str]]:
     """The arguments of each call of tansaku in a shell script, also behind another command on the same line."""
     found: list[list[str]] = []
-    for line in script.replace("\\\n", " ").splitlines():
+    for line in complete_lines(script.replace("\\\n", " ")):
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
         arguments: list[str] | None = None

@@ -1,0 +1,174 @@
+"""LanceDB: its full text search as a source of candidates, and a reranker for its own queries."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pyarrow as pa
+from lancedb.rerankers import Reranker as LanceReranker
+from lancedb.table import Table
+
+from ...onnx_export import InputError
+from ..host import Candidate, HostError
+from ..reranker import Reranker, ScoreMode
+from .checks import check_columns, check_name, check_request, joined
+
+__all__ = ["LanceDBSource", "TansakuReranker"]
+
+_log = logging.getLogger(__name__)
+
+
+class LanceDBSource:
+    """Documents that share words with the question, by LanceDB's full text search (BM25).
+
+    The columns need a full text index; for Japanese with ``base_tokenizer`` "icu" or "ngram", as the default one takes
+    a whole sentence for one word.
+
+    Args:
+        table: a LanceDB table, not necessarily of ours.
+        text_columns: columns to search.
+        id_column: the column with the ids that our index has.
+        with_text: also return the text, for documents that our index has not.
+        timeout: seconds that the query may take.
+
+    Raises InputError for columns that the table has not, or without an index: LanceDB would search those too, as words
+    between spaces.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        *,
+        text_columns: Sequence[str] = ("text",),
+        id_column: str = "id",
+        with_text: bool = False,
+        timeout: float = 10.0,
+    ) -> None:
+        self.table = table
+        self.text_columns = check_columns(text_columns)
+        self.id_column = check_name(id_column)
+        self.with_text = with_text
+        self.timeout = timeout
+        for name in (self.id_column, *self.text_columns):
+            if name not in table.schema.names:
+                raise InputError(f"table {table.name!r} has no column {name!r}; it has {', '.join(table.schema.names)}")
+        indexed = {name for index in table.list_indices() if index.index_type == "FTS" for name in index.columns}
+        for name in self.text_columns:
+            if name not in indexed:
+                raise InputError(f"table {table.name!r} has no full text index over {name!r}; make one")
+
+    def candidates(self, query: str, k: int, where: str | None = None) -> list[Candidate]:
+        """The ``k`` best documents for ``query``.
+
+        Args:
+            query: the question or keywords.
+            k: how many.
+            where: a condition in LanceDB's SQL; it comes from the application, not from users.
+
+        Raises InputError for an empty query and ``k`` below 1, HostError if LanceDB refuses.
+        """
+        text = check_request(query, k)
+        texts = self.text_columns if self.with_text else []
+        try:
+            search = self.table.search(text, query_type="fts", fts_columns=self.text_columns)
+            if where is not None:
+                search = search.where(where, prefilter=True)
+            search = search.select(list(dict.fromkeys([self.id_column, *texts, "_score"]))).limit(k)
+            rows = search.to_arrow(timeout=timedelta(seconds=self.timeout)).to_pylist()
+        except (RuntimeError, ValueError, OSError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise HostError(f"LanceDB cannot search {self.table.name!r}: {reason}") from error
+        return [
+            Candidate(
+                str(row[self.id_column]),
+                row["_score"],
+                joined([row[name] for name in texts]) if self.with_text else None,
+            )
+            for row in rows
+        ]
+
+
+class TansakuReranker(LanceReranker):
+    """Ranks what a LanceDB query found by MaxSim, for ``table.search(…).rerank(TansakuReranker(…))``.
+
+    Rows whose ids the index has are scored by its codes, without encoding; the others by their texts. A row with
+    neither comes last with the score null, and a warning says how many there are.
+
+    Args:
+        reranker: ours, with a searcher of the index that has the rows' ids, or without, to rank by texts alone.
+        column: the column with the text.
+        id_column: the column with the ids that our index has; not needed if the index is not.
+        score: "mean", "raw" or "logit"; see `Reranker.rerank`.
+        return_score: "relevance" leaves LanceDB's own scores out; "all" keeps them.
+    """
+
+    def __init__(
+        self,
+        reranker: Reranker | None = None,
+        *,
+        column: str = "text",
+        id_column: str = "id",
+        score: ScoreMode = "mean",
+        return_score: str = "relevance",
+    ) -> None:
+        super().__init__(return_score)
+        self.reranker = reranker or Reranker()
+        self.column = column
+        self.id_column = id_column
+        self.score_mode: ScoreMode = score
+
+    def rerank_hybrid(self, query: str, vector_results: pa.Table, fts_results: pa.Table) -> pa.Table:
+        """Rows that either search found, each once, best first."""
+        if self.score == "all":
+            return self._ranked(query, self._with_both_scores(vector_results, fts_results))
+        return self._ranked(query, self.merge_results(vector_results, fts_results))
+
+    def rerank_vector(self, query: str, vector_results: pa.Table) -> pa.Table:
+        """Rows that a vector search found, best first."""
+        return self._ranked(query, vector_results)
+
+    def rerank_fts(self, query: str, fts_results: pa.Table) -> pa.Table:
+        """Rows that a full text search found, best first."""
+        return self._ranked(query, fts_results)
+
+    def _with_both_scores(self, vector_results: pa.Table, fts_results: pa.Table) -> pa.Table:
+        """`merge_results`, in which a row that both searches found has the scores of both.
+
+        The base's own way goes through Python objects and loses the columns' types where they are null.
+        """
+        merged = self.merge_results(vector_results, fts_results)
+        for name, results in (("_distance", vector_results), ("_score", fts_results)):
+            if name not in results.column_names:
+                continue
+            place = {row: i for i, row in enumerate(results["_rowid"].to_pylist())}
+            at = pa.array([place.get(row) for row in merged["_rowid"].to_pylist()], pa.int64())
+            merged = merged.set_column(merged.column_names.index(name), name, results[name].take(at))
+        return merged
+
+    def _ranked(self, query: str, rows: pa.Table) -> pa.Table:
+        has_ids = self.id_column in rows.column_names and self.reranker.searcher is not None
+        has_texts = self.column in rows.column_names
+        if not has_ids and not has_texts:
+            raise InputError(
+                f"the rows have neither {self.id_column!r}, of an index, nor {self.column!r}; select one of them"
+            )
+        ids = rows[self.id_column].to_pylist() if has_ids else [None] * len(rows)
+        texts = rows[self.column].to_pylist() if has_texts else [None] * len(rows)
+        # A row with neither id nor text is not the reranker's business; here it comes last.
+        given = [i for i in range(len(rows)) if ids[i] is not None or texts[i] is not None]
+        ranking = self.reranker.rerank(
+            query,
+            [texts[i] for i in given],
+            ids=[ids[i] for i in given] if has_ids else None,
+            score=self.score_mode,
+        )
+        order = [given[r.index] for r in ranking]
+        scored = set(order)
+        left = [i for i in range(len(rows)) if i not in scored]
+        if left:
+            _log.warning("%d of %d rows have no id of the index and no text; they come last", len(left), len(rows))
+        scores = pa.array([r.score for r in ranking] + [None] * len(left), pa.float32())
+        ranked = rows.take(pa.array(order + left, pa.int64())).append_column("_relevance_score", scores)
+        return self._keep_relevance_score(ranked)

@@ -1,0 +1,271 @@
+"""An index for PyLate: vectors of any ColBERT model in our format, under PyLate's retriever and evaluation.
+
+from pylate import models, retrieve
+from tansaku.plugin.hosts.pylate import TansakuIndex
+index = TansakuIndex(index_folder="indexes", index_name="colbert", override=True)
+index.add_documents(ids, model.encode(texts, is_query=False))
+scores = retrieve.ColBERT(index=index).retrieve(model.encode(queries, is_query=True), k=10)
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lancedb.expr import col
+
+from ...indexer import Index, TableNotFoundError
+from ...indexer.codec import check_nbits
+from ...indexer.codec_table import codec_table
+from ...indexer.database import connect, database_exists, drop_table, storage_errors
+from ...indexer.table import IndexTable, check_name, open_index_table
+from ...onnx_export import Bundle, Encoder, InputError, MissingExtraError, TextRules, TokenizedText
+from ..plan import Recall, make_plan
+from ..searcher import Searcher
+
+try:
+    from pylate.indexes.base import Base  # pyright: ignore[reportMissingImports]
+except ImportError as error:
+    raise MissingExtraError("pylate", "pylate") from error
+
+__all__ = ["TansakuIndex"]
+
+_log = logging.getLogger(__name__)
+
+
+class TansakuIndex(Base):
+    """Token vectors in a table of ours; final ranking by MaxSim over codes, as PyLate's ``PLAID`` gives it.
+
+    The codec is trained on the documents of the first `add_documents`: let it be most of them.
+
+    Args:
+        index_folder: a LanceDB database: a folder (made if missing) or a URI.
+        index_name: name of the table.
+        override: remove an index of that name.
+        nbits: bits per dimension of a residual: 1, 2 or 4.
+        recall: "fast", "balanced" or "exact"; see `SearchOptions`.
+        threads: queries searched at a time; None is as many as there are CPUs.
+
+    Raises InputError for options that are none, ModelMismatchError for a table that was made from texts.
+    """
+
+    def __init__(
+        self,
+        index_folder: str | Path = "indexes",
+        index_name: str = "colbert",
+        override: bool = False,
+        *,
+        nbits: int = 2,
+        recall: Recall = "balanced",
+        threads: int | None = None,
+    ) -> None:
+        check_name(index_name)
+        check_nbits(nbits)
+        make_plan({"recall": recall}, 1)
+        self.index_folder = str(index_folder)
+        self.index_name = index_name
+        self.nbits = nbits
+        self.recall: Recall = recall
+        self.threads = threads
+        self._searcher: Searcher | None = None
+        if override and database_exists(self.index_folder):
+            for name in (index_name, codec_table(index_name)):
+                drop_table(connect(self.index_folder), name)
+        opened = self._opened()
+        if opened is not None:
+            opened.header.check_model(_bundle(opened.codec.dim), opened.place())
+
+    @property
+    def is_end_to_end_index(self) -> bool:
+        """True: a call returns ranked documents, and PyLate scores nothing itself."""
+        return True
+
+    def add_documents(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, documents_ids: str | Sequence[str], documents_embeddings: Any, batch_size: int | None = None
+    ) -> TansakuIndex:
+        """Index documents; all of them, or after an error none.
+
+        Args:
+            documents_ids: their ids; integers are taken for their digits.
+            documents_embeddings: (tokens, dim) each, of unit length: arrays, tensors or lists. Rows of zeros, with
+                which PyLate fills up, are left out.
+            batch_size: not used; PyLate passes it.
+
+        Raises InputError for another number of ids than of documents, for an id that is there already or given twice,
+        for vectors of another shape or length, and for a document without any.
+        """
+        return self._write(documents_ids, documents_embeddings, update=False)
+
+    def update_documents(self, documents_ids: str | Sequence[str], documents_embeddings: Any) -> TansakuIndex:
+        """`add_documents`, but a document whose id is there already takes the place of the old one."""
+        return self._write(documents_ids, documents_embeddings, update=True)
+
+    def remove_documents(self, documents_ids: Sequence[str]) -> TansakuIndex:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Remove documents by id; how many of the ids are unknown is logged."""
+        ids = _ids(documents_ids)
+        opened = self._opened()
+        missing = ids
+        if opened is not None and ids:
+            index = Index.open(self.index_folder, self.index_name, encoder=_GivenVectors(opened.codec.dim, {}))
+            missing = index.delete(ids).missing
+        if missing:
+            _log.warning("%d of %d documents to be removed are not in the index", len(missing), len(ids))
+        return self
+
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        queries_embeddings: Any,
+        k: int = 10,
+        subset: Sequence[Sequence[str]] | Sequence[str] | None = None,
+    ) -> list[list[dict[str, Any]]]:
+        """The ``k`` best documents of each query, best first.
+
+        Args:
+            queries_embeddings: (tokens, dim) each; one matrix is one query.
+            k: how many documents.
+            subset: ids of the only documents that are found, or a list of such for each query.
+
+        Returns:
+            For each query dicts with ``id`` and ``score``, MaxSim.
+
+        Raises InputError for an empty index, ``k`` below 1, vectors of another shape, and another number of subsets
+        than of queries.
+        """
+        queries = _matrices(queries_embeddings)
+        searcher = self._latest_searcher()
+        allowed: list[list[str] | None] = [None] * len(queries)
+        if subset is not None:
+            per_query = len(subset) > 0 and not isinstance(subset[0], (str, int))
+            allowed = [_ids(some) for some in subset] if per_query else [_ids(subset)] * len(queries)
+        if len(allowed) != len(queries):
+            raise InputError(f"there are {len(queries)} queries and {len(allowed)} subsets; give one for each query")
+
+        def found(query: np.ndarray, ids: list[str] | None) -> list[dict[str, Any]]:
+            hits = searcher.search_vectors(query, k, ids=ids, recall=self.recall)
+            if hits.missing:
+                _log.warning("%d of %d ids in a subset are not in the index", len(hits.missing), len(ids or ()))
+            return [{"id": hit.id, "score": hit.score} for hit in hits]
+
+        with ThreadPoolExecutor(self.threads or os.cpu_count()) as pool:
+            return list(pool.map(found, queries, allowed))
+
+    def get_documents_embeddings(self, documents_ids: Sequence[Sequence[str]]) -> list[list[np.ndarray]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """What the codes of documents stand for: float32 (tokens, dim) each, near what was given.
+
+        Raises InputError for an id that the index has not.
+        """
+        wanted = [_ids(ids) for ids in documents_ids]
+        opened = self._opened()
+        vectors: dict[str, np.ndarray] = {}
+        different = sorted({doc_id for ids in wanted for doc_id in ids})
+        if opened is not None and different:
+            codec = opened.codec
+            with storage_errors(opened.place()):
+                query = opened.table.search().where(col("id").isin(different))
+                rows = query.select(["id", "centroid_ids", "residuals"]).to_arrow()
+            for row in rows.to_pylist():
+                ids = np.frombuffer(row["centroid_ids"], codec.id_dtype)
+                residuals = np.frombuffer(row["residuals"], np.uint8).reshape(len(ids), -1)
+                vectors[row["id"]] = codec.decode(ids, residuals)
+        missing = [doc_id for doc_id in different if doc_id not in vectors]
+        if missing:
+            raise InputError(
+                f"the index has no document {missing[0]!r} ({len(missing)} of {len(different)} are unknown)"
+            )
+        return [[vectors[doc_id] for doc_id in ids] for ids in wanted]
+
+    def _write(self, documents_ids: str | Sequence[str], documents_embeddings: Any, *, update: bool) -> TansakuIndex:
+        ids = [documents_ids] if isinstance(documents_ids, str) else _ids(documents_ids)
+        matrices = _matrices(documents_embeddings)
+        if len(ids) != len(matrices):
+            raise InputError(f"there are {len(ids)} ids and {len(matrices)} documents; give one id for each document")
+        if not ids:
+            return self
+        opened = self._opened()
+        dim = matrices[0].shape[-1] if opened is None else opened.codec.dim
+        texts: list[str] = []
+        for i, (doc_id, matrix) in enumerate(zip(ids, matrices, strict=True)):
+            if matrix.ndim != 2 or matrix.shape[1] != dim:
+                raise InputError(
+                    f"the vectors of document {doc_id!r} have shape {matrix.shape}, expected (tokens, {dim})"
+                )
+            matrices[i] = matrix[matrix.any(axis=1)]
+            # The indexer knows by the lengths of texts how many vectors to expect: a character for each.
+            texts.append("x" * max(1, len(matrices[i])))
+        encoder = _GivenVectors(dim, dict(zip(ids, matrices, strict=True)))
+        records = [{"id": doc_id, "title": doc_id, "text": text} for doc_id, text in zip(ids, texts, strict=True)]
+        if opened is None:
+            Index.create(self.index_folder, self.index_name, records, encoder=encoder, nbits=self.nbits)
+        else:
+            index = Index.open(self.index_folder, self.index_name, encoder=encoder)
+            index.upsert(records) if update else index.add(records)
+        return self
+
+    def _opened(self) -> IndexTable | None:
+        if not database_exists(self.index_folder):
+            return None
+        try:
+            return open_index_table(connect(self.index_folder), self.index_name)
+        except TableNotFoundError:
+            return None
+
+    def _latest_searcher(self) -> Searcher:
+        opened = self._opened()
+        if opened is None:
+            raise InputError(f"the index {self.index_name!r} is empty; add documents before searching")
+        if self._searcher is None:
+            encoder = _GivenVectors(opened.codec.dim, {})
+            self._searcher = Searcher.open(self.index_folder, self.index_name, encoder=encoder)
+        else:
+            self._searcher.refresh()
+        return self._searcher
+
+
+class _GivenVectors(Encoder):
+    """In place of an encoder: knows the vectors of documents by their ids, which are the texts' titles."""
+
+    def __init__(self, dim: int, vectors: dict[str, np.ndarray]) -> None:
+        self.bundle = _bundle(dim)
+        self._vectors = vectors
+        self._ids = list(vectors)
+        self._numbers = {doc_id: number for number, doc_id in enumerate(self._ids)}
+
+    def tokenize_documents(self, texts: Any) -> list[TokenizedText]:
+        numbers = [np.array([self._numbers[text.rpartition(" ")[0]]]) for text in texts]
+        return [TokenizedText(number, np.ones(1, np.int64), np.ones(1, bool), False) for number in numbers]
+
+    def encode_tokens(self, tokenized: Sequence[TokenizedText]) -> list[np.ndarray]:
+        return [self._vectors[self._ids[int(text.ids[0])]] for text in tokenized]
+
+
+def _bundle(dim: int) -> Bundle:
+    """Stands for whatever model the vectors come from; only their length is known."""
+    rules = TextRules(prefix="", marker=None, max_length=1 << 20)
+    files = {"model.onnx": f"given vectors of {dim} dimensions"}
+    return Bundle("given vectors", dim, "float32", query=rules, document=rules, files=files)
+
+
+def _ids(given: Sequence[Any]) -> list[str]:
+    if isinstance(given, str):
+        raise InputError("expected a list of ids, got one string; put it in a list")
+    for i, doc_id in enumerate(given):
+        if not isinstance(doc_id, (str, int, np.integer)) or isinstance(doc_id, bool):
+            raise InputError(f"id {i} is {type(doc_id).__name__}; it must be a string or an integer")
+    return [str(doc_id) for doc_id in given]
+
+
+def _matrices(embeddings: Any) -> list[np.ndarray]:
+    """Arrays, tensors or lists as float32 (tokens, dim) each; a single matrix as a list of one."""
+    if getattr(embeddings, "ndim", None) == 2:
+        embeddings = [embeddings]
+    return [np.asarray(_on_cpu(matrix), np.float32) for matrix in embeddings]
+
+
+def _on_cpu(matrix: Any) -> Any:
+    # NumPy knows no bfloat16.
+    return matrix.detach().cpu().float() if hasattr(matrix, "detach") else matrix
