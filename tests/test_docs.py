@@ -59,7 +59,7 @@ def complete_lines(script: str) -> Iterator[str]:
     """Lines of a shell script; those that a quoted text joins are one."""
     whole = ""
     for line in script.splitlines():
-        whole += line
+        whole += re.sub(r"(^|\s)#\s.*", "", line)
         if whole.count("'") % 2 == 0:
             yield whole
             whole = ""

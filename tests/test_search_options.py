@@ -126,6 +126,9 @@ def test_ids_of_an_index_of_passages_are_those_of_documents(tmp_path):
         ({"where": "year"}, "boolean"),
         ({"where": " "}, "empty"),
         ({"where": "year > 1; DROP TABLE t"}, "semicolon"),
+        ({"where": "1" + "+1" * 1000 + " > 1"}, "more than 800 characters without AND, OR or a comma"),
+        ({"where": "true" + "=(true OR false)" * 1000}, "more than 800 characters without AND, OR or a comma"),
+        ({"where": "id" + " IS NULL" * 2000}, "more than 800 characters without AND, OR or a comma"),
         ({"ids": "d1"}, "one string"),
         ({"recall": "all"}, "recall is 'all'; it must be one of fast, balanced, exact"),
         ({"nprob": 3}, "no option 'nprob'"),
@@ -135,6 +138,12 @@ def test_ids_of_an_index_of_passages_are_those_of_documents(tmp_path):
 def test_what_cannot_be_used_is_named(searcher, options, said):
     with pytest.raises(InputError, match=said):
         searcher.search("d", **options)
+
+
+def test_a_condition_may_be_long_where_its_parts_are_short(searcher):
+    any_of = " OR ".join(f"(year = {year} AND id <> 'x')" for year in range(300, 2500))
+    listed = ", ".join(str(year) for year in range(9000))
+    assert searcher.search("d", where=f"({any_of}) AND year IN ({listed})") == searcher.search("d")
 
 
 def test_a_condition_that_nothing_fulfils_finds_nothing(searcher):

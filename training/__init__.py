@@ -1,3 +1,8 @@
-"""Making models: for now, the default model's bundle from the weights of multilingual-e5-small (`base_model`)."""
+"""The JaColBERTv2.5 recipe: distillation into a multi-vector model, averaging, and how the model inside was made.
 
-__all__: list[str] = []
+Needs the extra ``train``; the functions are imported on first use.
+"""
+
+from .errors import ConfigError, TrainingDataError
+
+__all__ = ["ConfigError", "TrainingDataError"]
