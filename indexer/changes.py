@@ -20,7 +20,8 @@ from lancedb.table import Table
 
 from ..onnx_export import InputError
 from .codec_table import prune_codecs, stored_codecs
-from .database import condition_errors, find_table, storage_errors
+from .conditions import checked_condition, condition_errors
+from .database import find_table, storage_errors
 from .errors import StorageError, TableNotFoundError, WriteConflictError
 from .fulltext import ensure_text_index
 from .schema import read_header
@@ -133,9 +134,8 @@ def delete_documents(index: IndexTable, ids: Sequence[str] | None, where: str | 
     if (ids is None) == (where is None):
         raise InputError("delete needs either ids or a condition")
     if where is not None:
-        if not where.strip():
-            raise InputError("the condition is empty; it would delete everything")
-        return DeleteReport(delete_rows(index, where), [])
+        condition = checked_condition(where, if_empty="it would delete everything")
+        return DeleteReport(delete_rows(index, condition), [])
     if isinstance(ids, str):
         raise InputError("ids is one string; give a list of ids")
     return _delete_ids(index, [str(doc_id) for doc_id in ids or []])

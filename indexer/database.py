@@ -119,16 +119,6 @@ def storage_errors(place: str) -> Iterator[None]:
         raise StorageError(f"{place}: {_first_line(error)}{_remedy(text)}") from error
 
 
-@contextlib.contextmanager
-def condition_errors(place: str, condition: object) -> Iterator[None]:
-    """Turn what LanceDB raises for a condition that it cannot use into InputError."""
-    try:
-        yield
-    except ValueError as error:
-        reason = str(error).removeprefix("Invalid input, ").strip()
-        raise InputError(f"{place}: the condition {condition!r} cannot be used ({reason})") from error
-
-
 def _remedy(text: str) -> str:
     causes = {
         "No space left": "; make room on the disk and repeat",

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..indexer.database import condition_errors, storage_errors
+from ..indexer.conditions import checked_condition, condition_errors
+from ..indexer.database import storage_errors
 from ..onnx_export import InputError
 from .codes import Codes
-
-# LanceDB overflows its stack, which ends the process, at some 700 operators one within the other.
-_CLAUSE = 800
-_WORD = re.compile(r"\b(?:and|or)\b|\S", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ def allowed(codes: Codes, where: str | None, ids: Sequence[str] | None) -> Allow
         return Allowed(codes.alive, len(codes))
     mask, missing = codes.alive, ()
     if where is not None:
-        mask = mask & _that_meet(codes, _checked(where))
+        mask = mask & _that_meet(codes, checked_condition(where, if_empty="leave it out to search all documents"))
     if ids is not None:
         among, missing = _among(codes, ids)
         mask = mask & among
@@ -77,32 +73,3 @@ def _that_meet(codes: Codes, condition: str) -> np.ndarray:
     mask = np.zeros(len(codes.row_ids), bool)
     mask[numbers[numbers >= 0]] = True
     return mask
-
-
-def _checked(where: str) -> str:
-    if not isinstance(where, str) or not where.strip():
-        raise InputError("the condition is empty; leave it out to search all documents")
-    bare = "".join(where.replace('"', "'").replace("`", "'").split("'")[::2])
-    # LanceDB would leave out what follows a semicolon without a word.
-    if ";" in bare:
-        raise InputError(f"the condition {where!r} has a semicolon; give one condition")
-    if _longest_clause(bare) > _CLAUSE:
-        raise InputError(
-            f"the condition {where[:40]!r}… has a part of more than {_CLAUSE} characters without AND, OR or a comma; "
-            "make it shorter"
-        )
-    return where
-
-
-def _longest_clause(bare: str) -> int:
-    """Characters, spaces left out, of the longest part of a condition without AND, OR or comma at its own level."""
-    lengths, longest = [0], 0
-    for word in _WORD.findall(bare):
-        if word == ")" and len(lengths) > 1:
-            lengths.pop()
-            continue
-        lengths[-1] = 0 if word == "," or len(word) > 1 else lengths[-1] + 1
-        longest = max(longest, lengths[-1])
-        if word == "(":
-            lengths.append(0)
-    return longest

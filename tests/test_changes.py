@@ -698,6 +698,15 @@ class TestConditions:
         assert len(index) == 12
 
     @pytest.mark.parametrize(
+        ("where", "said"),
+        [("year = 1900; year > 0", "semicolon"), ("true" + "=true" * 1000, "more than 800 characters")],
+    )
+    def test_that_lancedb_would_cut_or_die_of_are_refused(self, index, where, said):
+        with pytest.raises(InputError, match=said):
+            index.delete(where=where)
+        assert len(index) == 12
+
+    @pytest.mark.parametrize(
         "how", [{"where": ""}, {"where": " \n"}, {}, {"ids": ["d1"], "where": "true"}, {"ids": "d1"}]
     )
     def test_that_are_missing_or_doubled_are_refused(self, index, how):

@@ -11,7 +11,8 @@ from typing import Any
 from ...indexer import TableNotFoundError
 from ...onnx_export import InputError, MissingExtraError
 from ..plan import Recall
-from ..reranker import Reranker, ScoreMode
+from ..reranker import Reranker
+from ..scores import ScoreMode
 from .haystack_filters import Filters
 from .haystack_store import LatestSearcher, TansakuDocumentStore, shared_encoder, title_of
 

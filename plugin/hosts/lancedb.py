@@ -12,7 +12,8 @@ from lancedb.table import Table
 
 from ...onnx_export import InputError
 from ..host import Candidate, HostError
-from ..reranker import Reranker, ScoreMode
+from ..reranker import Reranker
+from ..scores import ScoreMode
 from .checks import check_columns, check_name, check_request, joined
 
 __all__ = ["LanceDBSource", "TansakuReranker"]

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 
-from ..reranker import ScoreMode
+from ..scores import ScoreMode
 from .core import Reranked, Service, check_lengths
 from .errors import ServiceError
 from .text import Text, checked_text

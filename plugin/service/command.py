@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ...onnx_export import InputError
-from ..reranker import ScoreMode
+from ..scores import ScoreMode
 from .settings import Settings
 
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from ...indexer import StorageError
 from ...onnx_export import Encoder
-from ..reranker import Ranked, Reranker, ScoreMode, as_mode
+from ..reranker import Ranked, Reranker
 from ..results import Hits
+from ..scores import ScoreMode, as_mode
 from ..searcher import Searcher
 from .errors import ServiceError
 from .observability import Metrics

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..plan import Recall, SourceName
+from ..scores import ScoreMode
 from .core import Service, check_query
 from .errors import CohereError, ServiceError, documented
 from .respond import respond
@@ -28,10 +29,11 @@ class SearchRequest(BaseModel):
     ids: list[Text] | None = Field(None, description="Only these documents.")
     recall: Recall = "balanced"
     source: SourceName = "lists"
+    score: ScoreMode | None = Field(None, description="What a score means; by default as the service was started.")
 
 
 class SearchHit(BaseModel):
-    """One document found; its score is a MaxSim sum over the query's tokens."""
+    """One document found."""
 
     id: str
     score: float
@@ -87,8 +89,8 @@ def router(service: Service) -> APIRouter:
             return {
                 "index": name,
                 "hits": [
-                    {"id": hit.id, "score": hit.score, "title": hit.title, "text": hit.text, "fields": hit.fields}
-                    for hit in hits
+                    {"id": hit.id, "score": score, "title": hit.title, "text": hit.text, "fields": hit.fields}
+                    for hit, score in zip(hits, hits.scores(body.score or settings.score), strict=True)
                 ],
                 "missing": list(hits.missing),
                 "scored": hits.scored,

@@ -6,11 +6,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
 
 from ...indexer.database import Database
 from ...onnx_export import InputError
-from ..reranker import ScoreMode
+from ..scores import ScoreMode, check_mode
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,7 @@ class Settings:
         max_ids: ids that one search is restricted to.
         max_text_chars: a longer text is cut there, and the answer says so.
         max_query_chars: a longer query is refused.
-        max_where_chars: a longer condition is refused: the engine's planner recurses, and some thousand operators
-            overflow its stack, which ends the process.
+        max_where_chars: a longer condition is refused.
         concurrency: requests at work at a time; None is as many as this process may use cores.
         queue: requests that may wait beyond those; further ones are refused with 429.
         deadline_seconds: a request that takes longer is answered 408, 503 or 504.
@@ -53,7 +51,7 @@ class Settings:
     max_ids: int = 10_000
     max_text_chars: int = 8192
     max_query_chars: int = 4096
-    max_where_chars: int = 500
+    max_where_chars: int = 4000
     concurrency: int | None = None
     queue: int = 64
     deadline_seconds: float = 30.0
@@ -76,8 +74,7 @@ class Settings:
                 raise InputError(f"{name} is {getattr(self, name)}; it must not be negative")
         if not self.deadline_seconds > 0:
             raise InputError(f"deadline_seconds is {self.deadline_seconds}; it must be more than 0")
-        if self.score not in get_args(ScoreMode):
-            raise InputError(f"score is {self.score!r}; it must be one of {', '.join(get_args(ScoreMode))}")
+        check_mode(self.score)
         if self.token is not None and not self.token.strip():
             raise InputError("the token is empty; give one, or leave it out to ask for none")
 
