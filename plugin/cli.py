@@ -8,6 +8,7 @@ import sys
 import time
 from datetime import timedelta
 from enum import Enum
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -349,6 +350,8 @@ def evaluate(
 
 app.command()(serve)
 app.command()(mcp)
+for _command in sorted(entry_points(group="tansaku.commands"), key=lambda point: point.name):
+    app.command(_command.name)(_command.load())
 
 
 def main() -> None:

@@ -17,7 +17,21 @@ import pytest
 from tansaku.plugin.demo import SAMPLE
 
 TANSAKU = Path(sysconfig.get_path("scripts")) / "tansaku"
-COMMANDS = ("demo", "index", "delete", "optimize", "rebuild", "search", "info", "export", "evaluate", "serve", "mcp")
+COMMANDS = (
+    "demo",
+    "index",
+    "delete",
+    "optimize",
+    "rebuild",
+    "search",
+    "info",
+    "export",
+    "evaluate",
+    "serve",
+    "mcp",
+    "train",
+    "average",
+)
 TWO = [{"_id": "dog", "title": "犬", "text": "犬は嗅覚が鋭い。", "year": 2001}, {"_id": "sea", "text": "海は塩辛い。"}]
 
 

@@ -12,10 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 from tansaku.onnx_export import CheckpointError, InputError
 from tansaku.onnx_export.load import load_checkpoint
-from tansaku.training.averaging import average_weights, read_weights
+from tansaku.plugin.cli import app
+from tansaku.training.averaging import average_weights, read_weights, save_average
 from tansaku.training.config import DataConfig, LossConfig, ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
 from tansaku.training.evaluation import Evaluation
 from tansaku.training.student import Student, with_rules
@@ -250,3 +253,38 @@ class TestAveraging:
             average_weights([])
         with pytest.raises(CheckpointError, match="nowhere"):
             average_weights([tmp_path / "nowhere"])
+
+    def test_one_of_another_model_is_named(self, world, tmp_path):
+        config = config_for(world, tmp_path / "out", run={"steps": 1})
+        folder = train(config)
+        weights = read_weights(folder)
+        del weights["projection.weight"]
+        other = tmp_path / "other"
+        other.mkdir()
+        save_file(weights, other / "weights.safetensors")
+        with pytest.raises(CheckpointError, match="not of the same model"):
+            average_weights([folder, other])
+        with pytest.raises(CheckpointError, match="not of the model"):
+            save_average(config, [other], tmp_path / "mean", "pylate")
+        with pytest.raises(InputError, match="format is 'onnx'"):
+            save_average(config, [folder], tmp_path / "mean", "onnx")
+
+
+def test_the_commands_train_and_average(world, tmp_path):
+    names = {"groups": "groups", "queries": "queries", "collection": "corpus"}
+    data = "\n".join(f'{key} = ["{world / name}.jsonl"]' for key, name in names.items())
+    (tmp_path / "train.toml").write_text(
+        f'[model]\ncheckpoint = "{world / "start"}"\nquery_length = 16\ndocument_length = 24\n'
+        f"[data]\n{data}\nnway = {NWAY}\n"
+        f'[optimizer]\nbatch_size = 8\n[run]\noutput = "out"\nsteps = 4\nsave_every = 2\ndevice = "cpu"\n',
+        encoding="utf-8",
+    )
+    done = CliRunner().invoke(app, ["train", str(tmp_path / "train.toml")])
+    assert done.exit_code == 0, done.output
+    assert str(tmp_path / "out" / "checkpoint-4") in done.output
+    assert "step 4 of 4: loss" in done.output
+    folders = [str(tmp_path / "out" / f"checkpoint-{step}") for step in (2, 4)]
+    done = CliRunner().invoke(app, ["average", str(tmp_path / "train.toml"), str(tmp_path / "mean"), *folders])
+    assert done.exit_code == 0, done.output
+    mean = load_checkpoint(tmp_path / "mean").projection.state_dict().popitem()[1]
+    assert torch.allclose(mean, average_weights(folders)["projection.weight"])

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..onnx_export import CheckpointError, InputError
+from ..onnx_export.load import load_checkpoint
+from .config import Format, TrainingConfig
+from .saving import save_model
+from .student import Student, with_rules
 
 WEIGHTS_FILE = "weights.safetensors"
 
@@ -35,6 +40,23 @@ def average_weights(folders: Sequence[str | Path]) -> dict[str, torch.Tensor]:
         for name, tensor in weights.items():
             total[name] += tensor.double()
     return {name: (tensor / len(folders)).float() for name, tensor in total.items()}
+
+
+def save_average(config: TrainingConfig, folders: Sequence[str | Path], out: str | Path, form: str) -> None:
+    """Write the mean of checkpoints that a configuration's training has written as a model; see `save_model`.
+
+    Raises InputError for a format that is none, and what `average_weights` raises.
+    """
+    if form not in get_args(Format):
+        raise InputError(f"format is {form!r}; it must be one of {', '.join(get_args(Format))}")
+    student = Student(with_rules(load_checkpoint(config.model.checkpoint), config.model))
+    weights = average_weights(folders)
+    try:
+        student.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{folders[0]}: not of the model {config.model.checkpoint} ({error})") from error
+    facts = {"averaged": [str(folder) for folder in folders]}
+    save_model(student.checkpoint, Path(out), form, facts)  # pyright: ignore[reportArgumentType]
 
 
 def read_weights(folder: str | Path) -> dict[str, torch.Tensor]:
