@@ -31,6 +31,7 @@ COMMANDS = (
     "mcp",
     "train",
     "average",
+    "mine",
 )
 TWO = [{"_id": "dog", "title": "犬", "text": "犬は嗅覚が鋭い。", "year": 2001}, {"_id": "sea", "text": "海は塩辛い。"}]
 

@@ -1,4 +1,4 @@
-"""The commands `tansaku train` and `tansaku average`."""
+"""The commands `tansaku mine`, `tansaku train` and `tansaku average`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..onnx_export import InputError
 
 if TYPE_CHECKING:
     from .trainer import Progress as Step
@@ -48,6 +50,69 @@ def train(
 
         folder = trained(settings, resume=resume, progress=show)
     typer.echo(folder)
+
+
+def mine(
+    out: Annotated[Path, typer.Argument(help="JSONL file for the groups; one that was begun goes on.")],
+    queries: Annotated[list[str], typer.Option("--queries", help="JSONL or TSV file of queries; may be repeated.")],
+    collection: Annotated[list[str], typer.Option("--collection", help="Likewise, of passages.")],
+    teacher: Annotated[
+        list[str],
+        typer.Option(
+            "--teacher",
+            help="Who scores: cross-encoder:MODEL, maxsim:BUNDLE or bm25; WEIGHT*… weighs it; may be repeated.",
+        ),
+    ],
+    run: Annotated[
+        list[Path] | None,
+        typer.Option("--run", help="TREC run file of candidates, as `tansaku evaluate --run` writes; repeatable."),
+    ] = None,
+    bm25: Annotated[bool, typer.Option("--bm25", help="Take candidates from BM25 over character bigrams too.")] = False,
+    qrels: Annotated[Path | None, typer.Option("--qrels", help="BEIR judgements: what comes first in groups.")] = None,
+    nway: Annotated[int, typer.Option(help="Passages of a group.")] = 32,
+    depth: Annotated[int, typer.Option(help="Candidates of each engine from which negatives are drawn.")] = 100,
+    skip: Annotated[int, typer.Option(help="The first so many candidates are not drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the drawing.")] = 12345,
+) -> None:
+    """Make groups for distillation: hard negatives from engines, scores from teachers. Needs the extra `train`.
+
+    Example: `tansaku mine groups.jsonl --queries q.jsonl --collection c.jsonl --bm25 --teacher bm25`
+    """
+    from .bm25 import Bm25
+    from .groups import read_judgements, read_texts
+    from .mining import MiningPlan, read_run
+    from .mining import mine as mined
+    from .teachers import teacher_named
+
+    plan = MiningPlan(nway, depth, skip, seed)
+    asked, passages = read_texts(queries), read_texts(collection)
+    candidates = [read_run(path) for path in run or ()]
+    collected = Bm25(passages) if bm25 or any(name.endswith("bm25") for name in teacher) else None
+    if bm25 and collected is not None:
+        candidates.append({query_id: collected.best(text, depth) for query_id, text in asked.items()})
+    if not candidates:
+        raise InputError("there are no candidates; give --run, --bm25 or both")
+    teachers, weights = zip(*(teacher_named(name, collected) for name in teacher), strict=True)
+    judged = read_judgements(qrels) if qrels else {}
+    positives = {q: [p for p, grade in found.items() if grade > 0] for q, found in judged.items() if q in asked}
+    console = Console(stderr=True)
+    with Progress(TextColumn("mining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console,
+                  disable=not console.is_terminal) as bar:  # fmt: skip
+        task = bar.add_task("mining", total=len(asked))
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done)
+            if not console.is_terminal and (done == total or done % max(1, total // 100) == 0):
+                console.print(f"mining: {done:,} of {total:,} queries", highlight=False)
+
+        positives = {q: found for q, found in positives.items() if found}
+        report = mined(
+            out, asked, passages, candidates, teachers, weights=weights, positives=positives, plan=plan, progress=show
+        )
+    typer.echo(f"{out}: {report.written:,} groups")
+    for ids, why in ((report.too_few, "too few candidates"), (report.constant, "all scores the same")):
+        if ids:
+            typer.echo(f"left out {len(ids):,} groups, {why}: {', '.join(ids[:5])}{', …' if len(ids) > 5 else ''}")
 
 
 def average(

@@ -9,7 +9,7 @@ import torch
 
 from ..onnx_export import MissingExtraError
 from .errors import TrainingDataError
-from .groups import read_texts
+from .groups import read_judgements, read_texts
 from .student import Student
 
 try:
@@ -37,14 +37,7 @@ class Evaluation:
         """
         folder = Path(folder)
         path = folder / "qrels" / f"{split}.tsv"
-        qrels: dict[str, dict[str, int]] = {}
-        try:
-            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-                query, passage, grade = line.split("\t")
-                if number > 1 or grade.lstrip("-").isdigit():  # the first line may be a header
-                    qrels.setdefault(query, {})[passage] = int(grade)
-        except (OSError, ValueError) as error:
-            raise TrainingDataError(f"{path}: cannot be read ({error}); expected query, passage, grade") from error
+        qrels = read_judgements(path)
         texts = read_texts([folder / "queries.jsonl"])
         chosen = list(qrels)[:questions]
         unknown = [query for query in chosen if query not in texts]

@@ -50,6 +50,24 @@ def read_texts(paths: Iterable[str | Path]) -> dict[str, str]:
     return texts
 
 
+def read_judgements(path: str | Path) -> dict[str, dict[str, int]]:
+    """Query id → passage id → grade, from a BEIR file: TSV, perhaps with a header.
+
+    Raises TrainingDataError, naming the line, for one with other fields.
+    """
+    judged: dict[str, dict[str, int]] = {}
+    for number, line in _lines(Path(path)):
+        parts = line.split("\t")
+        try:
+            query, passage, grade = parts[0], parts[1], int(parts[2])
+        except (IndexError, ValueError) as error:
+            if number == 1:  # a header
+                continue
+            raise TrainingDataError(f"{path}:{number}: expected query, passage and grade with tabs between") from error
+        judged.setdefault(query, {})[passage] = grade
+    return judged
+
+
 def read_groups(
     paths: Iterable[str | Path], queries: dict[str, str], collection: dict[str, str], *, nway: int
 ) -> list[Group]:
@@ -84,10 +102,15 @@ def write_groups(path: str | Path, groups: Iterable[Group]) -> int:
     count = 0
     with Path(path).open("w", encoding="utf-8") as file:
         for group in groups:
-            pairs = [[p, round(float(s), 6)] for p, s in zip(group.passages, group.scores, strict=True)]
-            file.write(json.dumps([group.query, *pairs], ensure_ascii=False) + "\n")
+            file.write(as_line(group))
             count += 1
     return count
+
+
+def as_line(group: Group) -> str:
+    """A group as a line of JSONL."""
+    pairs = [[p, round(float(s), 6)] for p, s in zip(group.passages, group.scores, strict=True)]
+    return json.dumps([group.query, *pairs], ensure_ascii=False) + "\n"
 
 
 def _check(place: str, ids: tuple[str, ...], scores: np.ndarray) -> None:

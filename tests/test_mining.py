@@ -1,0 +1,210 @@
+"""The miner: the groups it makes of what engines found, and going on after an interruption."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tansaku.onnx_export import InputError
+from tansaku.plugin.cli import app
+from tansaku.training.bm25 import Bm25
+from tansaku.training.errors import TrainingDataError
+from tansaku.training.groups import read_groups
+from tansaku.training.mining import MiningPlan, mine, read_run
+from tansaku.training.teachers import Bm25Teacher, MaxSimTeacher, ensemble
+
+from .fakes import FakeEncoder
+
+COLLECTION = {f"p{i}": f"{i:04d}番の文章。" + "長い" * (i % 5) for i in range(60)}
+QUERIES = {f"q{i}": f"{i:04d}番" for i in range(8)}
+FOUND = {q: [f"p{(7 * n + j) % 60}" for j in range(20)] for n, q in enumerate(QUERIES)}
+OTHER = {q: [f"p{(3 * n + 2 * j) % 60}" for j in range(20)] for n, q in enumerate(QUERIES)}
+POSITIVES = {q: [f"p{n}"] for n, q in enumerate(QUERIES)}
+PLAN = MiningPlan(nway=6, depth=15, seed=1)
+
+
+class Length:
+    def __init__(self, sign=1):
+        self.sign = sign
+
+    def scores(self, query, passages):
+        return np.array([self.sign * len(text) for text in passages.values()])
+
+
+class Digits:
+    """Counts how often it is asked."""
+
+    asked = 0
+
+    def scores(self, query, passages):
+        self.asked += 1
+        return np.array([float(text[:4]) for text in passages.values()])
+
+
+def mined(tmp_path, **changes):
+    arguments = {
+        "queries": QUERIES,
+        "collection": COLLECTION,
+        "candidates": [FOUND, OTHER],
+        "teachers": [Digits()],
+        "positives": POSITIVES,
+        "plan": PLAN,
+        **changes,
+    }
+    report = mine(tmp_path / "groups.jsonl", **arguments)
+    lines = [json.loads(line) for line in (tmp_path / "groups.jsonl").read_text().splitlines()]
+    return report, lines
+
+
+def test_a_positive_comes_first_and_the_others_are_what_engines_found(tmp_path):
+    report, lines = mined(tmp_path)
+    assert (report.written, report.too_few, report.constant) == (8, (), ())
+    for query, *pairs in lines:
+        ids = [doc_id for doc_id, _ in pairs]
+        assert ids[0] == POSITIVES[query][0]
+        assert len(ids) == len(set(ids)) == 6
+        assert set(ids[1:]) <= set(FOUND[query][:15]) | set(OTHER[query][:15])
+    groups = read_groups([tmp_path / "groups.jsonl"], QUERIES, COLLECTION, nway=6)
+    assert all(group.scores.min() == 0 and group.scores.max() == 1 for group in groups)
+
+
+def test_without_positives_the_teachers_best_comes_first(tmp_path):
+    _, lines = mined(tmp_path, positives=None)
+    for _, *pairs in lines:
+        scores = [score for _, score in pairs]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_every_positive_has_a_group(tmp_path):
+    report, lines = mined(tmp_path, positives={**POSITIVES, "q0": ["p0", "p1"]})
+    assert report.written == 9
+    assert [pairs[0][0] for query, *pairs in lines if query == "q0"] == ["p0", "p1"]
+    assert all("p1" not in [p for p, _ in pairs[1:]] for query, *pairs in lines if query == "q0")
+
+
+def test_the_same_seed_gives_the_same_groups(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    assert mined(tmp_path / "a") == mined(tmp_path / "b")
+    (tmp_path / "c").mkdir()
+    assert mined(tmp_path / "c", plan=MiningPlan(nway=6, depth=15, seed=2))[1] != mined(tmp_path / "a")[1]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 40])
+def test_an_interrupted_run_goes_on(tmp_path, cut):
+    whole, lines = mined(tmp_path)
+    path = tmp_path / "groups.jsonl"
+    content = path.read_bytes()
+    kept = content.splitlines(keepends=True)
+    path.write_bytes(b"".join(kept[:4]) + kept[4][:cut])
+    teacher = Digits()
+    report, again = mined(tmp_path, teachers=[teacher])
+    assert (report, again) == (whole, lines)
+    assert teacher.asked == 5  # the last whole one is made again: it might have had more groups
+
+
+def test_other_data_are_refused(tmp_path):
+    mined(tmp_path)
+    with pytest.raises(InputError, match="was made of other plan"):
+        mined(tmp_path, plan=MiningPlan(nway=5))
+    with pytest.raises(InputError, match="was made of other queries"):
+        mined(tmp_path, queries={**QUERIES, "q9": "新しい"})
+
+
+def test_what_makes_no_group_is_counted(tmp_path):
+    few = {**FOUND, "q2": ["p2", "p9"]}
+    report, lines = mined(tmp_path, candidates=[few])
+    assert (report.written, report.too_few) == (7, ("q2",))
+    assert "q2" not in {line[0] for line in lines}
+    (tmp_path / "flat").mkdir()
+    flat = dict.fromkeys(COLLECTION, "同じ")
+    report, lines = mined(tmp_path / "flat", collection=flat, teachers=[Length()])
+    assert (report.written, len(report.constant), lines) == (0, 8, [])
+
+
+def test_unknown_passages_are_named(tmp_path):
+    with pytest.raises(TrainingDataError, match="query 'q1': the passage 'zz' is not"):
+        mined(tmp_path, positives={"q1": ["zz"]})
+
+
+class TestTeachers:
+    PASSAGES = {"a": "x" * 2, "b": "x" * 6, "c": "x" * 10}  # noqa: RUF012
+
+    def test_an_ensemble_is_the_weighted_mean_of_normalised_scores(self):
+        scores = ensemble([Length(), Length(-1)], [3, 1], "q", self.PASSAGES)
+        assert scores.tolist() == pytest.approx([0.25, 0.5, 0.75])
+
+    @pytest.mark.parametrize("given", [[1.0], [1.0, np.nan, 2.0], [[1.0], [2.0], [3.0]]])
+    def test_a_teacher_without_a_number_for_each_passage_is_named(self, given):
+        class Broken:
+            def scores(self, query, passages):
+                return np.array(given)
+
+        with pytest.raises(InputError, match="Broken gave no number"):
+            ensemble([Broken()], [1], "q", self.PASSAGES)
+        with pytest.raises(InputError, match="1 teachers and 2 weights"):
+            ensemble([Broken()], [1, 1], "q", self.PASSAGES)
+
+    def test_maxsim_and_bm25_know_the_right_passage(self):
+        encoder = FakeEncoder()
+        for teacher in (MaxSimTeacher(encoder), Bm25Teacher(Bm25(COLLECTION))):
+            scores = teacher.scores("0017番", {key: COLLECTION[key] for key in ("p16", "p17", "p23")})
+            assert scores.argmax() == 1
+
+
+class TestBm25:
+    def test_finds_by_bigrams(self):
+        bm25 = Bm25({"kyoto": "京都は昔の首都だ。", "sea": "海の水は塩辛い。", "tokyo": "東京は首都だ。"})
+        assert bm25.best("昔の首都", 5)[0] == "kyoto"
+        assert "sea" not in bm25.best("首都", 5)
+        assert bm25.best("ＺＺＺ", 5) == []
+
+
+class TestRuns:
+    def test_are_read_best_first(self, tmp_path):
+        (tmp_path / "run").write_text("q1 Q0 a 2 0.5 x\nq1 Q0 b 1 0.9 x\nq2 Q0 c 1 3 x\n")
+        assert read_run(tmp_path / "run") == {"q1": ["b", "a"], "q2": ["c"]}
+
+    @pytest.mark.parametrize("line", ["q1 Q0 a", "q1 Q0 a 1 x y"])
+    def test_a_bad_line_is_named(self, tmp_path, line):
+        (tmp_path / "run").write_text(line)
+        with pytest.raises(TrainingDataError, match="run"):
+            read_run(tmp_path / "run")
+
+
+class TestCommand:
+    def run(self, tmp_path, *options):
+        (tmp_path / "q.tsv").write_text("".join(f"{q}\t{text}\n" for q, text in QUERIES.items()), encoding="utf-8")
+        (tmp_path / "c.tsv").write_text("".join(f"{p}\t{text}\n" for p, text in COLLECTION.items()), encoding="utf-8")
+        judged = "query-id\tcorpus-id\tscore\nq0\tp0\t1\nq1\tp1\t0\n"
+        (tmp_path / "qrels.tsv").write_text(judged, encoding="utf-8")
+        data = ["--queries", str(tmp_path / "q.tsv"), "--collection", str(tmp_path / "c.tsv"), "--nway", "4"]
+        return CliRunner().invoke(app, ["mine", str(tmp_path / "g.jsonl"), *data, *options])
+
+    def test_writes_groups(self, tmp_path):
+        lines = [f"q{n} Q0 p{(n + j) % 60} {j} {9 - j} x" for n in range(8) for j in range(6)]
+        (tmp_path / "run.trec").write_text("\n".join(lines))
+        options = ["--run", str(tmp_path / "run.trec"), "--bm25", "--qrels", str(tmp_path / "qrels.tsv")]
+        done = self.run(tmp_path, *options, "--teacher", "bm25", "--teacher", "0.5*bm25")
+        assert done.exit_code == 0, done.output
+        assert "8 groups" in done.output
+        groups = read_groups([tmp_path / "g.jsonl"], QUERIES, COLLECTION, nway=4)
+        assert groups[0].passages[0] == "p0"
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (["--teacher", "bm25"], "there are no candidates"),
+            (["--bm25", "--teacher", "bert"], "teacher 'bert' is none"),
+            (["--bm25", "--teacher", "x*bm25"], "teacher 'x*bm25' is none"),
+            (["--bm25", "--teacher", "cross-encoder:"], "is none"),
+            (["--bm25", "--teacher", "bm25", "--depth", "0"], "depth 1 or more"),
+        ],
+    )
+    def test_what_cannot_be_asked_is_named(self, tmp_path, options, said):
+        done = self.run(tmp_path, *options)
+        assert isinstance(done.exception, InputError)
+        assert said in str(done.exception)
