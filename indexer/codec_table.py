@@ -23,6 +23,11 @@ from .errors import IndexStateError, NotAnIndexError
 _UNUSED_FOR = timedelta(days=1)
 _TRIES = 5
 
+
+class MissingCodecError(NotAnIndexError):
+    """An index without its codec."""
+
+
 _SCHEMA = pa.schema(
     [
         pa.field("codec_id", pa.string(), nullable=False),
@@ -98,12 +103,12 @@ def remove_codec(database: DBConnection, name: str, codec_id: str) -> None:
 def load_codec(database: DBConnection, name: str, codec_id: str) -> tuple[ResidualCodec, Fit]:
     """Read a codec.
 
-    Raises NotAnIndexError if it is not there.
+    Raises MissingCodecError if it is not there.
     """
     table = find_table(database, codec_table(name))
     rows = [] if table is None else table.search().where(col("codec_id") == codec_id).limit(1).to_arrow().to_pylist()
     if not rows:
-        raise NotAnIndexError(
+        raise MissingCodecError(
             f"table {name!r}: its codec {codec_id} is not in table {codec_table(name)!r}; copy both tables together"
         )
     row = rows[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -12,10 +13,12 @@ from lancedb.table import Table
 
 from ..onnx_export import Encoder, InputError
 from .codec import ResidualCodec
-from .codec_table import Fit, codec_table, load_codec, remove_codec, store_codec, stored_codecs
+from .codec_table import Fit, MissingCodecError, codec_table, load_codec, remove_codec, store_codec, stored_codecs
 from .database import drop_table, find_table, storage_errors, table_names
 from .errors import NotAnIndexError, StorageError, TableExistsError, TableNotFoundError, WriteConflictError
 from .schema import IndexHeader, read_header
+
+_TRIES = 4
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,16 @@ def open_index_table(database: DBConnection, name: str, *, version: int | None =
         NotAnIndexError: not made by tansaku, of another format version, or without its codec.
         StorageError: it cannot be read.
     """
+    for attempt in range(_TRIES - 1):
+        try:
+            return _opened(database, name, version)
+        except MissingCodecError:
+            # Of two processes that make the table of codecs at the same moment, one has to store its codec once more.
+            time.sleep(0.02 * 2**attempt)
+    return _opened(database, name, version)
+
+
+def _opened(database: DBConnection, name: str, version: int | None) -> IndexTable:
     place = f"table {name!r}"
     with storage_errors(place):
         table = find_table(database, name, version)

@@ -20,6 +20,7 @@ import pytest
 from tansaku.indexer import (
     Index,
     IndexStateError,
+    NotAnIndexError,
     StorageError,
     TableExistsError,
     TableNotFoundError,
@@ -417,6 +418,20 @@ class TestCreators:
             found = set(rows_by_id(db))
             assert found in [{f"w{n}-{k}" for k in range(6)} for n, r in enumerate(results) if isinstance(r, Index)]
             assert len(opened(db)) == 6
+
+    def test_a_codec_that_comes_a_moment_after_its_table_is_waited_for(self, db, index, monkeypatch):
+        load, calls = table.load_codec, []
+
+        def late(*args):
+            calls.append(args)
+            return load(args[0], args[1], "0" * 16 if len(calls) < 3 else args[2])
+
+        monkeypatch.setattr(table, "load_codec", late)
+        assert len(opened(db)) == 12
+        calls.clear()
+        monkeypatch.setattr(table, "load_codec", lambda *args: load(args[0], args[1], "0" * 16))
+        with pytest.raises(NotAnIndexError, match="copy both tables together"):
+            opened(db)
 
     @pytest.mark.parametrize("same_documents", [False, True])
     def test_one_that_fails_leaves_the_codec_of_another(self, db, monkeypatch, same_documents):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,6 +80,11 @@ class TestConfig:
             text = "model = 3\n" + WHOLE.replace('[model]\ncheckpoint = "start"', "")
         with pytest.raises(ConfigError, match=said):
             self.read(tmp_path, text)
+
+    def test_the_recipe_page_s_is_one(self, tmp_path):
+        page = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+        (block,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+        assert self.read(tmp_path, block).run.formats == ["stanford", "pylate"]
 
     def test_a_missing_file_is_named(self, tmp_path):
         with pytest.raises(ConfigError, match=r"none\.toml: cannot be read"):
