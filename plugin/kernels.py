@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .query_kernels import code_tables, probe, products, residual_bound
-from .simd import add, any_greater, compiled, fma, load, maximum, prefetch, scaled, splat, store
+from .simd import add, any_greater, compiled, compiled_for, fma, load, maximum, prefetch, scaled, splat, store
 
 __all__ = ["code_tables", "gather", "probe", "products", "refine", "rescore", "residual_bound", "select"]
 
@@ -160,7 +160,7 @@ def rescore(
 
 @cache
 def _refine(lanes: int, n_bytes: int) -> Callable[..., np.ndarray]:
-    @compiled
+    @compiled_for(lanes, n_bytes)
     def refine(
         centroid_scores: Any,
         table: Any,
@@ -216,7 +216,7 @@ def _rescore(lanes: int, n_bytes: int, length: int) -> Callable[..., np.ndarray]
     dim = n_bytes * length
     padded = (dim + 15) // 16 * 16
 
-    @compiled
+    @compiled_for(lanes, n_bytes, length)
     def rescore(
         query: Any, centroids: Any, codewords: Any, centroid_ids: Any, residuals: Any, starts: Any, ends: Any
     ) -> Any:

@@ -15,7 +15,7 @@ from .simd import (
     add,
     add_pairs,
     any_greater,
-    compiled,
+    compiled_for,
     fma,
     load,
     maximum,
@@ -88,7 +88,7 @@ def probe(scores: np.ndarray, n_tokens: int, nprobe: int) -> tuple[np.ndarray, n
 
 @cache
 def _residual_bound(lanes: int, length: int) -> Callable[..., Any]:
-    @compiled
+    @compiled_for(lanes, length)
     def residual_bound(codewords: Any, query: Any, n_bytes: Any) -> Any:
         total = splat(np.float32(0), lanes)
         for byte in range(n_bytes):
@@ -108,7 +108,7 @@ def _residual_bound(lanes: int, length: int) -> Callable[..., Any]:
 
 @cache
 def _code_tables(lanes: int, length: int) -> Callable[..., None]:
-    @compiled
+    @compiled_for(lanes, length)
     def code_tables(codewords: Any, query: Any, scale: Any, out: Any, n_bytes: Any) -> None:
         for byte in range(n_bytes):
             for word in range(byte * 256, byte * 256 + 256):
@@ -124,7 +124,7 @@ def _code_tables(lanes: int, length: int) -> Callable[..., None]:
 def _products(lanes: int) -> Callable[..., None]:
     width = 2 * lanes
 
-    @compiled
+    @compiled_for(lanes)
     def products(rows: Any, steps: Any, pairs: Any, out: Any, n: Any, half: Any) -> None:
         # Eight rows at a time: what is loaded of the query serves them all, and no sum waits for the one before it.
         zero = splat(np.int32(0), lanes)
@@ -171,7 +171,7 @@ def _products(lanes: int) -> Callable[..., None]:
 
 @cache
 def _probe(lanes: int) -> Callable[..., Any]:
-    @compiled
+    @compiled_for(lanes)
     def probe(scores: Any, n: Any, n_tokens: Any, nprobe: Any) -> Any:
         # For each query token a heap, its lowest first: the score in the upper half, the inverted id in the lower.
         heaps = np.full((n_tokens, nprobe), np.int64(-32768) << 32, np.int64)

@@ -21,6 +21,7 @@ __all__ = [
     "add_pairs",
     "any_greater",
     "compiled",
+    "compiled_for",
     "fma",
     "load",
     "maximum",
@@ -41,6 +42,20 @@ def _operation(build: Callable[..., Any]) -> Any:
 
 # Kernels are kept on disk once compiled, and run without Python's lock.
 compiled: Callable[..., Any] = njit(cache=True, nogil=True, error_model="numpy")
+
+
+def compiled_for(*constants: int) -> Callable[[Callable[..., Any]], Any]:
+    """`compiled` for a kernel that is made anew for each value of ``constants``, which its code has inside.
+
+    They become a part of its name. Numba tells compiled code apart by the function's name and a count that starts anew
+    in each process: of two kernels of one name that two processes had compiled, a third would load one for both.
+    """
+
+    def named(function: Callable[..., Any]) -> Any:
+        function.__qualname__ = "_".join(map(str, (function.__name__, *constants)))
+        return compiled(function)
+
+    return named
 
 
 class Lanes(types.Type):

@@ -13,6 +13,7 @@ from tansaku.plugin import oracles
 from tansaku.plugin.tables import CoarseCodec, QueryTables
 
 kernels = pytest.importorskip("tansaku.plugin.kernels", reason="numba has no build for this Python")
+query_kernels = pytest.importorskip("tansaku.plugin.query_kernels")
 
 few = settings(deadline=None, derandomize=True, max_examples=40)
 seeds = st.integers(0, 10_000)
@@ -233,3 +234,17 @@ def test_no_documents_no_scores():
     for module in (kernels, oracles):
         assert module.refine(*integers_of(block), *nothing).tolist() == []
         assert module.rescore(block.vectors, codec.centroids, codec.codewords, *nothing).tolist() == []
+
+
+def test_kernels_with_other_constants_have_other_names():
+    """Else a process could load one for another: numba numbers what it compiles anew in every process."""
+    makers = [
+        (kernels._refine, (16, 4), (32, 4), (16, 8)),
+        (kernels._rescore, (16, 4, 4), (32, 4, 4), (16, 8, 4), (16, 4, 8)),
+        (query_kernels._residual_bound, (16, 4), (32, 4), (16, 8)),
+        (query_kernels._code_tables, (16, 4), (32, 4), (16, 8)),
+        (query_kernels._products, (16,), (32,)),
+        (query_kernels._probe, (16,), (32,)),
+    ]
+    names = [make(*constants).py_func.__qualname__ for make, *all_constants in makers for constants in all_constants]
+    assert len(set(names)) == len(names) == 17
