@@ -292,10 +292,12 @@ class TestSearch:
     async def test_hits_are_those_of_the_searcher(self, searcher):
         async with running(searchers={"t": searcher}) as s:
             body = (await s.post("/search", {"query": QUERY, "k": 3, "where": "year > 1993"})).json()
+            raw = (await s.post("/search", {"query": QUERY, "k": 3, "score": "raw"})).json()
         hits = searcher.search(QUERY, 3, where="year > 1993")
         assert [(hit["id"], hit["score"], hit["fields"]) for hit in body["hits"]] == [
-            (hit.id, pytest.approx(hit.score), hit.fields) for hit in hits
+            (hit.id, pytest.approx(score), hit.fields) for hit, score in zip(hits, hits.scores(), strict=True)
         ]
+        assert [hit["score"] for hit in raw["hits"]] == pytest.approx([hit.score for hit in searcher.search(QUERY, 3)])
         assert body["index"] == "t"
         assert set(body["stages_ms"]) == set(hits.stages)
 
@@ -546,6 +548,27 @@ async def raw_request(app, body, gone):
     }
     await app({**scope, "scheme": "http", "root_path": "", "server": ("t", 80), "client": None}, receive, send)
     return sent
+
+
+@pytest.mark.parametrize(("pieces", "read"), [(3, 3), (10_000, 5)])
+async def test_a_short_body_is_read_even_if_the_request_is_refused(encoder, pieces, read):
+    """Who is still sending when the connection is closed sees no answer."""
+    taken, sent = [], []
+
+    async def receive():
+        taken.append(len(taken))
+        return {"type": "http.request", "body": bytes(1 << 16), "more_body": len(taken) < pieces}
+
+    async def send(message):
+        sent.append(message)
+
+    async with running(Settings(token=TOKEN), encoder=encoder) as s:
+        scope = {"type": "http", "method": "POST", "path": "/rerank", "headers": [], "query_string": b""}
+        await s.app(
+            {**scope, "http_version": "1.1", "scheme": "http", "server": ("t", 80), "client": None}, receive, send
+        )
+    assert len(taken) == read
+    assert sent[0]["status"] == 401
 
 
 class TestOperations:

@@ -17,6 +17,8 @@ OPEN = frozenset({"/health", "/ready", "/meta", "/.well-known/live", "/.well-kno
 OPEN |= {f"/weaviate{path}" for path in ("/meta", "/.well-known/live", "/.well-known/ready")}
 """Paths that need no token: what load balancers and Weaviate ask to see whether the service is up."""
 
+_DRAIN_BYTES, _DRAIN_SECONDS = 1 << 18, 1.0  # of the body of a request that is refused
+
 
 @dataclass
 class _Passage:
@@ -64,11 +66,15 @@ class Gate:
             await self._app(scope, receive, send)
             return
         try:
-            self._check_token(scope)
-            if scope["method"] in ("GET", "HEAD", "OPTIONS"):
-                await self._app(scope, receive, send)
-                return
-            self._check_room(scope)
+            try:
+                self._check_token(scope)
+                if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+                    await self._app(scope, receive, send)
+                    return
+                self._check_room(scope)
+            except ServiceError:
+                await _drain(receive)
+                raise
             self._taken += 1
             self._service.metrics.in_flight.inc()
             try:
@@ -175,3 +181,14 @@ class Gate:
     def _too_large(self) -> ServiceError:
         limit = self._service.settings.max_body_bytes
         return ServiceError(413, f"the body is longer than {limit:,} bytes; send fewer documents at once", "body")
+
+
+async def _drain(receive: Receive) -> None:
+    """Read a short body to its end: a client that is still sending would see a broken connection, not the answer."""
+    size = 0
+    with anyio.move_on_after(_DRAIN_SECONDS):
+        while size <= _DRAIN_BYTES:
+            message = await receive()
+            size += len(message.get("body", b""))
+            if message["type"] == "http.disconnect" or not message.get("more_body"):
+                return
