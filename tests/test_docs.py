@@ -25,7 +25,7 @@ DOCS = ROOT / "docs"
 INDEX = DOCS / "README.md"
 PAGES = sorted(path for path in DOCS.glob("*.md") if path != INDEX)
 WITH_COMMANDS = [ROOT / "README.md", INDEX, *PAGES]
-SHAPES = {"reranks its candidates", "is its retriever", "speaks its API"}
+SHAPES = {"reranks its candidates", "is its retriever", "speaks its API", "trains models"}
 COMMANDS = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
 
 of_each_page = pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -50,8 +50,9 @@ def anchors(page: Path) -> set[str]:
 
 
 def rows() -> list[list[str]]:
-    """The cells of the index's table, without its head."""
-    lines = [line for line in INDEX.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    """The cells of the index's first table, without its head."""
+    table = next(part for part in INDEX.read_text(encoding="utf-8").split("\n\n") if part.startswith("|"))
+    lines = table.splitlines()
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
