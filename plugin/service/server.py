@@ -16,6 +16,9 @@ except ImportError as _error:
     raise MissingExtraError("uvicorn", "serve") from _error
 
 
+_KEEP_ALIVE_SECONDS = 75
+
+
 def config_of(app: Any, *, host: str, port: int, seconds: float) -> uvicorn.Config:
     """How the application is served; requests under way have ``seconds`` to end after the signal to stop."""
     return uvicorn.Config(
@@ -25,6 +28,9 @@ def config_of(app: Any, *, host: str, port: int, seconds: float) -> uvicorn.Conf
         access_log=False,  # the application logs requests itself, without their paths
         log_config=None,
         server_header=False,
+        # Longer than clients and load balancers keep idle connections: who closes first must not be the server, or a
+        # request sent at that moment is lost.
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=math.ceil(seconds) + 1,
     )
 
