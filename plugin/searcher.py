@@ -95,10 +95,7 @@ class Searcher:
         # The names of the columns tell one build of a table from another, and little is read for them.
         if table is not None and _state(table) == _state(before.table):
             return False
-        latest = self._latest(before)
-        if _is_same(latest, before):
-            return False
-        self._codes = self._read(latest)
+        self._codes = self._read(self._latest(before))
         return True
 
     def search(self, query: str, k: int = 10, **options: Unpack[SearchOptions]) -> Hits:
@@ -243,10 +240,6 @@ def _tried(action: Callable[[], T]) -> T:
 
 def _state(table: Table) -> tuple[int, list[str]]:
     return table.version, table.schema.names
-
-
-def _is_same(a: IndexTable, b: IndexTable) -> bool:
-    return a.table.version == b.table.version and a.header == b.header
 
 
 def _fetch(codes: Codes, ranking: Ranking) -> list[Hit]:

@@ -39,7 +39,6 @@ RECIPE = Path(__file__).parent.parent / "docs" / "haystack.md"
 def encoder(monkeypatch):
     """The encoder that all components get, whatever model they name."""
     encoder = FakeEncoder()
-    encoder.encode_documents = lambda texts: encoder.encode_tokens(encoder.tokenize_documents(texts))
     monkeypatch.setattr(Encoder, "load", lambda path=None, threads=None: encoder)
     forget_encoders()
     yield encoder

@@ -23,9 +23,7 @@ QUERY = "3a9f"
 
 @pytest.fixture
 def encoder():
-    encoder = FakeEncoder()
-    encoder.encode_documents = lambda texts: encoder.encode_tokens(encoder.tokenize_documents(texts))
-    return encoder
+    return FakeEncoder()
 
 
 @pytest.fixture

@@ -44,9 +44,7 @@ def db(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def opened(db):
-    encoder = FakeEncoder()
-    encoder.encode_documents = lambda texts: encoder.encode_tokens(encoder.tokenize_documents(texts))
-    return Searcher.open(db, "t", encoder=encoder)
+    return Searcher.open(db, "t", encoder=FakeEncoder())
 
 
 @pytest.fixture

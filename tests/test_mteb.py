@@ -67,9 +67,7 @@ def made_task(kind, docs=DOCS, queries=QUERIES, relevant=RELEVANT, top_ranked=No
 
 @pytest.fixture
 def encoder():
-    encoder = FakeEncoder()
-    encoder.encode_documents = lambda texts: encoder.encode_tokens(encoder.tokenize_documents(texts))
-    return encoder
+    return FakeEncoder()
 
 
 def run(model, task, **options):

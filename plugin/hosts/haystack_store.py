@@ -17,7 +17,7 @@ from lancedb.expr import col
 
 from ...indexer import Index, TableExistsError, TableNotFoundError
 from ...indexer.codec_table import codec_table
-from ...indexer.database import connect, database_exists, drop_table, find_table, storage_errors
+from ...indexer.database import connect, database_exists, drop_table, storage_errors
 from ...indexer.schema import user_fields
 from ...indexer.table import IndexTable, open_index_table
 from ...onnx_export import Encoder, InputError, MissingExtraError
@@ -72,14 +72,13 @@ class LatestSearcher:
     def __call__(self) -> Searcher | None:
         """The searcher, of the table's latest version; None if there is no table."""
         with self._lock:
-            table = find_table(connect(self._db), self._table) if database_exists(self._db) else None
-            if table is None:
+            try:
+                if self._open is None:
+                    self._open = Searcher.open(self._db, self._table, encoder=shared_encoder(self._model))
+                else:
+                    self._open.refresh()
+            except TableNotFoundError:
                 self._open = None
-                return None
-            if self._open is None:
-                self._open = Searcher.open(self._db, self._table, encoder=shared_encoder(self._model))
-            else:
-                self._open.refresh()
             return self._open
 
 
