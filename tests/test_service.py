@@ -331,7 +331,7 @@ class TestSearch:
     async def test_changes_are_seen_after_a_while(self, db, searcher, encoder):
         async with running(Settings(refresh_seconds=0.05), searchers={"t": searcher}) as s:
             Index.open(db, "t", encoder=encoder).add([{"id": "new", "text": QUERY, "year": 2026}])
-            await until(lambda: len(searcher) == 13)
+            await until(lambda: any(line["event"] == "refreshed" for line in s.log()))
             assert (await s.post("/search", {"query": QUERY, "k": 1})).json()["hits"][0]["id"] == "new"
             assert await s.metric('tansaku_index_documents{index="t"}') == 13
 
