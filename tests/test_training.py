@@ -21,6 +21,7 @@ from tansaku.plugin.cli import app
 from tansaku.training.averaging import average_weights, read_weights, save_average
 from tansaku.training.config import DataConfig, LossConfig, ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
 from tansaku.training.evaluation import Evaluation
+from tansaku.training.frozen import SplitBackbone
 from tansaku.training.student import Student, with_rules
 from tansaku.training.trainer import train
 
@@ -103,7 +104,12 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def test_a_hundred_steps_lower_the_loss_and_find_more(world, tmp_path):
-    config = config_for(world, tmp_path / "out", run={"steps": 100, "evaluation": str(world / "held")})
+    config = config_for(
+        world,
+        tmp_path / "out",
+        optimizer={"learning_rate": 4e-3, "batch_size": 64},
+        run={"steps": 100, "evaluation": str(world / "held")},
+    )
     checkpoint = with_rules(load_checkpoint(config.model.checkpoint), config.model)
     before = Evaluation.read(world / "held").measure(Student(checkpoint).eval())
     seen = []
@@ -235,8 +241,45 @@ def test_only_the_upper_layers_change_if_only_they_are_trained(world, tmp_path):
     changed = {name for name in start if not torch.equal(start[name], weights[f"backbone.{name}"])}
     assert changed
     assert all(name.startswith("encoder.layer.1.") for name in changed)
-    with pytest.raises(InputError, match="trained_layers is 3; start has 2"):
+    with pytest.raises(InputError, match="trained_layers is 3; the model has 2"):
         train(config_for(world, tmp_path / "more", optimizer={"trained_layers": 3}))
+
+
+def test_what_frozen_layers_give_is_computed_once(world, tmp_path, monkeypatch):
+    settings = {"trained_layers": 1, "activations": str(tmp_path / "kept")}
+    sections = {"optimizer": settings, "run": {"save_every": 3}}
+    first = read_weights(train(config_for(world, tmp_path / "first", **sections)))
+    plain = read_weights(train(config_for(world, tmp_path / "plain", optimizer={"trained_layers": 1})))
+    for name, weight in first.items():  # fewer texts fill each other up where some are known
+        torch.testing.assert_close(weight, plain[name], rtol=0, atol=1e-3)
+    monkeypatch.setattr(SplitBackbone, "_run_lower", forbidden)
+    monkeypatch.setattr(SplitBackbone, "check", lambda *_: None)
+    again = read_weights(train(config_for(world, tmp_path / "again", **sections)))
+    assert same(first, again)
+
+
+def forbidden(*_):
+    raise AssertionError
+
+
+def test_neighbours_share_their_passages(world, tmp_path):
+    """Every passage of a batch is encoded once, with the loss of encoding it for each group."""
+    config = config_for(world, tmp_path / "out", data={"block": 4}, run={"steps": 1})
+    student = Student(with_rules(load_checkpoint(config.model.checkpoint), config.model)).eval()
+    queries = student.tokenize_queries(["水火", "木金", "土"])
+    texts = ["日本東京", "大学", "山川田中国", "日本東京", "山川田中国", "人"]
+    passages = student.tokenize_passages(texts)
+    seen = []
+    run, student._run = student._run, lambda some: seen.extend(some) or run(some)
+    with torch.no_grad():
+        scores, pairs = student(queries, passages, all_pairs=True)
+        assert len(seen) == 3 + 4
+        of_one = [[float(student([query], [passage])[0]) for passage in passages] for query in queries]
+    for i, alone in enumerate(of_one):
+        assert scores[i].tolist() == pytest.approx(alone[2 * i : 2 * i + 2], abs=1e-5)
+        assert pairs[i].tolist() == pytest.approx(alone[::2], abs=1e-5)
+    train(config)
+    assert len(losses(tmp_path / "out")) == 1
 
 
 class TestAveraging:

@@ -195,23 +195,25 @@ class TestLosses:
     groups=st.integers(1, 40),
     batch=st.sampled_from([1, 2, 4, 8]),
     ranks=st.sampled_from([1, 2, 4]),
+    block=st.integers(1, 5),
     seed=st.integers(0, 9),
 )
-def test_every_group_comes_once_before_any_comes_again(groups, batch, ranks, seed):
+def test_every_group_comes_once_before_any_comes_again(groups, batch, ranks, block, seed):
     ranks = min(ranks, batch)
     steps = -(-3 * groups // batch)
     seen = []
     for step in range(steps):
         parts = [
-            batch_of_step(step, groups=groups, batch_size=batch, seed=seed, rank=r, ranks=ranks) for r in range(ranks)
+            batch_of_step(step, groups=groups, batch_size=batch, seed=seed, block=block, rank=r, ranks=ranks)
+            for r in range(ranks)
         ]
         assert {len(part) for part in parts} == {batch // ranks}
-        together = np.empty(batch, np.int64)
-        for r, part in enumerate(parts):
-            together[r::ranks] = part
-        seen += together.tolist()
+        seen += np.concatenate(parts).tolist()
     for start in range(0, len(seen) - groups + 1, groups):
-        assert sorted(seen[start : start + groups]) == list(range(groups))
+        one_pass = seen[start : start + groups]
+        assert sorted(one_pass) == list(range(groups))
+        places = {group: place for place, group in enumerate(one_pass)}
+        assert all(places[g + 1] == places[g] + 1 for g in range(groups - 1) if (g + 1) % block)
 
 
 def test_maxsim_leaves_out_what_is_not_kept():

@@ -51,12 +51,15 @@ class DataConfig:
         queries: of all groups: JSONL (``_id``, ``text``) or TSV (id, text) files.
         collection: their passages: JSONL (``_id``, ``text``, perhaps ``title``) or TSV (id, text) files.
         nway: passages of each group that are used, the first of it.
+        block: so many consecutive groups of the files stay beside one another. Where neighbours share passages, as
+            questions about one article do, a batch then encodes each passage once for all of them.
     """
 
     groups: list[str]
     queries: list[str]
     collection: list[str]
     nway: int = 32
+    block: int = 1
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,9 @@ class OptimizerConfig:
         batch_size: groups of one step, over all ranks and accumulated passes together.
         accumulate: passes of one step.
         trained_layers: only so many of the backbone's upper layers, and the projection, are trained; None is all.
+            The layers below run without dropout.
+        activations: a folder where what the layers below give for a text is kept, so that it is computed once, for
+            later trainings too; None computes it at every step.
     """
 
     schedule: Schedule = "schedule_free"
@@ -97,6 +103,7 @@ class OptimizerConfig:
     batch_size: int = 64
     accumulate: int = 1
     trained_layers: int | None = None
+    activations: str | None = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +148,7 @@ class TrainingConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
 
-_POSITIVE = "query_length document_length nway batch_size accumulate steps save_every evaluate_every".split()
+_POSITIVE = "query_length document_length nway block batch_size accumulate steps save_every evaluate_every".split()
 
 
 def read_config(path: str | Path) -> TrainingConfig:
@@ -212,6 +219,8 @@ def _check(path: Path, config: TrainingConfig) -> None:
         raise ConfigError(f"{path}: optimizer.learning_rate is {optimizer.learning_rate}; it must be above 0")
     if optimizer.warmup_steps < 0 or optimizer.weight_decay < 0 or (trained is not None and trained < 0):
         raise ConfigError(f"{path}: optimizer: warmup_steps, weight_decay and trained_layers must not be below 0")
+    if optimizer.activations is not None and trained is None:
+        raise ConfigError(f"{path}: optimizer.activations keeps what frozen layers give; set optimizer.trained_layers")
     if optimizer.batch_size % optimizer.accumulate:
         raise ConfigError(
             f"{path}: optimizer.batch_size is {optimizer.batch_size}, which accumulate = {optimizer.accumulate} "
@@ -236,7 +245,9 @@ def _resolved(config: TrainingConfig, folder: Path) -> TrainingConfig:
         output=path(config.run.output),
         evaluation=None if config.run.evaluation is None else path(config.run.evaluation),
     )
-    return dataclasses.replace(config, data=data, model=model, run=run)
+    activations = config.optimizer.activations
+    optimizer = dataclasses.replace(config.optimizer, activations=None if activations is None else path(activations))
+    return dataclasses.replace(config, data=data, model=model, optimizer=optimizer, run=run)
 
 
 def _key(place: str, name: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,8 +16,10 @@ from ..onnx_export.encoder import graph_inputs
 from ..onnx_export.segment import load_segmenter
 from ..onnx_export.tokenize import TextTokenizer
 from .config import ModelConfig
+from .frozen import HiddenStates, SplitBackbone, frozen_fingerprint
 
 _MASKED = -1e4  # less than any cosine, and a number in 16 bits too
+_RUN_TOKENS = 16_384  # that go through the backbone together
 
 
 class Student(torch.nn.Module):
@@ -33,6 +36,18 @@ class Student(torch.nn.Module):
         segment = load_segmenter(checkpoint.segmenter, checkpoint.tokenizer)
         self.tokenize_queries = TextTokenizer(checkpoint.tokenizer, checkpoint.query, segment)
         self.tokenize_passages = TextTokenizer(checkpoint.tokenizer, checkpoint.document, segment)
+        self.split: SplitBackbone | None = None
+
+    def freeze_below(self, trained: int, kept: Path | None, precision: torch.dtype) -> None:
+        """Train so many of the upper layers alone; what the others give is kept in the folder ``kept``, if any.
+
+        Raises InputError for more layers than there are, and a backbone that cannot be cut at a layer.
+        """
+        self.split = SplitBackbone(self.backbone, trained, precision)
+        self.split.check(self._inputs(self.tokenize_passages(["日本語の文です。", "短い文"])))
+        if kept is not None:
+            folder = kept / frozen_fingerprint(self.backbone, trained, precision)
+            self.split.kept = HiddenStates(folder, self.backbone.config.hidden_size)
 
     @property
     def device(self) -> torch.device:
@@ -40,13 +55,33 @@ class Student(torch.nn.Module):
         return next(self.parameters()).device
 
     def vectors(self, texts: Sequence[TokenizedText]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token vectors of unit length, (texts, tokens, dim), and which are kept, bool (texts, tokens)."""
-        inputs = {name: torch.from_numpy(array).to(self.device) for name, array in graph_inputs(texts).items()}
-        hidden = self.backbone(**inputs).last_hidden_state
-        keep = np.zeros(inputs["input_ids"].shape, bool)
+        """Token vectors of unit length, float32 (texts, longest, dim), and which are kept, bool (texts, longest).
+
+        Texts run together with others of about their length; what lies behind a text's end is not kept.
+        """
+        longest = max(len(text.ids) for text in texts)
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i].ids))
+        parts = []
+        for run in _runs([len(texts[i].ids) for i in order]):
+            vectors = self._run([texts[i] for i in order[run]])
+            parts.append(functional.pad(vectors, (0, 0, 0, longest - vectors.shape[1])))
+        places = torch.empty(len(order), dtype=torch.int64)
+        places[torch.tensor(order)] = torch.arange(len(order))
+        keep = np.zeros((len(texts), longest), bool)
         for row, text in enumerate(texts):
             keep[row, : len(text.keep)] = text.keep
-        return functional.normalize(self.projection(hidden).float(), dim=-1), torch.from_numpy(keep).to(self.device)
+        return torch.cat(parts)[places.to(self.device)], torch.from_numpy(keep).to(self.device)
+
+    def _run(self, texts: Sequence[TokenizedText]) -> torch.Tensor:
+        inputs = self._inputs(texts)
+        if self.split is None:
+            hidden = self.backbone(**inputs).last_hidden_state
+        else:
+            hidden = self.split.upper(self.split.lower(texts, inputs), inputs)
+        return functional.normalize(self.projection(hidden).float(), dim=-1)
+
+    def _inputs(self, texts: Sequence[TokenizedText]) -> dict[str, torch.Tensor]:
+        return {name: torch.from_numpy(array).to(self.device) for name, array in graph_inputs(texts).items()}
 
     def forward(
         self, queries: Sequence[TokenizedText], passages: Sequence[TokenizedText], *, all_pairs: bool = False
@@ -59,7 +94,8 @@ class Student(torch.nn.Module):
             all_pairs: return the scores of every query with every group's first passage too, (queries, queries).
         """
         asked, asked_kept = self.vectors(queries)
-        found, found_kept = self.vectors(passages)
+        distinct, numbers = _distinct(passages)
+        found, found_kept = (part[numbers.to(self.device)] for part in self.vectors(distinct))
         nway = len(passages) // len(queries)
         grouped = found.unflatten(0, (len(queries), nway))
         scores = maxsim(asked[:, None], asked_kept[:, None], grouped, found_kept.unflatten(0, (len(queries), nway)))
@@ -110,23 +146,22 @@ def _mask_token(checkpoint: Checkpoint) -> str:
     raise InputError(f"{checkpoint.name}: the vocabulary has no mask token; set model.augmentation to none")
 
 
-def trained_parameters(student: Student, layers: int | None) -> Iterable[torch.nn.Parameter]:
-    """The parameters that are trained: all, or those of the ``layers`` uppermost layers and the projection.
-
-    The others are frozen. Raises InputError for more layers than there are, and a backbone whose layers are not known.
-    """
-    if layers is not None:
-        student.backbone.requires_grad_(False)
-        stack = _layers(student.backbone)
-        if layers > len(stack):
-            raise InputError(f"optimizer.trained_layers is {layers}; {student.checkpoint.name} has {len(stack)} layers")
-        for layer in list(stack)[len(stack) - layers :]:
-            layer.requires_grad_(True)
-    return [parameter for parameter in student.parameters() if parameter.requires_grad]
+def _runs(lengths: Sequence[int]) -> Iterator[slice]:
+    """Consecutive texts that run together, of ascending lengths: at most `_RUN_TOKENS` when filled up, or one text."""
+    start = 0
+    for i, length in enumerate(lengths):
+        if i > start and (i + 1 - start) * length > _RUN_TOKENS:
+            yield slice(start, i)
+            start = i
+    yield slice(start, len(lengths))
 
 
-def _layers(backbone: torch.nn.Module) -> torch.nn.ModuleList:
-    stacks = [m for m in backbone.modules() if isinstance(m, torch.nn.ModuleList) and len(m) > 1]
-    if not stacks:
-        raise InputError("this backbone's layers are not known; leave out optimizer.trained_layers")
-    return max(stacks, key=len)
+def _distinct(texts: Sequence[TokenizedText]) -> tuple[list[TokenizedText], torch.Tensor]:
+    """The texts without repetitions, and for each text its number among them: int64 (texts,)."""
+    numbers: dict[bytes, int] = {}
+    distinct = []
+    for text in texts:
+        if text.ids.tobytes() not in numbers:
+            numbers[text.ids.tobytes()] = len(distinct)
+            distinct.append(text)
+    return distinct, torch.tensor([numbers[text.ids.tobytes()] for text in texts])

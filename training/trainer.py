@@ -28,7 +28,7 @@ from .optimizer import Optimizer
 from .order import batch_of_step
 from .saving import save_model
 from .state import load_state, save_state
-from .student import Student, trained_parameters, with_rules
+from .student import Student, with_rules
 
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -104,13 +104,22 @@ class _Run:
         self.device = torch.device(device, rank % max(1, torch.cuda.device_count())) if device == "cuda" else device
         self.checkpoint = with_rules(checkpoint or load_checkpoint(config.model.checkpoint), config.model)
         self.student = Student(self.checkpoint).to(self.device)
-        parameters = list(trained_parameters(self.student, config.optimizer.trained_layers))
-        self.optimizer = Optimizer(config.optimizer, parameters, self.steps)
+        self._freeze()
+        trained = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
+        self.optimizer = Optimizer(config.optimizer, trained, self.steps)
         self.scaler = torch.amp.GradScaler(enabled=config.run.precision == "float16")
         self.module = DistributedDataParallel(self.student) if ranks > 1 else self.student
         self.output = Path(config.run.output)
         self.step = 0
         self.started = time.monotonic()
+
+    def _freeze(self) -> None:
+        settings = self.config.optimizer
+        if settings.trained_layers is not None:
+            kept = None if settings.activations is None else Path(settings.activations)
+            if kept is not None and self.ranks > 1:
+                kept /= f"rank-{self.rank}-of-{self.ranks}"
+            self.student.freeze_below(settings.trained_layers, kept, _TYPES[self.config.run.precision])
 
     def resume(self) -> None:
         state = load_state(self.output / "state")
@@ -141,6 +150,7 @@ class _Run:
             groups=len(self.groups),
             batch_size=settings.batch_size,
             seed=self.config.run.seed,
+            block=self.config.data.block,
             rank=self.rank,
             ranks=self.ranks,
         )
