@@ -74,3 +74,20 @@ class MecabWords:
             surfaces = [node.surface for node in self._tagger(text)]
         # MeCab keeps some white space inside a surface; WordPiece splits there.
         return [word for surface in surfaces for word in surface.split()]
+
+
+def nfkc_origins(text: str) -> tuple[str, list[tuple[int, int]]]:
+    """``text`` in NFKC, and for each of its characters the span of ``text`` that it comes from.
+
+    A character and the marks that follow it are normalised together. In the rare scripts where more than that composes
+    (Hangul letters), a character keeps the span of what it stands beside.
+    """
+    normal, origins, start = "", [], 0
+    for end in range(1, len(text) + 1):
+        if end < len(text) and unicodedata.combining(unicodedata.normalize("NFKC", text[end])[0]):
+            continue
+        part = unicodedata.normalize("NFKC", text[start:end])
+        normal += part
+        origins += [(start, end)] * len(part)
+        start = end
+    return normal, origins

@@ -10,7 +10,7 @@ from tokenizers import Encoding, Tokenizer
 
 from .errors import BundleError, InputError
 from .rules import TextRules
-from .segment import Segmenter
+from .segment import Segmenter, nfkc_origins
 
 # Where in a text a token stands, first character and the one after its last; None for a token that stands for no text.
 Span = tuple[int, int] | None
@@ -61,7 +61,7 @@ class TextTokenizer:
     def spans(self, text: str) -> list[Span]:
         """Where each vector of ``text`` comes from, in its characters; None for marker, end and mask tokens.
 
-        Where words are cut off first and do not stand in the text as they are (another Unicode form), it is None too.
+        Where the characters of a token came together in normalisation, it is the span of all that they came from.
         """
         (encoding,) = self._encode([text])
         tokenized = self._apply_rules(encoding)
@@ -77,27 +77,30 @@ class TextTokenizer:
         """The span of every token of ``encoding`` in ``text``, which was prepared for it."""
         before = len(text) - len(text.lstrip()) if self._rules.strip else 0
         prefix = len(self._rules.prefix)
-        starts = self._word_starts(text) if self._segment else None
+        found = self._word_places(text, encoding) if self._segment else encoding.offsets
         spans: list[Span] = []
-        for special, (start, end), word in zip(
-            encoding.special_tokens_mask, encoding.offsets, encoding.word_ids, strict=True
-        ):
-            shift: int | None = 0 if starts is None else None if word is None else starts[word]
-            if special or shift is None or start == end or shift + end <= prefix:
+        for special, place in zip(encoding.special_tokens_mask, found, strict=True):
+            if special or place is None or place[0] == place[1] or place[1] <= prefix:
                 spans.append(None)
             else:
-                spans.append((max(shift + start - prefix, 0) + before, shift + end - prefix + before))
+                spans.append((max(place[0] - prefix, 0) + before, place[1] - prefix + before))
         return spans
 
-    def _word_starts(self, text: str) -> list[int | None]:
-        """Where each word of the prepared text begins in it."""
-        prepared, place = self._prepare(text), 0
+    def _word_places(self, text: str, encoding: Encoding) -> list[Span]:
+        """The span of every token in the prepared text, whose words were cut off in NFKC."""
+        prepared, after = self._prepare(text), 0
+        normal, origins = nfkc_origins(prepared)
         starts: list[int | None] = []
         for word in self._segment(prepared) if self._segment else []:
-            found = prepared.find(word, place)
+            found = normal.find(word, after)
             starts.append(found if found >= 0 else None)
-            place = found + len(word) if found >= 0 else place
-        return starts
+            after = found + len(word) if found >= 0 else after
+        places: list[Span] = []
+        for (start, end), word in zip(encoding.offsets, encoding.word_ids, strict=True):
+            at = None if word is None else starts[word]
+            known = at is not None and start < end
+            places.append((origins[at + start][0], origins[at + end - 1][1]) if known else None)
+        return places
 
     def _encode(self, texts: Sequence[str]) -> list[Encoding]:
         for position, text in enumerate(texts):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,7 +27,7 @@ from transformers import AutoTokenizer
 from tansaku.onnx_export import Bundle, BundleError, Encoder, Expansion, MissingExtraError, TextRules
 from tansaku.onnx_export.bundle import write_bundle
 from tansaku.onnx_export.formats.tokenizer import LoadedTokenizer, load_tokenizer
-from tansaku.onnx_export.segment import MECAB_UNIDIC_LITE, MecabWords, load_segmenter
+from tansaku.onnx_export.segment import MECAB_UNIDIC_LITE, MecabWords, load_segmenter, nfkc_origins
 from tansaku.onnx_export.tokenize import TextTokenizer
 
 from .checkpoints import pylate, stanford
@@ -177,6 +178,37 @@ def test_long_text_is_cut(folders, kind, number):
     assert len(ids) <= 300
     assert ids[0] == loaded.tokenizer.token_to_id("[CLS]")
     assert ids[-1] == loaded.tokenizer.token_to_id("[SEP]")
+
+
+# Where tokens stand
+
+
+@pytest.mark.parametrize(
+    "text", ["ﾄｳｷｮｳ ﾀﾜｰの高さ", "ＩＢＭの２０２４年", "㍿①の㌔数", "ガクセイ", "東京都に行く", "か\u3099き[MASK]ｶﾞ"]
+)
+def test_a_span_is_what_its_token_was_normalised_from(folders, text):
+    loaded = load_tokenizer(folders["japanese"])
+    tokenizer = loaded.tokenizer
+    rules = TextRules("", None, 100)
+    tokenize = TextTokenizer(tokenizer, rules, load_segmenter(loaded.segmenter, tokenizer))
+    (tokenized,) = tokenize([text])
+    spans = tokenize.spans(text)
+    assert spans[0] is spans[-1] is None
+    assert None not in spans[1:-1]
+    for token_id, span in zip(tokenized.ids.tolist()[1:-1], spans[1:-1], strict=True):
+        piece = tokenizer.id_to_token(token_id).removeprefix("##")
+        assert piece == "[UNK]" or piece in unicodedata.normalize("NFKC", text[slice(*span)])
+
+
+@settings(derandomize=True, deadline=None, max_examples=300)
+@given(st.text(st.sampled_from("検索かガｶﾞﾊﾟｰＡ１①㍿㌔e\u0301\u3099\u309a\U0010ffff 葛\U000e0100"), max_size=12))
+def test_every_normalised_character_has_its_origin(text):
+    normal, origins = nfkc_origins(text)
+    assert normal == unicodedata.normalize("NFKC", text)
+    assert origins == sorted(origins)
+    assert [start for start, end in origins if not start < end] == []
+    for character, (start, end) in zip(normal, origins, strict=True):
+        assert character in unicodedata.normalize("NFKC", text[start:end])
 
 
 # The words themselves
