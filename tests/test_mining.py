@@ -14,7 +14,15 @@ from tansaku.training.bm25 import Bm25
 from tansaku.training.errors import TrainingDataError
 from tansaku.training.groups import read_groups
 from tansaku.training.mining import MiningPlan, mine, read_run
-from tansaku.training.teachers import Bm25Teacher, MaxSimTeacher, ensemble
+from tansaku.training.teachers import (
+    Bm25Teacher,
+    DenseTeacher,
+    LabelTeacher,
+    MaxSimTeacher,
+    TokenVectors,
+    ensemble,
+    teacher_named,
+)
 
 from .fakes import FakeEncoder
 
@@ -148,11 +156,46 @@ class TestTeachers:
         with pytest.raises(InputError, match="1 teachers and 2 weights"):
             ensemble([Broken()], [1, 1], "q", self.PASSAGES)
 
-    def test_maxsim_and_bm25_know_the_right_passage(self):
-        encoder = FakeEncoder()
-        for teacher in (MaxSimTeacher(encoder), Bm25Teacher(Bm25(COLLECTION))):
+    def test_all_know_the_right_passage(self):
+        vectors = TokenVectors(FakeEncoder())
+        labels = LabelTeacher({"0017番": {"p17"}})
+        for teacher in (MaxSimTeacher(vectors), DenseTeacher(vectors), Bm25Teacher(Bm25(COLLECTION)), labels):
             scores = teacher.scores("0017番", {key: COLLECTION[key] for key in ("p16", "p17", "p23")})
             assert scores.argmax() == 1
+
+    def test_maxsim_and_dense_are_what_they_are_called(self):
+        encoder = FakeEncoder()
+        (query,) = encoder.encode_queries(["0017番"])
+        documents = encoder.encode_documents(self.PASSAGES.values())
+        vectors = TokenVectors(encoder)
+        exact = [(query @ document.T).max(axis=1).sum() for document in documents]
+        assert MaxSimTeacher(vectors).scores("0017番", self.PASSAGES) == pytest.approx(exact, abs=1e-2)
+        means = [document.mean(axis=0) for document in documents]
+        cosines = [mean @ query.mean(axis=0) / np.linalg.norm(mean) for mean in means]
+        assert DenseTeacher(vectors).scores("0017番", self.PASSAGES) == pytest.approx(cosines, abs=1e-2)
+
+    def test_a_passage_is_encoded_once_as_long_as_it_is_kept(self):
+        encoder = FakeEncoder()
+        vectors = TokenVectors(encoder, kept=2)
+        vectors.of_passages(["a", "b", "a"])
+        vectors.of_passages(["b", "a"])
+        assert sorted(encoder.encoded) == ["a", "b"]
+        vectors.of_passages(["c", "d"])
+        vectors.of_passages(["a"])
+        assert sorted(encoder.encoded) == ["a", "a", "b", "c", "d"]
+
+    def test_names(self):
+        bm25 = Bm25(COLLECTION)
+        assert isinstance(teacher_named("2*labels", positives={"q": ["p1"]})[0], LabelTeacher)
+        (dense, weight), (maxsim, _) = teacher_named("0.5*dense:"), teacher_named("maxsim")
+        assert (type(dense), type(maxsim), weight) == (DenseTeacher, MaxSimTeacher, 0.5)
+        assert dense._vectors is maxsim._vectors
+        assert isinstance(teacher_named("bm25", bm25)[0], Bm25Teacher)
+        with pytest.raises(InputError, match="needs judgements; give --qrels"):
+            teacher_named("labels")
+        for name in ("bm26", "-1*bm25", "x*bm25", "bm25:x", "cross-encoder"):
+            with pytest.raises(InputError, match="is none"):
+                teacher_named(name, bm25)
 
 
 class TestBm25:

@@ -60,7 +60,8 @@ def mine(
         list[str],
         typer.Option(
             "--teacher",
-            help="Who scores: cross-encoder:MODEL, maxsim:BUNDLE or bm25; WEIGHT*… weighs it; may be repeated.",
+            help="Who scores: cross-encoder:MODEL, maxsim:BUNDLE, dense:BUNDLE, bm25 or labels (--qrels); "
+            "WEIGHT*… weighs it; may be repeated.",
         ),
     ],
     run: Annotated[
@@ -92,9 +93,12 @@ def mine(
         candidates.append({query_id: collected.best(text, depth) for query_id, text in asked.items()})
     if not candidates:
         raise InputError("there are no candidates; give --run, --bm25 or both")
-    teachers, weights = zip(*(teacher_named(name, collected) for name in teacher), strict=True)
     judged = read_judgements(qrels) if qrels else {}
     positives = {q: [p for p, grade in found.items() if grade > 0] for q, found in judged.items() if q in asked}
+    by_text: dict[str, set[str]] = {}
+    for query_id, found in positives.items():
+        by_text.setdefault(asked[query_id], set()).update(found)
+    teachers, weights = zip(*(teacher_named(name, collected, by_text) for name in teacher), strict=True)
     console = Console(stderr=True)
     with Progress(TextColumn("mining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console,
                   disable=not console.is_terminal) as bar:  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -44,21 +45,82 @@ class CrossEncoderTeacher:
         return np.asarray(self._model.predict(pairs, batch_size=_TOGETHER, show_progress_bar=False), np.float64)
 
 
+class TokenVectors:
+    """Token vectors by a bundle; passages' are kept for a while, as neighbouring queries are often asked of the same.
+
+    Args:
+        encoder: the model.
+        kept: so many passages, in 16 bits.
+    """
+
+    def __init__(self, encoder: Encoder, kept: int = 20_000) -> None:
+        self._encoder, self._limit = encoder, kept
+        self._kept: dict[str, np.ndarray] = {}  # the oldest first
+
+    def of_query(self, query: str) -> np.ndarray:
+        """Float32 (tokens, dim)."""
+        return self._encoder.encode_queries([query])[0]
+
+    def of_passages(self, texts: Iterable[str]) -> list[np.ndarray]:
+        """Float16 (tokens, dim) of each."""
+        texts = list(texts)
+        missing = [text for text in dict.fromkeys(texts) if text not in self._kept]
+        for text, vectors in zip(missing, self._encoder.encode_documents(missing) if missing else [], strict=True):
+            self._kept[text] = vectors.astype(np.float16)
+        found = [self._kept[text] for text in texts]
+        for text in list(self._kept)[: max(0, len(self._kept) - self._limit)]:
+            del self._kept[text]
+        return found
+
+
 class MaxSimTeacher:
     """A ColBERT model, run from its bundle.
 
     Args:
-        encoder: the model.
+        vectors: of the model.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
+    def __init__(self, vectors: TokenVectors) -> None:
+        self._vectors = vectors
 
     def scores(self, query: str, passages: Mapping[str, str]) -> np.ndarray:
         """See `Teacher`."""
-        (vectors,) = self._encoder.encode_queries([query])
-        found = self._encoder.encode_documents(passages.values())
-        return np.array([float((vectors @ of_one.T).max(axis=1).sum()) for of_one in found])
+        asked = self._vectors.of_query(query)
+        found = self._vectors.of_passages(passages.values())
+        return np.array([float((asked @ of_one.T.astype(np.float32)).max(axis=1).sum()) for of_one in found])
+
+
+class DenseTeacher:
+    """One vector for each text, the mean of its tokens', compared by cosine.
+
+    Args:
+        vectors: of the model.
+    """
+
+    def __init__(self, vectors: TokenVectors) -> None:
+        self._vectors = vectors
+
+    def scores(self, query: str, passages: Mapping[str, str]) -> np.ndarray:
+        """See `Teacher`."""
+        found = self._vectors.of_passages(passages.values())
+        means = np.array([of_one.mean(axis=0, dtype=np.float32) for of_one in found])
+        return (means / np.linalg.norm(means, axis=1, keepdims=True)) @ self._vectors.of_query(query).mean(axis=0)
+
+
+class LabelTeacher:
+    """What people judged: 1 for a passage that is known to be relevant, 0 for any other.
+
+    Args:
+        positives: query text → ids of its relevant passages.
+    """
+
+    def __init__(self, positives: Mapping[str, Collection[str]]) -> None:
+        self._positives = positives
+
+    def scores(self, query: str, passages: Mapping[str, str]) -> np.ndarray:
+        """See `Teacher`."""
+        relevant = self._positives.get(query, ())
+        return np.array([float(doc_id in relevant) for doc_id in passages])
 
 
 class Bm25Teacher:
@@ -72,10 +134,17 @@ class Bm25Teacher:
         return self._bm25.scores(query, list(passages))
 
 
-def teacher_named(name: str, bm25: Bm25 | None) -> tuple[Teacher, float]:
-    """The teacher and its weight that ``name`` stands for: "bm25", "cross-encoder:MODEL" or "2*maxsim:BUNDLE".
+def teacher_named(
+    name: str, bm25: Bm25 | None = None, positives: Mapping[str, Collection[str]] | None = None
+) -> tuple[Teacher, float]:
+    """The teacher and its weight that a name stands for, as "bm25", "cross-encoder:MODEL" or "2*maxsim:BUNDLE".
 
-    Raises InputError for another form.
+    Args:
+        name: also "dense:BUNDLE" and "labels"; no BUNDLE is the model inside.
+        bm25: of the collection, for "bm25".
+        positives: query text → ids of its relevant passages, for "labels".
+
+    Raises InputError for another form, and for what was not given.
     """
     factor, star, spec = name.rpartition("*")
     kind, _, model = spec.partition(":")
@@ -83,13 +152,26 @@ def teacher_named(name: str, bm25: Bm25 | None) -> tuple[Teacher, float]:
         weight = float(factor) if star else 1.0
     except ValueError:
         weight = 0.0
-    if weight > 0 and kind == "bm25" and not model and bm25 is not None:
+    if weight > 0 and not model and kind == "bm25" and bm25 is not None:
         return Bm25Teacher(bm25), weight
+    if weight > 0 and not model and kind == "labels":
+        if not positives:
+            raise InputError("the teacher 'labels' needs judgements; give --qrels")
+        return LabelTeacher(positives), weight
     if weight > 0 and kind == "cross-encoder" and model:
         return CrossEncoderTeacher(model), weight
-    if weight > 0 and kind == "maxsim":
-        return MaxSimTeacher(Encoder.load(model or None)), weight
-    raise InputError(f"teacher {name!r} is none; give cross-encoder:MODEL, maxsim:BUNDLE or bm25, perhaps as WEIGHT*…")
+    if weight > 0 and kind in ("maxsim", "dense"):
+        vectors = _token_vectors(model or None)
+        return MaxSimTeacher(vectors) if kind == "maxsim" else DenseTeacher(vectors), weight
+    raise InputError(
+        f"teacher {name!r} is none; give cross-encoder:MODEL, maxsim:BUNDLE, dense:BUNDLE, bm25 or labels, perhaps as "
+        "WEIGHT*…"
+    )
+
+
+@lru_cache
+def _token_vectors(bundle: str | None) -> TokenVectors:
+    return TokenVectors(Encoder.load(bundle))
 
 
 def ensemble(
