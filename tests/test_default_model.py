@@ -1,0 +1,109 @@
+"""How the default model is made: what it is trained on, and a bundle from a training's checkpoints, in small."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from tansaku.onnx_export import Encoder
+from tansaku.onnx_export.load import load_checkpoint
+from tansaku.training import default_model
+from tansaku.training.averaging import average_weights
+from tansaku.training.default_model import app
+from tansaku.training.groups import Group, write_groups
+
+from . import checkpoints
+
+TEXTS = ["東京は日本の首都です。", "京都は昔の首都です。", "大阪は商人の町です。", "川の水は山から来る。"]
+
+
+def write(path, records):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+
+
+def judge(path, pairs):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("query-id\tcorpus-id\tscore\n" + "".join(f"{q}\t{p}\t1\n" for q, p in pairs), encoding="utf-8")
+
+
+@pytest.fixture
+def data(tmp_path):
+    """The corpora in small: their passages 0 and 1 belong to the training, 2 and 3 to what is judged."""
+    folder = tmp_path / "data"
+    for name in ("jaquad", "msdocs-ja", "kyoto-wiki-ja"):
+        write(folder / name / "corpus.jsonl", [{"_id": f"{name}-{i}", "text": text} for i, text in enumerate(TEXTS)])
+    for name in ("jaquad", "msdocs-ja"):
+        write(folder / name / "queries.jsonl", [{"_id": f"{name}-q{i}", "text": f"問い{i}"} for i in range(4)])
+        judge(folder / name / "qrels" / "train.tsv", [(f"{name}-q{i}", f"{name}-{i}") for i in range(2)])
+    judge(folder / "jaquad" / "qrels" / "dev.tsv", [("jaquad-q2", "jaquad-2")])
+    write(folder / "queries-ja" / "queries.jsonl", [{"_id": "m1", "text": "首都はどこ"}])
+    (folder / "kyoto-wiki-ja" / "eval_overlap_ids.txt").write_text("kyoto-wiki-ja-2\nkyoto-wiki-ja-3\n")
+    return folder
+
+
+def run(*arguments):
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def ids(path):
+    return [json.loads(line)["_id"] for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_nothing_that_is_judged_is_trained_on(data, tmp_path):
+    said = run("data", tmp_path / "work", "--data", data)
+    work = tmp_path / "work"
+    assert ids(work / "jaquad" / "queries.jsonl") == ["jaquad-q0", "jaquad-q1"]
+    assert ids(work / "jaquad" / "corpus.jsonl") == ["jaquad-0", "jaquad-1"]
+    assert ids(work / "msdocs-ja" / "queries.jsonl") == ["msdocs-ja-q0", "msdocs-ja-q1"]
+    assert len(ids(work / "msdocs-ja" / "corpus.jsonl")) == 4
+    assert ids(work / "kyoto-wiki-ja" / "corpus.jsonl") == ["kyoto-wiki-ja-0", "kyoto-wiki-ja-1"]
+    assert ids(work / "kyoto-wiki-ja" / "queries.jsonl") == ["m1"]
+    assert "jaquad: 2 queries, 2 passages" in said
+    assert (work / "jaquad" / "qrels.tsv").read_text() == (data / "jaquad" / "qrels" / "train.tsv").read_text()
+
+
+def test_the_bundle_has_the_mean_of_the_checkpoints_and_the_base_models_rules(data, tmp_path, monkeypatch):
+    start = load_checkpoint(checkpoints.stanford(tmp_path / "start", tokenizer="bert"))
+    monkeypatch.setattr(default_model, "base_model", lambda *_, **__: start)
+    groups = [Group(f"jaquad-q{i}", ("jaquad-0", "jaquad-1"), np.array([1 - i, i], np.float32)) for i in (0, 1)]
+    write_groups(tmp_path / "groups.jsonl", groups)
+    config = tmp_path / "train.toml"
+    config.write_text(
+        f"""
+        [model]
+        checkpoint = "base"
+        augmentation = "none"
+        query_length = 8
+        document_length = 12
+        [data]
+        groups = ["groups.jsonl"]
+        queries = ["{data}/jaquad/queries.jsonl"]
+        collection = ["{data}/jaquad/corpus.jsonl"]
+        nway = 2
+        [optimizer]
+        batch_size = 2
+        learning_rate = 1e-2
+        [run]
+        output = "run"
+        steps = 4
+        save_every = 2
+        """
+    )
+    (tmp_path / "card.md").write_text("# A card\n")
+    options = ["--config", config, "--data", data, "--card", tmp_path / "card.md", "--average", "2", "--average", "4"]
+    said = run("build", tmp_path / "out", *options)
+    assert "step 4 of 4" in said
+    encoder = Encoder.load(tmp_path / "out")
+    assert encoder.bundle.query == start.query
+    assert encoder.bundle.document == start.document
+    assert encoder.bundle.origin["averaged"] == ["checkpoint-2", "checkpoint-4"]
+    mean = average_weights([tmp_path / "run" / "checkpoint-2", tmp_path / "run" / "checkpoint-4"])
+    assert torch.equal(start.projection.state_dict()["weight"], mean["projection.weight"])
+    assert (tmp_path / "out" / "README.md").read_text() == "# A card\n"

@@ -1,0 +1,127 @@
+"""A default model from the base model by the recipe, in three steps.
+
+python -m tansaku.training.default_model data WORK --data FOLDER     # queries and passages, none that is judged
+tansaku mine WORK/jaquad/groups.jsonl …                              # groups with teachers' scores, for each corpus
+python -m tansaku.training.default_model build OUT --config CONFIG.toml --data FOLDER --card CARD.md
+
+The projection and the vocabulary are fitted to the corpora first, see `base_model`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..onnx_export import InputError, TansakuError
+from ..onnx_export.checkpoint import Checkpoint
+from ..onnx_export.export import export_checkpoint
+from .averaging import average_weights
+from .base_model import base_model
+from .config import read_config
+from .groups import read_judgements
+from .student import Student
+from .trainer import Progress, train
+
+LAYERS, DIM = 12, 128
+CORPORA = ("jaquad", "msdocs-ja", "kyoto-wiki-ja")
+
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+Data = Annotated[Path, typer.Option(help="Folder with the corpora " + ", ".join(CORPORA) + " and queries-ja.")]
+
+
+@app.command("data")
+def write_data(work: Annotated[Path, typer.Argument(help="Folder for what is trained on.")], data: Data) -> None:
+    """Write queries, passages and judgements for training, without anything that is evaluated on."""
+    judged = {name: read_judgements(data / name / "qrels" / "train.tsv") for name in ("jaquad", "msdocs-ja")}
+    overlap = set((data / "kyoto-wiki-ja" / "eval_overlap_ids.txt").read_text(encoding="utf-8").split())
+    of_train = {passage for found in judged["jaquad"].values() for passage in found}
+    _write(work / "jaquad", data / "jaquad" / "queries.jsonl", data / "jaquad" / "corpus.jsonl",
+           queries=judged["jaquad"], passages=of_train)  # fmt: skip
+    _write(work / "msdocs-ja", data / "msdocs-ja" / "queries.jsonl", data / "msdocs-ja" / "corpus.jsonl",
+           queries=judged["msdocs-ja"])  # fmt: skip
+    _write(work / "kyoto-wiki-ja", data / "queries-ja" / "queries.jsonl", data / "kyoto-wiki-ja" / "corpus.jsonl",
+           without=overlap)  # fmt: skip
+    for name in judged:
+        (work / name / "qrels.tsv").write_bytes((data / name / "qrels" / "train.tsv").read_bytes())
+
+
+@app.command("build")
+def build(
+    out: Annotated[Path, typer.Argument(help="Folder for the bundle.")],
+    config: Annotated[Path, typer.Option(help="The training's configuration.")],
+    data: Data,
+    card: Annotated[Path, typer.Option(help="The model card, Markdown.")],
+    layers: Annotated[int, typer.Option(help="Transformer layers to keep.")] = LAYERS,
+    dim: Annotated[int, typer.Option(help="Length of a token vector.")] = DIM,
+    average: Annotated[list[int] | None, typer.Option(help="Steps whose checkpoints are averaged; repeatable.")] = None,
+) -> None:
+    """Train the base model as the configuration says, average its checkpoints, and export it at int8."""
+    settings = read_config(config)
+    start = base_model(data, layers=layers, dim=dim)
+
+    def show(step: Progress) -> None:
+        if step.evaluation or step.step % max(1, step.steps // 100) == 0:
+            measured = "".join(f", {name} {value:.4f}" for name, value in (step.evaluation or {}).items())
+            typer.echo(f"step {step.step:,} of {step.steps:,}: loss {step.loss:.4f}{measured}")
+
+    last = train(settings, start, progress=show)
+    folders = [last.with_name(f"checkpoint-{step}") for step in average] if average else [last]
+    checkpoint = trained(start, folders)
+    checkpoint.origin.update(
+        made_by="python -m tansaku.training.default_model",
+        trained_on=[name if name != "kyoto-wiki-ja" else "queries-ja over kyoto-wiki-ja" for name in CORPORA],
+        averaged=[folder.name for folder in folders],
+    )
+    bundle = export_checkpoint(checkpoint, out, precision="int8", card=card.read_text(encoding="utf-8"))
+    size = sum(file.stat().st_size for file in out.iterdir())
+    typer.echo(f"{out}: {size / 1e6:.1f} MB, parity {bundle.parity}")
+
+
+def trained(start: Checkpoint, folders: list[Path]) -> Checkpoint:
+    """``start`` with the mean of the weights in ``folders``; texts are read by its own rules, not the training's."""
+    student = Student(start)
+    student.load_state_dict(average_weights(folders))
+    return student.eval().checkpoint
+
+
+def _write(
+    folder: Path,
+    queries_path: Path,
+    passages_path: Path,
+    *,
+    queries: Collection[str] | None = None,
+    passages: Collection[str] | None = None,
+    without: Collection[str] = (),
+) -> None:
+    """Copy those queries and passages (None: all) to ``folder``, but for the passages ``without``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = [r for r in _records(queries_path) if queries is None or r["_id"] in queries]
+    known = [
+        record
+        for record in _records(passages_path)
+        if (passages is None or record["_id"] in passages) and record["_id"] not in without
+    ]
+    for name, records in (("queries.jsonl", asked), ("corpus.jsonl", known)):
+        if not records:
+            raise InputError(f"{folder / name}: nothing is left to train on")
+        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        (folder / name).write_text("".join(lines), encoding="utf-8")
+    typer.echo(f"{folder}: {len(asked):,} queries, {len(known):,} passages")
+
+
+def _records(path: Path) -> Iterable[dict[str, Any]]:
+    with path.open(encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except TansakuError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
