@@ -22,6 +22,7 @@ from ..indexer.info import describe
 from ..indexer.table import open_index_table
 from ..onnx_export import Encoder, InputError, TansakuError
 from . import console
+from .beir_command import beir
 from .demo import run_demo
 from .evaluate import judged_queries, measure, read_qrels, read_queries, search_all, trec_lines
 from .hosts.mcp_command import mcp
@@ -348,6 +349,7 @@ def evaluate(
         console.out.print(f"{name:<8} {value:.4f}")
 
 
+app.command()(beir)
 app.command()(serve)
 app.command()(mcp)
 for _command in sorted(entry_points(group="tansaku.commands"), key=lambda point: point.name):

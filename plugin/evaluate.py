@@ -9,6 +9,7 @@ import numpy as np
 
 from ..indexer import BadRecord, Source, SourceError
 from ..onnx_export import InputError, MissingExtraError
+from .plan import Recall
 from .searcher import Searcher
 
 # query id → document id → score, or grade of relevance
@@ -68,11 +69,16 @@ def read_qrels(path: str | Path) -> Qrels:
 
 
 def search_all(
-    searcher: Searcher, queries: Mapping[str, str], *, k: int = 10, progress: Callable[[int], None] | None = None
+    searcher: Searcher,
+    queries: Mapping[str, str],
+    *,
+    k: int = 10,
+    recall: Recall = "balanced",
+    progress: Callable[[int], None] | None = None,
 ) -> Run:
     """The ``k`` best documents for every query; ``progress`` is told how many queries are done."""
     vectors = searcher.encoder.encode_queries(queries.values())
-    return rank_all(searcher, dict(zip(queries, vectors, strict=True)), k=k, progress=progress)
+    return rank_all(searcher, dict(zip(queries, vectors, strict=True)), k=k, recall=recall, progress=progress)
 
 
 def rank_all(
@@ -80,12 +86,13 @@ def rank_all(
     queries: Mapping[str, np.ndarray],
     *,
     k: int = 10,
+    recall: Recall = "balanced",
     progress: Callable[[int], None] | None = None,
 ) -> Run:
     """`search_all` for queries that are encoded already."""
     ranked: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for query_id, vectors in queries.items():
-        ranked[query_id] = searcher.rank_vectors(vectors, k)
+        ranked[query_id] = searcher.rank_vectors(vectors, k, recall=recall)
         if progress:
             progress(len(ranked))
     found = np.unique(np.concatenate([documents for documents, _ in ranked.values()]))
@@ -96,16 +103,17 @@ def rank_all(
     }
 
 
-def measure(run: Run, qrels: Qrels) -> dict[str, float]:
+def measure(run: Run, qrels: Qrels, measures: Mapping[str, str] = MEASURES) -> dict[str, float]:
     """nDCG@10, MRR@10 and hit@1/3/5/10 of ``run``, averaged over the judged queries.
 
-    A judged query that is not in ``run`` counts as found nothing.
+    ``measures`` asks for others: name → measure as ir_measures writes it. A judged query that is not in ``run`` counts
+    as found nothing.
     """
     try:
         import ir_measures
     except ModuleNotFoundError as error:
         raise MissingExtraError("ir-measures", "evaluate") from error
-    wanted = {name: ir_measures.parse_measure(text) for name, text in MEASURES.items()}
+    wanted = {name: ir_measures.parse_measure(text) for name, text in measures.items()}
     values = ir_measures.calc_aggregate(list(wanted.values()), qrels, run)
     return {name: float(values[parsed]) for name, parsed in wanted.items()}
 

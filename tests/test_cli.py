@@ -27,6 +27,7 @@ COMMANDS = (
     "info",
     "export",
     "evaluate",
+    "beir",
     "serve",
     "mcp",
     "train",
