@@ -122,6 +122,19 @@ def test_other_data_are_refused(tmp_path):
         mined(tmp_path, queries={**QUERIES, "q9": "新しい"})
 
 
+def test_another_model_is_another_teacher(tmp_path):
+    def teachers(seed):
+        vectors = TokenVectors(FakeEncoder(f"model {seed}"))
+        return [MaxSimTeacher(vectors), DenseTeacher(vectors)]
+
+    first = mined(tmp_path, teachers=teachers(1))
+    assert mined(tmp_path, teachers=teachers(1)) == first
+    with pytest.raises(InputError, match="was made of other teachers"):
+        mined(tmp_path, teachers=teachers(2))
+    with pytest.raises(InputError, match="was made of other teachers"):
+        mined(tmp_path, teachers=teachers(1)[::-1])
+
+
 def test_what_makes_no_group_is_counted(tmp_path):
     few = {**FOUND, "q2": ["p2", "p9"]}
     report, lines = mined(tmp_path, candidates=[few])

@@ -198,5 +198,8 @@ def _digest(
         "queries": of(dict(queries)),
         "candidates": of([{q: list(found) for q, found in ranked.items()} for ranked in candidates]),
         "positives": of({q: list(found) for q, found in positives.items()}),
-        "teachers": [[type(teacher).__name__, weight] for teacher, weight in zip(teachers, weights, strict=True)],
+        "teachers": [
+            [getattr(teacher, "name", type(teacher).__name__), weight]
+            for teacher, weight in zip(teachers, weights, strict=True)
+        ],
     }

@@ -16,7 +16,7 @@ _TOGETHER = 32  # pairs that a cross-encoder reads at a time
 
 
 class Teacher(Protocol):
-    """Anything that scores passages for a query."""
+    """Anything that scores passages for a query; perhaps with a ``name`` that tells it from others of its class."""
 
     def scores(self, query: str, passages: Mapping[str, str]) -> np.ndarray:
         """How well each passage, id → text, answers ``query``: float (passages,), higher is better."""
@@ -37,6 +37,7 @@ class CrossEncoderTeacher:
             from sentence_transformers import CrossEncoder
         except ImportError as error:
             raise MissingExtraError("sentence-transformers", "train") from error
+        self.name = f"cross-encoder:{model}"
         self._model = CrossEncoder(model)
 
     def scores(self, query: str, passages: Mapping[str, str]) -> np.ndarray:
@@ -54,6 +55,7 @@ class TokenVectors:
     """
 
     def __init__(self, encoder: Encoder, kept: int = 20_000) -> None:
+        self.model = f"{encoder.bundle.name} {encoder.bundle.fingerprint}"
         self._encoder, self._limit = encoder, kept
         self._kept: dict[str, np.ndarray] = {}  # the oldest first
 
@@ -81,6 +83,7 @@ class MaxSimTeacher:
     """
 
     def __init__(self, vectors: TokenVectors) -> None:
+        self.name = f"maxsim:{vectors.model}"
         self._vectors = vectors
 
     def scores(self, query: str, passages: Mapping[str, str]) -> np.ndarray:
@@ -98,6 +101,7 @@ class DenseTeacher:
     """
 
     def __init__(self, vectors: TokenVectors) -> None:
+        self.name = f"dense:{vectors.model}"
         self._vectors = vectors
 
     def scores(self, query: str, passages: Mapping[str, str]) -> np.ndarray:
