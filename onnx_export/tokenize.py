@@ -98,8 +98,10 @@ class TextTokenizer:
         places: list[Span] = []
         for (start, end), word in zip(encoding.offsets, encoding.word_ids, strict=True):
             at = None if word is None else starts[word]
-            known = at is not None and start < end
-            places.append((origins[at + start][0], origins[at + end - 1][1]) if known else None)
+            if at is None or start == end:
+                places.append(None)
+            else:
+                places.append((origins[at + start][0], origins[at + end - 1][1]))
         return places
 
     def _encode(self, texts: Sequence[str]) -> list[Encoding]:
