@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--nbits", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--recall", nargs="+", default=["fast", "balanced", "exact"], help="tansaku's modes")
     parser.add_argument("--peers", nargs="*", default=PEERS)
     parser.add_argument("--peer-python", type=Path)
     parser.add_argument("--build-limit", type=float, default=3600, help="seconds after which a peer is left out")
@@ -63,7 +64,8 @@ def main() -> None:
         print(f"{'':<44}{'p50 ms':>8}{'p95':>8}{'q/s':>8}{'r@10':>7}{'@100':>7}{'hit@1':>7}{'nDCG@10':>9}"
               f"{'B/token':>9}{'RSS MB':>8}{'build s':>9}{'open s':>8}{'first ms':>10}")  # fmt: skip
         for (engine, _), made in built.items():
-            found = run(options, {**made["request"], "do": "search", "threads": threads, "rounds": options.rounds})
+            how = {"do": "search", "threads": threads, "rounds": options.rounds, "recall": options.recall}
+            found = run(options, {**made["request"], **how})
             for variant in found["variants"]:
                 ranked = variant["ten"]
                 p50, p95 = np.percentile(variant["times"], [50, 95])

@@ -1,10 +1,10 @@
 """The part of search.py that runs once for each engine, in that engine's environment.
 
 Reads a request as JSON from standard input: "engine", "do" ("build" or "search"), "folder", "tokens", "offsets",
-"queries", "query_offsets" (.npy files), "nbits", "threads", "rounds". A build prints its seconds and bytes; a search
-prints, for each variant of the engine, milliseconds of every query of every round for 10 hits, their document numbers
-and those of 100 hits, queries per second of one call for all queries, and seconds to open, milliseconds of the first
-query and memory. Imports are not counted.
+"queries", "query_offsets" (.npy files), "nbits", "threads", "rounds", "recall" (tansaku's modes). A build prints its
+seconds and bytes; a search prints, for each variant of the engine, milliseconds of every query of every round for 10
+hits, their document numbers and those of 100 hits, queries per second of one call for all queries, and seconds to open,
+milliseconds of the first query and memory. Imports are not counted.
 """
 
 import importlib
@@ -139,7 +139,7 @@ class Tansaku:
         self.name = f"tansaku {request['nbits']} bits"
         self.request = request
         self.searcher = Searcher.open(request["folder"], "t", encoder=Model())  # type: ignore[arg-type]
-        self.variants = {recall: {"recall": recall} for recall in ("fast", "balanced", "exact")}
+        self.variants = {recall: {"recall": recall} for recall in request["recall"]}
         everything = np.arange(len(self.searcher))
         self.numbers = np.array([int(doc_id) for doc_id in self.searcher.ids(everything)])
 

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=6000)
     options = parser.parse_args()
     folder = options.cache / "engines" / f"tansaku-2-{options.passages}"
-    opened = Tansaku({"folder": str(folder), "nbits": 2, "threads": 1})
+    opened = Tansaku({"folder": str(folder), "nbits": 2, "threads": 1, "recall": ["balanced"]})
     codes = opened.searcher._codes
     queries = questions(options.data, options.cache, 200)
     asked = [queries[number] for number in range(len(queries))]
