@@ -24,6 +24,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import torch
 from quality import cpu_name
 
 from tansaku.onnx_export.checkpoint import Checkpoint
@@ -116,15 +117,8 @@ def run(
     model = dataclasses.replace(config.model, augmentation=variant.get("asked", config.model.augmentation))
     student = Student(with_rules(checkpoint, model)).eval()
     student.load_state_dict(average_weights(folders))
-    kept = Path(config.optimizer.activations or output)
-    student.freeze_below(options.trained_layers, kept, precision=precision(config))
+    student.freeze_below(options.trained_layers, options.work / "activations", torch.bfloat16)
     return {name: evaluation.measure(student) for name, evaluation in sets.items()}
-
-
-def precision(config: TrainingConfig) -> Any:
-    import torch
-
-    return getattr(torch, config.run.precision)
 
 
 def configuration(options: argparse.Namespace, output: Path, variant: dict[str, Any], seed: int) -> TrainingConfig:

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel
 
 from tansaku.onnx_export import InputError, TokenizedText
 from tansaku.onnx_export.encoder import graph_inputs
-from tansaku.training.frozen import HiddenStates, SplitBackbone, frozen_fingerprint
+from tansaku.training.frozen import HiddenStates, SplitBackbone
 
 from .test_backbones import CONFIGS
 
@@ -139,12 +139,12 @@ class TestHiddenStates:
 
     def test_belong_to_the_frozen_weights_alone(self):
         model = backbone()
-        before = frozen_fingerprint(model, 1, torch.float32)
+        before = SplitBackbone(model, 1, torch.float32).fingerprint()
         with torch.no_grad():
             model.encoder.layer[-1].output.dense.weight.add_(1)
-        assert frozen_fingerprint(model, 1, torch.float32) == before
-        assert frozen_fingerprint(model, 2, torch.float32) != before
-        assert frozen_fingerprint(model, 1, torch.bfloat16) != before
+        assert SplitBackbone(model, 1, torch.float32).fingerprint() == before
+        assert SplitBackbone(model, 2, torch.float32).fingerprint() != before
+        assert SplitBackbone(model, 1, torch.bfloat16).fingerprint() != before
         with torch.no_grad():
             model.encoder.layer[0].output.dense.weight.add_(1)
-        assert frozen_fingerprint(model, 1, torch.float32) != before
+        assert SplitBackbone(model, 1, torch.float32).fingerprint() != before

@@ -108,6 +108,18 @@ class SplitBackbone:
                 f"{type(self._backbone).__name__} cannot be cut at a layer; leave out optimizer.trained_layers"
             )
 
+    def fingerprint(self) -> str:
+        """Hash of the lower part's weights and its precision: 16 hexadecimal digits."""
+        upper = {id(weight) for weight in self._upper.parameters()}
+        layers = len(getattr(self._owner, self._name))
+        about = f"{type(self._backbone).__name__} {layers} {len(self._upper)} {self._precision}"
+        digest = hashlib.sha256(about.encode())
+        for name, weight in sorted(self._backbone.named_parameters()):
+            if id(weight) not in upper:
+                digest.update(name.encode())
+                digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
 
 class HiddenStates:
     """Hidden states of texts on disk: a file that grows, and an index beside it. One process writes to it.
@@ -169,19 +181,6 @@ class HiddenStates:
             whole += 1
         self._index.truncate(whole * _RECORD.size)
         self._hidden.truncate(self._tokens * self._bytes)
-
-
-def frozen_fingerprint(backbone: nn.Module, trained: int, precision: torch.dtype) -> str:
-    """Hash of the weights below the trained layers and of their precision: 16 hexadecimal digits."""
-    owner, name = _layers_of(backbone)
-    layers = list(getattr(owner, name))
-    upper = {id(p) for layer in layers[len(layers) - trained :] for p in layer.parameters()}
-    digest = hashlib.sha256(f"{type(backbone).__name__} {len(layers)} {trained} {precision}".encode())
-    for weight_name, weight in sorted(backbone.named_parameters()):
-        if id(weight) not in upper:
-            digest.update(weight_name.encode())
-            digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _close(*files: BinaryIO) -> None:

@@ -16,7 +16,7 @@ from ..onnx_export.encoder import graph_inputs
 from ..onnx_export.segment import load_segmenter
 from ..onnx_export.tokenize import TextTokenizer
 from .config import ModelConfig
-from .frozen import HiddenStates, SplitBackbone, frozen_fingerprint
+from .frozen import HiddenStates, SplitBackbone
 
 _MASKED = -1e4  # less than any cosine, and a number in 16 bits too
 _RUN_TOKENS = 16_384  # that go through the backbone together
@@ -46,8 +46,7 @@ class Student(torch.nn.Module):
         self.split = SplitBackbone(self.backbone, trained, precision)
         self.split.check(self._inputs(self.tokenize_passages(["日本語の文です。", "短い文"])))
         if kept is not None:
-            folder = kept / frozen_fingerprint(self.backbone, trained, precision)
-            self.split.kept = HiddenStates(folder, self.backbone.config.hidden_size)
+            self.split.kept = HiddenStates(kept / self.split.fingerprint(), self.backbone.config.hidden_size)
 
     @property
     def device(self) -> torch.device:
@@ -158,10 +157,7 @@ def _runs(lengths: Sequence[int]) -> Iterator[slice]:
 
 def _distinct(texts: Sequence[TokenizedText]) -> tuple[list[TokenizedText], torch.Tensor]:
     """The texts without repetitions, and for each text its number among them: int64 (texts,)."""
-    numbers: dict[bytes, int] = {}
-    distinct = []
-    for text in texts:
-        if text.ids.tobytes() not in numbers:
-            numbers[text.ids.tobytes()] = len(distinct)
-            distinct.append(text)
-    return distinct, torch.tensor([numbers[text.ids.tobytes()] for text in texts])
+    keys = [text.ids.tobytes() for text in texts]
+    distinct = dict(zip(keys, texts, strict=True))
+    numbers = {key: number for number, key in enumerate(distinct)}
+    return list(distinct.values()), torch.tensor([numbers[key] for key in keys])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol
@@ -57,11 +58,14 @@ class TokenVectors:
     def __init__(self, encoder: Encoder, kept: int = 20_000) -> None:
         self.model = f"{encoder.bundle.name} {encoder.bundle.fingerprint}"
         self._encoder, self._limit = encoder, kept
-        self._kept: dict[str, np.ndarray] = {}  # the oldest first
+        self._kept: OrderedDict[str, np.ndarray] = OrderedDict()  # the oldest first
+        self._asked: tuple[str, np.ndarray] | None = None  # the last query: several teachers ask for it in turn
 
     def of_query(self, query: str) -> np.ndarray:
         """Float32 (tokens, dim)."""
-        return self._encoder.encode_queries([query])[0]
+        if self._asked is None or self._asked[0] != query:
+            self._asked = query, self._encoder.encode_queries([query])[0]
+        return self._asked[1]
 
     def of_passages(self, texts: Iterable[str]) -> list[np.ndarray]:
         """Float16 (tokens, dim) of each."""
@@ -70,8 +74,8 @@ class TokenVectors:
         for text, vectors in zip(missing, self._encoder.encode_documents(missing) if missing else [], strict=True):
             self._kept[text] = vectors.astype(np.float16)
         found = [self._kept[text] for text in texts]
-        for text in list(self._kept)[: max(0, len(self._kept) - self._limit)]:
-            del self._kept[text]
+        while len(self._kept) > self._limit:
+            self._kept.popitem(last=False)
         return found
 
 
