@@ -29,7 +29,7 @@ from ..indexer.fulltext import normalized
 from ..indexer.scan import chunks, content_bytes
 from ..indexer.writing import no_progress
 from ..onnx_export import Encoder, InputError
-from .evaluate import MEASURES, Qrels, Run, judged_queries, measure, read_qrels, read_queries, search_all
+from .evaluate import MEASURES, Qrels, Run, exact_maxsim, judged_queries, measure, read_qrels, read_queries, search_all
 from .plan import Recall, make_plan
 from .searcher import Searcher
 
@@ -244,7 +244,7 @@ def bm25(beir: Beir, k: int = 100, *, progress: Progress = no_progress) -> Run:
 def exhaustive(beir: Beir, encoder: Encoder, k: int = 100, *, progress: Progress = no_progress) -> Run:
     """The ``k`` best documents for every query by MaxSim of float32 token vectors; of equal ones the earlier first.
 
-    Memory: the vectors of all queries and of 1,000 documents, and ``k`` scores for each query.
+    Memory: the vectors of all queries and of 1,000 documents, and ``k`` and 1,000 scores for each query.
     """
     queries = encoder.encode_queries(beir.queries.values())
     best = [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries]  # documents' numbers and scores
@@ -255,13 +255,10 @@ def exhaustive(beir: Beir, encoder: Encoder, k: int = 100, *, progress: Progress
         for document, matrix in zip(chunk, vectors, strict=True):
             if not len(matrix):
                 raise InputError(f"{document.place}: document {document.id!r}: the model gives no vectors")
-        tokens = np.concatenate(vectors)
-        firsts = np.cumsum([0, *map(len, vectors[:-1])])
         numbers = np.arange(len(ids), len(ids) + len(chunk))
         ids += [document.id for document in chunk]
-        n_tokens += len(tokens)
-        for i, query in enumerate(queries):
-            fresh = np.maximum.reduceat(query @ tokens.T, firsts, axis=1).sum(axis=0)
+        n_tokens += sum(map(len, vectors))
+        for i, fresh in enumerate(exact_maxsim(queries, vectors)):
             documents, scores = np.concatenate([best[i][0], numbers]), np.concatenate([best[i][1], fresh])
             order = np.argsort(-scores, kind="stable")[:k]
             best[i] = documents[order], scores[order]

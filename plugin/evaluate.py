@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +101,18 @@ def rank_all(
         query_id: {names[d]: s for d, s in zip(documents.tolist(), scores.tolist(), strict=True)}
         for query_id, (documents, scores) in ranked.items()
     }
+
+
+def exact_maxsim(queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:
+    """MaxSim of every query with every document, float32 (queries, documents).
+
+    Both are matrices (tokens, dim); no document may be empty.
+    """
+    scores = np.empty((len(queries), len(documents)), np.float32)
+    tokens, firsts = np.concatenate(documents), np.cumsum([0, *map(len, documents[:-1])])
+    for i, query in enumerate(queries):
+        scores[i] = np.maximum.reduceat(query @ tokens.T, firsts, axis=1).sum(axis=0)
+    return scores
 
 
 def measure(run: Run, qrels: Qrels, measures: Mapping[str, str] = MEASURES) -> dict[str, float]:

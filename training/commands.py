@@ -44,9 +44,8 @@ def train(
 
         def show(step: Step) -> None:
             bar.update(task, total=step.steps, completed=step.step, loss=step.loss)
-            measured = "".join(f", {name} {value:.4f}" for name, value in (step.evaluation or {}).items())
-            if measured or (not console.is_terminal and step.step % max(1, step.steps // 100) == 0):
-                console.print(f"step {step.step:,} of {step.steps:,}: loss {step.loss:.4f}{measured}", highlight=False)
+            if step.evaluation or (not console.is_terminal and step.step % max(1, step.steps // 100) == 0):
+                console.print(str(step), highlight=False)
 
         folder = trained(settings, resume=resume, progress=show)
     typer.echo(folder)

@@ -66,8 +66,7 @@ def build(
 
     def show(step: Progress) -> None:
         if step.evaluation or step.step % max(1, step.steps // 100) == 0:
-            measured = "".join(f", {name} {value:.4f}" for name, value in (step.evaluation or {}).items())
-            typer.echo(f"step {step.step:,} of {step.steps:,}: loss {step.loss:.4f}{measured}")
+            typer.echo(step)
 
     last = train(settings, start, progress=show)
     folders = [last.with_name(f"checkpoint-{step}") for step in average] if average else [last]

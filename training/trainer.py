@@ -49,6 +49,10 @@ class Progress:
     loss: float
     evaluation: dict[str, float] | None = None
 
+    def __str__(self) -> str:
+        measured = "".join(f", {name} {value:.4f}" for name, value in (self.evaluation or {}).items())
+        return f"step {self.step:,} of {self.steps:,}: loss {self.loss:.4f}{measured}"
+
 
 def train(
     config: TrainingConfig,

@@ -15,6 +15,7 @@ import numpy as np
 
 from ...indexer import Index
 from ...onnx_export import Encoder, InputError, MissingExtraError
+from ..evaluate import exact_maxsim
 from ..plan import Recall, make_plan
 from ..searcher import Searcher
 
@@ -60,10 +61,7 @@ class TansakuModel(MultiVectorSearchEncoderWrapper):
         scores = np.empty((len(queries), len(documents)), np.float32)
         for start in range(0, len(documents), _TOGETHER):
             some = documents[start : start + _TOGETHER]
-            tokens, firsts = np.concatenate(some), np.cumsum([0, *map(len, some[:-1])])
-            for i, query in enumerate(queries):
-                maxima = np.maximum.reduceat(query @ tokens.T, firsts, axis=1)
-                scores[i, start : start + len(some)] = maxima.sum(axis=0)
+            scores[:, start : start + len(some)] = exact_maxsim(queries, some)
         return torch.from_numpy(scores)
 
     def _encode(self, inputs: Any, *, prompt_type: PromptType | None = None, **options: Any) -> list[torch.Tensor]:
