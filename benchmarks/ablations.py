@@ -1,14 +1,16 @@
 """What each part of the recipe does at our small scale: one change at a time, several seeds, sets not trained on.
 
     python -m tansaku.training.default_model data WORK --data ../shared/data
-    tansaku mine WORK/jaquad/groups.jsonl …          # the baseline's teachers, see `make model`
-    tansaku mine WORK/jaquad/one-teacher.jsonl …     # one of them alone
+    tansaku mine WORK/jaquad/groups.jsonl …     # the baseline's teachers, see `make model`
+    tansaku mine WORK/jaquad/maxsim.jsonl …     # one of them alone: maxsim:WORK/teacher
+    tansaku mine WORK/jaquad/labels.jsonl …     # and another: labels
     python benchmarks/ablations.py --work WORK --data ../shared/data
 
 Every training starts at the same untrained base, trains its upper layers and the projection for `--steps` steps on
-`jaquad`, and differs from the baseline in what the row says. Reported are nDCG@10 and hit@1 over each set, exhaustive
-float32 MaxSim, the mean over seeds; and the difference to the baseline of the same seed, its mean and standard
-deviation. Results are kept in WORK/ablations.jsonl: an interrupted run goes on, and prints what is there.
+the first `--groups` groups of `jaquad`, and differs from the baseline in what the row says. Reported are nDCG@10 and
+hit@1 over each set, exhaustive float32 MaxSim, the mean over seeds; and the difference to the baseline of the same
+seed, its mean and standard deviation. Results are kept in WORK/ablations.jsonl: an interrupted run goes on, and prints
+what is there.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import itertools
 import json
 import os
 import statistics
@@ -56,7 +59,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "in-batch negatives": {"loss": {"in_batch_negatives": True}},
     "linear decay": {"optimizer": {"schedule": "linear"}},
     "last checkpoint and two before averaged": {"averaged": (0.6, 0.8, 1.0)},
-    "one teacher": {"groups": "one-teacher.jsonl"},
+    "one teacher: MaxSim of the base, all dimensions": {"groups": "maxsim.jsonl"},
+    "one teacher: labels": {"groups": "labels.jsonl"},
 }
 
 
@@ -72,12 +76,13 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--block", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--groups", type=int, default=3000)
     parser.add_argument("--questions", type=int, default=500)
     parser.add_argument("--only", nargs="*", help="rows, by the beginning of their names")
     options = parser.parse_args()
     kept = options.work / "ablations.jsonl"
     setting = {name: getattr(options, name) for name in ("steps", "layers", "trained_layers", "nway", "batch_size",
-                                                         "block", "learning_rate", "questions")}  # fmt: skip
+                                                         "block", "learning_rate", "groups", "questions")}  # fmt: skip
     results = [r for r in map(json.loads, kept.read_text().splitlines()) if r["setting"] == setting] if kept.exists() \
         else []  # fmt: skip
     wanted = [n for n in VARIANTS if not options.only or n == BASELINE or n.startswith(tuple(options.only))]
@@ -126,10 +131,13 @@ def configuration(options: argparse.Namespace, output: Path, variant: dict[str, 
         return kind(**{**values, **variant.get(name, {})})
 
     folder = options.work / "jaquad"
+    output.mkdir(parents=True, exist_ok=True)
+    with (folder / variant.get("groups", "groups.jsonl")).open(encoding="utf-8") as lines:
+        (output / "groups.jsonl").write_text("".join(itertools.islice(lines, options.groups)), encoding="utf-8")
     return TrainingConfig(
         model=section(ModelConfig, "model", checkpoint="base", query_length=32, document_length=300),
         data=DataConfig(
-            groups=[str(folder / variant.get("groups", "groups.jsonl"))],
+            groups=[str(output / "groups.jsonl")],
             queries=[str(folder / "queries.jsonl")],
             collection=[str(folder / "corpus.jsonl")],
             nway=options.nway,

@@ -53,6 +53,7 @@ Resume = Annotated[
     bool, typer.Option(help="Go on where an interrupted command of the same kind stopped, or begin anew.")
 ]
 Threads = Annotated[int | None, typer.Option("--threads", help="Threads for encoding; by default all cores.")]
+RecallOption = Annotated[Recall, typer.Option(help="exact scores every document, the others the likely ones.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -236,9 +237,7 @@ def search(
     db: Db,
     table: TableName,
     k: Annotated[int, typer.Option("-k", help="How many hits.")] = 10,
-    recall: Annotated[
-        Recall, typer.Option(help="exact scores every document, the others the likely ones.")
-    ] = "balanced",
+    recall: RecallOption = "balanced",
     where: Annotated[str | None, typer.Option(help="Only documents for which this SQL condition holds.")] = None,
     ids: Annotated[list[str] | None, typer.Option("--id", help="Only this document; may be repeated.")] = None,
     candidates_from: Annotated[
@@ -321,8 +320,11 @@ def evaluate(
     db: Db,
     table: TableName,
     queries: Annotated[Path, typer.Option(help="Queries: JSONL, CSV, TSV or Parquet with _id and text.")],
-    qrels: Annotated[Path, typer.Option(help="Judgements: BEIR .tsv or TREC format.")],
+    qrels: Annotated[
+        Path | None, typer.Option(help="Judgements: BEIR .tsv or TREC format; --run alone asks all queries.")
+    ] = None,
     k: Annotated[int, typer.Option("-k", help="How many hits a query is searched for, at least 10.")] = 10,
+    recall: RecallOption = "balanced",
     run_file: Annotated[Path | None, typer.Option("--run", help="Write the hits to this TREC run file.")] = None,
     as_json: AsJson = False,
     model: Model = None,
@@ -333,12 +335,18 @@ def evaluate(
     """
     if k < 10:
         raise InputError(f"k is {k}; the measures look at the first 10 hits, so it must be 10 or more")
-    judgements = read_qrels(qrels)
-    asked = judged_queries(read_queries(queries), judgements)
+    if qrels is None and run_file is None:
+        raise InputError("nothing to measure by and nothing to write; give --qrels, --run or both")
+    judgements = read_qrels(qrels) if qrels else {}
+    asked = read_queries(queries)
+    if judgements:
+        asked = judged_queries(asked, judgements)
     searcher = Searcher.open(db, table, encoder=Encoder.load(model))
     with console.ProgressDisplay() as progress:
-        run = search_all(searcher, asked, k=k, progress=lambda done: progress("search", done, len(asked)))
-    metrics = measure(run, judgements)
+        run = search_all(
+            searcher, asked, k=k, recall=recall, progress=lambda done: progress("search", done, len(asked))
+        )
+    metrics = measure(run, judgements) if judgements else {}
     if run_file:
         run_file.write_text("\n".join(trec_lines(run)) + "\n", encoding="utf-8")
     if as_json:

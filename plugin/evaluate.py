@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -89,12 +91,14 @@ def rank_all(
     recall: Recall = "balanced",
     progress: Callable[[int], None] | None = None,
 ) -> Run:
-    """`search_all` for queries that are encoded already."""
+    """`search_all` for queries that are encoded already; as many at once as there are CPUs."""
     ranked: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for query_id, vectors in queries.items():
-        ranked[query_id] = searcher.rank_vectors(vectors, k, recall=recall)
-        if progress:
-            progress(len(ranked))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found_all = pool.map(lambda vectors: searcher.rank_vectors(vectors, k, recall=recall), queries.values())
+        for query_id, found in zip(queries, found_all, strict=True):
+            ranked[query_id] = found
+            if progress:
+                progress(len(ranked))
     found = np.unique(np.concatenate([documents for documents, _ in ranked.values()]))
     names = dict(zip(found.tolist(), searcher.ids(found), strict=True))
     return {

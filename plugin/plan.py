@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict, get_args
@@ -12,6 +13,9 @@ Recall = Literal["fast", "balanced", "exact"]
 SourceName = Literal["lists", "text", "fused"]
 
 _ALL_UP_TO = 512
+# At up to `_SMALL` documents; beyond, more of them come close to the best, and `make_plan` lets these grow: measured by
+# `benchmarks/stages.py --plans`.
+_SMALL = 10_000
 _NPROBE = {"fast": 16, "balanced": 32}
 _CANDIDATES = {"fast": 256, "balanced": 1024}
 _CANDIDATES_PER_HIT = {"fast": 4, "balanced": 16}
@@ -58,8 +62,8 @@ class Plan:
     margin: float
 
 
-def make_plan(options: SearchOptions, k: int) -> Plan:
-    """The plan for ``k`` hits.
+def make_plan(options: SearchOptions, k: int, documents: int = 0) -> Plan:
+    """The plan for ``k`` hits among so many ``documents``.
 
     Raises InputError for an option that is none, another ``recall`` and a number below 1.
     """
@@ -76,10 +80,11 @@ def make_plan(options: SearchOptions, k: int) -> Plan:
             raise InputError(f"{name} is {value}; it must be 1 or more")
     if recall == "exact":
         return Plan(None, source, 1, 1, 0.0)
+    growth = max(documents / _SMALL, 1.0)
     return Plan(
         all_up_to=candidates or max(_ALL_UP_TO, k),
         source=source,
-        nprobe=nprobe or _NPROBE[recall],
-        candidates=candidates or max(_CANDIDATES[recall], _CANDIDATES_PER_HIT[recall] * k),
-        margin=_MARGIN[recall],
+        nprobe=nprobe or round(_NPROBE[recall] * growth**0.25),
+        candidates=candidates or max(round(_CANDIDATES[recall] * growth**0.5), _CANDIDATES_PER_HIT[recall] * k),
+        margin=_MARGIN[recall] + 0.2 * math.log(growth),
     )

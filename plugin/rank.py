@@ -33,7 +33,7 @@ def rank(
     Raises InputError for vectors of another shape or that are not finite, and for options that cannot be used.
     """
     query = _checked_vectors(query, codes.codec.dim)
-    plan = make_plan(options, k)
+    plan = make_plan(options, k, len(codes))
     words = check_text(codes, text) if plan.source != "lists" else ""
     with watch.stage("filter"):
         allow = allowed(codes, options.get("where"), options.get("ids"))

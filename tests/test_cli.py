@@ -158,6 +158,18 @@ def test_evaluate_prints_the_measures_and_writes_a_run(sample_db: Path, tmp_path
     assert run[0].split()[1::2][0] == "Q0"
 
 
+def test_evaluate_asks_all_queries_for_a_run_alone(sample_db: Path, tmp_path: Path):
+    table = ("evaluate", "--db", sample_db, "--table", "sample", "--queries", SAMPLE / "queries.jsonl")
+    result = tansaku(*table, "--run", tmp_path / "run.txt")
+    assert result.returncode == 0, result.stderr
+    lines = (tmp_path / "run.txt").read_text(encoding="utf-8").splitlines()
+    asked = (SAMPLE / "queries.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len({line.split()[0] for line in lines}) == len(asked)
+    without = tansaku(*table)
+    assert without.returncode == 2
+    assert "--qrels" in without.stderr
+
+
 def test_other_formats_and_field_names(tmp_path: Path):
     records = [{"key": "a", "body": "犬は嗅覚が鋭い。", "head": "犬"}]
     pq.write_table(pa.Table.from_pylist(records), tmp_path / "docs.parquet")

@@ -9,7 +9,9 @@ The projection and the vocabulary are fitted to the corpora first, see `base_mod
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import random
 import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -27,25 +29,36 @@ from .groups import read_judgements
 from .student import Student
 from .trainer import Progress, train
 
+NAME = "tansaku-ja-small"
 LAYERS, DIM = 12, 128
 CORPORA = ("jaquad", "msdocs-ja", "kyoto-wiki-ja")
+_SEED = 20240729
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 Data = Annotated[Path, typer.Option(help="Folder with the corpora " + ", ".join(CORPORA) + " and queries-ja.")]
 
 
 @app.command("data")
-def write_data(work: Annotated[Path, typer.Argument(help="Folder for what is trained on.")], data: Data) -> None:
-    """Write queries, passages and judgements for training, without anything that is evaluated on."""
+def write_data(
+    work: Annotated[Path, typer.Argument(help="Folder for what is trained on.")],
+    data: Data,
+    limit: Annotated[int | None, typer.Option(help="At most about so many passages of a corpus.")] = None,
+) -> None:
+    """Write queries, passages and judgements for training, without anything that is evaluated on.
+
+    What is relevant stays within a limit; the rest is whole pages, drawn by chance.
+    """
     judged = {name: read_judgements(data / name / "qrels" / "train.tsv") for name in ("jaquad", "msdocs-ja")}
     overlap = set((data / "kyoto-wiki-ja" / "eval_overlap_ids.txt").read_text(encoding="utf-8").split())
-    of_train = {passage for found in judged["jaquad"].values() for passage in found}
-    _write(work / "jaquad", data / "jaquad" / "queries.jsonl", data / "jaquad" / "corpus.jsonl",
-           queries=judged["jaquad"], passages=of_train)  # fmt: skip
-    _write(work / "msdocs-ja", data / "msdocs-ja" / "queries.jsonl", data / "msdocs-ja" / "corpus.jsonl",
-           queries=judged["msdocs-ja"])  # fmt: skip
-    _write(work / "kyoto-wiki-ja", data / "queries-ja" / "queries.jsonl", data / "kyoto-wiki-ja" / "corpus.jsonl",
-           without=overlap)  # fmt: skip
+    relevant = {name: {passage for found in judged[name].values() for passage in found} for name in judged}
+    passages = {name: list(_records(data / name / "corpus.jsonl")) for name in CORPORA}
+    passages["jaquad"] = [record for record in passages["jaquad"] if record["_id"] in relevant["jaquad"]]
+    passages["kyoto-wiki-ja"] = [record for record in passages["kyoto-wiki-ja"] if record["_id"] not in overlap]
+    for name, records in passages.items():
+        asked = list(_records(data / ("queries-ja" if name == "kyoto-wiki-ja" else name) / "queries.jsonl"))
+        if name in judged:
+            asked = [record for record in asked if record["_id"] in judged[name]]
+        _write(work / name, asked, _limited(records, limit, relevant.get(name, set())))
     for name in judged:
         (work / name / "qrels.tsv").write_bytes((data / name / "qrels" / "train.tsv").read_bytes())
 
@@ -85,32 +98,34 @@ def trained(start: Checkpoint, folders: list[Path]) -> Checkpoint:
     """``start`` with the mean of the weights in ``folders``; texts are read by its own rules, not the training's."""
     student = Student(start)
     student.load_state_dict(average_weights(folders))
-    return student.eval().checkpoint
+    return dataclasses.replace(student.eval().checkpoint, name=NAME)
 
 
-def _write(
-    folder: Path,
-    queries_path: Path,
-    passages_path: Path,
-    *,
-    queries: Collection[str] | None = None,
-    passages: Collection[str] | None = None,
-    without: Collection[str] = (),
-) -> None:
-    """Copy those queries and passages (None: all) to ``folder``, but for the passages ``without``."""
+def _limited(records: list[dict[str, Any]], limit: int | None, relevant: Collection[str]) -> list[dict[str, Any]]:
+    """The relevant passages and those of pages drawn by chance until there are about ``limit``; in their order."""
+    if limit is None:
+        return records
+    pages: dict[str, list[str]] = {}
+    for record in records:
+        pages.setdefault(record.get("title", ""), []).append(record["_id"])
+    titles = list(pages)
+    random.Random(_SEED).shuffle(titles)  # noqa: S311
+    chosen = set(relevant)
+    for title in titles:
+        if len(chosen) >= limit:
+            break
+        chosen.update(pages[title])
+    return [record for record in records if record["_id"] in chosen]
+
+
+def _write(folder: Path, queries: list[dict[str, Any]], passages: list[dict[str, Any]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    asked = [r for r in _records(queries_path) if queries is None or r["_id"] in queries]
-    known = [
-        record
-        for record in _records(passages_path)
-        if (passages is None or record["_id"] in passages) and record["_id"] not in without
-    ]
-    for name, records in (("queries.jsonl", asked), ("corpus.jsonl", known)):
+    for name, records in (("queries.jsonl", queries), ("corpus.jsonl", passages)):
         if not records:
             raise InputError(f"{folder / name}: nothing is left to train on")
         lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         (folder / name).write_text("".join(lines), encoding="utf-8")
-    typer.echo(f"{folder}: {len(asked):,} queries, {len(known):,} passages")
+    typer.echo(f"{folder}: {len(queries):,} queries, {len(passages):,} passages")
 
 
 def _records(path: Path) -> Iterable[dict[str, Any]]:
