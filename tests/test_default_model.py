@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from tansaku.onnx_export import Encoder
+from tansaku.onnx_export import Encoder, InputError, TansakuError
 from tansaku.onnx_export.load import load_checkpoint
 from tansaku.training import default_model
 from tansaku.training.averaging import average_weights
@@ -48,6 +48,8 @@ def data(tmp_path):
 
 def run(*arguments):
     done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if isinstance(done.exception, TansakuError):
+        raise done.exception
     assert done.exit_code == 0, done.output
     return done.output
 
@@ -67,6 +69,24 @@ def test_nothing_that_is_judged_is_trained_on(data, tmp_path):
     assert ids(work / "kyoto-wiki-ja" / "queries.jsonl") == ["m1"]
     assert "jaquad: 2 queries, 2 passages" in said
     assert (work / "jaquad" / "qrels.tsv").read_text() == (data / "jaquad" / "qrels" / "train.tsv").read_text()
+
+
+def test_a_limit_takes_whole_pages_and_keeps_what_is_relevant(data, tmp_path):
+    pages = [{"_id": f"k{page}-{i}", "title": f"題{page}", "text": "文。"} for page in range(6) for i in range(3)]
+    write(data / "kyoto-wiki-ja" / "corpus.jsonl", pages)
+    run("data", tmp_path / "work", "--data", data, "--limit", "5")
+    kept = ids(tmp_path / "work" / "kyoto-wiki-ja" / "corpus.jsonl")
+    assert kept == [record["_id"] for record in pages if record["_id"] in set(kept)]
+    assert len(kept) == 6
+    assert len({name.partition("-")[0] for name in kept}) == 2
+    run("data", tmp_path / "least", "--data", data, "--limit", "1")
+    assert ids(tmp_path / "least" / "msdocs-ja" / "corpus.jsonl") == ["msdocs-ja-0", "msdocs-ja-1"]
+
+
+def test_a_corpus_that_is_not_there_is_named(data, tmp_path):
+    (data / "kyoto-wiki-ja" / "corpus.jsonl").unlink()
+    with pytest.raises(InputError, match=r"kyoto-wiki-ja/corpus\.jsonl: cannot be read .*--data"):
+        run("data", tmp_path / "work", "--data", data)
 
 
 def test_the_bundle_has_the_mean_of_the_checkpoints_and_the_base_models_rules(data, tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from tansaku.plugin.plan import make_plan
@@ -11,7 +13,7 @@ from tansaku.plugin.plan import make_plan
 def test_more_is_looked_at_in_larger_corpora(recall):
     plans = [make_plan({"recall": recall}, 10, documents) for documents in (0, 10_000, 20_000, 140_000, 1_000_000)]
     assert plans[0] == plans[1]
-    for smaller, larger in zip(plans[1:], plans[2:], strict=False):
+    for smaller, larger in pairwise(plans[1:]):
         assert smaller.nprobe < larger.nprobe
         assert smaller.candidates < larger.candidates
         assert smaller.margin < larger.margin

@@ -49,9 +49,9 @@ def write_data(
     What is relevant stays within a limit; the rest is whole pages, drawn by chance.
     """
     judged = {name: read_judgements(data / name / "qrels" / "train.tsv") for name in ("jaquad", "msdocs-ja")}
-    overlap = set((data / "kyoto-wiki-ja" / "eval_overlap_ids.txt").read_text(encoding="utf-8").split())
     relevant = {name: {passage for found in judged[name].values() for passage in found} for name in judged}
     passages = {name: list(_records(data / name / "corpus.jsonl")) for name in CORPORA}
+    overlap = set((data / "kyoto-wiki-ja" / "eval_overlap_ids.txt").read_text(encoding="utf-8").split())
     passages["jaquad"] = [record for record in passages["jaquad"] if record["_id"] in relevant["jaquad"]]
     passages["kyoto-wiki-ja"] = [record for record in passages["kyoto-wiki-ja"] if record["_id"] not in overlap]
     for name, records in passages.items():
@@ -129,8 +129,11 @@ def _write(folder: Path, queries: list[dict[str, Any]], passages: list[dict[str,
 
 
 def _records(path: Path) -> Iterable[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        yield from map(json.loads, lines)
+    try:
+        with path.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); --data is the folder with the corpora") from error
 
 
 if __name__ == "__main__":
