@@ -29,7 +29,7 @@ MINE := --bm25 --depth 50 --nway 16 --teacher maxsim:$(WORK)/teacher --teacher d
 
 model: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --editable '.[base-model,evaluate,train]'
-	$(BIN)/python -m tansaku.training.default_model data $(WORK) --data $(DATA) --limit 8000
+	$(BIN)/python -m tansaku.training.default_model data $(WORK) --data $(DATA) --limit 8000 --questions 16000
 	$(BIN)/python -m tansaku.training.base_model $(WORK)/teacher --data $(DATA) --layers 12 --dim 384
 	for corpus in jaquad kyoto-wiki-ja; do \
 		$(BIN)/tansaku index $(WORK)/$$corpus/corpus.jsonl --db $(WORK)/db --table $$corpus --mode overwrite \

@@ -164,14 +164,20 @@ def test_going_on_with_another_configuration_is_refused(world, tmp_path):
 
 
 def test_accumulated_passes_make_one_step(world, tmp_path):
-    one = train(config_for(world, tmp_path / "one", run={"steps": 1}, optimizer={"schedule": "linear"}))
-    four = train(
-        config_for(world, tmp_path / "four", run={"steps": 1}, optimizer={"schedule": "linear", "accumulate": 4})
-    )
-    a, b = read_weights(one), read_weights(four)
-    # Dropout of attention differs between the passes; the loss of the step is that of the same groups.
-    assert a.keys() == b.keys()
-    assert losses(tmp_path / "one") == pytest.approx(losses(tmp_path / "four"), rel=0.2)
+    sections = {"run": {"steps": 2}, "model": {"dropout": 0.0}}
+    train(config_for(world, tmp_path / "one", optimizer={"schedule": "linear"}, **sections))
+    train(config_for(world, tmp_path / "four", optimizer={"schedule": "linear", "accumulate": 4}, **sections))
+    assert losses(tmp_path / "one") == pytest.approx(losses(tmp_path / "four"), rel=1e-3)
+
+
+def test_dropout_is_as_asked_for(world, tmp_path):
+    def first_loss(name, **model):
+        train(config_for(world, tmp_path / name, run={"steps": 1}, model=model))
+        return losses(tmp_path / name)[0]
+
+    default = first_loss("default")
+    assert first_loss("same", dropout=0.1) == default
+    assert first_loss("none", dropout=0.0) != default
 
 
 def test_two_ranks_share_every_batch(world, tmp_path):
@@ -277,7 +283,9 @@ def test_neighbours_share_their_passages(world, tmp_path):
         of_one = [[float(student([query], [passage])[0]) for passage in passages] for query in queries]
     for i, alone in enumerate(of_one):
         assert scores[i].tolist() == pytest.approx(alone[2 * i : 2 * i + 2], abs=1e-5)
-        assert pairs[i].tolist() == pytest.approx(alone[::2], abs=1e-5)
+        # The second and the third group have the same first passage, which is no negative for either.
+        own = [score if {i, j} != {1, 2} else -np.inf for j, score in enumerate(alone[::2])]
+        assert pairs[i].tolist() == pytest.approx(own, abs=1e-5)
     train(config)
     assert len(losses(tmp_path / "out")) == 1
 

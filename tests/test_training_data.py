@@ -68,6 +68,11 @@ class TestConfig:
             (('groups = ["groups.jsonl"]', "groups = []"), "data.groups is \\[\\]; it must be a list of texts"),
             (('groups = ["groups.jsonl"]', 'groups = "a"'), "data.groups is 'a'; it must be a list of texts"),
             (("[data]", "[data]\nnway = 1"), "data.nway is 1; a group needs 2"),
+            (
+                ('checkpoint = "start"', 'checkpoint = "start"\ndropout = 1'),
+                "model.dropout is 1.0; it must be at least 0 and below 1",
+            ),
+            (("[run]", "[loss]\ndistillation_alpha = 0\n[run]"), "distillation_alpha is 0.0; it must be above 0"),
             (("[run]", "[optimizer]\nlearning_rate = 0\n[run]"), "learning_rate is 0.0; it must be above 0"),
             (("[run]", "[optimizer]\nbatch_size = 10\naccumulate = 4\n[run]"), "accumulate = 4 does not divide"),
             (("[run]", "[run\n"), "cannot be read"),
@@ -184,6 +189,13 @@ class TestLosses:
     def test_agreement_costs_nothing(self):
         scores = torch.tensor([[3.0, 1.0, 0.5], [0.1, 0.9, 0.3]])
         assert float(loss_of(LossConfig(), scores, 7 * scores + 2)) == pytest.approx(0, abs=1e-6)
+
+    def test_alpha_sharpens_the_teacher(self):
+        student, teacher = torch.tensor([[9.0, 8.0, 6.5]]), torch.tensor([[7.0, 3.0, 2.0]])
+        sharp = LossConfig(normalize_student=False, distillation_alpha=5.0)
+        t, s = (np.exp(np.array(x)) for x in ((5, 1, 0), (9, 8, 6.5)))
+        p, q = t / t.sum(), s / s.sum()
+        assert float(loss_of(sharp, student, teacher)) == pytest.approx(float((p * np.log(p / q)).sum()), abs=1e-6)
 
     def test_in_batch_wants_each_query_s_own(self):
         good, bad = torch.eye(4) * 9, 9 - torch.eye(4) * 9

@@ -34,12 +34,15 @@ class ModelConfig:
             next multiple of it; or "none".
         query_length: in tokens.
         document_length: in tokens; longer passages are cut.
+        dropout: of the backbone in training; None is as its own configuration says. Without any (0.0) a CPU trains
+            twice as fast.
     """
 
     checkpoint: str
     augmentation: Augmentation = "fixed"
     query_length: int = 32
     document_length: int = 300
+    dropout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,15 @@ class LossConfig:
         kind: "kl", the divergence of the student's distribution over a group from the teacher's; or "margin_mse".
         normalize_student: bring the student's scores of each group to [0, 1] first.
         normalize_teacher: likewise the teacher's.
+        distillation_alpha: the teacher's scores are multiplied by it. At 1, normalised scores make soft distributions;
+            a student whose scores are not normalised can follow sharper ones.
         in_batch_negatives: add a cross-entropy over the first passages of all groups of the batch.
     """
 
     kind: Loss = "kl"
     normalize_student: bool = True
     normalize_teacher: bool = True
+    distillation_alpha: float = 1.0
     in_batch_negatives: bool = False
 
 
@@ -215,6 +221,10 @@ def _check(path: Path, config: TrainingConfig) -> None:
     optimizer, trained = config.optimizer, config.optimizer.trained_layers
     if config.data.nway < 2:
         raise ConfigError(f"{path}: data.nway is {config.data.nway}; a group needs 2 passages or more")
+    if config.model.dropout is not None and not 0 <= config.model.dropout < 1:
+        raise ConfigError(f"{path}: model.dropout is {config.model.dropout}; it must be at least 0 and below 1")
+    if not config.loss.distillation_alpha > 0:
+        raise ConfigError(f"{path}: loss.distillation_alpha is {config.loss.distillation_alpha}; it must be above 0")
     if not optimizer.learning_rate > 0:
         raise ConfigError(f"{path}: optimizer.learning_rate is {optimizer.learning_rate}; it must be above 0")
     if optimizer.warmup_steps < 0 or optimizer.weight_decay < 0 or (trained is not None and trained < 0):

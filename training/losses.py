@@ -19,6 +19,7 @@ def loss_of(config: LossConfig, student: torch.Tensor, teacher: torch.Tensor) ->
         student = min_max(student)
     if config.normalize_teacher:
         teacher = min_max(teacher)
+    teacher = config.distillation_alpha * teacher
     return divergence(student, teacher) if config.kind == "kl" else margin_mse(student, teacher)
 
 

@@ -48,6 +48,12 @@ class Student(torch.nn.Module):
         if kept is not None:
             self.split.kept = HiddenStates(kept / self.split.fingerprint(), self.backbone.config.hidden_size)
 
+    def drop_out(self, probability: float) -> None:
+        """Drop out so much of the backbone's values in training."""
+        for module in self.backbone.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = probability
+
     @property
     def device(self) -> torch.device:
         """Where its weights are."""
@@ -90,7 +96,8 @@ class Student(torch.nn.Module):
         Args:
             queries: one for each group.
             passages: nway for each group, one group after the other.
-            all_pairs: return the scores of every query with every group's first passage too, (queries, queries).
+            all_pairs: return the scores of every query with every group's first passage too, (queries, queries); -inf
+                where that is the query's own first passage again, as of questions about one text.
         """
         asked, asked_kept = self.vectors(queries)
         distinct, numbers = _distinct(passages)
@@ -101,7 +108,10 @@ class Student(torch.nn.Module):
         if not all_pairs:
             return scores, None
         first, first_kept = grouped[:, 0], found_kept[::nway]
-        return scores, maxsim(asked[:, None], asked_kept[:, None], first[None], first_kept[None])
+        pairs = maxsim(asked[:, None], asked_kept[:, None], first[None], first_kept[None])
+        of_group = numbers[::nway].to(self.device)
+        again = (of_group[:, None] == of_group) & ~torch.eye(len(queries), dtype=torch.bool, device=self.device)
+        return scores, pairs.masked_fill(again, -torch.inf)
 
 
 def maxsim(

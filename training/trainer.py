@@ -108,6 +108,8 @@ class _Run:
         self.device = torch.device(device, rank % max(1, torch.cuda.device_count())) if device == "cuda" else device
         self.checkpoint = with_rules(checkpoint or load_checkpoint(config.model.checkpoint), config.model)
         self.student = Student(self.checkpoint).to(self.device)
+        if config.model.dropout is not None:
+            self.student.drop_out(config.model.dropout)
         self._freeze()
         trained = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
         self.optimizer = Optimizer(config.optimizer, trained, self.steps)
