@@ -13,9 +13,9 @@ Recall = Literal["fast", "balanced", "exact"]
 SourceName = Literal["lists", "text", "fused"]
 
 _ALL_UP_TO = 512
-# At up to `_SMALL` documents; beyond, more of them come close to the best, and `make_plan` lets these grow: measured by
-# `benchmarks/stages.py --plans`.
-_SMALL = 10_000
+# At up to `_SMALL` documents; beyond, more of them come close to the best, and `make_plan` lets these grow, so far as
+# that was measured: `benchmarks/stages.py --plans`, at 20,000 and 140,000.
+_SMALL, _LARGE = 10_000, 140_000
 _NPROBE = {"fast": 16, "balanced": 32}
 _CANDIDATES = {"fast": 256, "balanced": 1024}
 _CANDIDATES_PER_HIT = {"fast": 4, "balanced": 16}
@@ -80,11 +80,11 @@ def make_plan(options: SearchOptions, k: int, documents: int = 0) -> Plan:
             raise InputError(f"{name} is {value}; it must be 1 or more")
     if recall == "exact":
         return Plan(None, source, 1, 1, 0.0)
-    growth = max(documents / _SMALL, 1.0)
+    growth = min(max(documents, _SMALL), _LARGE) / _SMALL
     return Plan(
         all_up_to=candidates or max(_ALL_UP_TO, k),
         source=source,
-        nprobe=nprobe or round(_NPROBE[recall] * growth**0.25),
+        nprobe=nprobe or round(_NPROBE[recall] * growth ** (1 / 3)),
         candidates=candidates or max(round(_CANDIDATES[recall] * growth**0.5), _CANDIDATES_PER_HIT[recall] * k),
         margin=_MARGIN[recall] + 0.2 * math.log(growth),
     )

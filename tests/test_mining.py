@@ -6,11 +6,15 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from tansaku.onnx_export import InputError
+from tansaku.onnx_export.encoder import DEFAULT_BUNDLE
 from tansaku.plugin.cli import app
 from tansaku.training.bm25 import Bm25
+from tansaku.training.clusters import cluster_passages, shared_candidates
 from tansaku.training.errors import TrainingDataError
 from tansaku.training.groups import read_groups
 from tansaku.training.mining import MiningPlan, mine, read_run
@@ -231,6 +235,29 @@ class TestRuns:
             read_run(tmp_path / "run")
 
 
+class TestClusters:
+    @given(passages=st.integers(1, 40), size=st.integers(1, 9), seed=st.integers(0, 9))
+    def test_all_but_the_last_are_full(self, passages, size, seed):
+        vectors = np.random.default_rng(seed).normal(size=(passages, 3)).astype(np.float32)
+        counts = np.bincount(cluster_passages(vectors, size, seed))
+        assert counts.sum() == passages
+        assert (counts[:-1] == size).all()
+        assert 1 <= counts[-1] <= size
+
+    def test_near_passages_are_together(self):
+        angles = np.array([0.0, 3.0, 0.1, 3.1, 0.2, 2.9])
+        clusters = cluster_passages(np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32), 3, 0)
+        assert len(set(clusters[[0, 2, 4]])) == len(set(clusters[[1, 3, 5]])) == 1
+        assert clusters[0] != clusters[1]
+
+    def test_a_query_belongs_to_its_positive_or_else_to_the_best_that_was_found(self):
+        found = {"a": ["p2"], "b": ["p0", "p3"], "c": []}
+        shared = shared_candidates(
+            ["a", "b", "c", "d"], ["p0", "p1", "p2", "p3"], np.array([0, 0, 1, 1]), [found], {"d": ["p1"]}
+        )
+        assert list(shared.items()) == [("b", ["p0", "p1"]), ("d", ["p0", "p1"]), ("a", ["p2", "p3"])]
+
+
 class TestCommand:
     def run(self, tmp_path, *options):
         (tmp_path / "q.tsv").write_text("".join(f"{q}\t{text}\n" for q, text in QUERIES.items()), encoding="utf-8")
@@ -249,6 +276,15 @@ class TestCommand:
         assert "8 groups" in done.output
         groups = read_groups([tmp_path / "g.jsonl"], QUERIES, COLLECTION, nway=4)
         assert groups[0].passages[0] == "p0"
+
+    def test_queries_of_a_cluster_share_its_passages(self, tmp_path):
+        judged = ["--qrels", str(tmp_path / "qrels.tsv")]
+        done = self.run(tmp_path, "--clusters", str(DEFAULT_BUNDLE), "--bm25", *judged, "--teacher", "bm25")
+        assert done.exit_code == 0, done.output
+        groups = read_groups([tmp_path / "g.jsonl"], QUERIES, COLLECTION, nway=4)
+        shared = {frozenset(group.passages) for group in groups}
+        assert len(groups) == 8
+        assert all(not one & other for one in shared for other in shared if one != other)
 
     @pytest.mark.parametrize(
         ("options", "said"),

@@ -69,6 +69,14 @@ def mine(
     ] = None,
     bm25: Annotated[bool, typer.Option("--bm25", help="Take candidates from BM25 over character bigrams too.")] = False,
     qrels: Annotated[Path | None, typer.Option("--qrels", help="BEIR judgements: what comes first in groups.")] = None,
+    clusters: Annotated[
+        str | None,
+        typer.Option(
+            "--clusters",
+            help="Bundle: groups take their passages from the cluster, by its dense vectors, where the query belongs; "
+            "training then encodes far fewer.",
+        ),
+    ] = None,
     nway: Annotated[int, typer.Option(help="Passages of a group.")] = 32,
     depth: Annotated[int, typer.Option(help="Candidates of each engine from which negatives are drawn.")] = 100,
     skip: Annotated[int, typer.Option(help="The first so many candidates are not drawn.")] = 0,
@@ -79,10 +87,11 @@ def mine(
     Example: `tansaku mine groups.jsonl --queries q.jsonl --collection c.jsonl --bm25 --teacher bm25`
     """
     from .bm25 import Bm25
+    from .clusters import cluster_passages, shared_candidates
     from .groups import read_judgements, read_texts
     from .mining import MiningPlan, read_run
     from .mining import mine as mined
-    from .teachers import teacher_named
+    from .teachers import dense_vectors, teacher_named
 
     plan = MiningPlan(nway, depth, skip, seed)
     asked, passages = read_texts(queries), read_texts(collection)
@@ -90,14 +99,20 @@ def mine(
     collected = Bm25(passages) if bm25 or any(name.endswith("bm25") for name in teacher) else None
     if bm25 and collected is not None:
         candidates.append({query_id: collected.best(text, depth) for query_id, text in asked.items()})
-    if not candidates:
+    if not candidates and not (clusters and qrels):
         raise InputError("there are no candidates; give --run, --bm25 or both")
     judged = read_judgements(qrels) if qrels else {}
     positives = {q: [p for p, grade in found.items() if grade > 0] for q, found in judged.items() if q in asked}
+    positives = {q: found for q, found in positives.items() if found}
     by_text: dict[str, set[str]] = {}
     for query_id, found in positives.items():
         by_text.setdefault(asked[query_id], set()).update(found)
     teachers, weights = zip(*(teacher_named(name, collected, by_text) for name in teacher), strict=True)
+    if clusters is not None:
+        numbers = cluster_passages(dense_vectors(clusters, list(passages.values())), nway, seed)
+        shared = shared_candidates(list(asked), list(passages), numbers, candidates, positives)
+        asked = {q: asked[q] for q in dict.fromkeys([*shared, *asked])}
+        candidates = [shared]
     console = Console(stderr=True)
     with Progress(TextColumn("mining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console,
                   disable=not console.is_terminal) as bar:  # fmt: skip
@@ -108,7 +123,6 @@ def mine(
             if not console.is_terminal and (done == total or done % max(1, total // 100) == 0):
                 console.print(f"mining: {done:,} of {total:,} queries", highlight=False)
 
-        positives = {q: found for q, found in positives.items() if found}
         report = mined(
             out, asked, passages, candidates, teachers, weights=weights, positives=positives, plan=plan, progress=show
         )

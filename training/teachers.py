@@ -14,6 +14,7 @@ from .bm25 import Bm25
 from .groups import normalized
 
 _TOGETHER = 32  # pairs that a cross-encoder reads at a time
+_PASSAGES = 256  # that are encoded together
 
 
 class Teacher(Protocol):
@@ -78,6 +79,11 @@ class TokenVectors:
             self._kept.popitem(last=False)
         return found
 
+    def means_of_passages(self, texts: Iterable[str]) -> np.ndarray:
+        """The mean of each one's vectors: float32 (passages, dim), of unit length."""
+        means = np.array([of_one.mean(axis=0, dtype=np.float32) for of_one in self.of_passages(texts)])
+        return means / np.linalg.norm(means, axis=1, keepdims=True)
+
 
 class MaxSimTeacher:
     """A ColBERT model, run from its bundle.
@@ -110,9 +116,7 @@ class DenseTeacher:
 
     def scores(self, query: str, passages: Mapping[str, str]) -> np.ndarray:
         """See `Teacher`."""
-        found = self._vectors.of_passages(passages.values())
-        means = np.array([of_one.mean(axis=0, dtype=np.float32) for of_one in found])
-        return (means / np.linalg.norm(means, axis=1, keepdims=True)) @ self._vectors.of_query(query).mean(axis=0)
+        return self._vectors.means_of_passages(passages.values()) @ self._vectors.of_query(query).mean(axis=0)
 
 
 class LabelTeacher:
@@ -175,6 +179,13 @@ def teacher_named(
         f"teacher {name!r} is none; give cross-encoder:MODEL, maxsim:BUNDLE, dense:BUNDLE, bm25 or labels, perhaps as "
         "WEIGHT*…"
     )
+
+
+def dense_vectors(bundle: str | None, texts: Sequence[str]) -> np.ndarray:
+    """One vector for each passage, the mean of its tokens' by a bundle: float32 (passages, dim), of unit length."""
+    vectors = _token_vectors(bundle)
+    parts = [vectors.means_of_passages(texts[start : start + _PASSAGES]) for start in range(0, len(texts), _PASSAGES)]
+    return np.concatenate(parts)
 
 
 @lru_cache
