@@ -13,12 +13,13 @@ from tansaku.plugin.plan import make_plan
 def test_more_is_looked_at_in_larger_corpora(recall):
     plans = [make_plan({"recall": recall}, 10, documents) for documents in (0, 10_000, 20_000, 140_000, 1_000_000)]
     assert plans[0] == plans[1]
-    for smaller, larger in pairwise(plans[1:]):
+    assert plans[-2] == plans[-1]  # nothing was measured beyond
+    for smaller, larger in pairwise(plans[1:-1]):
         assert smaller.nprobe < larger.nprobe
         assert smaller.candidates < larger.candidates
         assert smaller.margin < larger.margin
-    # Slower than the corpus: a hundred times as many documents, a tenth of that in candidates.
-    assert plans[-1].candidates == 10 * plans[1].candidates
+    # Slower than the corpus: fourteen times as many documents, less than four times as many candidates.
+    assert plans[-1].candidates < 4 * plans[1].candidates
 
 
 def test_given_numbers_hold_at_every_size():
