@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import json
 import os
 import time
@@ -77,15 +78,18 @@ def train(
     trained on, InputError if an interrupted training here had another configuration.
     """
     with _process_group() as (rank, ranks):
-        run = _Run(config, checkpoint, rank, ranks)
-        if resume:
-            run.resume()
-        while run.step < run.steps:
-            loss = run.train_step()
-            evaluation = run.after_step(loss)
-            if progress and rank == 0:
-                progress(Progress(run.step, run.steps, loss, evaluation))
-        return run.finish()
+        return _train(_Run(config, checkpoint, rank, ranks), resume, progress)
+
+
+def _train(run: _Run, resume: bool, progress: Callable[[Progress], None] | None) -> Path:
+    if resume:
+        run.resume()
+    while run.step < run.steps:
+        loss = run.train_step()
+        evaluation = run.after_step(loss)
+        if progress and run.rank == 0:
+            progress(Progress(run.step, run.steps, loss, evaluation))
+    return run.finish()
 
 
 class _Run:
@@ -261,5 +265,8 @@ def _process_group():  # noqa: ANN202
     torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield torch.distributed.get_rank(), ranks
+        torch.distributed.barrier()  # none leaves while another still works
     finally:
+        # What still refers to the group keeps its threads, and the interpreter aborts if it ends before them.
+        gc.collect()
         torch.distributed.destroy_process_group()
