@@ -22,28 +22,17 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Rebuild the bundle that ships inside, some hours on two cores; DATA is the folder with the corpora (see
-# training/default_model.py). An interrupted run goes on where it was, but for the teachers.
+# Rebuild the bundle that ships inside, about half an hour on two cores; DATA is the folder with the corpora (see
+# training/default_model.py). An interrupted training goes on where it was.
 WORK := build/model
 BUNDLE := onnx_export/default_bundle
-MINE = $(BIN)/tansaku mine $(1)/groups.jsonl --queries $(1)/queries.jsonl --collection $(1)/corpus.jsonl \
-	--clusters $(WORK)/teacher --nway 16 --teacher maxsim:$(WORK)/teacher
-JUDGED = --qrels $(1)/qrels.tsv --teacher '2*labels' --teacher 0.5*maxsim:$(WORK)/teacher-11
-KYOTO := --db $(WORK)/db --table kyoto-wiki-ja --model $(WORK)/teacher
 
 model: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --editable '.[base-model,evaluate,train]'
 	$(BIN)/python -m tansaku.training.default_model data $(WORK) --data $(DATA) --limit 8000 --questions 16000
-	$(BIN)/python -m tansaku.training.base_model $(WORK)/teacher --data $(DATA) --layers 12 --dim 384
-	$(BIN)/python -m tansaku.training.base_model $(WORK)/teacher-11 --data $(DATA) --layers 11 --dim 384
-	$(BIN)/tansaku index $(WORK)/kyoto-wiki-ja/corpus.jsonl --mode overwrite $(KYOTO)
-	$(BIN)/tansaku evaluate --recall fast --queries $(WORK)/kyoto-wiki-ja/queries.jsonl -k 50 \
-		--run $(WORK)/kyoto-wiki-ja/tansaku.trec $(KYOTO)
-	$(call MINE,$(WORK)/jaquad) $(call JUDGED,$(WORK)/jaquad)
-	$(call MINE,$(WORK)/msdocs-ja) $(call JUDGED,$(WORK)/msdocs-ja)
-	$(call MINE,$(WORK)/kyoto-wiki-ja) --run $(WORK)/kyoto-wiki-ja/tansaku.trec
+	$(BIN)/python -m tansaku.training.default_model neighbours $(WORK)
 	$(BIN)/python -m tansaku.training.default_model build $(BUNDLE) --data $(DATA) \
-		--config training/default_model.toml --card training/default_model_card.md $(AVERAGE)
+		--config training/default_model.toml --card training/default_model_card.md
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

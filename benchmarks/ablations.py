@@ -1,9 +1,12 @@
 """What each part of the recipe does at our small scale: one change at a time, several seeds, sets not trained on.
 
     python -m tansaku.training.default_model data WORK --data ../shared/data
-    tansaku mine WORK/jaquad/groups.jsonl …     # the baseline's teachers, see `make model`
-    tansaku mine WORK/jaquad/maxsim.jsonl …     # one of them alone: maxsim:WORK/teacher
-    tansaku mine WORK/jaquad/labels.jsonl …     # and another: labels
+    python -m tansaku.training.base_model WORK/teacher --data ../shared/data --layers 12 --dim 384
+    M='--queries WORK/jaquad/queries.jsonl --collection WORK/jaquad/corpus.jsonl --qrels WORK/jaquad/qrels.tsv'
+    M="$M --clusters WORK/teacher --nway 16"
+    tansaku mine WORK/jaquad/groups.jsonl $M --teacher '2*labels' --teacher maxsim:WORK/teacher  # the baseline
+    tansaku mine WORK/jaquad/maxsim.jsonl $M --teacher maxsim:WORK/teacher                       # one teacher alone
+    tansaku mine WORK/jaquad/labels.jsonl $M --teacher labels                                    # and the other
     python benchmarks/ablations.py --work WORK --data ../shared/data
 
 Every training starts at the same untrained base, trains its upper layers and the projection for `--steps` steps on

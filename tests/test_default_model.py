@@ -14,7 +14,8 @@ from tansaku.onnx_export.load import load_checkpoint
 from tansaku.training import default_model
 from tansaku.training.averaging import average_weights
 from tansaku.training.default_model import app
-from tansaku.training.groups import Group, write_groups
+from tansaku.training.errors import TrainingDataError
+from tansaku.training.groups import Group, read_groups, read_texts, write_groups
 
 from . import checkpoints
 
@@ -88,6 +89,22 @@ def test_of_too_many_questions_rows_are_left_out(data, tmp_path):
     run("data", tmp_path / "work", "--data", data, "--questions", "40")
     kept = [*range(16), *range(32, 48)]
     assert ids(tmp_path / "work" / "kyoto-wiki-ja" / "queries.jsonl") == [f"m{i}" for i in kept]
+
+
+def test_neighbours_are_asked_by_their_questions_and_by_sentences(data, tmp_path):
+    for name in default_model.CORPORA:
+        longer = [{"_id": f"{name}-{i}", "text": text + "次の文も同じ文章です。"} for i, text in enumerate(TEXTS)]
+        write(data / name / "corpus.jsonl", longer)
+    run("data", tmp_path / "work", "--data", data)
+    said = run("neighbours", tmp_path / "work", "--nway", "2", "--queries", "3", "--blocks", "1")
+    assert "jaquad: 3 groups, 1 of them asked by a sentence" in said
+    assert "kyoto-wiki-ja: 3 groups, 3 of them asked by a sentence" in said
+    folder = tmp_path / "work" / "jaquad"
+    texts = read_texts([folder / "queries.jsonl", folder / "sentences.jsonl"])
+    groups = read_groups([folder / "neighbours.jsonl"], texts, read_texts([folder / "corpus.jsonl"]), nway=2)
+    assert {group.query: group.passages[0] for group in groups}["jaquad-q1"] == "jaquad-1"
+    with pytest.raises(TrainingDataError, match=r"work/jaquad: no 3 neighbours have 3 questions"):
+        run("neighbours", tmp_path / "work", "--nway", "3", "--queries", "3")
 
 
 def test_a_corpus_that_is_not_there_is_named(data, tmp_path):

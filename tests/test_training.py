@@ -251,6 +251,16 @@ def test_only_the_upper_layers_change_if_only_they_are_trained(world, tmp_path):
         train(config_for(world, tmp_path / "more", optimizer={"trained_layers": 3}))
 
 
+def test_token_similarities_come_near_the_layers_and_resuming_keeps_their_teacher(world, tmp_path):
+    sections = {"loss": {"kind": "tokens"}, "optimizer": {"trained_layers": 1}, "run": {"steps": 40, "save_every": 10}}
+    whole = train(config_for(world, tmp_path / "whole", **sections))
+    made = losses(tmp_path / "whole")
+    assert np.mean(made[-5:]) < 0.7 * np.mean(made[:5])
+    with pytest.raises(StopError):
+        train(config_for(world, tmp_path / "cut", **sections), progress=stop_at(25))
+    assert same(read_weights(train(config_for(world, tmp_path / "cut", **sections))), read_weights(whole))
+
+
 def test_what_frozen_layers_give_is_computed_once(world, tmp_path, monkeypatch):
     settings = {"trained_layers": 1, "activations": str(tmp_path / "kept")}
     sections = {"optimizer": settings, "run": {"save_every": 3}}
@@ -278,7 +288,7 @@ def test_neighbours_share_their_passages(world, tmp_path):
     seen = []
     run, student._run = student._run, lambda some: seen.extend(some) or run(some)
     with torch.no_grad():
-        scores, pairs = student(queries, passages, all_pairs=True)
+        scores, pairs, _ = student(queries, passages, all_pairs=True)
         assert len(seen) == 3 + 4
         of_one = [[float(student([query], [passage])[0]) for passage in passages] for query in queries]
     for i, alone in enumerate(of_one):

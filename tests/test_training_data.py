@@ -73,6 +73,10 @@ class TestConfig:
                 "model.dropout is 1.0; it must be at least 0 and below 1",
             ),
             (("[run]", "[loss]\ndistillation_alpha = 0\n[run]"), "distillation_alpha is 0.0; it must be above 0"),
+            (
+                ("[run]", '[loss]\nkind = "tokens"\n[run]'),
+                'kind is "tokens": set optimizer.trained_layers to 1 or more',
+            ),
             (("[run]", "[optimizer]\nlearning_rate = 0\n[run]"), "learning_rate is 0.0; it must be above 0"),
             (("[run]", "[optimizer]\nbatch_size = 10\naccumulate = 4\n[run]"), "accumulate = 4 does not divide"),
             (("[run]", "[run\n"), "cannot be read"),

@@ -18,7 +18,7 @@ else:
     import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 Augmentation = Literal["none", "fixed", "paper"]
-Loss = Literal["kl", "margin_mse"]
+Loss = Literal["kl", "margin_mse", "tokens"]
 Schedule = Literal["schedule_free", "linear"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Format = Literal["stanford", "pylate"]
@@ -70,7 +70,9 @@ class LossConfig:
     """[loss]: what is made small.
 
     Attributes:
-        kind: "kl", the divergence of the student's distribution over a group from the teacher's; or "margin_mse".
+        kind: "kl", the divergence of the student's distribution over a group from the teacher's; "margin_mse"; or
+            "tokens", which needs no teacher's scores: the similarities of single tokens follow what the layers that
+            are trained, as they were, and the one below them give side by side (`layers`).
         normalize_student: bring the student's scores of each group to [0, 1] first.
         normalize_teacher: likewise the teacher's.
         distillation_alpha: the teacher's scores are multiplied by it. At 1, normalised scores make soft distributions;
@@ -221,6 +223,10 @@ def _check(path: Path, config: TrainingConfig) -> None:
     optimizer, trained = config.optimizer, config.optimizer.trained_layers
     if config.data.nway < 2:
         raise ConfigError(f"{path}: data.nway is {config.data.nway}; a group needs 2 passages or more")
+    if config.loss.kind == "tokens" and (not trained or config.loss.in_batch_negatives):
+        raise ConfigError(
+            f'{path}: loss.kind is "tokens": set optimizer.trained_layers to 1 or more, and no in_batch_negatives'
+        )
     if config.model.dropout is not None and not 0 <= config.model.dropout < 1:
         raise ConfigError(f"{path}: model.dropout is {config.model.dropout}; it must be at least 0 and below 1")
     if not config.loss.distillation_alpha > 0:

@@ -1,7 +1,7 @@
 """A default model from the base model by the recipe, in three steps.
 
 python -m tansaku.training.default_model data WORK --data FOLDER     # queries and passages, none that is judged
-tansaku mine WORK/jaquad/groups.jsonl …                              # groups with teachers' scores, for each corpus
+python -m tansaku.training.default_model neighbours WORK             # groups of them; or, with teachers, `tansaku mine`
 python -m tansaku.training.default_model build OUT --config CONFIG.toml --data FOLDER --card CARD.md
 
 The projection and the vocabulary are fitted to the corpora first, see `base_model`.
@@ -25,7 +25,9 @@ from ..onnx_export.export import export_checkpoint
 from .averaging import average_weights
 from .base_model import base_model
 from .config import read_config
-from .groups import read_judgements
+from .errors import TrainingDataError
+from .groups import read_judgements, read_texts, write_groups
+from .neighbours import neighbour_groups
 from .student import Student
 from .trainer import Progress, train
 
@@ -66,6 +68,34 @@ def write_data(
         (work / name / "qrels.tsv").write_bytes((data / name / "qrels" / "train.tsv").read_bytes())
 
 
+@app.command("neighbours")
+def write_neighbours(
+    work: Annotated[Path, typer.Argument(help="The folder that `data` wrote.")],
+    nway: Annotated[int, typer.Option(help="Neighbouring passages of a group.")] = 16,
+    queries: Annotated[int, typer.Option(help="Questions and sentences of a block of neighbours.")] = 32,
+    blocks: Annotated[int, typer.Option(help="Blocks of each corpus.")] = 160,
+) -> None:
+    """Write groups of neighbouring passages, and the sentences that ask for them beside the questions."""
+    for name in CORPORA:
+        folder = work / name
+        qrels = folder / "qrels.tsv"
+        questions: dict[str, list[str]] = {}
+        asked = read_texts([folder / "queries.jsonl"])
+        for question, found in read_judgements(qrels).items() if qrels.exists() else ():
+            for passage in found if question in asked else ():
+                questions.setdefault(passage, []).append(question)
+        passages = read_texts([folder / "corpus.jsonl"])
+        try:
+            groups, sentences = neighbour_groups(
+                passages, questions, nway=nway, queries=queries, blocks=blocks, seed=_SEED
+            )
+        except TrainingDataError as error:
+            raise TrainingDataError(f"{folder}: {error}") from error
+        write_groups(folder / "neighbours.jsonl", groups)
+        _write_records(folder / "sentences.jsonl", [{"_id": name, "text": text} for name, text in sentences.items()])
+        typer.echo(f"{folder}: {len(groups):,} groups, {len(sentences):,} of them asked by a sentence")
+
+
 @app.command("build")
 def build(
     out: Annotated[Path, typer.Argument(help="Folder for the bundle.")],
@@ -89,7 +119,7 @@ def build(
     checkpoint = trained(start, folders)
     checkpoint.origin.update(
         made_by="python -m tansaku.training.default_model",
-        trained_on=[name if name != "kyoto-wiki-ja" else "queries-ja over kyoto-wiki-ja" for name in CORPORA],
+        trained_on=list(CORPORA),
         averaged=[folder.name for folder in folders],
     )
     bundle = export_checkpoint(checkpoint, out, precision="int8", card=card.read_text(encoding="utf-8"))
@@ -131,9 +161,13 @@ def _write(folder: Path, queries: list[dict[str, Any]], passages: list[dict[str,
     for name, records in (("queries.jsonl", queries), ("corpus.jsonl", passages)):
         if not records:
             raise InputError(f"{folder / name}: nothing is left to train on")
-        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        (folder / name).write_text("".join(lines), encoding="utf-8")
+        _write_records(folder / name, records)
     typer.echo(f"{folder}: {len(queries):,} queries, {len(passages):,} passages")
+
+
+def _write_records(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def _records(path: Path) -> Iterable[dict[str, Any]]:

@@ -7,6 +7,7 @@ token's dimensions. Trainings that begin at the same weights share it.
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import struct
 import weakref
@@ -80,6 +81,23 @@ class SplitBackbone:
         finally:
             setattr(self._owner, self._name, lower_and_upper)
             given.remove()
+
+    def states(self, hidden: torch.Tensor, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        """What `lower` gave and what each upper layer makes of it: 1 + trained times (texts, longest, hidden)."""
+        reached = [hidden]
+        hooks = [layer.register_forward_hook(lambda *given: reached.append(_first(given[-1]))) for layer in self._upper]
+        try:
+            self.upper(hidden, inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return reached
+
+    def with_copied_layers(self) -> SplitBackbone:
+        """One with the same lower part and a copy of the upper layers as they are now, which is never trained."""
+        other = copy.copy(self)
+        other._upper = copy.deepcopy(self._upper).requires_grad_(False).eval()
+        return other
 
     @torch.no_grad()
     def _run_lower(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -201,6 +219,11 @@ def _stop(_: nn.Module, args: tuple, kwargs: dict) -> None:
 
 def _with_first(args: tuple, kwargs: dict, hidden: torch.Tensor) -> tuple[tuple, dict]:
     return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+
+
+def _first(output: torch.Tensor | tuple) -> torch.Tensor:
+    """The hidden states in what a layer returns."""
+    return output[0] if isinstance(output, tuple) else output
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ from .saving import save_model
 from .state import load_state, save_state
 from .student import Student, with_rules
 
+_SAMPLE = 256  # passages by which the layers that teach are centred
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -130,6 +131,9 @@ class _Run:
             if kept is not None and self.ranks > 1:
                 kept /= f"rank-{self.rank}-of-{self.ranks}"
             self.student.freeze_below(settings.trained_layers, kept, _TYPES[self.config.run.precision])
+        if self.config.loss.kind == "tokens":
+            texts = list(self.passages.values())
+            self.student.learn_from_layers(texts[:: max(1, len(texts) // _SAMPLE)][:_SAMPLE])
 
     def resume(self) -> None:
         state = load_state(self.output / "state")
@@ -190,7 +194,9 @@ class _Run:
         precision = _TYPES[config.run.precision]
         kind = torch.device(self.device).type
         with torch.autocast(kind, precision, enabled=precision != torch.float32):
-            scores, pairs = self.module(queries, passages, all_pairs=config.loss.in_batch_negatives)
+            scores, pairs, tokens = self.module(queries, passages, all_pairs=config.loss.in_batch_negatives)
+        if config.loss.kind == "tokens":
+            return tokens
         loss = loss_of(config.loss, scores.float(), teacher)
         return loss if pairs is None else loss + in_batch(pairs.float())
 

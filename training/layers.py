@@ -1,0 +1,103 @@
+"""Layers as a teacher: a model's own upper layers, side by side, teach the token vectors of a smaller one.
+
+MaxSim over the vectors of several layers at once ranks better than over those of any one layer, but they are too long
+to store. `token_loss` brings a student's vectors to the same similarities, token by token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch.nn import functional
+
+from ..onnx_export import TokenizedText
+from .frozen import SplitBackbone
+
+Inputs = dict[str, torch.Tensor]
+_MASKED = -2.0  # less than any cosine
+_AT_TEACHERS_TOKEN = 0.5  # weight of the similarity there, beside that of the student's own largest
+
+
+class LayersTeacher:
+    """Token vectors from a model's upper layers and the one below them, as they are now; training leaves them alone.
+
+    Args:
+        split: the model, cut below the layers that will be trained.
+    """
+
+    def __init__(self, split: SplitBackbone) -> None:
+        self._split, self._untrained = split, split.with_copied_layers()
+        self._means: list[torch.Tensor] = []
+
+    def centre(self, sample: Iterable[tuple[Sequence[TokenizedText], Inputs, torch.Tensor]]) -> None:
+        """Take each layer's mean over a sample's kept tokens, to be called before `vectors`.
+
+        Args:
+            sample: texts, the same as the backbone takes them, and which tokens are kept, bool (texts, longest).
+        """
+        sums: list[torch.Tensor] | None = None
+        count = 0
+        for texts, inputs, keep in sample:
+            found = [states[keep].sum(dim=0) for states in self._states(texts, inputs)]
+            sums = found if sums is None else [total + part for total, part in zip(sums, found, strict=True)]
+            count += int(keep.sum())
+        self._means = [total / max(1, count) for total in sums or ()]
+
+    def vectors(self, texts: Sequence[TokenizedText], inputs: Inputs) -> torch.Tensor:
+        """Unit vectors, float32 (texts, longest, layers × hidden): each layer's centred, at the same length."""
+        states = self._states(texts, inputs)
+        parts = [functional.normalize(one - mean, dim=-1) for one, mean in zip(states, self._means, strict=True)]
+        return torch.cat(parts, dim=-1) / len(parts) ** 0.5
+
+    @torch.no_grad()
+    def _states(self, texts: Sequence[TokenizedText], inputs: Inputs) -> list[torch.Tensor]:
+        return [states.float() for states in self._untrained.states(self._split.lower(texts, inputs), inputs)]
+
+
+def token_loss(
+    asked: tuple[torch.Tensor, torch.Tensor],
+    found: tuple[torch.Tensor, torch.Tensor],
+    asked_kept: torch.Tensor,
+    found_kept: torch.Tensor,
+    numbers: torch.Tensor,
+) -> torch.Tensor:
+    """How far single query tokens' similarities are from the teacher's: a scalar, the mean over tokens and passages.
+
+    For each query token its MaxSim with each passage of the group, less the mean over the group (which no ranking
+    depends on): the squared difference between student and teacher; and half as much for the student's similarity
+    with the very token that the teacher finds nearest.
+
+    Args:
+        asked: the queries' vectors, float32 (groups, query tokens, dim): the student's, the teacher's.
+        found: the passages' vectors, float32 (passages, tokens, dim): the student's, the teacher's.
+        asked_kept: bool (groups, query tokens).
+        found_kept: bool (passages, tokens).
+        numbers: int64 (groups, nway), each group's passages.
+    """
+    total = asked[0].new_zeros(())
+    count = 0
+    for group, passages in enumerate(numbers):
+        there, kept = asked_kept[group], found_kept[passages]
+        students, teachers = (
+            _similarities(queries[group][there], texts[passages], kept)
+            for queries, texts in zip(asked, found, strict=True)
+        )
+        target, place = teachers.max(dim=-1)
+        same_token = students.gather(-1, place[..., None])[..., 0]
+        target = _centred(target)
+        errors = (_centred(students.amax(dim=-1)) - target).square()
+        errors = errors + _AT_TEACHERS_TOKEN * (_centred(same_token) - target).square()
+        total = total + errors.sum()
+        count += errors.numel()
+    return total / max(1, count)
+
+
+def _similarities(query: torch.Tensor, passages: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """Cosines, float32 (query tokens, passages, tokens)."""
+    products = (query @ passages.flatten(0, 1).T).unflatten(1, kept.shape)
+    return products.masked_fill(~kept, _MASKED)
+
+
+def _centred(values: torch.Tensor) -> torch.Tensor:
+    return values - values.mean(dim=1, keepdim=True)
