@@ -1,4 +1,4 @@
-"""Make the first default bundle: multilingual-e5-small, cut to Japanese, as a token encoder.
+"""The base model: multilingual-e5-small, cut to Japanese, as a token encoder; the default model is trained from it.
 
     python -m tansaku.training.base_model OUT --data FOLDER
 
