@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoConfig, AutoModel
 
 from tansaku.onnx_export import InputError
 from tansaku.onnx_export.load import load_checkpoint
@@ -17,15 +16,9 @@ from tansaku.training.student import Student
 
 from . import checkpoints
 from .test_backbones import CONFIGS
-from .test_frozen import DEPTH, LAYERS, TEXTS, inputs
+from .test_frozen import TEXTS, backbone, inputs
 
 TRAINED = 2
-
-
-def backbone(kind):
-    torch.manual_seed(1)
-    deeper = {name: LAYERS for name in CONFIGS[kind] if name in DEPTH}
-    return AutoModel.from_config(AutoConfig.for_model(kind, **{"vocab_size": 40, **CONFIGS[kind], **deeper})).eval()
 
 
 def teacher_of(model):

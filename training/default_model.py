@@ -92,7 +92,7 @@ def write_neighbours(
         except TrainingDataError as error:
             raise TrainingDataError(f"{folder}: {error}") from error
         write_groups(folder / "neighbours.jsonl", groups)
-        _write_records(folder / "sentences.jsonl", [{"_id": name, "text": text} for name, text in sentences.items()])
+        _write_records(folder / "sentences.jsonl", [{"_id": query, "text": text} for query, text in sentences.items()])
         typer.echo(f"{folder}: {len(groups):,} groups, {len(sentences):,} of them asked by a sentence")
 
 
