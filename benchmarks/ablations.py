@@ -8,6 +8,7 @@
     tansaku mine WORK/jaquad/maxsim.jsonl $M --teacher maxsim:WORK/teacher                       # one teacher alone
     tansaku mine WORK/jaquad/labels.jsonl $M --teacher labels                                    # and the other
     python benchmarks/ablations.py --work WORK --data ../shared/data
+    python benchmarks/ablations.py --work WORK --data ../shared/data --dim 64 --only token      # 96, and --layers 6
 
 Every training starts at the same untrained base, trains its upper layers and the projection for `--steps` steps on
 the first `--groups` groups of `jaquad`, and differs from the baseline in what the row says. Reported are nDCG@10 and
@@ -49,21 +50,25 @@ from tansaku.training.student import Student, with_rules
 from tansaku.training.trainer import train
 
 SETS = ("jsquad-valid", "niilc-qa", "jaquad")
-BASELINE = "the recipe"
+BASELINE = "the recipe, without masks"
+UNTRAINED = "the base, not trained"
+SETTINGS = ("steps", "layers", "dim", "trained_layers", "dropout", "nway", "batch_size", "block", "learning_rate",
+            "groups", "questions")  # fmt: skip
 # What a row changes: fields of the configuration's sections; "asked": the augmentation of evaluated queries;
-# "averaged": shares of the training whose checkpoints are averaged.
+# "averaged": shares of the training whose checkpoints are averaged. Rows that train alike share one training.
 VARIANTS: dict[str, dict[str, Any]] = {
     BASELINE: {},
-    "queries: no mask tokens": {"model": {"augmentation": "none"}},
-    "queries: trained with 32, asked by the paper's rule": {"asked": "paper"},
-    "scores: only the teacher's normalised": {"loss": {"normalize_student": False}},
+    "queries: masks up to 32 tokens": {"model": {"augmentation": "fixed"}},
+    "queries: so trained, asked by the paper's rule": {"model": {"augmentation": "fixed"}, "asked": "paper"},
     "scores: not normalised": {"loss": {"normalize_student": False, "normalize_teacher": False}},
     "MarginMSE": {"loss": {"kind": "margin_mse"}},
     "in-batch negatives": {"loss": {"in_batch_negatives": True}},
     "linear decay": {"optimizer": {"schedule": "linear"}},
     "last checkpoint and two before averaged": {"averaged": (0.6, 0.8, 1.0)},
+    "token similarities instead of scores": {"loss": {"kind": "tokens"}},
     "one teacher: MaxSim of the base, all dimensions": {"groups": "maxsim.jsonl"},
     "one teacher: labels": {"groups": "labels.jsonl"},
+    UNTRAINED: {"untrained": True},
 }
 
 
@@ -72,27 +77,28 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--trained-layers", type=int, default=2)
+    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--trained-layers", type=int, default=1)
+    parser.add_argument("--dropout", type=float, default=0.0, help="none makes a step on a CPU twice as fast")
     parser.add_argument("--nway", type=int, default=8)
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--block", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--groups", type=int, default=3000)
     parser.add_argument("--questions", type=int, default=500)
     parser.add_argument("--only", nargs="*", help="rows, by the beginning of their names")
     options = parser.parse_args()
     kept = options.work / "ablations.jsonl"
-    setting = {name: getattr(options, name) for name in ("steps", "layers", "trained_layers", "nway", "batch_size",
-                                                         "block", "learning_rate", "groups", "questions")}  # fmt: skip
+    setting = {name: getattr(options, name) for name in SETTINGS}
     results = [r for r in map(json.loads, kept.read_text().splitlines()) if r["setting"] == setting] if kept.exists() \
         else []  # fmt: skip
     wanted = [n for n in VARIANTS if not options.only or n == BASELINE or n.startswith(tuple(options.only))]
     missing = [(seed, n) for seed in options.seeds for n in wanted
                if not any((r["seed"], r["variant"]) == (seed, n) for r in results)]  # fmt: skip
     if missing:
-        base = base_model(options.data, layers=options.layers)
+        base = base_model(options.data, layers=options.layers, dim=options.dim)
         sets = {name: Evaluation.read(options.data / name, "dev", options.questions) for name in SETS}
         # Of `jaquad` only the articles that are not trained on.
         judged = Evaluation.read(options.data / "jaquad", "dev").qrels.values()
@@ -101,7 +107,8 @@ def main() -> None:
         sets["jaquad"] = dataclasses.replace(sets["jaquad"], passages=passages)
         for seed, name in missing:
             started = time.monotonic()
-            measured = run(options, base, sets, VARIANTS[name], seed)
+            known = [r["sets"] for r in results if r["variant"] == name == UNTRAINED]  # of another seed
+            measured = known[0] if known else run(options, base, sets, VARIANTS[name], seed)
             result = {"variant": name, "seed": seed, "setting": setting, "sets": measured,
                       "seconds": round(time.monotonic() - started)}  # fmt: skip
             results.append(result)
@@ -116,17 +123,24 @@ def run(
     options: argparse.Namespace, base: Checkpoint, sets: dict[str, Evaluation], variant: dict[str, Any], seed: int
 ) -> dict[str, dict[str, float]]:
     """Train one variant and measure it on every set."""
-    output = options.work / "ablations" / f"{seed}-{list(VARIANTS.values()).index(variant)}"
+    number = [trained_by(one) for one in VARIANTS.values()].index(trained_by(variant))
+    output = options.work / "ablations" / f"{options.layers}x{options.dim}-{seed}-{number}"
     config = configuration(options, output, variant, seed)
     checkpoint = copy.deepcopy(base)
-    last = train(config, checkpoint)
-    shares = variant.get("averaged", (1.0,))
-    folders = [last.with_name(f"checkpoint-{round(share * options.steps)}") for share in shares]
     model = dataclasses.replace(config.model, augmentation=variant.get("asked", config.model.augmentation))
     student = Student(with_rules(checkpoint, model)).eval()
-    student.load_state_dict(average_weights(folders))
+    if not variant.get("untrained"):
+        last = train(config, copy.deepcopy(base))
+        shares = variant.get("averaged", (1.0,))
+        folders = [last.with_name(f"checkpoint-{round(share * options.steps)}") for share in shares]
+        student.load_state_dict(average_weights(folders))
     student.freeze_below(options.trained_layers, options.work / "activations", torch.bfloat16)
     return {name: evaluation.measure(student) for name, evaluation in sets.items()}
+
+
+def trained_by(variant: dict[str, Any]) -> dict[str, Any]:
+    """What of a variant concerns its training."""
+    return {key: part for key, part in variant.items() if key not in ("asked", "averaged")}
 
 
 def configuration(options: argparse.Namespace, output: Path, variant: dict[str, Any], seed: int) -> TrainingConfig:
@@ -138,7 +152,15 @@ def configuration(options: argparse.Namespace, output: Path, variant: dict[str, 
     with (folder / variant.get("groups", "groups.jsonl")).open(encoding="utf-8") as lines:
         (output / "groups.jsonl").write_text("".join(itertools.islice(lines, options.groups)), encoding="utf-8")
     return TrainingConfig(
-        model=section(ModelConfig, "model", checkpoint="base", query_length=32, document_length=300),
+        model=section(
+            ModelConfig,
+            "model",
+            checkpoint="base",
+            augmentation="none",
+            query_length=32,
+            document_length=300,
+            dropout=options.dropout,
+        ),
         data=DataConfig(
             groups=[str(output / "groups.jsonl")],
             queries=[str(folder / "queries.jsonl")],

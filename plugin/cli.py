@@ -243,6 +243,7 @@ def search(
     candidates_from: Annotated[
         SourceName, typer.Option("--source", help="Candidates from inverted lists, full text, or both.")
     ] = "lists",
+    bm25_weight: Annotated[float, typer.Option(help="Of BM25 beside MaxSim, for --source fused or text.")] = 0.0,
     explain: Annotated[bool, typer.Option("--explain", help="Show which tokens met, and each stage's time.")] = False,
     derived: Annotated[
         bool, typer.Option(help="Use arrays kept on disk beside the table, or read codes from the table.")
@@ -256,7 +257,9 @@ def search(
     Example: `tansaku search "金閣寺" --db ./db --table docs --where "year < 1500" --explain`
     """
     searcher = Searcher.open(_database(db, storage_option), table, encoder=Encoder.load(model), derived=derived)
-    hits = searcher.search(query, k, recall=recall, where=where, ids=ids, source=candidates_from)
+    hits = searcher.search(
+        query, k, recall=recall, where=where, ids=ids, source=candidates_from, bm25_weight=bm25_weight
+    )
     why = [searcher.explain(query, hit.id) for hit in hits] if explain else []
     if as_json:
         ranked = [{"rank": rank, **dataclasses.asdict(hit)} for rank, hit in enumerate(hits, start=1)]

@@ -1,4 +1,4 @@
-"""Candidates from LanceDB's full text search, and their fusion with those of the inverted lists."""
+"""Candidates from LanceDB's full text search, their fusion with those of the inverted lists, and BM25 in the scores."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ def check_text(codes: Codes, query: str | None) -> str:
     return query
 
 
-def text_candidates(codes: Codes, query: str, allow: Allowed, where: str | None, limit: int) -> np.ndarray:
-    """The ``limit`` best allowed documents by BM25, int64, best first; fewer where fewer share a word with the query.
+def text_candidates(
+    codes: Codes, query: str, allow: Allowed, where: str | None, limit: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ``limit`` best allowed documents by BM25; fewer where fewer share a word with the query.
 
     Args:
         codes: of the index.
@@ -36,6 +38,9 @@ def text_candidates(codes: Codes, query: str, allow: Allowed, where: str | None,
         allow: documents that may be returned.
         where: the condition that ``allow`` is of, for LanceDB to look at first; or None.
         limit: how many.
+
+    Returns:
+        Their numbers, int64, and BM25, float32, best first.
     """
     index = codes.index
     wanted = limit
@@ -47,10 +52,10 @@ def text_candidates(codes: Codes, query: str, allow: Allowed, where: str | None,
                 search = search.where(where, prefilter=True)
             rows = search.select(["id", "_score"]).with_row_id(True).limit(wanted).to_arrow()
         numbers = codes.numbers(rows["_rowid"].to_numpy())
-        found = numbers[numbers >= 0]
-        found = found[allow.mask[found]]
-        if len(found) >= limit or len(rows) < wanted:
-            return found[:limit]
+        there = numbers >= 0
+        there[there] = allow.mask[numbers[there]]
+        if np.count_nonzero(there) >= limit or len(rows) < wanted:
+            return numbers[there][:limit], rows["_score"].to_numpy()[there][:limit]
         wanted *= 4  # the list of ids left too few
 
 
@@ -60,3 +65,22 @@ def fused(rankings: list[np.ndarray], limit: int) -> np.ndarray:
     ranks = np.concatenate([np.arange(len(ranking)) for ranking in rankings])
     scores = np.bincount(places, 1 / (_RANK_OFFSET + 1 + ranks), minlength=len(documents))
     return documents[np.lexsort((documents, -scores))[:limit]]
+
+
+def with_bm25(
+    ranked: np.ndarray, scores: np.ndarray, found: np.ndarray, bm25: np.ndarray, weight: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Documents ranked by their scores and ``weight`` times their BM25, and these sums: int64 and float32, best first.
+
+    Args:
+        ranked: int64 (documents,), different ones, best first; of equal sums the first stays first.
+        scores: float32 (documents,).
+        found: int64 (found,), documents that full text search found.
+        bm25: float32 (found,), theirs; that of another document counts as 0.
+        weight: of BM25.
+    """
+    _, theirs, places = np.intersect1d(ranked, found, assume_unique=True, return_indices=True)
+    scores = scores.copy()
+    scores[theirs] += np.float32(weight) * bm25[places]
+    best = np.argsort(-scores, kind="stable")
+    return ranked[best], scores[best]

@@ -20,6 +20,8 @@ _NPROBE = {"fast": 16, "balanced": 32}
 _CANDIDATES = {"fast": 256, "balanced": 1024}
 _CANDIDATES_PER_HIT = {"fast": 4, "balanced": 16}
 _MARGIN = {"fast": 2.0, "balanced": 2.75}
+# Documents, the best by MaxSim, among which BM25 may change the order; so many times the hits if that is more.
+_REORDERED, _REORDERED_PER_HIT = 64, 4
 
 
 class SearchOptions(TypedDict, total=False):
@@ -30,7 +32,10 @@ class SearchOptions(TypedDict, total=False):
         where: a condition over the table's columns, in LanceDB's SQL; only documents for which it holds are found.
         ids: only these documents are found; `Hits.missing` has those that the index has not.
         source: where candidates come from: "lists" (the default), our inverted lists; "text", LanceDB's full text
-            search, in an index made with it; "fused", both by reciprocal rank. The final order is MaxSim's always.
+            search, in an index made with it; "fused", both by reciprocal rank. The final order is MaxSim's, unless:
+        bm25_weight: a hit's score is its MaxSim and so many times its BM25 by full text search; 0 (the default) is
+            MaxSim alone. Needs ``source`` "text" or "fused". BM25 grows with the rarity of the words that are met,
+            MaxSim with the query's tokens: 0.03 did well (`benchmarks/sources.py`).
         nprobe: centroids probed for each query token, instead of what ``recall`` stands for.
         candidates: documents that may be scored by their codes, likewise; where no more are allowed, all are scored.
     """
@@ -39,6 +44,7 @@ class SearchOptions(TypedDict, total=False):
     where: str | None
     ids: Sequence[str] | None
     source: SourceName
+    bm25_weight: float
     nprobe: int | None
     candidates: int | None
 
@@ -50,6 +56,8 @@ class Plan:
     Attributes:
         all_up_to: up to so many allowed documents all are scored, in float32; None is always.
         source: where candidates come from otherwise.
+        bm25_weight: what a hit's BM25 counts beside its MaxSim.
+        depth: how many documents are ranked by MaxSim, before BM25 is added.
         nprobe: centroids probed for each query token.
         candidates: documents that may be scored by their codes.
         margin: how sure it must be that the rest of the candidates hold no hit; see `refine`.
@@ -57,6 +65,8 @@ class Plan:
 
     all_up_to: int | None
     source: SourceName
+    bm25_weight: float
+    depth: int
     nprobe: int
     candidates: int
     margin: float
@@ -65,7 +75,8 @@ class Plan:
 def make_plan(options: SearchOptions, k: int, documents: int = 0) -> Plan:
     """The plan for ``k`` hits among so many ``documents``.
 
-    Raises InputError for an option that is none, another ``recall`` and a number below 1.
+    Raises InputError for an option that is none, another ``recall``, a number below 1, and a weight of BM25 that is
+    none or that no full text search would give.
     """
     unknown = sorted(set(options) - set(SearchOptions.__annotations__))
     if unknown:
@@ -78,13 +89,22 @@ def make_plan(options: SearchOptions, k: int, documents: int = 0) -> Plan:
     for name, value in (("k", k), ("nprobe", nprobe), ("candidates", candidates)):
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}; it must be 1 or more")
+    weight = options.get("bm25_weight", 0.0)
+    if not 0 <= weight < math.inf:
+        raise InputError(f"bm25_weight is {weight}; it must be 0 or more")
+    if weight and source == "lists":
+        raise InputError("bm25_weight needs candidates from full text: set source to 'fused' or 'text'")
+    depth = max(_REORDERED, _REORDERED_PER_HIT * k) if weight else k
     if recall == "exact":
-        return Plan(None, source, 1, 1, 0.0)
+        return Plan(None, source, weight, depth, 1, depth, 0.0)
     growth = min(max(documents, _SMALL), _LARGE) / _SMALL
+    wanted = candidates or max(round(_CANDIDATES[recall] * growth**0.5), _CANDIDATES_PER_HIT[recall] * k)
     return Plan(
         all_up_to=candidates or max(_ALL_UP_TO, k),
         source=source,
+        bm25_weight=weight,
+        depth=depth,
         nprobe=nprobe or round(_NPROBE[recall] * growth ** (1 / 3)),
-        candidates=candidates or max(round(_CANDIDATES[recall] * growth**0.5), _CANDIDATES_PER_HIT[recall] * k),
+        candidates=max(wanted, depth) if weight else wanted,
         margin=_MARGIN[recall] + 0.2 * math.log(growth),
     )

@@ -10,7 +10,7 @@ from ..onnx_export import InputError
 from .candidates import gather, probe, prune
 from .codes import Codes
 from .filters import allowed, checked_ids
-from .fulltext import check_text, fused, text_candidates
+from .fulltext import check_text, fused, text_candidates, with_bm25
 from .plan import SearchOptions, make_plan
 from .refine import maxsim, refine, score
 from .results import Ranking, Stopwatch
@@ -39,30 +39,33 @@ def rank(
         allow = allowed(codes, options.get("where"), options.get("ids"))
     with watch.stage("tables"):
         tables = QueryTables.of(query, codes.codec, codes.coarse)
-    if plan.all_up_to is None or allow.count <= plan.all_up_to:
-        with watch.stage("refine"):
-            ranked, scores = score(codes, tables, np.flatnonzero(allow.mask), k)
-        return Ranking(ranked, scores, allow.count, allow.missing)
-
-    by_text = np.empty(0, np.int64)
-    if plan.source != "lists":
+    score_all = plan.all_up_to is None or allow.count <= plan.all_up_to
+    by_text, bm25 = np.empty(0, np.int64), np.empty(0, np.float32)
+    if plan.bm25_weight or (plan.source != "lists" and not score_all):
         with watch.stage("text"):
-            by_text = text_candidates(codes, words, allow, options.get("where"), plan.candidates)
-    candidates, expected = by_text, None
-    if plan.source != "text":
-        with watch.stage("probe"):
-            probed = probe(tables, plan.nprobe)
-        with watch.stage("gather"):
-            total = gather(codes, probed)
-        with watch.stage("prune"):
-            candidates = prune(codes, total, allow.mask, plan.candidates)
-        if plan.source == "lists":
-            expected = total[candidates]
-        else:
-            candidates = fused([candidates, by_text], plan.candidates)
-    with watch.stage("refine"):
-        ranked, scores, scored = refine(codes, tables, candidates, k, expected, plan.margin)
-    return Ranking(ranked, scores, scored, allow.missing)
+            by_text, bm25 = text_candidates(codes, words, allow, options.get("where"), plan.candidates)
+    if score_all:
+        scored = allow.count
+        with watch.stage("refine"):
+            ranked, scores = score(codes, tables, np.flatnonzero(allow.mask), plan.depth)
+    else:
+        candidates, expected = by_text, None
+        if plan.source != "text":
+            with watch.stage("probe"):
+                probed = probe(tables, plan.nprobe)
+            with watch.stage("gather"):
+                total = gather(codes, probed)
+            with watch.stage("prune"):
+                candidates = prune(codes, total, allow.mask, plan.candidates)
+            if plan.source == "lists":
+                expected = total[candidates]
+            else:
+                candidates = fused([candidates, by_text], plan.candidates)
+        with watch.stage("refine"):
+            ranked, scores, scored = refine(codes, tables, candidates, plan.depth, expected, plan.margin)
+    if plan.bm25_weight:
+        ranked, scores = with_bm25(ranked, scores, by_text, bm25, plan.bm25_weight)
+    return Ranking(ranked[:k], scores[:k], scored, allow.missing)
 
 
 def score_ids(codes: Codes, query: np.ndarray, ids: Sequence[str]) -> np.ndarray:

@@ -19,7 +19,7 @@ class Hit:
 
     Attributes:
         id: the document's id.
-        score: MaxSim, a sum over the query's tokens; comparable within one query only.
+        score: MaxSim, a sum over the query's tokens, and BM25 if it was asked for; comparable within one query only.
         title: the document's title, perhaps empty.
         text: the document's text.
         fields: the caller's other columns.
@@ -38,7 +38,7 @@ class Ranking:
 
     Attributes:
         documents: int64 (hits,), document numbers, best first.
-        scores: float32 (hits,), MaxSim.
+        scores: float32 (hits,), MaxSim, and BM25 if it was asked for.
         scored: how many documents were scored by their codes.
         missing: ids that the search was restricted to and that the index has not.
     """

@@ -134,6 +134,8 @@ def test_candidates_can_come_from_full_text(tmp_path: Path):
         hits = json.loads(succeeds("search", "海", *table, "--source", source, "--json"))["hits"]
         assert hits[0]["id"] == "sea"
         assert "fulltext" not in hits[0]["fields"]
+        more = json.loads(succeeds("search", "海", *table, "--source", source, "--bm25-weight", "1", "--json"))["hits"]
+        assert more[0]["score"] > hits[0]["score"]
 
 
 def test_info_tells_documents_and_bytes_per_token(two_db: Path):
@@ -321,6 +323,7 @@ def test_a_bad_source_ends_with_status_2_and_leaves_nothing(tmp_path: Path, cont
         (("search", "犬", "--table", "docs", "-k", "0"), "k is 0"),
         (("search", "犬", "--table", "docs", "--where", "no such condition"), "cannot be used"),
         (("search", "犬", "--table", "docs", "--source", "text"), "made without full text"),
+        (("search", "犬", "--table", "docs", "--bm25-weight", "0.1"), "set source to 'fused'"),
         (("search", "犬", "--table", "docs", "--recall", "most"), "most"),
         (("search", "犬", "--table", "other"), "'other': not in this database (tables: docs)"),
         (("info", "--table", "other"), "'other'"),

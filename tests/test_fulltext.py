@@ -3,12 +3,14 @@ from __future__ import annotations
 import lancedb
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tansaku.indexer import Index, NotAnIndexError
 from tansaku.indexer.fulltext import FULLTEXT_FIELD, normalized
 from tansaku.onnx_export import InputError
 from tansaku.plugin import Searcher
-from tansaku.plugin.fulltext import fused
+from tansaku.plugin.fulltext import fused, with_bm25
 
 from .fakes import FakeEncoder, corpus
 
@@ -89,6 +91,54 @@ def test_fusion_is_by_reciprocal_rank():
     assert fused([np.array([5, 3, 9]), np.array([3, 7])], 2).tolist() == [3, 5]
     assert fused([np.array([5, 3, 9]), np.array([3, 7])], 9).tolist() == [3, 5, 7, 9]
     assert fused([np.array([], int), np.array([4])], 3).tolist() == [4]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"source": "fused"},  # forty documents: all are scored
+        {"source": "fused", "recall": "exact"},
+        {"source": "fused", "candidates": 30},
+        {"source": "text", "candidates": 30},
+        {"source": "fused", "where": "year >= 10", "candidates": 12},
+    ],
+)
+def test_bm25_counts_beside_maxsim(index, tmp_path, options):
+    searcher = open_searcher(tmp_path)
+    query = "富士山の番号"
+    rows = lancedb.connect(tmp_path).open_table("t").search(query, query_type="fts", fts_columns=FULLTEXT_FIELD)
+    bm25 = {row["id"]: row["_score"] for row in rows.limit(40).to_list()}
+    assert len(set(bm25.values())) > 1
+    hits = searcher.search(query, 40, bm25_weight=0.5, **options)
+    by_id = searcher.score(query, [hit.id for hit in hits])
+    expected = [maxsim + 0.5 * bm25[hit.id] for hit, maxsim in zip(hits, by_id, strict=True)]
+    assert [hit.score for hit in hits] == pytest.approx(expected, abs=1e-4)
+    assert expected == sorted(expected, reverse=True)
+    assert found(hits) >= found(searcher.search(query, 40, **options))
+    assert [hit.id for hit in searcher.search(query, 3, bm25_weight=0.5, **options)] == [hit.id for hit in hits[:3]]
+
+
+@given(st.data())
+def test_sums_are_ranked_and_what_full_text_did_not_find_has_no_bm25(data):
+    ranked = np.array(data.draw(st.lists(st.integers(0, 20), unique=True)), np.int64)
+    scores = np.sort(np.array(data.draw(st.lists(st.integers(0, 9), min_size=21, max_size=21)), np.float32))[::-1]
+    scores = scores[: len(ranked)]
+    bm25 = data.draw(st.dictionaries(st.integers(0, 20), st.integers(1, 9)))
+    documents, sums = with_bm25(ranked, scores, np.array([*bm25], np.int64), np.array([*bm25.values()], np.float32), 2)
+    expected = [(s + 2 * bm25.get(d, 0), d) for d, s in zip(ranked.tolist(), scores.tolist(), strict=True)]
+    expected.sort(key=lambda pair: -pair[0])
+    assert list(zip(sums.tolist(), documents.tolist(), strict=True)) == expected
+
+
+@pytest.mark.parametrize("weight", [-0.1, np.nan, np.inf])
+def test_a_weight_that_is_none_is_refused(index, tmp_path, weight):
+    with pytest.raises(InputError, match="bm25_weight is"):
+        open_searcher(tmp_path).search("富士山", source="fused", bm25_weight=weight)
+
+
+def test_a_weight_without_full_text_is_refused(index, tmp_path):
+    with pytest.raises(InputError, match="set source to 'fused'"):
+        open_searcher(tmp_path).search("富士山", bm25_weight=0.1)
 
 
 def test_an_index_without_full_text_and_a_query_without_text_are_refused(index, tmp_path):

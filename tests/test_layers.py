@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tansaku.onnx_export import InputError
 from tansaku.onnx_export.load import load_checkpoint
 from tansaku.training.frozen import SplitBackbone
-from tansaku.training.layers import LayersTeacher, token_loss
+from tansaku.training.layers import LayersTeacher, TokenSimilarities, token_loss
 from tansaku.training.student import Student
 
 from . import checkpoints
@@ -25,8 +25,9 @@ def teacher_of(model):
     split = SplitBackbone(model, TRAINED)
     teacher = LayersTeacher(split)
     given = inputs(TEXTS)
-    teacher.centre([([text], inputs([text]), torch.ones(1, len(text.ids), dtype=torch.bool)) for text in TEXTS])
-    return split, teacher, given
+    alone = [(split.lower([text], inputs([text])), inputs([text])) for text in TEXTS]
+    teacher.centre((lower, of_one, torch.ones(lower.shape[:2], dtype=torch.bool)) for lower, of_one in alone)
+    return split, teacher, (split.lower(TEXTS, given), given)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -36,7 +37,7 @@ def test_the_vectors_are_those_of_the_layers_centred_side_by_side(kind):
         states = model(**inputs(TEXTS), output_hidden_states=True).hidden_states[-1 - TRAINED : -1]
         below, first = (part[inputs(TEXTS)["attention_mask"].bool()] for part in states)
     _, teacher, given = teacher_of(model)
-    vectors = teacher.vectors(TEXTS, given)[given["attention_mask"].bool()]
+    vectors = teacher.vectors(*given)[given[1]["attention_mask"].bool()]
     assert vectors.shape[-1] == (1 + TRAINED) * model.config.hidden_size
     torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(len(vectors)))
     for part, expected in zip(vectors.chunk(1 + TRAINED, dim=-1), (below, first), strict=False):
@@ -48,17 +49,17 @@ def test_the_vectors_are_those_of_the_layers_centred_side_by_side(kind):
 def test_training_the_model_leaves_its_teacher_alone():
     model = backbone("bert")
     split, teacher, given = teacher_of(model)
-    before = teacher.vectors(TEXTS, given)
+    before = teacher.vectors(*given)
     for weight in split._upper.parameters():
         weight.data += 1.0
-    assert torch.equal(teacher.vectors(TEXTS, given), before)
+    assert torch.equal(teacher.vectors(*given), before)
     assert not any(weight.requires_grad for weight in teacher._untrained._upper.parameters())
 
 
 def test_a_model_that_is_not_cut_has_no_such_teacher(tmp_path):
     student = Student(load_checkpoint(checkpoints.stanford(tmp_path / "start", tokenizer="bert")))
     with pytest.raises(InputError, match=r"optimizer\.trained_layers"):
-        student.learn_from_layers(["日本東京"])
+        TokenSimilarities(student, ["日本東京"])
 
 
 def plain_loss(students, teachers, asked_kept, found_kept, numbers):

@@ -416,6 +416,8 @@ class TestBadInput:
             ({"ids": "d1"}, 422, "ids: Input should be a valid list"),
             ({"recall": "best"}, 422, "recall: Input should be"),
             ({"source": "text"}, 422, "full text"),
+            ({"bm25_weight": 0.1}, 422, "set source to 'fused'"),
+            ({"bm25_weight": -1}, 422, "bm25_weight: Input should be greater"),
             ({"index": "none"}, 404, "there are t"),
         ],
     )

@@ -286,9 +286,9 @@ def test_neighbours_share_their_passages(world, tmp_path):
     texts = ["日本東京", "大学", "山川田中国", "日本東京", "山川田中国", "人"]
     passages = student.tokenize_passages(texts)
     seen = []
-    run, student._run = student._run, lambda some: seen.extend(some) or run(some)
+    inputs, student.inputs = student.inputs, lambda some: seen.extend(some) or inputs(some)
     with torch.no_grad():
-        scores, pairs, _ = student(queries, passages, all_pairs=True)
+        scores, pairs = student(queries, passages, all_pairs=True)
         assert len(seen) == 3 + 4
         of_one = [[float(student([query], [passage])[0]) for passage in passages] for query in queries]
     for i, alone in enumerate(of_one):

@@ -11,12 +11,49 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch.nn import functional
 
-from ..onnx_export import TokenizedText
+from ..onnx_export import InputError, TokenizedText
 from .frozen import SplitBackbone
+from .student import Inputs, Student, distinct_texts, runs_of
 
-Inputs = dict[str, torch.Tensor]
 _MASKED = -2.0  # less than any cosine
 _AT_TEACHERS_TOKEN = 0.5  # weight of the similarity there, beside that of the student's own largest
+
+
+class TokenSimilarities(torch.nn.Module):
+    """What is trained where the layers teach: a student; called, it gives the loss of a batch, see `token_loss`.
+
+    Args:
+        student: cut by `Student.freeze_below`; its layers as they are now are the teacher.
+        sample: passages to centre the teacher's layers by.
+
+    Raises InputError for a student that is not cut.
+    """
+
+    def __init__(self, student: Student, sample: Sequence[str]) -> None:
+        super().__init__()
+        if student.split is None:
+            raise InputError("the layers that are trained teach by what they were: set optimizer.trained_layers")
+        self.student, self._split = student, student.split
+        self._teacher = LayersTeacher(student.split)
+        texts = student.tokenize_passages(list(sample))
+        runs = ([texts[i] for i in run] for run in runs_of(texts))
+        self._teacher.centre(
+            (self._split.lower(run, student.inputs(run)), student.inputs(run), student.kept(run)) for run in runs
+        )
+
+    def forward(self, queries: Sequence[TokenizedText], passages: Sequence[TokenizedText]) -> torch.Tensor:
+        """A scalar; one query for each group, and nway passages for each, one group after the other."""
+        distinct, numbers = distinct_texts(passages)
+        asked, found = (self.student.in_runs(texts, self._both) for texts in (queries, distinct))
+        kept = self.student.kept(queries), self.student.kept(distinct)
+        places = numbers.to(self.student.device).unflatten(0, (len(queries), -1))
+        with torch.autocast(self.student.device.type, enabled=False):
+            return token_loss(asked, found, *kept, places)
+
+    def _both(self, texts: Sequence[TokenizedText], inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+        """The student's vectors and the teacher's, from the same lower layers."""
+        lower = self._split.lower(texts, inputs)
+        return self.student.project(self._split.upper(lower, inputs)), self._teacher.vectors(lower, inputs)
 
 
 class LayersTeacher:
@@ -27,32 +64,38 @@ class LayersTeacher:
     """
 
     def __init__(self, split: SplitBackbone) -> None:
-        self._split, self._untrained = split, split.with_copied_layers()
+        self._untrained = split.with_copied_layers()
         self._means: list[torch.Tensor] = []
 
-    def centre(self, sample: Iterable[tuple[Sequence[TokenizedText], Inputs, torch.Tensor]]) -> None:
+    def centre(self, sample: Iterable[tuple[torch.Tensor, Inputs, torch.Tensor]]) -> None:
         """Take each layer's mean over a sample's kept tokens, to be called before `vectors`.
 
         Args:
-            sample: texts, the same as the backbone takes them, and which tokens are kept, bool (texts, longest).
+            sample: hidden states at the first trained layer, as `SplitBackbone.lower` gives them; the texts, as the
+                backbone takes them; and which tokens are kept, bool (texts, longest).
         """
         sums: list[torch.Tensor] | None = None
         count = 0
-        for texts, inputs, keep in sample:
-            found = [states[keep].sum(dim=0) for states in self._states(texts, inputs)]
+        for lower, inputs, keep in sample:
+            found = [states[keep].sum(dim=0) for states in self._states(lower, inputs)]
             sums = found if sums is None else [total + part for total, part in zip(sums, found, strict=True)]
             count += int(keep.sum())
         self._means = [total / max(1, count) for total in sums or ()]
 
-    def vectors(self, texts: Sequence[TokenizedText], inputs: Inputs) -> torch.Tensor:
-        """Unit vectors, float32 (texts, longest, layers × hidden): each layer's centred, at the same length."""
-        states = self._states(texts, inputs)
+    def vectors(self, lower: torch.Tensor, inputs: Inputs) -> torch.Tensor:
+        """Unit vectors, float32 (texts, longest, layers × hidden): each layer's centred, at the same length.
+
+        Args:
+            lower: hidden states at the first trained layer.
+            inputs: the texts, as the backbone takes them.
+        """
+        states = self._states(lower, inputs)
         parts = [functional.normalize(one - mean, dim=-1) for one, mean in zip(states, self._means, strict=True)]
         return torch.cat(parts, dim=-1) / len(parts) ** 0.5
 
     @torch.no_grad()
-    def _states(self, texts: Sequence[TokenizedText], inputs: Inputs) -> list[torch.Tensor]:
-        return [states.float() for states in self._untrained.states(self._split.lower(texts, inputs), inputs)]
+    def _states(self, lower: torch.Tensor, inputs: Inputs) -> list[torch.Tensor]:
+        return [states.float() for states in self._untrained.states(lower, inputs)]
 
 
 def token_loss(

@@ -24,6 +24,7 @@ from .config import TrainingConfig
 from .errors import ConfigError
 from .evaluation import Evaluation
 from .groups import Group, read_groups, read_texts
+from .layers import TokenSimilarities
 from .losses import in_batch, loss_of
 from .optimizer import Optimizer
 from .order import batch_of_step
@@ -119,7 +120,8 @@ class _Run:
         trained = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
         self.optimizer = Optimizer(config.optimizer, trained, self.steps)
         self.scaler = torch.amp.GradScaler(enabled=config.run.precision == "float16")
-        self.module = DistributedDataParallel(self.student) if ranks > 1 else self.student
+        learner = self._learner()
+        self.module = DistributedDataParallel(learner) if ranks > 1 else learner
         self.output = Path(config.run.output)
         self.step = 0
         self.started = time.monotonic()
@@ -131,9 +133,12 @@ class _Run:
             if kept is not None and self.ranks > 1:
                 kept /= f"rank-{self.rank}-of-{self.ranks}"
             self.student.freeze_below(settings.trained_layers, kept, _TYPES[self.config.run.precision])
-        if self.config.loss.kind == "tokens":
-            texts = list(self.passages.values())
-            self.student.learn_from_layers(texts[:: max(1, len(texts) // _SAMPLE)][:_SAMPLE])
+
+    def _learner(self) -> Student | TokenSimilarities:
+        if self.config.loss.kind != "tokens":
+            return self.student
+        texts = list(self.passages.values())
+        return TokenSimilarities(self.student, texts[:: max(1, len(texts) // _SAMPLE)][:_SAMPLE])
 
     def resume(self) -> None:
         state = load_state(self.output / "state")
@@ -190,13 +195,13 @@ class _Run:
         config = self.config
         queries = self.student.tokenize_queries([self.queries[group.query] for group in groups])
         passages = self.student.tokenize_passages([self.passages[p] for group in groups for p in group.passages])
-        teacher = torch.stack([torch.from_numpy(group.scores) for group in groups]).to(self.device)
         precision = _TYPES[config.run.precision]
         kind = torch.device(self.device).type
         with torch.autocast(kind, precision, enabled=precision != torch.float32):
-            scores, pairs, tokens = self.module(queries, passages, all_pairs=config.loss.in_batch_negatives)
-        if config.loss.kind == "tokens":
-            return tokens
+            if config.loss.kind == "tokens":
+                return self.module(queries, passages)
+            scores, pairs = self.module(queries, passages, all_pairs=config.loss.in_batch_negatives)
+        teacher = torch.stack([torch.from_numpy(group.scores) for group in groups]).to(self.device)
         loss = loss_of(config.loss, scores.float(), teacher)
         return loss if pairs is None else loss + in_batch(pairs.float())
 

@@ -29,6 +29,9 @@ class SearchRequest(BaseModel):
     ids: list[Text] | None = Field(None, description="Only these documents.")
     recall: Recall = "balanced"
     source: SourceName = "lists"
+    bm25_weight: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="Of BM25 beside MaxSim, where source is fused or text."
+    )
     score: ScoreMode | None = Field(None, description="What a score means; by default as the service was started.")
 
 
@@ -83,7 +86,13 @@ def router(service: Service) -> APIRouter:
             name, hits = service.search(
                 body.index,
                 lambda searcher: searcher.search(
-                    body.query, body.k, recall=body.recall, where=body.where, ids=body.ids, source=body.source
+                    body.query,
+                    body.k,
+                    recall=body.recall,
+                    where=body.where,
+                    ids=body.ids,
+                    source=body.source,
+                    bm25_weight=body.bm25_weight,
                 ),
             )
             return {
