@@ -4,8 +4,9 @@
     python benchmarks/sources.py --db DB --table jaquad --data ../shared/data/jaquad
     python benchmarks/sources.py --tokenizers --data ../shared/data/jaquad
 
-The first form searches an index with each source, scores as many candidates as `--candidates` says by MaxSim, and
-reports measures and milliseconds of a search without encoding. The second compares LanceDB's tokenizers as a candidate
+The first form searches an index with each source, scores as many candidates as `--candidates` says by MaxSim, of the
+fused ones also with so much of BM25 beside it as `--bm25-weight` says, and reports measures and milliseconds of a
+search without encoding. The second compares LanceDB's tokenizers as a candidate
 source: hit@1, @10 and @100 of BM25 alone over title and text in NFKC, milliseconds, and size of the index.
 """
 
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--db")
     parser.add_argument("--table")
     parser.add_argument("--candidates", type=int, nargs="+", default=[100, 512])
+    parser.add_argument("--bm25-weight", type=float, nargs="*", default=[0.02, 0.03, 0.05], help="for the fused ones")
     parser.add_argument("--tokenizers", action="store_true")
     options = parser.parse_args()
     qrels = read_qrels(options.data / "qrels" / f"{options.split}.tsv")
@@ -55,24 +57,30 @@ def main() -> None:
     if options.tokenizers:
         compare_tokenizers(options.data, queries, qrels)
     else:
-        compare_sources(Searcher.open(options.db, options.table), queries, qrels, options.candidates)
+        searcher = Searcher.open(options.db, options.table)
+        compare_sources(searcher, queries, qrels, options.candidates, options.bm25_weight)
 
 
-def compare_sources(searcher: Searcher, queries: dict[str, str], qrels: Qrels, candidates: list[int]) -> None:
+def compare_sources(
+    searcher: Searcher, queries: dict[str, str], qrels: Qrels, candidates: list[int], weights: list[float]
+) -> None:
     searcher.search_many(list(queries.values()), 1)  # compiled, and all queries' vectors known from here on
-    print(f"{'':<14}{'candidates':>10}" + "".join(f"{name:>9}" for name in MEASURES) + f"{'p50 ms':>9}{'p95':>8}")
-    for source in ("lists", "text", "fused"):
+    print(f"{'':<18}{'candidates':>10}" + "".join(f"{name:>9}" for name in MEASURES) + f"{'p50 ms':>9}{'p95':>8}")
+    for source, weight in (("lists", 0.0), ("text", 0.0), ("fused", 0.0), *(("fused", weight) for weight in weights)):
         for limit in candidates:
             run: Run = {}
             times = []
             for query_id, text in queries.items():
-                hits = searcher.search(text, 10, source=source, candidates=limit)
+                hits = searcher.search(text, 10, source=source, candidates=limit, bm25_weight=weight)
                 run[query_id] = {hit.id: hit.score for hit in hits}
                 times.append(sum(value for name, value in hits.stages.items() if name not in ("encode", "fetch")))
             values = measure(run, qrels)
             p50, p95 = np.percentile(times, [50, 95])
             row = "".join(f"{values[name]:>9.4f}" for name in MEASURES)
-            print(f"{source:<14}{limit:>10}{row}{p50:>9.2f}{p95:>8.2f}", flush=True)
+            print(
+                f"{source + (f' +{weight} BM25' if weight else ''):<18}{limit:>10}{row}{p50:>9.2f}{p95:>8.2f}",
+                flush=True,
+            )
 
 
 def compare_tokenizers(data: Path, queries: dict[str, str], qrels: Qrels) -> None:

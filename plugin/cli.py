@@ -22,11 +22,11 @@ from ..indexer.info import describe
 from ..indexer.table import open_index_table
 from ..onnx_export import Encoder, InputError, TansakuError
 from . import console
+from .arguments import AsJson, Bm25Weight, Db, Model, RecallOption, SourceOption, StorageOptions, TableName
 from .beir_command import beir
 from .demo import run_demo
-from .evaluate import judged_queries, measure, read_qrels, read_queries, search_all, trec_lines
+from .evaluate_command import evaluate
 from .hosts.mcp_command import mcp
-from .plan import Recall, SourceName
 from .searcher import Searcher
 from .service.command import serve
 
@@ -38,23 +38,10 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Db = Annotated[str, typer.Option("--db", help="Folder or URI of the LanceDB database.")]
-TableName = Annotated[str, typer.Option("--table", help="Name of the table.")]
-Model = Annotated[
-    Path | None, typer.Option("--model", help="Folder of an encoder bundle; by default the one that ships inside.")
-]
-StorageOptions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--storage-option", help="KEY=VALUE for an object store, as LanceDB names them; better in the environment."
-    ),
-]
 Resume = Annotated[
     bool, typer.Option(help="Go on where an interrupted command of the same kind stopped, or begin anew.")
 ]
 Threads = Annotated[int | None, typer.Option("--threads", help="Threads for encoding; by default all cores.")]
-RecallOption = Annotated[Recall, typer.Option(help="exact scores every document, the others the likely ones.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 class Mode(str, Enum):
@@ -240,10 +227,8 @@ def search(
     recall: RecallOption = "balanced",
     where: Annotated[str | None, typer.Option(help="Only documents for which this SQL condition holds.")] = None,
     ids: Annotated[list[str] | None, typer.Option("--id", help="Only this document; may be repeated.")] = None,
-    candidates_from: Annotated[
-        SourceName, typer.Option("--source", help="Candidates from inverted lists, full text, or both.")
-    ] = "lists",
-    bm25_weight: Annotated[float, typer.Option(help="Of BM25 beside MaxSim, for --source fused or text.")] = 0.0,
+    source: SourceOption = "lists",
+    bm25_weight: Bm25Weight = 0.0,
     explain: Annotated[bool, typer.Option("--explain", help="Show which tokens met, and each stage's time.")] = False,
     derived: Annotated[
         bool, typer.Option(help="Use arrays kept on disk beside the table, or read codes from the table.")
@@ -257,9 +242,7 @@ def search(
     Example: `tansaku search "金閣寺" --db ./db --table docs --where "year < 1500" --explain`
     """
     searcher = Searcher.open(_database(db, storage_option), table, encoder=Encoder.load(model), derived=derived)
-    hits = searcher.search(
-        query, k, recall=recall, where=where, ids=ids, source=candidates_from, bm25_weight=bm25_weight
-    )
+    hits = searcher.search(query, k, recall=recall, where=where, ids=ids, source=source, bm25_weight=bm25_weight)
     why = [searcher.explain(query, hit.id) for hit in hits] if explain else []
     if as_json:
         ranked = [{"rank": rank, **dataclasses.asdict(hit)} for rank, hit in enumerate(hits, start=1)]
@@ -318,48 +301,7 @@ def export(
         console.show_bundle(out, bundle, size)
 
 
-@app.command()
-def evaluate(
-    db: Db,
-    table: TableName,
-    queries: Annotated[Path, typer.Option(help="Queries: JSONL, CSV, TSV or Parquet with _id and text.")],
-    qrels: Annotated[
-        Path | None, typer.Option(help="Judgements: BEIR .tsv or TREC format; --run alone asks all queries.")
-    ] = None,
-    k: Annotated[int, typer.Option("-k", help="How many hits a query is searched for, at least 10.")] = 10,
-    recall: RecallOption = "balanced",
-    run_file: Annotated[Path | None, typer.Option("--run", help="Write the hits to this TREC run file.")] = None,
-    as_json: AsJson = False,
-    model: Model = None,
-) -> None:
-    """Measure how well an index ranks, over the judged queries.
-
-    Example: `tansaku evaluate --db ./db --table docs --queries queries.jsonl --qrels qrels.tsv`
-    """
-    if k < 10:
-        raise InputError(f"k is {k}; the measures look at the first 10 hits, so it must be 10 or more")
-    if qrels is None and run_file is None:
-        raise InputError("nothing to measure by and nothing to write; give --qrels, --run or both")
-    judgements = read_qrels(qrels) if qrels else {}
-    asked = read_queries(queries)
-    if judgements:
-        asked = judged_queries(asked, judgements)
-    searcher = Searcher.open(db, table, encoder=Encoder.load(model))
-    with console.ProgressDisplay() as progress:
-        run = search_all(
-            searcher, asked, k=k, recall=recall, progress=lambda done: progress("search", done, len(asked))
-        )
-    metrics = measure(run, judgements) if judgements else {}
-    if run_file:
-        run_file.write_text("\n".join(trec_lines(run)) + "\n", encoding="utf-8")
-    if as_json:
-        _print_json({"metrics": metrics, "queries": len(asked)})
-        return
-    console.out.print(f"{len(asked):,} queries")
-    for name, value in metrics.items():
-        console.out.print(f"{name:<8} {value:.4f}")
-
-
+app.command()(evaluate)
 app.command()(beir)
 app.command()(serve)
 app.command()(mcp)

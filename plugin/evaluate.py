@@ -6,13 +6,17 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..indexer import BadRecord, Source, SourceError
 from ..onnx_export import InputError, MissingExtraError
-from .plan import Recall
+from .plan import SearchOptions
 from .searcher import Searcher
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 # query id → document id → score, or grade of relevance
 Run = dict[str, dict[str, float]]
@@ -75,27 +79,35 @@ def search_all(
     queries: Mapping[str, str],
     *,
     k: int = 10,
-    recall: Recall = "balanced",
     progress: Callable[[int], None] | None = None,
+    **options: Unpack[SearchOptions],
 ) -> Run:
     """The ``k`` best documents for every query; ``progress`` is told how many queries are done."""
-    vectors = searcher.encoder.encode_queries(queries.values())
-    return rank_all(searcher, dict(zip(queries, vectors, strict=True)), k=k, recall=recall, progress=progress)
+    vectors = dict(zip(queries, searcher.encoder.encode_queries(queries.values()), strict=True))
+    return rank_all(searcher, vectors, texts=queries, k=k, progress=progress, **options)
 
 
 def rank_all(
     searcher: Searcher,
     queries: Mapping[str, np.ndarray],
     *,
+    texts: Mapping[str, str] | None = None,
     k: int = 10,
-    recall: Recall = "balanced",
     progress: Callable[[int], None] | None = None,
+    **options: Unpack[SearchOptions],
 ) -> Run:
-    """`search_all` for queries that are encoded already; as many at once as there are CPUs."""
+    """`search_all` for queries that are encoded already; as many at once as there are CPUs.
+
+    Full text, if the options ask for it, needs their ``texts`` too.
+    """
     ranked: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def rank(query_id: str) -> tuple[np.ndarray, np.ndarray]:
+        text = None if texts is None else texts[query_id]
+        return searcher.rank_vectors(queries[query_id], k, text=text, **options)
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found_all = pool.map(lambda vectors: searcher.rank_vectors(vectors, k, recall=recall), queries.values())
-        for query_id, found in zip(queries, found_all, strict=True):
+        for query_id, found in zip(queries, pool.map(rank, queries), strict=True):
             ranked[query_id] = found
             if progress:
                 progress(len(ranked))

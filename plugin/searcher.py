@@ -161,14 +161,14 @@ class Searcher:
         return self._on_what_is_there(lambda codes: score_ids(codes, query, ids))
 
     def rank_vectors(
-        self, query: np.ndarray, k: int = 10, **options: Unpack[SearchOptions]
+        self, query: np.ndarray, k: int = 10, *, text: str | None = None, **options: Unpack[SearchOptions]
     ) -> tuple[np.ndarray, np.ndarray]:
         """`search_vectors` without fetching: document numbers, int64, and scores, float32, best first.
 
-        The numbers hold until the next refresh.
+        The numbers hold until the next refresh. A search of full text needs the query's ``text`` too.
         """
         codes = self._codes
-        ranking = rank(codes, None, query, k, options, Stopwatch())
+        ranking = rank(codes, text, query, k, options, Stopwatch())
         return ranking.documents, ranking.scores
 
     def ids(self, documents: np.ndarray) -> list[str]:

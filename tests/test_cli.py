@@ -167,9 +167,10 @@ def test_evaluate_asks_all_queries_for_a_run_alone(sample_db: Path, tmp_path: Pa
     lines = (tmp_path / "run.txt").read_text(encoding="utf-8").splitlines()
     asked = (SAMPLE / "queries.jsonl").read_text(encoding="utf-8").splitlines()
     assert len({line.split()[0] for line in lines}) == len(asked)
-    without = tansaku(*table)
-    assert without.returncode == 2
-    assert "--qrels" in without.stderr
+    for more, said in (((), "--qrels"), (("--run", tmp_path / "run.txt", "--source", "text"), "without full text")):
+        without = tansaku(*table, *more)
+        assert without.returncode == 2
+        assert said in without.stderr
 
 
 def test_other_formats_and_field_names(tmp_path: Path):

@@ -10,6 +10,7 @@ from tansaku.indexer import Index, NotAnIndexError
 from tansaku.indexer.fulltext import FULLTEXT_FIELD, normalized
 from tansaku.onnx_export import InputError
 from tansaku.plugin import Searcher
+from tansaku.plugin.evaluate import search_all
 from tansaku.plugin.fulltext import fused, with_bm25
 
 from .fakes import FakeEncoder, corpus
@@ -116,6 +117,15 @@ def test_bm25_counts_beside_maxsim(index, tmp_path, options):
     assert expected == sorted(expected, reverse=True)
     assert found(hits) >= found(searcher.search(query, 40, **options))
     assert [hit.id for hit in searcher.search(query, 3, bm25_weight=0.5, **options)] == [hit.id for hit in hits[:3]]
+
+
+def test_it_can_be_evaluated(index, tmp_path):
+    searcher = open_searcher(tmp_path)
+    queries = {"a": "富士山の番号", "b": "新幹線"}
+    run = search_all(searcher, queries, source="fused", bm25_weight=0.5)
+    for query_id, text in queries.items():
+        hits = searcher.search(text, source="fused", bm25_weight=0.5)
+        assert run[query_id] == {hit.id: pytest.approx(hit.score) for hit in hits}
 
 
 @given(st.data())
