@@ -44,11 +44,12 @@ class TokenSimilarities(torch.nn.Module):
     def forward(self, queries: Sequence[TokenizedText], passages: Sequence[TokenizedText]) -> torch.Tensor:
         """A scalar; one query for each group, and nway passages for each, one group after the other."""
         distinct, numbers = distinct_texts(passages)
-        asked, found = (self.student.in_runs(texts, self._both) for texts in (queries, distinct))
+        asked, asked_taught = self.student.in_runs(queries, self._both)
+        found, found_taught = self.student.in_runs(distinct, self._both)
         kept = self.student.kept(queries), self.student.kept(distinct)
         places = numbers.to(self.student.device).unflatten(0, (len(queries), -1))
         with torch.autocast(self.student.device.type, enabled=False):
-            return token_loss(asked, found, *kept, places)
+            return token_loss((asked, asked_taught), (found, found_taught), *kept, places)
 
     def _both(self, texts: Sequence[TokenizedText], inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
         """The student's vectors and the teacher's, from the same lower layers."""
