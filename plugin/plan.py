@@ -35,7 +35,7 @@ class SearchOptions(TypedDict, total=False):
             search, in an index made with it; "fused", both by reciprocal rank. The final order is MaxSim's, unless:
         bm25_weight: a hit's score is its MaxSim and so many times its BM25 by full text search; 0 (the default) is
             MaxSim alone. Needs ``source`` "text" or "fused". BM25 grows with the rarity of the words that are met,
-            MaxSim with the query's tokens: 0.03 did well (`benchmarks/sources.py`).
+            MaxSim with the query's tokens: 0.02 did well (`benchmarks/sources.py`).
         nprobe: centroids probed for each query token, instead of what ``recall`` stands for.
         candidates: documents that may be scored by their codes, likewise; where no more are allowed, all are scored.
     """
