@@ -130,10 +130,10 @@ def run(
     output = options.work / "ablations" / f"{options.layers}x{options.dim}-{seed}-{number}"
     config = configuration(options, output, variant, seed)
     checkpoint = copy.deepcopy(base)
+    last = None if variant.get("untrained") else train(config, checkpoint)
     model = dataclasses.replace(config.model, augmentation=variant.get("asked", config.model.augmentation))
     student = Student(with_rules(checkpoint, model)).eval()
-    if not variant.get("untrained"):
-        last = train(config, copy.deepcopy(base))
+    if last is not None:
         shares = variant.get("averaged", (1.0,))
         folders = [last.with_name(f"checkpoint-{round(share * options.steps)}") for share in shares]
         student.load_state_dict(average_weights(folders))

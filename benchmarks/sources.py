@@ -6,8 +6,8 @@
 
 The first form searches an index with each source, scores as many candidates as `--candidates` says by MaxSim, of the
 fused ones also with so much of BM25 beside it as `--bm25-weight` says, and reports measures and milliseconds of a
-search without encoding. The second compares LanceDB's tokenizers as a candidate
-source: hit@1, @10 and @100 of BM25 alone over title and text in NFKC, milliseconds, and size of the index.
+search without encoding. The second compares LanceDB's tokenizers as a candidate source: hit@1, @10 and @100 of BM25
+alone over title and text in NFKC, milliseconds, and size of the index.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ to store. `token_loss` brings a student's vectors to the same similarities, toke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch.nn import functional
@@ -35,11 +35,7 @@ class TokenSimilarities(torch.nn.Module):
             raise InputError("the layers that are trained teach by what they were: set optimizer.trained_layers")
         self.student, self._split = student, student.split
         self._teacher = LayersTeacher(student.split)
-        texts = student.tokenize_passages(list(sample))
-        runs = ([texts[i] for i in run] for run in runs_of(texts))
-        self._teacher.centre(
-            (self._split.lower(run, student.inputs(run)), student.inputs(run), student.kept(run)) for run in runs
-        )
+        self._teacher.centre(self._lowered(student.tokenize_passages(list(sample))))
 
     def forward(self, queries: Sequence[TokenizedText], passages: Sequence[TokenizedText]) -> torch.Tensor:
         """A scalar; one query for each group, and nway passages for each, one group after the other."""
@@ -50,6 +46,12 @@ class TokenSimilarities(torch.nn.Module):
         places = numbers.to(self.student.device).unflatten(0, (len(queries), -1))
         with torch.autocast(self.student.device.type, enabled=False):
             return token_loss((asked, asked_taught), (found, found_taught), *kept, places)
+
+    def _lowered(self, texts: Sequence[TokenizedText]) -> Iterator[tuple[torch.Tensor, Inputs, torch.Tensor]]:
+        for numbers in runs_of(texts):
+            run = [texts[i] for i in numbers]
+            inputs = self.student.inputs(run)
+            yield self._split.lower(run, inputs), inputs, self.student.kept(run)
 
     def _both(self, texts: Sequence[TokenizedText], inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
         """The student's vectors and the teacher's, from the same lower layers."""
