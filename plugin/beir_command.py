@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from ..onnx_export import Encoder, InputError
 from . import console
+from .arguments import AsJson
 from .beir import MTEB_MIN_K, BeirResult, Way, evaluate_beir, mteb_result
 from .plan import Recall
 
@@ -38,7 +39,7 @@ def beir(
     mteb: Annotated[
         Path | None, typer.Option(help="Also write MTEB's result files: this folder/WAY/TASK.json.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     threads: Annotated[
         int | None, typer.Option("--threads", help="Threads for encoding; by default all cores.")
     ] = None,
