@@ -14,6 +14,7 @@ TableName = Annotated[str, typer.Option("--table", help="Name of the table.")]
 Model = Annotated[
     Path | None, typer.Option("--model", help="Folder of an encoder bundle; by default the one that ships inside.")
 ]
+Threads = Annotated[int | None, typer.Option("--threads", help="Threads for encoding; by default all cores.")]
 StorageOptions = Annotated[
     list[str] | None,
     typer.Option(

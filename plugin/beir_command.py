@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from ..onnx_export import Encoder, InputError
 from . import console
-from .arguments import AsJson
+from .arguments import AsJson, Threads
 from .beir import MTEB_MIN_K, BeirResult, Way, evaluate_beir, mteb_result
 from .plan import Recall
 
@@ -40,9 +40,7 @@ def beir(
         Path | None, typer.Option(help="Also write MTEB's result files: this folder/WAY/TASK.json.")
     ] = None,
     as_json: AsJson = False,
-    threads: Annotated[
-        int | None, typer.Option("--threads", help="Threads for encoding; by default all cores.")
-    ] = None,
+    threads: Threads = None,
 ) -> None:
     """Measure on a BEIR folder how well models rank, exhaustively and through an index, and BM25 beside them.
 
@@ -65,7 +63,7 @@ def beir(
                 _write(mteb, result)
             results.append(dataclasses.replace(result, run={}))  # which takes far more memory than all the rest
     if as_json:
-        typer.echo(json.dumps(_as_json(results), ensure_ascii=False, indent=2))
+        console.show_json(_as_json(results))
     else:
         _show(results)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from datetime import timedelta
@@ -22,7 +21,7 @@ from ..indexer.info import describe
 from ..indexer.table import open_index_table
 from ..onnx_export import Encoder, InputError, TansakuError
 from . import console
-from .arguments import AsJson, Bm25Weight, Db, Model, RecallOption, SourceOption, StorageOptions, TableName
+from .arguments import AsJson, Bm25Weight, Db, Model, RecallOption, SourceOption, StorageOptions, TableName, Threads
 from .beir_command import beir
 from .demo import run_demo
 from .evaluate_command import evaluate
@@ -41,7 +40,6 @@ app = typer.Typer(
 Resume = Annotated[
     bool, typer.Option(help="Go on where an interrupted command of the same kind stopped, or begin anew.")
 ]
-Threads = Annotated[int | None, typer.Option("--threads", help="Threads for encoding; by default all cores.")]
 
 
 class Mode(str, Enum):
@@ -249,7 +247,7 @@ def search(
         for hit, explanation in zip(ranked, why, strict=False):
             hit["matches"] = [dataclasses.asdict(match) for match in explanation.matches]
         more = {"missing": hits.missing} if ids else {}
-        _print_json({"query": query, "hits": ranked, "stages_ms": hits.stages, "scored": hits.scored, **more})
+        console.show_json({"query": query, "hits": ranked, "stages_ms": hits.stages, "scored": hits.scored, **more})
     else:
         console.show_hits(query, hits, why)
 
@@ -263,7 +261,7 @@ def info(db: Db, table: TableName, as_json: AsJson = False, storage_option: Stor
     found: IndexInfo = describe(open_index_table(connect(_database(db, storage_option)), table))
     if as_json:
         per_token = {name: getattr(found, name) for name in ("bytes_per_token", "searched_bytes_per_token")}
-        _print_json({**dataclasses.asdict(found), **per_token})
+        console.show_json({**dataclasses.asdict(found), **per_token})
     else:
         console.show_info(found)
 
@@ -296,7 +294,7 @@ def export(
     bundle = export_checkpoint(loaded, out, precision="int8" if int8 else "float32")
     size = sum(file.stat().st_size for file in out.iterdir())
     if as_json:
-        _print_json({"bundle": str(out), "bytes": size, **dataclasses.asdict(bundle)})
+        console.show_json({"bundle": str(out), "bytes": size, **dataclasses.asdict(bundle)})
     else:
         console.show_bundle(out, bundle, size)
 
@@ -335,8 +333,3 @@ def _database(db: str, storage_option: list[str] | None, *, create: bool = False
             raise InputError("--storage-option: expected KEY=VALUE")
         options[key] = value
     return connect(db, create=create, storage_options=options)
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    # Columns of the caller's may hold dates and the like, which JSON has no form for.
-    typer.echo(json.dumps(content, ensure_ascii=False, indent=2, default=str))

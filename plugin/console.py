@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -98,6 +101,11 @@ class ProgressDisplay:
 def show_error(error: Exception) -> None:
     """Print what went wrong to standard error."""
     err.print(f"[red]error:[/red] {escape(str(error))}")
+
+
+def show_json(content: dict[str, Any]) -> None:
+    """Print as JSON; columns of the caller's may hold dates and the like, which become texts."""
+    typer.echo(json.dumps(content, ensure_ascii=False, indent=2, default=str))
 
 
 def show_hits(query: str, hits: Hits, explanations: Sequence[Explanation] = ()) -> None:

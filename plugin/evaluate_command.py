@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -57,7 +56,7 @@ def evaluate(
     if run_file:
         run_file.write_text("\n".join(trec_lines(run)) + "\n", encoding="utf-8")
     if as_json:
-        typer.echo(json.dumps({"metrics": metrics, "queries": len(asked)}, ensure_ascii=False, indent=2))
+        console.show_json({"metrics": metrics, "queries": len(asked)})
         return
     console.out.print(f"{len(asked):,} queries")
     for name, value in metrics.items():

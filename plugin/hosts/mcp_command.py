@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import signal
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ...onnx_export import Encoder
+from ..arguments import Db, Model
 
 _MOST_BYTES = 1 << 20  # of an HTTP request
 
 
 def mcp(
-    db: Annotated[str, typer.Option("--db", help="Folder or URI of the LanceDB database.")],
+    db: Db,
     tables: Annotated[list[str], typer.Option("--table", help="Name of a table; may be repeated.")],
     http: Annotated[
         int | None,
         typer.Option(help="Serve streamable HTTP at this port of 127.0.0.1, path /mcp.", min=1, max=65535),
     ] = None,
-    model: Annotated[
-        Path | None, typer.Option("--model", help="Folder of an encoder bundle; by default the one that ships inside.")
-    ] = None,
+    model: Model = None,
 ) -> None:
     """Serve indexes to agents over MCP: to search, to read documents, to see the columns. By default over stdio.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ...onnx_export import InputError
+from ..arguments import Model, Threads
 from ..scores import ScoreMode
 from .settings import Settings
 
@@ -22,9 +22,7 @@ def serve(
         list[str] | None,
         typer.Option("--index", help="NAME=DB/TABLE, an index of another database; may be repeated."),
     ] = None,
-    model: Annotated[
-        Path | None, typer.Option("--model", help="Folder of an encoder bundle; by default the one that ships inside.")
-    ] = None,
+    model: Model = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every one.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 is any that is free.")] = 8080,
     token: Annotated[
@@ -51,9 +49,7 @@ def serve(
     log_text: Annotated[
         bool, typer.Option("--log-text", help="Also log queries and messages of unexpected errors.")
     ] = False,
-    threads: Annotated[
-        int | None, typer.Option("--threads", help="Threads for encoding; by default all cores.")
-    ] = None,
+    threads: Threads = None,
 ) -> None:
     """Serve reranking, token vectors and search over HTTP, in the dialects that other stacks speak.
 
