@@ -96,7 +96,7 @@ def test_neighbours_are_asked_by_their_questions_and_by_sentences(data, tmp_path
         longer = [{"_id": f"{name}-{i}", "text": text + "次の文も同じ文章です。"} for i, text in enumerate(TEXTS)]
         write(data / name / "corpus.jsonl", longer)
     run("data", tmp_path / "work", "--data", data)
-    said = run("neighbours", tmp_path / "work", "--nway", "2", "--queries", "3", "--blocks", "1")
+    said = run("neighbours", tmp_path / "work", "--nway", "2", "--queries", "3", "--blocks", "1", "1", "1")
     assert "jaquad: 3 groups, 1 of them asked by a sentence" in said
     assert "kyoto-wiki-ja: 3 groups, 3 of them asked by a sentence" in said
     folder = tmp_path / "work" / "jaquad"

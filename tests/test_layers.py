@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tansaku.onnx_export import InputError
 from tansaku.onnx_export.load import load_checkpoint
+from tansaku.training.config import LossConfig
 from tansaku.training.frozen import SplitBackbone
 from tansaku.training.layers import LayersTeacher, TokenSimilarities, token_loss
 from tansaku.training.student import Student
@@ -59,7 +60,35 @@ def test_training_the_model_leaves_its_teacher_alone():
 def test_a_model_that_is_not_cut_has_no_such_teacher(tmp_path):
     student = Student(load_checkpoint(checkpoints.stanford(tmp_path / "start", tokenizer="bert")))
     with pytest.raises(InputError, match=r"optimizer\.trained_layers"):
-        TokenSimilarities(student, ["日本東京"])
+        TokenSimilarities(student, ["日本東京"], LossConfig(kind="tokens"))
+
+
+def test_fewer_layers_can_teach():
+    model = backbone("bert")
+    split, teacher, given = teacher_of(model)
+    upper = LayersTeacher(split, TRAINED)
+    upper._means = teacher._means[1:]
+    parts = teacher.vectors(*given).chunk(1 + TRAINED, dim=-1)
+    vectors = upper.vectors(*given)
+    assert vectors.shape[-1] == TRAINED * model.config.hidden_size
+    expected = torch.cat(parts[1:], dim=-1) * ((1 + TRAINED) / TRAINED) ** 0.5
+    torch.testing.assert_close(vectors, expected)
+
+
+def test_in_batch_negatives_are_all_other_passages_of_the_batch(tmp_path):
+    student = Student(load_checkpoint(checkpoints.stanford(tmp_path / "start", tokenizer="bert"))).eval()
+    student.freeze_below(1, None, torch.float32)
+    asked, texts = ["水火", "木金"], ["日本東京", "大学", "山川田中国", "日本東京"]  # two groups that share a passage
+    queries, passages = student.tokenize_queries(asked), student.tokenize_passages(texts)
+    plain, with_negatives = (
+        TokenSimilarities(student, texts, LossConfig(kind="tokens", in_batch_negatives=negatives, **knobs))
+        for negatives, knobs in ((False, {}), (True, {"in_batch_weight": 0.5, "in_batch_scale": 3.0}))
+    )
+    with torch.no_grad():
+        scores = torch.cat([student([query], [p])[0] for query in queries for p in passages[:3]]).view(2, 3)
+        added = with_negatives(queries, passages) - plain(queries, passages)
+    expected = 0.5 * torch.nn.functional.cross_entropy(3.0 * scores, torch.tensor([0, 2]))
+    assert float(added) == pytest.approx(float(expected), abs=1e-5)
 
 
 def plain_loss(students, teachers, asked_kept, found_kept, numbers):

@@ -77,6 +77,12 @@ class TestConfig:
                 ("[run]", '[loss]\nkind = "tokens"\n[run]'),
                 'kind is "tokens": set optimizer.trained_layers to 1 or more',
             ),
+            (("[run]", "[loss]\nteacher_layers = 2\n[run]"), 'teacher_layers is 2; it is for loss.kind = "tokens"'),
+            (
+                ("[run]", '[loss]\nkind = "tokens"\nteacher_layers = 4\n[optimizer]\ntrained_layers = 2\n[run]'),
+                "teacher_layers is 4; .* at most one more than optimizer.trained_layers",
+            ),
+            (("[run]", "[loss]\nin_batch_scale = 0\n[run]"), "loss.in_batch_scale is 0.0; it must be above 0"),
             (("[run]", "[optimizer]\nlearning_rate = 0\n[run]"), "learning_rate is 0.0; it must be above 0"),
             (("[run]", "[optimizer]\nbatch_size = 10\naccumulate = 4\n[run]"), "accumulate = 4 does not divide"),
             (("[run]", "[run\n"), "cannot be read"),
@@ -202,8 +208,10 @@ class TestLosses:
         assert float(loss_of(sharp, student, teacher)) == pytest.approx(float((p * np.log(p / q)).sum()), abs=1e-6)
 
     def test_in_batch_wants_each_query_s_own(self):
-        good, bad = torch.eye(4) * 9, 9 - torch.eye(4) * 9
-        assert float(in_batch(good)) < 0.01 < float(in_batch(bad))
+        good, bad, own = torch.eye(4) * 9, 9 - torch.eye(4) * 9, torch.arange(4)
+        assert float(in_batch(LossConfig(), good, own)) < 0.01 < float(in_batch(LossConfig(), bad, own))
+        soft = LossConfig(in_batch_weight=0.5, in_batch_scale=1 / 9)
+        assert float(in_batch(soft, good, own)) == pytest.approx(0.5 * np.log(1 + 3 / np.e), abs=1e-6)
 
 
 @settings(deadline=None)

@@ -73,18 +73,25 @@ class LossConfig:
         kind: "kl", the divergence of the student's distribution over a group from the teacher's; "margin_mse"; or
             "tokens", which needs no teacher's scores: the similarities of single tokens follow what the layers that
             are trained, as they were, and the one below them give side by side (`layers`).
+        teacher_layers: of "tokens": only so many of those layers teach, the upper ones; None is all.
         normalize_student: bring the student's scores of each group to [0, 1] first.
         normalize_teacher: likewise the teacher's.
         distillation_alpha: the teacher's scores are multiplied by it. At 1, normalised scores make soft distributions;
             a student whose scores are not normalised can follow sharper ones.
-        in_batch_negatives: add a cross-entropy over the first passages of all groups of the batch.
+        in_batch_negatives: add a cross-entropy of each group's first passage among those of all groups of the batch;
+            with "tokens", among all passages of the batch.
+        in_batch_weight: that cross-entropy is multiplied by it.
+        in_batch_scale: MaxSim is multiplied by it in there: an inverse temperature.
     """
 
     kind: Loss = "kl"
+    teacher_layers: int | None = None
     normalize_student: bool = True
     normalize_teacher: bool = True
     distillation_alpha: float = 1.0
     in_batch_negatives: bool = False
+    in_batch_weight: float = 1.0
+    in_batch_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -156,7 +163,9 @@ class TrainingConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
 
-_POSITIVE = "query_length document_length nway block batch_size accumulate steps save_every evaluate_every".split()
+_POSITIVE = (
+    "query_length document_length nway block teacher_layers batch_size accumulate steps save_every evaluate_every"
+).split()
 
 
 def read_config(path: str | Path) -> TrainingConfig:
@@ -223,14 +232,19 @@ def _check(path: Path, config: TrainingConfig) -> None:
     optimizer, trained = config.optimizer, config.optimizer.trained_layers
     if config.data.nway < 2:
         raise ConfigError(f"{path}: data.nway is {config.data.nway}; a group needs 2 passages or more")
-    if config.loss.kind == "tokens" and (not trained or config.loss.in_batch_negatives):
+    if config.loss.kind == "tokens" and not trained:
+        raise ConfigError(f'{path}: loss.kind is "tokens": set optimizer.trained_layers to 1 or more')
+    teachers = config.loss.teacher_layers
+    if teachers is not None and (config.loss.kind != "tokens" or teachers > (trained or 0) + 1):
         raise ConfigError(
-            f'{path}: loss.kind is "tokens": set optimizer.trained_layers to 1 or more, and no in_batch_negatives'
+            f'{path}: loss.teacher_layers is {teachers}; it is for loss.kind = "tokens", and at most one more than '
+            "optimizer.trained_layers"
         )
     if config.model.dropout is not None and not 0 <= config.model.dropout < 1:
         raise ConfigError(f"{path}: model.dropout is {config.model.dropout}; it must be at least 0 and below 1")
-    if not config.loss.distillation_alpha > 0:
-        raise ConfigError(f"{path}: loss.distillation_alpha is {config.loss.distillation_alpha}; it must be above 0")
+    for name in ("distillation_alpha", "in_batch_weight", "in_batch_scale"):
+        if not getattr(config.loss, name) > 0:
+            raise ConfigError(f"{path}: loss.{name} is {getattr(config.loss, name)}; it must be above 0")
     if not optimizer.learning_rate > 0:
         raise ConfigError(f"{path}: optimizer.learning_rate is {optimizer.learning_rate}; it must be above 0")
     if optimizer.warmup_steps < 0 or optimizer.weight_decay < 0 or (trained is not None and trained < 0):

@@ -73,10 +73,10 @@ def write_neighbours(
     work: Annotated[Path, typer.Argument(help="The folder that `data` wrote.")],
     nway: Annotated[int, typer.Option(help="Neighbouring passages of a group.")] = 16,
     queries: Annotated[int, typer.Option(help="Questions and sentences of a block of neighbours.")] = 32,
-    blocks: Annotated[int, typer.Option(help="Blocks of each corpus.")] = 160,
+    blocks: Annotated[tuple[int, int, int], typer.Option(help="Blocks of " + ", ".join(CORPORA) + ".")] = (160,) * 3,
 ) -> None:
     """Write groups of neighbouring passages, and the sentences that ask for them beside the questions."""
-    for name in CORPORA:
+    for name, most in zip(CORPORA, blocks, strict=True):
         folder = work / name
         qrels = folder / "qrels.tsv"
         questions: dict[str, list[str]] = {}
@@ -87,7 +87,7 @@ def write_neighbours(
         passages = read_texts([folder / "corpus.jsonl"])
         try:
             groups, sentences = neighbour_groups(
-                passages, questions, nway=nway, queries=queries, blocks=blocks, seed=_SEED
+                passages, questions, nway=nway, queries=queries, blocks=most, seed=_SEED
             )
         except TrainingDataError as error:
             raise TrainingDataError(f"{folder}: {error}") from error

@@ -12,8 +12,10 @@ import torch
 from torch.nn import functional
 
 from ..onnx_export import InputError, TokenizedText
+from .config import LossConfig
 from .frozen import SplitBackbone
-from .student import Inputs, Student, distinct_texts, runs_of
+from .losses import in_batch
+from .student import Inputs, Student, distinct_texts, maxsim, runs_of
 
 _MASKED = -2.0  # less than any cosine
 _AT_TEACHERS_TOKEN = 0.5  # weight of the similarity there, beside that of the student's own largest
@@ -22,19 +24,22 @@ _AT_TEACHERS_TOKEN = 0.5  # weight of the similarity there, beside that of the s
 class TokenSimilarities(torch.nn.Module):
     """What is trained where the layers teach: a student; called, it gives the loss of a batch, see `token_loss`.
 
+    With in-batch negatives a cross-entropy is added: of each group's first passage among all passages of the batch.
+
     Args:
         student: cut by `Student.freeze_below`; its layers as they are now are the teacher.
         sample: passages to centre the teacher's layers by.
+        config: of the loss.
 
     Raises InputError for a student that is not cut.
     """
 
-    def __init__(self, student: Student, sample: Sequence[str]) -> None:
+    def __init__(self, student: Student, sample: Sequence[str], config: LossConfig) -> None:
         super().__init__()
         if student.split is None:
             raise InputError("the layers that are trained teach by what they were: set optimizer.trained_layers")
-        self.student, self._split = student, student.split
-        self._teacher = LayersTeacher(student.split)
+        self.student, self._split, self._config = student, student.split, config
+        self._teacher = LayersTeacher(student.split, config.teacher_layers)
         self._teacher.centre(self._lowered(student.tokenize_passages(list(sample))))
 
     def forward(self, queries: Sequence[TokenizedText], passages: Sequence[TokenizedText]) -> torch.Tensor:
@@ -45,7 +50,11 @@ class TokenSimilarities(torch.nn.Module):
         kept = self.student.kept(queries), self.student.kept(distinct)
         places = numbers.to(self.student.device).unflatten(0, (len(queries), -1))
         with torch.autocast(self.student.device.type, enabled=False):
-            return token_loss((asked, asked_taught), (found, found_taught), *kept, places)
+            loss = token_loss((asked, asked_taught), (found, found_taught), *kept, places)
+            if self._config.in_batch_negatives:
+                scores = maxsim(asked[:, None], kept[0][:, None], found[None], kept[1][None])
+                loss = loss + in_batch(self._config, scores, places[:, 0])
+            return loss
 
     def _lowered(self, texts: Sequence[TokenizedText]) -> Iterator[tuple[torch.Tensor, Inputs, torch.Tensor]]:
         for numbers in runs_of(texts):
@@ -64,10 +73,12 @@ class LayersTeacher:
 
     Args:
         split: the model, cut below the layers that will be trained.
+        layers: only so many teach, the upper ones; None is all.
     """
 
-    def __init__(self, split: SplitBackbone) -> None:
+    def __init__(self, split: SplitBackbone, layers: int | None = None) -> None:
         self._untrained = split.with_copied_layers()
+        self._layers = layers
         self._means: list[torch.Tensor] = []
 
     def centre(self, sample: Iterable[tuple[torch.Tensor, Inputs, torch.Tensor]]) -> None:
@@ -98,7 +109,8 @@ class LayersTeacher:
 
     @torch.no_grad()
     def _states(self, lower: torch.Tensor, inputs: Inputs) -> list[torch.Tensor]:
-        return [states.float() for states in self._untrained.states(lower, inputs)]
+        reached = self._untrained.states(lower, inputs)
+        return [states.float() for states in reached[-(self._layers or len(reached)) :]]
 
 
 def token_loss(

@@ -44,6 +44,6 @@ def margin_mse(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     return functional.mse_loss(student[:, :1] - student[:, 1:], teacher[:, :1] - teacher[:, 1:])
 
 
-def in_batch(scores: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of each query's own first passage among those of all groups: scores float32 (groups, groups)."""
-    return functional.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
+def in_batch(config: LossConfig, scores: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """Weighted cross-entropy of each query's own passage among all: scores float32 (groups, passages), own int64."""
+    return config.in_batch_weight * functional.cross_entropy(config.in_batch_scale * scores, own)

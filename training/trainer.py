@@ -138,7 +138,7 @@ class _Run:
         if self.config.loss.kind != "tokens":
             return self.student
         texts = list(self.passages.values())
-        return TokenSimilarities(self.student, texts[:: max(1, len(texts) // _SAMPLE)][:_SAMPLE])
+        return TokenSimilarities(self.student, texts[:: max(1, len(texts) // _SAMPLE)][:_SAMPLE], self.config.loss)
 
     def resume(self) -> None:
         state = load_state(self.output / "state")
@@ -203,7 +203,9 @@ class _Run:
             scores, pairs = self.module(queries, passages, all_pairs=config.loss.in_batch_negatives)
         teacher = torch.stack([torch.from_numpy(group.scores) for group in groups]).to(self.device)
         loss = loss_of(config.loss, scores.float(), teacher)
-        return loss if pairs is None else loss + in_batch(pairs.float())
+        if pairs is not None:
+            loss = loss + in_batch(config.loss, pairs.float(), torch.arange(len(groups), device=self.device))
+        return loss
 
     def after_step(self, loss: float) -> dict[str, float] | None:
         """Evaluate, log and save where it is time; the measures if it was."""
