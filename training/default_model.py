@@ -73,7 +73,11 @@ def write_neighbours(
     work: Annotated[Path, typer.Argument(help="The folder that `data` wrote.")],
     nway: Annotated[int, typer.Option(help="Neighbouring passages of a group.")] = 16,
     queries: Annotated[int, typer.Option(help="Questions and sentences of a block of neighbours.")] = 32,
-    blocks: Annotated[tuple[int, int, int], typer.Option(help="Blocks of " + ", ".join(CORPORA) + ".")] = (160,) * 3,
+    blocks: Annotated[tuple[int, int, int], typer.Option(help="Blocks of " + ", ".join(CORPORA) + ".")] = (
+        160,
+        160,
+        160,
+    ),
 ) -> None:
     """Write groups of neighbouring passages, and the sentences that ask for them beside the questions."""
     for name, most in zip(CORPORA, blocks, strict=True):
