@@ -36,6 +36,7 @@ LAYERS, DIM = 12, 128
 CORPORA = ("jaquad", "msdocs-ja", "kyoto-wiki-ja")
 _SEED = 20240729
 _ROW = 16  # questions
+_BLOCKS = (160, 160, 160)
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 Data = Annotated[Path, typer.Option(help="Folder with the corpora " + ", ".join(CORPORA) + " and queries-ja.")]
@@ -73,11 +74,7 @@ def write_neighbours(
     work: Annotated[Path, typer.Argument(help="The folder that `data` wrote.")],
     nway: Annotated[int, typer.Option(help="Neighbouring passages of a group.")] = 16,
     queries: Annotated[int, typer.Option(help="Questions and sentences of a block of neighbours.")] = 32,
-    blocks: Annotated[tuple[int, int, int], typer.Option(help="Blocks of " + ", ".join(CORPORA) + ".")] = (
-        160,
-        160,
-        160,
-    ),
+    blocks: Annotated[tuple[int, int, int], typer.Option(help="Blocks of " + ", ".join(CORPORA) + ".")] = _BLOCKS,
 ) -> None:
     """Write groups of neighbouring passages, and the sentences that ask for them beside the questions."""
     for name, most in zip(CORPORA, blocks, strict=True):
