@@ -13,9 +13,8 @@ from rich.markup import escape
 
 from ..onnx_export import Encoder, InputError
 from . import console
-from .arguments import AsJson, Threads
+from .arguments import AsJson, RecallOption, Threads
 from .beir import MTEB_MIN_K, BeirResult, Way, evaluate_beir, mteb_result
-from .plan import Recall
 
 
 def beir(
@@ -29,9 +28,7 @@ def beir(
         int | None, typer.Option(help="Only so many of the judged questions, evenly spread; by default all.")
     ] = None,
     nbits: Annotated[int, typer.Option(help="Bits per dimension of the index: 1, 2 or 4.")] = 2,
-    recall: Annotated[
-        Recall, typer.Option(help="How the index is searched: exact scores every document, the others the likely ones.")
-    ] = "balanced",
+    recall: RecallOption = "balanced",
     k: Annotated[int, typer.Option("-k", help="How many documents are ranked; no measure looks at more.")] = 100,
     bm25: Annotated[bool, typer.Option(help="Rank by BM25 over character bigrams.")] = True,
     exhaustive: Annotated[bool, typer.Option(help="Rank by MaxSim of uncompressed vectors, every document.")] = True,

@@ -84,13 +84,6 @@ def test_a_limit_takes_whole_pages_and_keeps_what_is_relevant(data, tmp_path):
     assert ids(tmp_path / "least" / "msdocs-ja" / "corpus.jsonl") == ["msdocs-ja-0", "msdocs-ja-1"]
 
 
-def test_of_too_many_questions_rows_are_left_out(data, tmp_path):
-    write(data / "queries-ja" / "queries.jsonl", [{"_id": f"m{i}", "text": "問い"} for i in range(64)])
-    run("data", tmp_path / "work", "--data", data, "--questions", "40")
-    kept = [*range(16), *range(32, 48)]
-    assert ids(tmp_path / "work" / "kyoto-wiki-ja" / "queries.jsonl") == [f"m{i}" for i in kept]
-
-
 def test_neighbours_are_asked_by_their_questions_and_by_sentences(data, tmp_path):
     for name in default_model.CORPORA:
         longer = [{"_id": f"{name}-{i}", "text": text + "次の文も同じ文章です。"} for i, text in enumerate(TEXTS)]

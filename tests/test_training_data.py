@@ -83,6 +83,14 @@ class TestConfig:
                 "teacher_layers is 4; .* at most one more than optimizer.trained_layers",
             ),
             (("[run]", "[loss]\nin_batch_scale = 0\n[run]"), "loss.in_batch_scale is 0.0; it must be above 0"),
+            (
+                ("[run]", "[loss]\nin_batch_weight = 0.5\n[run]"),
+                "loss.in_batch_weight is 0.5 and would do nothing: loss.in_batch_negatives is false",
+            ),
+            (
+                ("[run]", '[loss]\nkind = "tokens"\nnormalize_teacher = false\n[optimizer]\ntrained_layers = 2\n[run]'),
+                'normalize_teacher is False and would do nothing: loss.kind = "tokens" has no scores of a teacher',
+            ),
             (("[run]", "[optimizer]\nlearning_rate = 0\n[run]"), "learning_rate is 0.0; it must be above 0"),
             (("[run]", "[optimizer]\nbatch_size = 10\naccumulate = 4\n[run]"), "accumulate = 4 does not divide"),
             (("[run]", "[run\n"), "cannot be read"),

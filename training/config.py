@@ -163,6 +163,8 @@ class TrainingConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
 
+_OF_SCORES = "normalize_student normalize_teacher distillation_alpha".split()
+_OF_NEGATIVES = "in_batch_weight in_batch_scale".split()
 _POSITIVE = (
     "query_length document_length nway block teacher_layers batch_size accumulate steps save_every evaluate_every"
 ).split()
@@ -229,22 +231,12 @@ def _check(path: Path, config: TrainingConfig) -> None:
     for name in config.run.formats:
         if name not in get_args(Format):
             raise ConfigError(f"{path}: run.formats has {name!r}; known are {', '.join(get_args(Format))}")
+    _check_loss(path, config.loss, config.optimizer.trained_layers)
     optimizer, trained = config.optimizer, config.optimizer.trained_layers
     if config.data.nway < 2:
         raise ConfigError(f"{path}: data.nway is {config.data.nway}; a group needs 2 passages or more")
-    if config.loss.kind == "tokens" and not trained:
-        raise ConfigError(f'{path}: loss.kind is "tokens": set optimizer.trained_layers to 1 or more')
-    teachers = config.loss.teacher_layers
-    if teachers is not None and (config.loss.kind != "tokens" or teachers > (trained or 0) + 1):
-        raise ConfigError(
-            f'{path}: loss.teacher_layers is {teachers}; it is for loss.kind = "tokens", and at most one more than '
-            "optimizer.trained_layers"
-        )
     if config.model.dropout is not None and not 0 <= config.model.dropout < 1:
         raise ConfigError(f"{path}: model.dropout is {config.model.dropout}; it must be at least 0 and below 1")
-    for name in ("distillation_alpha", "in_batch_weight", "in_batch_scale"):
-        if not getattr(config.loss, name) > 0:
-            raise ConfigError(f"{path}: loss.{name} is {getattr(config.loss, name)}; it must be above 0")
     if not optimizer.learning_rate > 0:
         raise ConfigError(f"{path}: optimizer.learning_rate is {optimizer.learning_rate}; it must be above 0")
     if optimizer.warmup_steps < 0 or optimizer.weight_decay < 0 or (trained is not None and trained < 0):
@@ -256,6 +248,26 @@ def _check(path: Path, config: TrainingConfig) -> None:
             f"{path}: optimizer.batch_size is {optimizer.batch_size}, which accumulate = {optimizer.accumulate} "
             "does not divide"
         )
+
+
+def _check_loss(path: Path, loss: LossConfig, trained: int | None) -> None:
+    if loss.kind == "tokens" and not trained:
+        raise ConfigError(f'{path}: loss.kind is "tokens": set optimizer.trained_layers to 1 or more')
+    teachers = loss.teacher_layers
+    if teachers is not None and (loss.kind != "tokens" or teachers > (trained or 0) + 1):
+        raise ConfigError(
+            f'{path}: loss.teacher_layers is {teachers}; it is for loss.kind = "tokens", and at most one more than '
+            "optimizer.trained_layers"
+        )
+    for name in ("distillation_alpha", *_OF_NEGATIVES):
+        if not getattr(loss, name) > 0:
+            raise ConfigError(f"{path}: loss.{name} is {getattr(loss, name)}; it must be above 0")
+    idle = {name: 'loss.kind = "tokens" has no scores of a teacher' for name in _OF_SCORES if loss.kind == "tokens"}
+    if not loss.in_batch_negatives:
+        idle |= dict.fromkeys(_OF_NEGATIVES, "loss.in_batch_negatives is false")
+    for name, why in idle.items():
+        if getattr(loss, name) != getattr(LossConfig, name):
+            raise ConfigError(f"{path}: loss.{name} is {getattr(loss, name)} and would do nothing: {why}")
 
 
 def _resolved(config: TrainingConfig, folder: Path) -> TrainingConfig:

@@ -35,7 +35,6 @@ NAME = "tansaku-ja-small"
 LAYERS, DIM = 12, 128
 CORPORA = ("jaquad", "msdocs-ja", "kyoto-wiki-ja")
 _SEED = 20240729
-_ROW = 16  # questions
 _BLOCKS = (160, 160, 160)
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
@@ -47,12 +46,10 @@ def write_data(
     work: Annotated[Path, typer.Argument(help="Folder for what is trained on.")],
     data: Data,
     limit: Annotated[int | None, typer.Option(help="At most about so many passages of a corpus.")] = None,
-    questions: Annotated[int | None, typer.Option(help="At most about so many questions of a corpus.")] = None,
 ) -> None:
     """Write queries, passages and judgements for training, without anything that is evaluated on.
 
-    What is relevant stays within a limit; the rest is whole pages, drawn by chance. Of too many questions some are
-    left out here and there, so many in a row that neighbours stay neighbours.
+    What is relevant stays within a limit; the rest is whole pages, drawn by chance.
     """
     judged = {name: read_judgements(data / name / "qrels" / "train.tsv") for name in ("jaquad", "msdocs-ja")}
     relevant = {name: {passage for found in judged[name].values() for passage in found} for name in judged}
@@ -64,7 +61,7 @@ def write_data(
         asked = list(_records(data / ("queries-ja" if name == "kyoto-wiki-ja" else name) / "queries.jsonl"))
         if name in judged:
             asked = [record for record in asked if record["_id"] in judged[name]]
-        _write(work / name, _thinned(asked, questions), _limited(records, limit, relevant.get(name, set())))
+        _write(work / name, asked, _limited(records, limit, relevant.get(name, set())))
     for name in judged:
         (work / name / "qrels.tsv").write_bytes((data / name / "qrels" / "train.tsv").read_bytes())
 
@@ -150,11 +147,6 @@ def _limited(records: list[dict[str, Any]], limit: int | None, relevant: Collect
             break
         chosen.update(pages[title])
     return [record for record in records if record["_id"] in chosen]
-
-
-def _thinned(queries: list[dict[str, Any]], limit: int | None) -> list[dict[str, Any]]:
-    each = 1 if limit is None else max(1, -(-len(queries) // limit))
-    return [query for number, query in enumerate(queries) if number // _ROW % each == 0]
 
 
 def _write(folder: Path, queries: list[dict[str, Any]], passages: list[dict[str, Any]]) -> None:
