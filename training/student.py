@@ -22,6 +22,8 @@ Inputs = dict[str, torch.Tensor]
 Encode = Callable[[Sequence[TokenizedText], Inputs], tuple[torch.Tensor, ...]]
 _MASKED = -1e4  # less than any cosine, and a number in 16 bits too
 _RUN_TOKENS = 16_384  # that go through the backbone together
+_ENOUGH_TOKENS = 1_024  # to go through it alone
+_UNEVEN = 1.25
 
 
 class Student(torch.nn.Module):
@@ -176,11 +178,18 @@ def _mask_token(checkpoint: Checkpoint) -> str:
 
 
 def runs_of(texts: Sequence[TokenizedText]) -> Iterator[list[int]]:
-    """Numbers of the texts that run together, shorter ones first: at most `_RUN_TOKENS` when filled up, or one text."""
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i].ids))
+    """Numbers of the texts that run together, shorter ones first: at most `_RUN_TOKENS` when filled up, or one text.
+
+    A run of `_ENOUGH_TOKENS` takes no text that is over a quarter longer than its shortest: filling up costs as much as
+    real tokens do.
+    """
+    lengths = [len(text.ids) for text in texts]
+    order = sorted(range(len(texts)), key=lengths.__getitem__)
     start = 0
     for end, number in enumerate(order):
-        if end > start and (end + 1 - start) * len(texts[number].ids) > _RUN_TOKENS:
+        filled = (end - start) * lengths[order[end - 1]]
+        uneven = filled >= _ENOUGH_TOKENS and lengths[number] > _UNEVEN * lengths[order[start]]
+        if end > start and (uneven or (end + 1 - start) * lengths[number] > _RUN_TOKENS):
             yield order[start:end]
             start = end
     yield order[start:]
