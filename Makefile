@@ -30,10 +30,10 @@ BUNDLE := onnx_export/default_bundle
 model: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --editable '.[base-model,evaluate,train]'
 	$(BIN)/python -m tansaku.training.default_model data $(WORK) --data $(DATA) --limit 8000
-	$(BIN)/python -m tansaku.training.default_model neighbours $(WORK)
+	$(BIN)/python -m tansaku.training.default_model neighbours $(WORK) --blocks 640 160 160
 	$(BIN)/python -m tansaku.training.default_model build $(BUNDLE) --data $(DATA) \
 		--config training/default_model.toml --card training/default_model_card.md \
-		--average 301 --average 344 --average 387 --average 430
+		--average 184 --average 276 --average 368 --average 460
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

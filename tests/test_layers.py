@@ -12,7 +12,7 @@ from tansaku.onnx_export import InputError
 from tansaku.onnx_export.load import load_checkpoint
 from tansaku.training.config import LossConfig
 from tansaku.training.frozen import SplitBackbone
-from tansaku.training.layers import LayersTeacher, TokenSimilarities, similarities, token_loss
+from tansaku.training.layers import LayersTeacher, TokenSimilarities, token_loss
 from tansaku.training.student import Student
 
 from . import checkpoints
@@ -91,20 +91,21 @@ def test_in_batch_negatives_are_all_other_passages_of_the_batch(tmp_path):
     assert float(added) == pytest.approx(float(expected), abs=1e-5)
 
 
-def plain_loss(students, teachers, asked_kept, found_kept):
+def plain_loss(students, teachers, asked_kept, found_kept, numbers):
     """The formula in NumPy, one token after the other."""
     errors = []
-    for query, token in np.argwhere(asked_kept):
-        own, same, target = [], [], []
-        for passage, kept in enumerate(found_kept):
-            places = np.flatnonzero(kept)
-            student = students[1][passage, places] @ students[0][query, token]
-            teacher = teachers[1][passage, places] @ teachers[0][query, token]
-            own.append(student.max())
-            same.append(student[teacher.argmax()])
-            target.append(teacher.max())
-        own, same, target = (np.array(values) - np.mean(values) for values in (own, same, target))
-        errors += list((own - target) ** 2 + 0.5 * (same - target) ** 2)
+    for group, passages in enumerate(numbers):
+        for token in np.flatnonzero(asked_kept[group]):
+            own, same, target = [], [], []
+            for passage in passages:
+                places = np.flatnonzero(found_kept[passage])
+                student = students[1][passage, places] @ students[0][group, token]
+                teacher = teachers[1][passage, places] @ teachers[0][group, token]
+                own.append(student.max())
+                same.append(student[teacher.argmax()])
+                target.append(teacher.max())
+            own, same, target = (np.array(values) - np.mean(values) for values in (own, same, target))
+            errors += list((own - target) ** 2 + 0.5 * (same - target) ** 2)
     return np.mean(errors)
 
 
@@ -114,13 +115,15 @@ def unit(random, *shape):
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), queries=st.integers(1, 3), passages=st.integers(1, 6), tokens=st.integers(1, 5))
-def test_the_loss_is_that_of_the_formula(seed, queries, passages, tokens):
+@given(seed=st.integers(0, 2**32 - 1), groups=st.integers(1, 3), nway=st.integers(1, 4), tokens=st.integers(1, 5))
+def test_the_loss_is_that_of_the_formula(seed, groups, nway, tokens):
     random = np.random.default_rng(seed)
-    students, teachers = ((unit(random, queries, tokens, dim), unit(random, passages, 7, dim)) for dim in (3, 8))
-    kept = random.random((queries, tokens)) < 0.7, random.random((passages, 7)) < 0.7
-    for part in kept:
-        part[:, 0] = True
-    student, teacher = (similarities(*map(torch.from_numpy, (*of_one, *kept))) for of_one in (students, teachers))
-    assert float(token_loss(student, teacher)) == pytest.approx(plain_loss(students, teachers, *kept), abs=1e-5)
-    assert float(token_loss(teacher, teacher)) == 0.0
+    students, teachers = ((unit(random, groups, tokens, dim), unit(random, 6, 7, dim)) for dim in (3, 8))
+    asked_kept, found_kept = random.random((groups, tokens)) < 0.7, random.random((6, 7)) < 0.7
+    asked_kept[:, 0] = found_kept[:, 0] = True
+    numbers = np.stack([random.choice(6, nway, replace=False) for _ in range(groups)])
+    asked, found = ((torch.from_numpy(s), torch.from_numpy(t)) for s, t in zip(students, teachers, strict=True))
+    loss = token_loss(asked, found, *map(torch.from_numpy, (asked_kept, found_kept, numbers)))
+    assert float(loss) == pytest.approx(plain_loss(students, teachers, asked_kept, found_kept, numbers), abs=1e-5)
+    taught = token_loss((asked[1],) * 2, (found[1],) * 2, *map(torch.from_numpy, (asked_kept, found_kept, numbers)))
+    assert float(taught) == pytest.approx(0.0, abs=1e-10)

@@ -35,7 +35,7 @@ NAME = "tansaku-ja-small"
 LAYERS, DIM = 12, 128
 CORPORA = ("jaquad", "msdocs-ja", "kyoto-wiki-ja")
 _SEED = 20240729
-_BLOCKS = (640, 128, 128)
+_BLOCKS = (160, 160, 160)
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 Data = Annotated[Path, typer.Option(help="Folder with the corpora " + ", ".join(CORPORA) + " and queries-ja.")]
@@ -70,7 +70,7 @@ def write_data(
 def write_neighbours(
     work: Annotated[Path, typer.Argument(help="The folder that `data` wrote.")],
     nway: Annotated[int, typer.Option(help="Neighbouring passages of a group.")] = 16,
-    queries: Annotated[int, typer.Option(help="Questions and sentences of a block of neighbours.")] = 48,
+    queries: Annotated[int, typer.Option(help="Questions and sentences of a block of neighbours.")] = 32,
     blocks: Annotated[tuple[int, int, int], typer.Option(help="Blocks of " + ", ".join(CORPORA) + ".")] = _BLOCKS,
 ) -> None:
     """Write groups of neighbouring passages, and the sentences that ask for them beside the questions."""

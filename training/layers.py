@@ -15,7 +15,7 @@ from ..onnx_export import InputError, TokenizedText
 from .config import LossConfig
 from .frozen import SplitBackbone
 from .losses import in_batch
-from .student import Inputs, Student, distinct_texts, runs_of
+from .student import Inputs, Student, distinct_texts, maxsim, runs_of
 
 _MASKED = -2.0  # less than any cosine
 _AT_TEACHERS_TOKEN = 0.5  # weight of the similarity there, beside that of the student's own largest
@@ -48,14 +48,12 @@ class TokenSimilarities(torch.nn.Module):
         asked, asked_taught = self.student.in_runs(queries, self._both)
         found, found_taught = self.student.in_runs(distinct, self._both)
         kept = self.student.kept(queries), self.student.kept(distinct)
+        places = numbers.to(self.student.device).unflatten(0, (len(queries), -1))
         with torch.autocast(self.student.device.type, enabled=False):
-            students = similarities(asked, found, *kept)
-            loss = token_loss(students, similarities(asked_taught, found_taught, *kept))
+            loss = token_loss((asked, asked_taught), (found, found_taught), *kept, places)
             if self._config.in_batch_negatives:
-                owners = kept[0].nonzero()[:, 0]
-                scores = students.new_zeros(len(queries), len(distinct)).index_add(0, owners, students.amax(dim=-1))
-                own = numbers.to(self.student.device).unflatten(0, (len(queries), -1))[:, 0]
-                loss = loss + in_batch(self._config, scores, own)
+                scores = maxsim(asked[:, None], kept[0][:, None], found[None], kept[1][None])
+                loss = loss + in_batch(self._config, scores, places[:, 0])
             return loss
 
     def _lowered(self, texts: Sequence[TokenizedText]) -> Iterator[tuple[torch.Tensor, Inputs, torch.Tensor]]:
@@ -115,37 +113,48 @@ class LayersTeacher:
         return [states.float() for states in reached[-(self._layers or len(reached)) :]]
 
 
-def similarities(
-    queries: torch.Tensor, passages: torch.Tensor, query_kept: torch.Tensor, passage_kept: torch.Tensor
+def token_loss(
+    asked: tuple[torch.Tensor, torch.Tensor],
+    found: tuple[torch.Tensor, torch.Tensor],
+    asked_kept: torch.Tensor,
+    found_kept: torch.Tensor,
+    numbers: torch.Tensor,
 ) -> torch.Tensor:
-    """Cosines of kept query tokens with passages' tokens, float32 (kept query tokens, passages, passage tokens).
-
-    Args:
-        queries: float32 (queries, query tokens, dim).
-        passages: float32 (passages, passage tokens, dim).
-        query_kept: bool (queries, query tokens).
-        passage_kept: bool (passages, passage tokens); the others' cosines are less than any.
-    """
-    products = (queries[query_kept] @ passages.flatten(0, 1).T).unflatten(1, passage_kept.shape)
-    return products.masked_fill(~passage_kept, _MASKED)
-
-
-def token_loss(students: torch.Tensor, teachers: torch.Tensor) -> torch.Tensor:
     """How far single query tokens' similarities are from the teacher's: a scalar, the mean over tokens and passages.
 
-    For each query token its MaxSim with each passage of the batch, less the mean over the passages (which no ranking
+    For each query token its MaxSim with each passage of the group, less the mean over the group (which no ranking
     depends on): the squared difference between student and teacher; and half as much for the student's similarity
     with the very token that the teacher finds nearest.
 
     Args:
-        students: cosines, float32 (query tokens, passages, passage tokens).
-        teachers: likewise.
+        asked: the queries' vectors, float32 (groups, query tokens, dim): the student's, the teacher's.
+        found: the passages' vectors, float32 (passages, tokens, dim): the student's, the teacher's.
+        asked_kept: bool (groups, query tokens).
+        found_kept: bool (passages, tokens).
+        numbers: int64 (groups, nway), each group's passages.
     """
-    target, place = teachers.max(dim=-1)
-    same_token = students.gather(-1, place[..., None])[..., 0]
-    target = _centred(target)
-    errors = (_centred(students.amax(dim=-1)) - target).square()
-    return (errors + _AT_TEACHERS_TOKEN * (_centred(same_token) - target).square()).mean()
+    total = asked[0].new_zeros(())
+    count = 0
+    for group, passages in enumerate(numbers):
+        there, kept = asked_kept[group], found_kept[passages]
+        students, teachers = (
+            _similarities(queries[group][there], texts[passages], kept)
+            for queries, texts in zip(asked, found, strict=True)
+        )
+        target, place = teachers.max(dim=-1)
+        same_token = students.gather(-1, place[..., None])[..., 0]
+        target = _centred(target)
+        errors = (_centred(students.amax(dim=-1)) - target).square()
+        errors = errors + _AT_TEACHERS_TOKEN * (_centred(same_token) - target).square()
+        total = total + errors.sum()
+        count += errors.numel()
+    return total / max(1, count)
+
+
+def _similarities(query: torch.Tensor, passages: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """Cosines, float32 (query tokens, passages, tokens)."""
+    products = (query @ passages.flatten(0, 1).T).unflatten(1, kept.shape)
+    return products.masked_fill(~kept, _MASKED)
 
 
 def _centred(values: torch.Tensor) -> torch.Tensor:
