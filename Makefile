@@ -34,6 +34,8 @@ model: $(VENV)/.installed-dev
 	$(BIN)/python -m tansaku.training.default_model build $(BUNDLE) --data $(DATA) \
 		--config training/default_model.toml --card training/default_model_card.md \
 		--average 184 --average 276 --average 368 --average 460
+	$(BIN)/tansaku weigh $(BUNDLE) --queries $(WORK)/jaquad/queries.jsonl --collection $(WORK)/jaquad/corpus.jsonl \
+		--qrels $(WORK)/jaquad/qrels.tsv
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -3,6 +3,7 @@
 bundle.json      this module's `Bundle`, plus the sha256 of every other file
 model.onnx       input_ids, attention_mask: int64 (batch, length) → token_vectors: float32 (batch, length, dim)
 tokenizer.json   a `tokenizers` file; its post-processor adds the sequence start and end tokens
+query_weights.onnx  perhaps: token_vectors: float32 (tokens, dim) → weights: float32 (tokens, 1), of a query
 README.md        the model card
 """
 
@@ -35,6 +36,7 @@ class Bundle:
         graph: file name of the ONNX graph.
         tokenizer: file name of the tokenizer.
         segmenter: what cuts a text into words before the tokenizer: None, or a name that `load_segmenter` knows.
+        query_weights: file name of the graph that weighs a query's tokens, see `query_weights`; None weighs all alike.
         query: rules for queries.
         document: rules for documents.
         origin: where the weights come from and how they were made: for people, not read by the encoder.
@@ -51,6 +53,7 @@ class Bundle:
     graph: str = "model.onnx"
     tokenizer: str = "tokenizer.json"
     segmenter: str | None = None
+    query_weights: str | None = None
     opset: int | None = None
     origin: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, float] = field(default_factory=dict)
@@ -58,10 +61,10 @@ class Bundle:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that change whenever the vectors of a text can change.
+        """16 hex digits that change whenever the vectors of a text can change, but for their weights in a query.
 
-        Made from the graph's and the tokenizer's sha256 and the text rules, so a bundle may be renamed or its
-        card edited without making its indexes unreadable.
+        Made from the graph's and the tokenizer's sha256 and the text rules, so a bundle may be renamed, its card edited
+        or its queries weighed otherwise without making its indexes unreadable.
         """
         identity = {
             "graph": self.files.get(self.graph),
@@ -122,8 +125,8 @@ def _parse(content: Any, path: Path) -> Bundle:
         checked(bundle.files, str)
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{path}: field missing, not known or of a wrong type ({error}); export again") from error
-    for name in (bundle.graph, bundle.tokenizer):
-        if name not in bundle.files:
+    for name in (bundle.graph, bundle.tokenizer, bundle.query_weights):
+        if name is not None and name not in bundle.files:
             raise BundleError(f'{path}: "files" does not list {name}; export the checkpoint again')
     for name in bundle.files:
         if Path(name).name != name:
@@ -140,6 +143,7 @@ _BUNDLE_TYPES = {
     "graph": str,
     "tokenizer": str,
     "segmenter": (str, type(None)),
+    "query_weights": (str, type(None)),
     "opset": (int, type(None)),
     "origin": dict,
     "parity": dict,

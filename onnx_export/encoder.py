@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from .bundle import Bundle, read_bundle
 from .errors import BundleError, InputError
+from .query_weights import QueryWeights
 from .segment import load_segmenter
 from .tokenize import Span, TextTokenizer, TokenizedText
 
@@ -34,10 +35,17 @@ class Encoder:
     """
 
     def __init__(
-        self, bundle: Bundle, session: onnxruntime.InferenceSession, tokenizer: Tokenizer, *, threads: int = 1
+        self,
+        bundle: Bundle,
+        session: onnxruntime.InferenceSession,
+        tokenizer: Tokenizer,
+        query_weights: QueryWeights | None = None,
+        *,
+        threads: int = 1,
     ) -> None:
         self.bundle = bundle
         self._session = session
+        self._query_weights = query_weights
         self._threads = threads
         segment = load_segmenter(bundle.segmenter, tokenizer)
         self._tokenize_query = TextTokenizer(tokenizer, bundle.query, segment)
@@ -78,7 +86,8 @@ class Encoder:
         _check_graph(session, bundle, folder / bundle.graph)
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        return cls(bundle, session, tokenizer, threads=threads)
+        weights = bundle.query_weights and QueryWeights.load(folder / bundle.query_weights, bundle.dim)
+        return cls(bundle, session, tokenizer, weights or None, threads=threads)
 
     @property
     def dim(self) -> int:
@@ -88,10 +97,14 @@ class Encoder:
     def encode_queries(self, texts: Iterable[str]) -> list[np.ndarray]:
         """Token vectors of each query: float32 (tokens, dim), unit length.
 
+        If the bundle has query weights, vectors are as long as their tokens weigh, 1 on average over a query: MaxSim is
+        to be taken of inner products, not of cosines.
+
         Mask tokens that the bundle's rules add have vectors too. A query longer than ``bundle.query.max_length``
         tokens is cut there; `tokenize_queries` tells which. Raises InputError for a query that is empty or not a str.
         """
-        return self.encode_tokens(self.tokenize_queries(texts))
+        vectors = self.encode_tokens(self.tokenize_queries(texts))
+        return vectors if self._query_weights is None else [self._query_weights(matrix) for matrix in vectors]
 
     def encode_documents(self, texts: Iterable[str]) -> list[np.ndarray]:
         """Token vectors of each document: float32 (tokens, dim), unit length.
@@ -102,7 +115,7 @@ class Encoder:
         return self.encode_tokens(self.tokenize_documents(texts))
 
     def tokenize_queries(self, texts: Iterable[str]) -> list[TokenizedText]:
-        """The first half of `encode_queries`."""
+        """The first half of `encode_queries`; weights, if there are any, come after `encode_tokens`."""
         return self._tokenize_query(_texts(texts))
 
     def tokenize_documents(self, texts: Iterable[str]) -> list[TokenizedText]:

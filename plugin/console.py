@@ -139,7 +139,8 @@ def _matches(explanation: Explanation) -> Table:
             after = explanation.text[end : end + _AROUND].replace("\n", " ")
             around = f"{escape(before)}[bold yellow]{escape(match.document_text)}[/bold yellow]{escape(after)}"
         bar = "█" * round(8 * max(match.similarity, 0))
-        table.add_row(f"{match.similarity:6.3f}", bar.ljust(8), escape(match.query_text) or "[dim]·[/dim]", around)
+        similarity = f"{match.weight:4.2f} × {match.similarity:6.3f}"
+        table.add_row(similarity, bar.ljust(8), escape(match.query_text) or "[dim]·[/dim]", around)
     return table
 
 

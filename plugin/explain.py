@@ -16,7 +16,8 @@ class Match:
     """One query token and the document token most similar to it.
 
     Attributes:
-        similarity: cosine of the two vectors; a document's score is the sum of these.
+        similarity: cosine of the two vectors.
+        weight: of the query token: a document's score is the sum of weight × similarity. 1 for models without weights.
         query_span: where the token stands in the query, in characters; None for a token that stands for no text.
         query_text: that part of the query; empty where there is no span.
         document_span: where the other one stands in `Explanation.text`; None where that is not known: for a token
@@ -25,6 +26,7 @@ class Match:
     """
 
     similarity: float
+    weight: float
     query_span: Span
     query_text: str
     document_span: Span
@@ -37,7 +39,7 @@ class Explanation:
 
     Attributes:
         id: the document's id.
-        score: MaxSim, the sum of the matches' similarities.
+        score: MaxSim, the sum of the matches' similarities, each times its weight.
         text: what the encoder saw of the document: title and text.
         matches: one for each query token, in the query's order.
     """
@@ -57,7 +59,7 @@ def explain_hit(
         encoder: tells where tokens stand.
         codes: the document's are decoded.
         query: the query's text.
-        query_vectors: float32 (query tokens, dim).
+        query_vectors: float32 (query tokens, dim), as long as the tokens weigh.
         document: its number.
         doc_id: its id.
         text: what the encoder saw of it.
@@ -65,18 +67,25 @@ def explain_hit(
     (part,) = codes.parts(np.array([document]))
     tokens = slice(int(part.starts[0]), int(part.ends[0]))
     vectors = codes.codec.decode(part.centroid_ids[tokens], part.residuals[tokens])
-    similarities = query_vectors @ vectors.T
+    weights = np.linalg.norm(query_vectors, axis=1)
+    similarities = query_vectors @ vectors.T / np.maximum(weights, 1e-12)[:, None]
     best = similarities.argmax(axis=1)
     query_spans = encoder.query_spans(query)
     document_spans = encoder.document_spans(text)
     if len(document_spans) != len(vectors):  # pooled, or the text was changed by another client
         document_spans = [None] * len(vectors)
     matches = tuple(
-        Match(float(similarities[i, j]), query_spans[i], _cut(query, query_spans[i]), span, _cut(text, span))
+        Match(
+            similarity=float(similarities[i, j]),
+            weight=float(weights[i]),
+            query_span=query_spans[i],
+            query_text=_cut(query, query_spans[i]),
+            document_span=document_spans[j],
+            document_text=_cut(text, document_spans[j]),
+        )
         for i, j in enumerate(best.tolist())
-        for span in (document_spans[j],)
     )
-    return Explanation(doc_id, sum(match.similarity for match in matches), text, matches)
+    return Explanation(doc_id, sum(match.weight * match.similarity for match in matches), text, matches)
 
 
 def _cut(text: str, span: Span) -> str:

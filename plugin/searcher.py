@@ -114,7 +114,7 @@ class Searcher:
         return self._found(query, vectors, k, options, watch)
 
     def search_vectors(self, query: np.ndarray, k: int = 10, **options: Unpack[SearchOptions]) -> Hits:
-        """`search` for a query that is encoded already: float (query tokens, dim), unit length.
+        """`search` for a query that is encoded already: float (query tokens, dim), as long as they weigh.
 
         Raises InputError for another shape and for numbers that are not finite too.
         """

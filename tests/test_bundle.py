@@ -161,9 +161,10 @@ def test_fingerprint_changes_when_graph_and_tokenizer_swap_their_bytes(tmp_path)
     assert after.fingerprint != before.fingerprint
 
 
-def test_fingerprint_stays_when_name_opset_origin_parity_or_card_change(tmp_path):
+def test_fingerprint_stays_when_name_opset_origin_parity_card_or_weights_change(tmp_path):
     before = make_bundle(tmp_path / "before")
-    renamed = dataclasses.replace(BUNDLE, name="別名", opset=None, origin={}, parity={"mean_cosine": 0.5})
+    changed = {"opset": None, "origin": {}, "parity": {"mean_cosine": 0.5}, "query_weights": "README.md"}
+    renamed = dataclasses.replace(BUNDLE, name="別名", **changed)
     after = make_bundle(tmp_path / "after", renamed, card=b"# longer card")
     assert after.fingerprint == before.fingerprint
     assert after.files["README.md"] != before.files["README.md"]

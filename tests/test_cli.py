@@ -33,6 +33,7 @@ COMMANDS = (
     "train",
     "average",
     "mine",
+    "weigh",
 )
 TWO = [{"_id": "dog", "title": "犬", "text": "犬は嗅覚が鋭い。", "year": 2001}, {"_id": "sea", "text": "海は塩辛い。"}]
 

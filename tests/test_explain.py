@@ -24,7 +24,7 @@ def test_the_matches_add_up_to_the_score_of_the_hit(searcher):
     explanation = searcher.explain("嗅覚の鋭い動物は？", hit.id)
     assert explanation.id == hit.id == "dog"
     assert explanation.score == pytest.approx(hit.score, abs=1e-4)
-    assert explanation.score == pytest.approx(sum(match.similarity for match in explanation.matches))
+    assert explanation.score == pytest.approx(sum(match.weight * match.similarity for match in explanation.matches))
     assert explanation.text == "犬 犬は人に飼われる動物で、嗅覚が鋭い。"
 
 

@@ -1,4 +1,4 @@
-"""The commands `tansaku mine`, `tansaku train` and `tansaku average`."""
+"""The commands `tansaku mine`, `tansaku train`, `tansaku average` and `tansaku weigh`."""
 
 from __future__ import annotations
 
@@ -147,3 +147,41 @@ def average(
 
     save_average(read_config(config), checkpoints, out, form)
     typer.echo(out)
+
+
+def weigh(
+    bundle: Annotated[Path, typer.Argument(help="Bundle that `tansaku export` wrote; it is given the weights.")],
+    queries: Annotated[list[str], typer.Option("--queries", help="JSONL or TSV file of queries; may be repeated.")],
+    collection: Annotated[list[str], typer.Option("--collection", help="Likewise, of passages.")],
+    qrels: Annotated[Path, typer.Option("--qrels", help="BEIR judgements of the queries.")],
+    questions: Annotated[int, typer.Option(min=1, help="Learn from at most so many judged queries.")] = 9_600,
+    strength: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="How much of it is applied; less suits other kinds of queries."),
+    ] = 0.5,
+    seed: Annotated[int, typer.Option(help="Of the drawing.")] = 12345,
+) -> None:
+    """Learn from judgements how much each token of a query should count. Needs the extra `train`.
+
+    Vectors stay as they are: what is indexed with BUNDLE stays so, and is asked with weighted queries from now on.
+
+    Example: `tansaku weigh ./bundle --queries q.jsonl --collection c.jsonl --qrels train.tsv`
+    """
+    from ..onnx_export import Encoder
+    from ..onnx_export.query_weights_graph import add_query_weights
+    from .groups import read_judgements, read_texts
+    from .query_weights import WeightsPlan, fit_query_weights
+
+    fitted = fit_query_weights(
+        Encoder.load(bundle),
+        read_texts(queries),
+        read_texts(collection),
+        read_judgements(qrels),
+        plan=WeightsPlan(questions=questions, strength=strength, seed=seed),
+        progress=lambda done: typer.echo(done, err=True),
+    )
+    add_query_weights(bundle, *fitted.arrays())
+    typer.echo(
+        f"{bundle}: weights from {fitted.questions:,} queries; hit@1 of {fitted.held_out:,} others "
+        f"{fitted.before:.4f} without and {fitted.after:.4f} with them"
+    )

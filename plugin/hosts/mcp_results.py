@@ -213,7 +213,7 @@ def _densest(explanation: Explanation, text: str) -> tuple[int, int]:
     """Where in ``text`` the matches begin and end that weigh most together, within an excerpt's length."""
     before = len(explanation.text) - len(text)  # the title
     spans = [
-        (match.document_span[0] - before, match.document_span[1] - before, match.similarity)
+        (match.document_span[0] - before, match.document_span[1] - before, match.weight * match.similarity)
         for match in explanation.matches
         if match.query_text and match.document_span is not None and match.document_span[0] >= before
     ]

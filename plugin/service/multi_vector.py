@@ -33,7 +33,7 @@ class MultiVectorRequest(BaseModel):
 
 
 class MultiVector(BaseModel):
-    """Token vectors of one text: (tokens, dim), unit length."""
+    """Token vectors of one text: (tokens, dim), unit length; of a query as long as its tokens weigh."""
 
     object: str
     index: int

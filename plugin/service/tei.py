@@ -78,7 +78,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/embed_all", response_model=list[list[list[float]]])
     async def embed_all(body: EmbedRequest, request: Request) -> Response:
-        """Token vectors of each text: a list of matrices (tokens, dim), unit length. TEI's dialect."""
+        """Token vectors of each text: a list of matrices (tokens, dim), as of `/v1/multi-vector`. TEI's dialect."""
         request.state.dialect = "tei"
         texts = checked_texts(service, [body.inputs] if isinstance(body.inputs, str) else body.inputs)
         _check_truncation(service, body, texts)

@@ -1,0 +1,289 @@
+"""Query weights learned from judgements: how much each token of a query should count; all vectors stay as they are.
+
+Every judged query is ranked by plain MaxSim over a pool of passages; its relevant passage and the best of the others
+are kept, each as one similarity per query token. Weights are then a small network of a token's vector (see
+`onnx_export.query_weights`), trained to put the relevant passage first: minutes on a CPU.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from ..onnx_export import Encoder
+from .errors import TrainingDataError
+
+_BATCH = 64  # queries of a training step, and passages that are encoded at a time
+_ROWS = 4_096  # query tokens whose similarities with a passage are in memory at a time
+_NEIGHBOURS = 16  # passages that stay together in a pool
+_HELD_OUT = 0.1  # of the queries
+_SOFTPLUS_OF_ONE = 0.5413  # where softplus is 1
+
+
+@dataclass(frozen=True)
+class WeightsPlan:
+    """How much is learned from, and how.
+
+    Attributes:
+        questions: at most so many judged queries.
+        pool: passages that a query is ranked among.
+        negatives: the best so many others are kept.
+        units: of the network's hidden layer.
+        epochs: at most; the one that does best on held-out queries counts.
+        learning_rate: of Adam.
+        strength: how much of what is learned is applied, 0 to 1: below 1 weights are nearer to 1 than learned, which is
+            safer for queries of other kinds than the judged ones.
+        seed: of all draws.
+    """
+
+    questions: int = 9_600
+    pool: int = 3_200
+    negatives: int = 64
+    units: int = 64
+    epochs: int = 4
+    learning_rate: float = 2e-3
+    strength: float = 0.5
+    seed: int = 12345
+
+
+class WeightsNetwork(torch.nn.Module):
+    """Tells a query token's weight from its vector."""
+
+    def __init__(self, dim: int, units: int) -> None:
+        super().__init__()
+        self.hidden, self.out = torch.nn.Linear(dim, units), torch.nn.Linear(units, 1)
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Vectors, float32 (…, dim), to numbers whose softplus is the weight, (…, 1)."""
+        return self.out(functional.gelu(self.hidden(vectors)))
+
+
+@dataclass(frozen=True)
+class FittedWeights:
+    """A network, and what it did on the queries that it was not trained on.
+
+    Attributes:
+        network: of the weights.
+        questions: trained on.
+        held_out: not trained on.
+        before: hit@1 of those among their kept passages, unweighted.
+        after: weighted.
+        strength: how much of the weights is applied.
+    """
+
+    network: WeightsNetwork
+    questions: int
+    held_out: int
+    before: float
+    after: float
+    strength: float
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, float]:
+        """What `add_query_weights` takes."""
+        hidden, out = self.network.hidden, self.network.out
+        parts = [part.detach().numpy() for part in (hidden.weight, hidden.bias, out.weight[0], out.bias)]
+        return parts[0], parts[1], parts[2], float(parts[3][0]), self.strength
+
+
+@dataclass(frozen=True)
+class _Similarities:
+    """What is trained on: float32 (tokens, dim) vectors, (tokens, 1 + negatives) MaxSim, and where queries start."""
+
+    vectors: torch.Tensor
+    best: torch.Tensor
+    starts: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def scores(self, numbers: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+        """MaxSim of some queries with their passages, the relevant one first: float32 (queries, 1 + negatives).
+
+        Args:
+            numbers: of the queries.
+            weights: float32 (tokens of these queries, 1); None weighs all alike.
+        """
+        rows, owners = self._rows(numbers)
+        best = self.best[rows] if weights is None else weights * self.best[rows]
+        return torch.zeros(len(numbers), best.shape[1]).index_add(0, owners, best)
+
+    def weights(self, numbers: torch.Tensor, network: WeightsNetwork) -> torch.Tensor:
+        """What the network gives the tokens of some queries: float32 (tokens, 1), above 0."""
+        return functional.softplus(network(self.vectors[self._rows(numbers)[0]]))
+
+    def applied(self, numbers: torch.Tensor, network: WeightsNetwork, strength: float) -> torch.Tensor:
+        """The same, 1 on average over a query and so much nearer to 1, as `add_query_weights` applies them."""
+        weights = self.weights(numbers, network)
+        _, owners = self._rows(numbers)
+        sums = torch.zeros(len(numbers), 1).index_add(0, owners, weights)
+        means = sums / owners.bincount(minlength=len(numbers))[:, None]
+        return 1 - strength + strength * weights / means[owners]
+
+    def _rows(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rows of some queries' tokens, and which of these queries each belongs to."""
+        starts = self.starts.tolist()
+        rows = torch.cat([torch.arange(starts[i], starts[i + 1]) for i in numbers.tolist()])
+        return rows, torch.repeat_interleave(torch.arange(len(numbers)), self.starts.diff()[numbers])
+
+
+def fit_query_weights(
+    encoder: Encoder,
+    queries: Mapping[str, str],
+    passages: Mapping[str, str],
+    judgements: Mapping[str, Mapping[str, int]],
+    *,
+    plan: WeightsPlan | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> FittedWeights:
+    """Learn how much the tokens of queries should count.
+
+    Args:
+        encoder: whose vectors are weighed; weights that it has already are left aside.
+        queries: id → text.
+        passages: id → text, neighbours beside one another, which makes hard negatives.
+        judgements: query id → passage id → grade.
+        plan: how.
+        progress: told what is done.
+
+    Raises TrainingDataError if there are too few judged queries or passages, or weights make nothing better.
+    """
+    plan = plan or WeightsPlan()
+    say = progress or (lambda _: None)
+    parts = []
+    for asked, pool in _pools(queries, passages, judgements, plan):
+        say(f"{len(asked):,} questions among {len(pool):,} passages")
+        texts = [queries[query] for query, _ in asked]
+        numbers = {passage: number for number, passage in enumerate(pool)}
+        relevant = [[numbers[first], *_others(numbers, judgements[query], first)] for query, first in asked]
+        if len(pool) < plan.negatives + max(map(len, relevant)):
+            raise TrainingDataError(
+                f"{len(pool)} passages are too few: {plan.negatives} that are not relevant are wanted"
+            )
+        parts.append(_similarities(encoder, texts, [passages[p] for p in pool], relevant, plan.negatives))
+    data = _joined(parts)
+    order = torch.from_numpy(np.random.default_rng(plan.seed).permutation(len(data)))
+    held_out, trained_on = order.tensor_split([int(len(data) * _HELD_OUT)])
+    if not len(held_out):
+        raise TrainingDataError(f"{len(data)} judged queries are too few to learn weights from and to hold some out")
+    before = _hits(data.scores(held_out))
+    network = _train(data, trained_on, held_out, plan, say)
+    with torch.no_grad():
+        after = _hits(data.scores(held_out, data.applied(held_out, network, plan.strength)))
+    if after < before:
+        raise TrainingDataError(
+            f"weights do not help: hit@1 of {len(held_out):,} held-out queries is {before:.4f} without and {after:.4f} "
+            "with them; nothing is changed"
+        )
+    return FittedWeights(network, len(trained_on), len(held_out), before, after, plan.strength)
+
+
+def _pools(
+    queries: Mapping[str, str],
+    passages: Mapping[str, str],
+    judgements: Mapping[str, Mapping[str, int]],
+    plan: WeightsPlan,
+) -> list[tuple[list[tuple[str, str]], list[str]]]:
+    """Queries with a relevant passage of the pool, and the pool; until there are enough queries."""
+    drawn = random.Random(plan.seed)  # noqa: S311
+    ids = list(passages)
+    asking: dict[str, list[str]] = {}
+    for query, found in judgements.items():
+        for passage, grade in found.items() if query in queries else ():
+            if grade > 0 and passage in passages:
+                asking.setdefault(passage, []).append(query)
+    blocks = [ids[start : start + _NEIGHBOURS] for start in range(0, len(ids), _NEIGHBOURS)]
+    drawn.shuffle(blocks)
+    blocks.sort(key=lambda block: not any(passage in asking for passage in block))
+    shuffled = [passage for block in blocks for passage in block]
+    most = min(plan.pool, len(shuffled))
+    pools, left = [], plan.questions
+    for start in range(0, len(shuffled) - most + 1, most):
+        pool = shuffled[start : start + most]
+        asked = [(query, passage) for passage in pool for query in asking.get(passage, ())]
+        asked = drawn.sample(asked, min(left, len(asked)))
+        left -= len(asked)
+        if asked:
+            pools.append((asked, pool))
+        if left <= plan.questions // 10:  # another pool would be encoded for little
+            break
+    if not pools:
+        raise TrainingDataError("no judged query has its relevant passage in the collection")
+    return pools
+
+
+def _others(numbers: Mapping[str, int], found: Mapping[str, int], first: str) -> list[int]:
+    """The numbers of the passages of a pool that are relevant beside the first."""
+    return [numbers[p] for p, grade in found.items() if grade > 0 and p != first and p in numbers]
+
+
+@torch.inference_mode()
+def _similarities(
+    encoder: Encoder, queries: Sequence[str], passages: Sequence[str], relevant: Sequence[list[int]], negatives: int
+) -> _Similarities:
+    """Of queries with the first of their relevant passages and the best others that are not relevant."""
+    asked = encoder.encode_tokens(encoder.tokenize_queries(queries))
+    lengths = torch.tensor([len(vectors) for vectors in asked])
+    vectors = torch.from_numpy(np.concatenate(asked))
+    owners = torch.repeat_interleave(torch.arange(len(asked)), lengths)
+    best = torch.empty(len(vectors), len(passages), dtype=torch.float16)
+    for start in range(0, len(passages), _BATCH):
+        for number, found in enumerate(encoder.encode_documents(passages[start : start + _BATCH]), start):
+            for row in range(0, len(vectors), _ROWS):
+                some = vectors[row : row + _ROWS]
+                best[row : row + _ROWS, number] = (some @ torch.from_numpy(found).T).amax(dim=1)
+    scores = torch.zeros(len(asked), len(passages)).index_add_(0, owners, best.float())
+    for row, numbers in enumerate(relevant):
+        scores[row, numbers] = -torch.inf
+    first = torch.tensor([numbers[:1] for numbers in relevant])
+    others = scores.topk(negatives, dim=1).indices
+    kept = best.gather(1, torch.cat([first, others], dim=1)[owners])
+    return _Similarities(vectors, kept.float(), functional.pad(lengths.cumsum(0), (1, 0)))
+
+
+def _joined(parts: Sequence[_Similarities]) -> _Similarities:
+    vectors, best = (torch.cat([getattr(part, name) for part in parts]) for name in ("vectors", "best"))
+    lengths = torch.cat([part.starts.diff() for part in parts])
+    return _Similarities(vectors, best, functional.pad(lengths.cumsum(0), (1, 0)))
+
+
+def _train(
+    data: _Similarities, trained_on: torch.Tensor, held_out: torch.Tensor, plan: WeightsPlan, say: Callable[[str], None]
+) -> WeightsNetwork:
+    """The network as it was after the epoch that did best on ``held_out``."""
+    random = torch.Generator().manual_seed(plan.seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(plan.seed)
+        network = WeightsNetwork(data.vectors.shape[1], plan.units)
+    # Nearly all weights are 1 at first.
+    network.out.weight.data.mul_(0.1)
+    network.out.bias.data.fill_(_SOFTPLUS_OF_ONE)
+    sharpness = torch.nn.Parameter(torch.ones(()))
+    optimizer = torch.optim.Adam([*network.parameters(), sharpness], lr=plan.learning_rate)
+
+    def loss_of(numbers: torch.Tensor) -> torch.Tensor:
+        scores = data.scores(numbers, data.weights(numbers, network))
+        return functional.cross_entropy(sharpness.exp() * scores, torch.zeros(len(numbers), dtype=torch.int64))
+
+    least, chosen = float("inf"), network.state_dict()
+    for epoch in range(1, plan.epochs + 1):
+        for numbers in trained_on[torch.randperm(len(trained_on), generator=random)].split(_BATCH):
+            optimizer.zero_grad()
+            loss_of(numbers).backward()
+            optimizer.step()
+        with torch.no_grad():
+            loss = float(loss_of(held_out))
+        say(f"epoch {epoch}: loss of held-out queries {loss:.4f}")
+        if loss < least:
+            least, chosen = loss, {name: value.clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(chosen)
+    return network.requires_grad_(False)
+
+
+def _hits(scores: torch.Tensor) -> float:
+    """The share of queries whose first passage scores highest."""
+    return float((scores[:, :1] > scores[:, 1:]).all(dim=1).float().mean())
