@@ -1,6 +1,6 @@
 """What query weights do, and how much of them is best: exhaustive MaxSim over uncompressed vectors.
 
-    python benchmarks/query_weights.py --data ../shared/data --set jsquad-valid --set niilc-qa --set jaquad
+    python benchmarks/query_weights.py --data ../shared/data --set jsquad-valid --set niilc-qa
 
 A score is linear in the strength of the weights, so scores without and with them give those between and beyond. Beside
 hits, which a few questions decide, stands the cross-entropy of the relevant documents among all, which every question

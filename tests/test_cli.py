@@ -118,7 +118,9 @@ def test_a_search_can_be_narrowed_and_explained(two_db: Path):
     found = json.loads(succeeds("search", "嗅覚", *table, "--where", "year > 2000", "--explain", "--json"))
     assert [hit["id"] for hit in found["hits"]] == ["dog"]
     matches = found["hits"][0]["matches"]
-    assert sum(match["weight"] * match["similarity"] for match in matches) == pytest.approx(found["hits"][0]["score"], abs=1e-3)
+    assert sum(match["weight"] * match["similarity"] for match in matches) == pytest.approx(
+        found["hits"][0]["score"], abs=1e-3
+    )
     assert {"encode", "refine", "fetch"} <= set(found["stages_ms"])
     assert found["scored"] == 1
     found = json.loads(succeeds("search", "嗅覚", *table, "--id", "sea", "--id", "cat", "--recall", "exact", "--json"))
