@@ -22,7 +22,8 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Rebuild the bundle that ships inside, about an hour and a half on two cores; DATA is the folder with the corpora (see
+# Rebuild the bundle that ships inside: an hour and a quarter of training on two cores, and then the query weights, whose
+# time was not measured to the end, half an hour or more; DATA is the folder with the corpora (see
 # training/default_model.py). An interrupted training goes on where it was.
 WORK := build/model
 BUNDLE := onnx_export/default_bundle
