@@ -2,7 +2,8 @@
 
 Every judged query is ranked by plain MaxSim over a pool of passages; its relevant passage and the best of the others
 are kept, each as one similarity per query token. Weights are then a small network of a token's vector (see
-`onnx_export.query_weights`), trained to put the relevant passage first. No GPU is needed; the ranking takes nearly all of the time.
+`onnx_export.query_weights`), trained to put the relevant passage first.
+The ranking takes nearly all of the time.
 """
 
 from __future__ import annotations
