@@ -19,7 +19,7 @@ from pathlib import Path
 
 import bm25s
 import numpy as np
-from vectors import maxsim
+from vectors import all_maxsim
 
 from tansaku.indexer import Index, Source
 from tansaku.indexer.database import connect
@@ -110,11 +110,8 @@ def bigrams(text: str) -> Iterator[str]:
 
 
 def exhaustive_run(ids: list[str], vectors: Sequence[np.ndarray], queries: dict[str, np.ndarray]) -> Run:
-    stacked = np.concatenate(vectors)
-    offsets = np.concatenate([[0], np.cumsum([len(matrix) for matrix in vectors])])
     run: Run = {}
-    for query_id, query in queries.items():
-        scores = maxsim(query, stacked, offsets)
+    for query_id, scores in zip(queries, all_maxsim(queries.values(), vectors), strict=True):
         best = np.argsort(-scores, kind="stable")[:K]
         run[query_id] = {ids[i]: float(scores[i]) for i in best}
     return run

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from quality import cpu_name
 from scipy.special import logsumexp
-from vectors import maxsim
+from vectors import all_maxsim
 
 from tansaku.indexer import Source
 from tansaku.indexer.documents import DocumentReader
@@ -56,18 +56,11 @@ def compare(folder: Path, split: str, encoder: Encoder, strength: float) -> None
     vectors = encoder.encode_documents([document.encoded_text for document in documents])
     weighted = encoder.encode_queries(queries.values())
     plain = [matrix / np.linalg.norm(matrix, axis=1, keepdims=True) for matrix in weighted]
-    without, with_weights = (scores_of(matrices, vectors) for matrices in (plain, weighted))
+    without, with_weights = (all_maxsim(matrices, vectors) for matrices in (plain, weighted))
     for wanted in STRENGTHS:
         scores = without + wanted / strength * (with_weights - without)
         hits = "".join(f"{hit(scores, relevant, k):>9.4f}" for k in (1, 3, 10))
         print(f"{wanted:<10}{hits}{min(cross_entropy(f * scores, relevant) for f in FACTORS):>15.4f}", flush=True)
-
-
-def scores_of(queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:
-    """MaxSim, float32 (queries, documents)."""
-    stacked = np.concatenate(documents)
-    offsets = np.concatenate([[0], np.cumsum([len(matrix) for matrix in documents])])
-    return np.stack([maxsim(query, stacked, offsets) for query in queries])
 
 
 def hit(scores: np.ndarray, relevant: Sequence[list[int]], k: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,6 +137,13 @@ def exhaustive(documents: np.ndarray, offsets: np.ndarray, queries: Vectors, k: 
 def maxsim(query: np.ndarray, tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """MaxSim of a query with documents whose token vectors lie one after the other: float32 (documents,)."""
     return np.maximum.reduceat(query @ tokens.T, offsets[:-1], axis=1).sum(axis=0, dtype=np.float32)
+
+
+def all_maxsim(queries: Iterable[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:
+    """MaxSim of all queries with all documents: float32 (queries, documents)."""
+    offsets = np.cumsum([0, *map(len, documents)])
+    tokens = np.concatenate(documents)
+    return np.stack([maxsim(query, tokens, offsets) for query in queries])
 
 
 def recall(found: Sequence[Sequence[int]] | np.ndarray, exact: np.ndarray, k: int) -> float:

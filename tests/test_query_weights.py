@@ -190,9 +190,13 @@ def spelled(count, seed=3):
 def test_what_says_nothing_weighs_less():
     queries, passages, judged = spelled(400)
     plan = WeightsPlan(pool=200, negatives=30, units=16, epochs=12, learning_rate=1e-2)
-    said = []
-    fitted = fit_query_weights(AskingFakeEncoder(), queries, passages, judged, plan=plan, progress=said.append)
+    said, done = [], []
+    fitted = fit_query_weights(
+        AskingFakeEncoder(), queries, passages, judged, plan=plan, progress=lambda *of: done.append(of), say=said.append
+    )
     assert said[0] == "200 questions among 200 passages"
+    assert done[0] == (64, 400)
+    assert done[-1] == (400, 400)
     assert fitted.questions + fitted.held_out == 400
     assert fitted.after > fitted.before + 0.1
     hidden, bias, out, out_bias, strength = fitted.arrays()
@@ -209,12 +213,22 @@ def test_what_is_measured_is_what_the_bundle_applies(tmp_path):
     plan = WeightsPlan(pool=60, negatives=59, units=8, epochs=3, learning_rate=1e-2, strength=0.7)
     fitted = fit_query_weights(AskingFakeEncoder(), queries, passages, judged, plan=plan)
     vectors = FakeEncoder().encode_queries(["abc012"])[0]
-    data = _Similarities(torch.from_numpy(vectors), torch.ones(len(vectors), 2), torch.tensor([0, len(vectors)]))
-    applied = data.applied(torch.tensor([0]), fitted.network, plan.strength)[:, 0]
+    data = _Similarities(torch.from_numpy(vectors), torch.ones(len(vectors), 2), torch.tensor([len(vectors)]))
+    applied = data.applied(fitted.network, plan.strength)[:, 0]
     *network, strength = fitted.arrays()
     pytest.importorskip("scipy")
     expected = 1 - strength + strength * weights_by_hand(vectors, *network)
     np.testing.assert_allclose(applied.detach(), expected, atol=1e-5)
+
+
+@given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=8), data=st.data())
+def test_similarities_of_some_queries_are_theirs(lengths, data):
+    numbers = data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=8))
+    vectors = torch.arange(sum(lengths), dtype=torch.float32)[:, None]
+    some = _Similarities(vectors, vectors * 2, torch.tensor(lengths)).of(torch.tensor(numbers))
+    parts = vectors.split(lengths)
+    assert some.vectors.tolist() == torch.cat([parts[n] for n in numbers]).tolist()
+    assert some.scores()[:, 0].tolist() == [2 * parts[n].sum().item() for n in numbers]
 
 
 def test_the_same_seed_learns_the_same():

@@ -172,14 +172,26 @@ def weigh(
     from .groups import read_judgements, read_texts
     from .query_weights import WeightsPlan, fit_query_weights
 
-    fitted = fit_query_weights(
-        Encoder.load(bundle),
-        read_texts(queries),
-        read_texts(collection),
-        read_judgements(qrels),
-        plan=WeightsPlan(questions=questions, strength=strength, seed=seed),
-        progress=lambda done: typer.echo(done, err=True),
-    )
+    console = Console(stderr=True)
+    with Progress(TextColumn("passages"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console,
+                  disable=not console.is_terminal) as bar:  # fmt: skip
+        task = bar.add_task("passages", total=None)
+
+        def show(done: int, total: int) -> None:
+            before = bar.tasks[task].completed
+            bar.update(task, total=total, completed=done)
+            if not console.is_terminal and int(10 * done / total) > int(10 * before / total):
+                console.print(f"weighing: {done:,} of {total:,} passages", highlight=False)
+
+        fitted = fit_query_weights(
+            Encoder.load(bundle),
+            read_texts(queries),
+            read_texts(collection),
+            read_judgements(qrels),
+            plan=WeightsPlan(questions=questions, strength=strength, seed=seed),
+            progress=show,
+            say=lambda done: console.print(done, highlight=False),
+        )
     add_query_weights(bundle, *fitted.arrays())
     typer.echo(
         f"{bundle}: weights from {fitted.questions:,} queries; hit@1 of {fitted.held_out:,} others "

@@ -3,7 +3,7 @@
 Every judged query is ranked by plain MaxSim over a pool of passages; its relevant passage and the best of the others
 are kept, each as one similarity per query token. Weights are then a small network of a token's vector (see
 `onnx_export.query_weights`), trained to put the relevant passage first.
-The ranking takes nearly all of the time.
+Encoding the passages takes most of the time.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from torch.nn import functional
 from ..onnx_export import Encoder
 from .errors import TrainingDataError
 
-_BATCH = 64  # queries of a training step, and passages that are encoded at a time
-_ROWS = 4_096  # query tokens whose similarities with a passage are in memory at a time
+_BATCH = 64  # queries of a training step
+_TOGETHER = 64  # passages whose similarities with queries are computed together
+_ROWS = 512  # query tokens likewise
 _NEIGHBOURS = 16  # passages that stay together in a pool
 _HELD_OUT = 0.1  # of the queries
 _SOFTPLUS_OF_ONE = 0.5413  # where softplus is 1
@@ -93,43 +94,52 @@ class FittedWeights:
 
 @dataclass(frozen=True)
 class _Similarities:
-    """What is trained on: float32 (tokens, dim) vectors, (tokens, 1 + negatives) MaxSim, and where queries start."""
+    """What is trained on: single query tokens, and their similarities with the passages of their query.
+
+    Attributes:
+        vectors: float32 (tokens, dim).
+        best: MaxSim of each token with its query's passages, the relevant one first: float32 (tokens, 1 + negatives).
+        lengths: int64 (queries,), tokens of each query, which lie one after the other.
+    """
 
     vectors: torch.Tensor
     best: torch.Tensor
-    starts: torch.Tensor
+    lengths: torch.Tensor
 
     def __len__(self) -> int:
-        return len(self.starts) - 1
+        return len(self.lengths)
 
-    def scores(self, numbers: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-        """MaxSim of some queries with their passages, the relevant one first: float32 (queries, 1 + negatives).
+    @property
+    def owners(self) -> torch.Tensor:
+        """The query that each token belongs to: int64 (tokens,)."""
+        return torch.repeat_interleave(torch.arange(len(self)), self.lengths)
+
+    def of(self, numbers: torch.Tensor) -> _Similarities:
+        """Those of some queries, given by number."""
+        lengths = self.lengths[numbers]
+        ends = lengths.cumsum(0)
+        first = (self.lengths.cumsum(0) - self.lengths)[numbers]
+        rows = torch.arange(int(lengths.sum())) + torch.repeat_interleave(first - (ends - lengths), lengths)
+        return _Similarities(self.vectors[rows], self.best[rows], lengths)
+
+    def scores(self, weights: torch.Tensor | None = None) -> torch.Tensor:
+        """MaxSim of the queries with their passages, the relevant one first: float32 (queries, 1 + negatives).
 
         Args:
-            numbers: of the queries.
-            weights: float32 (tokens of these queries, 1); None weighs all alike.
+            weights: float32 (tokens, 1); None weighs all alike.
         """
-        rows, owners = self._rows(numbers)
-        best = self.best[rows] if weights is None else weights * self.best[rows]
-        return torch.zeros(len(numbers), best.shape[1]).index_add(0, owners, best)
+        best = self.best if weights is None else weights * self.best
+        return torch.zeros(len(self), best.shape[1]).index_add(0, self.owners, best)
 
-    def weights(self, numbers: torch.Tensor, network: WeightsNetwork) -> torch.Tensor:
-        """What the network gives the tokens of some queries: float32 (tokens, 1), above 0."""
-        return functional.softplus(network(self.vectors[self._rows(numbers)[0]]))
+    def weights(self, network: WeightsNetwork) -> torch.Tensor:
+        """What the network gives the tokens: float32 (tokens, 1), above 0."""
+        return functional.softplus(network(self.vectors))
 
-    def applied(self, numbers: torch.Tensor, network: WeightsNetwork, strength: float) -> torch.Tensor:
+    def applied(self, network: WeightsNetwork, strength: float) -> torch.Tensor:
         """The same, 1 on average over a query and so much nearer to 1, as `add_query_weights` applies them."""
-        weights = self.weights(numbers, network)
-        _, owners = self._rows(numbers)
-        sums = torch.zeros(len(numbers), 1).index_add(0, owners, weights)
-        means = sums / owners.bincount(minlength=len(numbers))[:, None]
-        return 1 - strength + strength * weights / means[owners]
-
-    def _rows(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The rows of some queries' tokens, and which of these queries each belongs to."""
-        starts = self.starts.tolist()
-        rows = torch.cat([torch.arange(starts[i], starts[i + 1]) for i in numbers.tolist()])
-        return rows, torch.repeat_interleave(torch.arange(len(numbers)), self.starts.diff()[numbers])
+        weights = self.weights(network)
+        sums = torch.zeros(len(self), 1).index_add(0, self.owners, weights)
+        return 1 - strength + strength * weights / (sums / self.lengths[:, None])[self.owners]
 
 
 def fit_query_weights(
@@ -139,7 +149,8 @@ def fit_query_weights(
     judgements: Mapping[str, Mapping[str, int]],
     *,
     plan: WeightsPlan | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> FittedWeights:
     """Learn how much the tokens of queries should count.
 
@@ -149,32 +160,39 @@ def fit_query_weights(
         passages: id → text, neighbours beside one another, which makes hard negatives.
         judgements: query id → passage id → grade.
         plan: how.
-        progress: told what is done.
+        progress: told of how many passages similarities are there, and of how many they are wanted.
+        say: told in words what is done.
 
     Raises TrainingDataError if there are too few judged queries or passages, or weights make nothing better.
     """
-    plan = plan or WeightsPlan()
-    say = progress or (lambda _: None)
-    parts = []
-    for asked, pool in _pools(queries, passages, judgements, plan):
+    plan, say = plan or WeightsPlan(), say or (lambda _: None)
+    pools = _pools(queries, passages, judgements, plan)
+    total, parts = sum(len(pool) for _, pool in pools), []
+    for number, (asked, pool) in enumerate(pools):
         say(f"{len(asked):,} questions among {len(pool):,} passages")
         texts = [queries[query] for query, _ in asked]
-        numbers = {passage: number for number, passage in enumerate(pool)}
+        numbers = {passage: place for place, passage in enumerate(pool)}
         relevant = [[numbers[first], *_others(numbers, judgements[query], first)] for query, first in asked]
         if len(pool) < plan.negatives + max(map(len, relevant)):
             raise TrainingDataError(
                 f"{len(pool)} passages are too few: {plan.negatives} that are not relevant are wanted"
             )
-        parts.append(_similarities(encoder, texts, [passages[p] for p in pool], relevant, plan.negatives))
-    data = _joined(parts)
+
+        def show(done: int, before: int = number * len(pool)) -> None:
+            if progress is not None:
+                progress(before + done, total)
+
+        parts.append(_similarities(encoder, texts, [passages[p] for p in pool], relevant, plan.negatives, show))
+    data = _Similarities(*(torch.cat([getattr(p, name) for p in parts]) for name in ("vectors", "best", "lengths")))
     order = torch.from_numpy(np.random.default_rng(plan.seed).permutation(len(data)))
     held_out, trained_on = order.tensor_split([int(len(data) * _HELD_OUT)])
     if not len(held_out):
         raise TrainingDataError(f"{len(data)} judged queries are too few to learn weights from and to hold some out")
-    before = _hits(data.scores(held_out))
-    network = _train(data, trained_on, held_out, plan, say)
+    others = data.of(held_out)
+    before = _hits(others.scores())
+    network = _train(data, trained_on, others, plan, say)
     with torch.no_grad():
-        after = _hits(data.scores(held_out, data.applied(held_out, network, plan.strength)))
+        after = _hits(others.scores(others.applied(network, plan.strength)))
     if after < before:
         raise TrainingDataError(
             f"weights do not help: hit@1 of {len(held_out):,} held-out queries is {before:.4f} without and {after:.4f} "
@@ -224,36 +242,44 @@ def _others(numbers: Mapping[str, int], found: Mapping[str, int], first: str) ->
 
 @torch.inference_mode()
 def _similarities(
-    encoder: Encoder, queries: Sequence[str], passages: Sequence[str], relevant: Sequence[list[int]], negatives: int
+    encoder: Encoder,
+    queries: Sequence[str],
+    passages: Sequence[str],
+    relevant: Sequence[list[int]],
+    negatives: int,
+    show: Callable[[int], None],
 ) -> _Similarities:
     """Of queries with the first of their relevant passages and the best others that are not relevant."""
     asked = encoder.encode_tokens(encoder.tokenize_queries(queries))
     lengths = torch.tensor([len(vectors) for vectors in asked])
     vectors = torch.from_numpy(np.concatenate(asked))
-    owners = torch.repeat_interleave(torch.arange(len(asked)), lengths)
     best = torch.empty(len(vectors), len(passages), dtype=torch.float16)
-    for start in range(0, len(passages), _BATCH):
-        for number, found in enumerate(encoder.encode_documents(passages[start : start + _BATCH]), start):
-            for row in range(0, len(vectors), _ROWS):
-                some = vectors[row : row + _ROWS]
-                best[row : row + _ROWS, number] = (some @ torch.from_numpy(found).T).amax(dim=1)
+    for start in range(0, len(passages), _TOGETHER):
+        found = [torch.from_numpy(v) for v in encoder.encode_documents(passages[start : start + _TOGETHER])]
+        # Short ones are filled up with their own first vector, which leaves MaxSim as it is.
+        longest = max(map(len, found))
+        filled = torch.stack([torch.cat([v, v[:1].expand(longest - len(v), -1)]) for v in found])
+        for row in range(0, len(vectors), _ROWS):
+            products = filled.flatten(0, 1) @ vectors[row : row + _ROWS].T
+            largest = products.unflatten(0, filled.shape[:2]).amax(dim=1)
+            best[row : row + _ROWS, start : start + len(found)] = largest.T
+        show(start + len(found))
+    owners = torch.repeat_interleave(torch.arange(len(asked)), lengths)
     scores = torch.zeros(len(asked), len(passages)).index_add_(0, owners, best.float())
     for row, numbers in enumerate(relevant):
         scores[row, numbers] = -torch.inf
     first = torch.tensor([numbers[:1] for numbers in relevant])
     others = scores.topk(negatives, dim=1).indices
     kept = best.gather(1, torch.cat([first, others], dim=1)[owners])
-    return _Similarities(vectors, kept.float(), functional.pad(lengths.cumsum(0), (1, 0)))
-
-
-def _joined(parts: Sequence[_Similarities]) -> _Similarities:
-    vectors, best = (torch.cat([getattr(part, name) for part in parts]) for name in ("vectors", "best"))
-    lengths = torch.cat([part.starts.diff() for part in parts])
-    return _Similarities(vectors, best, functional.pad(lengths.cumsum(0), (1, 0)))
+    return _Similarities(vectors, kept.float(), lengths)
 
 
 def _train(
-    data: _Similarities, trained_on: torch.Tensor, held_out: torch.Tensor, plan: WeightsPlan, say: Callable[[str], None]
+    data: _Similarities,
+    trained_on: torch.Tensor,
+    held_out: _Similarities,
+    plan: WeightsPlan,
+    say: Callable[[str], None],
 ) -> WeightsNetwork:
     """The network as it was after the epoch that did best on ``held_out``."""
     random = torch.Generator().manual_seed(plan.seed)
@@ -266,15 +292,15 @@ def _train(
     sharpness = torch.nn.Parameter(torch.ones(()))
     optimizer = torch.optim.Adam([*network.parameters(), sharpness], lr=plan.learning_rate)
 
-    def loss_of(numbers: torch.Tensor) -> torch.Tensor:
-        scores = data.scores(numbers, data.weights(numbers, network))
-        return functional.cross_entropy(sharpness.exp() * scores, torch.zeros(len(numbers), dtype=torch.int64))
+    def loss_of(some: _Similarities) -> torch.Tensor:
+        scores = some.scores(some.weights(network))
+        return functional.cross_entropy(sharpness.exp() * scores, torch.zeros(len(some), dtype=torch.int64))
 
     least, chosen = float("inf"), network.state_dict()
     for epoch in range(1, plan.epochs + 1):
         for numbers in trained_on[torch.randperm(len(trained_on), generator=random)].split(_BATCH):
             optimizer.zero_grad()
-            loss_of(numbers).backward()
+            loss_of(data.of(numbers)).backward()
             optimizer.step()
         with torch.no_grad():
             loss = float(loss_of(held_out))
