@@ -1,12 +1,13 @@
-"""Where candidates come from, and what that does to the hits: inverted lists, full text, and both fused.
+"""Where candidates come from, and what counts beside MaxSim, and what that does to the hits.
 
     tansaku index ../shared/data/jaquad/corpus.jsonl --db DB --table jaquad --fulltext
     python benchmarks/sources.py --db DB --table jaquad --data ../shared/data/jaquad
     python benchmarks/sources.py --tokenizers --data ../shared/data/jaquad
 
-The first form searches an index with each source, scores as many candidates as `--candidates` says by MaxSim, of the
-fused ones also with so much of BM25 beside it as `--bm25-weight` says, and reports measures and milliseconds of a
-search without encoding. The second compares LanceDB's tokenizers as a candidate source: hit@1, @10 and @100 of BM25
+The first form searches an index with each source (inverted lists, full text, both fused), scores as many candidates as
+`--candidates` says by MaxSim, those of the lists and the fused ones also with the phrase weights that `--phrase-weight`
+says, the fused ones also with so much of BM25 beside as `--bm25-weight` says, and reports measures and milliseconds of
+a search without encoding. The second compares LanceDB's tokenizers as a candidate source: hit@1, @10 and @100 of BM25
 alone over title and text in NFKC, milliseconds, and size of the index.
 """
 
@@ -27,9 +28,10 @@ from quality import cpu_name
 from vectors import read
 
 from tansaku.indexer.fulltext import normalized
-from tansaku.plugin import Searcher
+from tansaku.plugin import Searcher, SearchOptions
 from tansaku.plugin.evaluate import MEASURES, Qrels, Run, judged_queries, measure, read_qrels, read_queries
 
+WEIGHTS = ("bm25_weight", "phrase_weight")
 TOKENIZERS = {
     "icu": {"base_tokenizer": "icu"},
     "ngram 2-2": {"base_tokenizer": "ngram", "ngram_min_length": 2, "ngram_max_length": 2},
@@ -46,6 +48,7 @@ def main() -> None:
     parser.add_argument("--table")
     parser.add_argument("--candidates", type=int, nargs="+", default=[100, 512])
     parser.add_argument("--bm25-weight", type=float, nargs="*", default=[0.02, 0.03, 0.05], help="for the fused ones")
+    parser.add_argument("--phrase-weight", type=float, nargs="*", default=[0.05, 0.1, 0.15, 0.2, 0.3])
     parser.add_argument("--tokenizers", action="store_true")
     options = parser.parse_args()
     qrels = read_qrels(options.data / "qrels" / f"{options.split}.tsv")
@@ -58,29 +61,37 @@ def main() -> None:
         compare_tokenizers(options.data, queries, qrels)
     else:
         searcher = Searcher.open(options.db, options.table)
-        compare_sources(searcher, queries, qrels, options.candidates, options.bm25_weight)
+        compare_sources(searcher, queries, qrels, options.candidates, options.bm25_weight, options.phrase_weight)
 
 
 def compare_sources(
-    searcher: Searcher, queries: dict[str, str], qrels: Qrels, candidates: list[int], weights: list[float]
+    searcher: Searcher,
+    queries: dict[str, str],
+    qrels: Qrels,
+    candidates: list[int],
+    bm25_weights: list[float],
+    phrase_weights: list[float],
 ) -> None:
     searcher.search_many(list(queries.values()), 1)  # compiled, and all queries' vectors known from here on
-    print(f"{'':<18}{'candidates':>10}" + "".join(f"{name:>9}" for name in MEASURES) + f"{'p50 ms':>9}{'p95':>8}")
-    for source, weight in (("lists", 0.0), ("text", 0.0), ("fused", 0.0), *(("fused", weight) for weight in weights)):
+    ways: list[SearchOptions] = [{"source": "lists"}, {"source": "text"}, {"source": "fused"}]
+    ways += [{"source": "fused", "bm25_weight": weight} for weight in bm25_weights]
+    ways += [{"source": "lists", "phrase_weight": weight} for weight in phrase_weights]
+    for weight in bm25_weights:
+        ways += [{"source": "fused", "bm25_weight": weight, "phrase_weight": phrase} for phrase in phrase_weights]
+    print(f"{'':<46}{'candidates':>10}" + "".join(f"{name:>9}" for name in MEASURES) + f"{'p50 ms':>9}{'p95':>8}")
+    for way in ways:
         for limit in candidates:
             run: Run = {}
             times = []
             for query_id, text in queries.items():
-                hits = searcher.search(text, 10, source=source, candidates=limit, bm25_weight=weight)
+                hits = searcher.search(text, 10, candidates=limit, **way)
                 run[query_id] = {hit.id: hit.score for hit in hits}
                 times.append(sum(value for name, value in hits.stages.items() if name not in ("encode", "fetch")))
             values = measure(run, qrels)
             p50, p95 = np.percentile(times, [50, 95])
             row = "".join(f"{values[name]:>9.4f}" for name in MEASURES)
-            print(
-                f"{source + (f' +{weight} BM25' if weight else ''):<18}{limit:>10}{row}{p50:>9.2f}{p95:>8.2f}",
-                flush=True,
-            )
+            label = ", ".join([way["source"], *(f"{name} {way[name]}" for name in WEIGHTS if name in way)])
+            print(f"{label:<46}{limit:>10}{row}{p50:>9.2f}{p95:>8.2f}", flush=True)
 
 
 def compare_tokenizers(data: Path, queries: dict[str, str], qrels: Qrels) -> None:

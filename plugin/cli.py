@@ -21,7 +21,18 @@ from ..indexer.info import describe
 from ..indexer.table import open_index_table
 from ..onnx_export import Encoder, InputError, TansakuError
 from . import console
-from .arguments import AsJson, Bm25Weight, Db, Model, RecallOption, SourceOption, StorageOptions, TableName, Threads
+from .arguments import (
+    AsJson,
+    Bm25Weight,
+    Db,
+    Model,
+    PhraseWeight,
+    RecallOption,
+    SourceOption,
+    StorageOptions,
+    TableName,
+    Threads,
+)
 from .beir_command import beir
 from .demo import run_demo
 from .evaluate_command import evaluate
@@ -227,6 +238,7 @@ def search(
     ids: Annotated[list[str] | None, typer.Option("--id", help="Only this document; may be repeated.")] = None,
     source: SourceOption = "lists",
     bm25_weight: Bm25Weight = 0.0,
+    phrase_weight: PhraseWeight = 0.0,
     explain: Annotated[bool, typer.Option("--explain", help="Show which tokens met, and each stage's time.")] = False,
     derived: Annotated[
         bool, typer.Option(help="Use arrays kept on disk beside the table, or read codes from the table.")
@@ -240,7 +252,16 @@ def search(
     Example: `tansaku search "金閣寺" --db ./db --table docs --where "year < 1500" --explain`
     """
     searcher = Searcher.open(_database(db, storage_option), table, encoder=Encoder.load(model), derived=derived)
-    hits = searcher.search(query, k, recall=recall, where=where, ids=ids, source=source, bm25_weight=bm25_weight)
+    hits = searcher.search(
+        query,
+        k,
+        recall=recall,
+        where=where,
+        ids=ids,
+        source=source,
+        bm25_weight=bm25_weight,
+        phrase_weight=phrase_weight,
+    )
     why = [searcher.explain(query, hit.id) for hit in hits] if explain else []
     if as_json:
         ranked = [{"rank": rank, **dataclasses.asdict(hit)} for rank, hit in enumerate(hits, start=1)]

@@ -9,7 +9,7 @@ import typer
 
 from ..onnx_export import Encoder, InputError
 from . import console
-from .arguments import AsJson, Bm25Weight, Db, Model, RecallOption, SourceOption, TableName
+from .arguments import AsJson, Bm25Weight, Db, Model, PhraseWeight, RecallOption, SourceOption, TableName
 from .evaluate import judged_queries, measure, read_qrels, read_queries, search_all, trec_lines
 from .searcher import Searcher
 
@@ -25,6 +25,7 @@ def evaluate(
     recall: RecallOption = "balanced",
     source: SourceOption = "lists",
     bm25_weight: Bm25Weight = 0.0,
+    phrase_weight: PhraseWeight = 0.0,
     run_file: Annotated[Path | None, typer.Option("--run", help="Write the hits to this TREC run file.")] = None,
     as_json: AsJson = False,
     model: Model = None,
@@ -51,6 +52,7 @@ def evaluate(
             recall=recall,
             source=source,
             bm25_weight=bm25_weight,
+            phrase_weight=phrase_weight,
         )
     metrics = measure(run, judgements) if judgements else {}
     if run_file:

@@ -20,7 +20,7 @@ _NPROBE = {"fast": 16, "balanced": 32}
 _CANDIDATES = {"fast": 256, "balanced": 1024}
 _CANDIDATES_PER_HIT = {"fast": 4, "balanced": 16}
 _MARGIN = {"fast": 2.0, "balanced": 2.75}
-# Documents, the best by MaxSim, among which BM25 may change the order; so many times the hits if that is more.
+# Documents, the best by MaxSim, among which phrases and BM25 may change the order, or so many times the hits if more.
 _REORDERED, _REORDERED_PER_HIT = 64, 4
 
 
@@ -36,6 +36,8 @@ class SearchOptions(TypedDict, total=False):
         bm25_weight: a hit's score is its MaxSim and so many times its BM25 by full text search; 0 (the default) is
             MaxSim alone. Needs ``source`` "text" or "fused". BM25 grows with the rarity of the words that are met,
             MaxSim with the query's tokens: 0.02 did well (`benchmarks/sources.py`).
+        phrase_weight: what the neighbours of a token count, see `phrases`; 0 (the default) is MaxSim alone. 0.15 did
+            well (`benchmarks/sources.py`). Not for an index of pooled vectors.
         nprobe: centroids probed for each query token, instead of what ``recall`` stands for.
         candidates: documents that may be scored by their codes, likewise; where no more are allowed, all are scored.
     """
@@ -45,6 +47,7 @@ class SearchOptions(TypedDict, total=False):
     ids: Sequence[str] | None
     source: SourceName
     bm25_weight: float
+    phrase_weight: float
     nprobe: int | None
     candidates: int | None
 
@@ -57,7 +60,8 @@ class Plan:
         all_up_to: up to so many allowed documents all are scored, in float32; None is always.
         source: where candidates come from otherwise.
         bm25_weight: what a hit's BM25 counts beside its MaxSim.
-        depth: how many documents are ranked by MaxSim, before BM25 is added.
+        phrase_weight: what the neighbours of a token count.
+        depth: how many documents are ranked by MaxSim, before phrases are looked at and BM25 is added.
         nprobe: centroids probed for each query token.
         candidates: documents that may be scored by their codes.
         margin: how sure it must be that the rest of the candidates hold no hit; see `refine`.
@@ -66,17 +70,25 @@ class Plan:
     all_up_to: int | None
     source: SourceName
     bm25_weight: float
+    phrase_weight: float
     depth: int
     nprobe: int
     candidates: int
     margin: float
 
 
+def check_phrase_weight(weight: float) -> float:
+    """``weight``, if it is one; raises InputError if not."""
+    if not 0 <= weight < math.inf:
+        raise InputError(f"phrase_weight is {weight}; it must be 0 or more")
+    return weight
+
+
 def make_plan(options: SearchOptions, k: int, documents: int = 0) -> Plan:
     """The plan for ``k`` hits among so many ``documents``.
 
-    Raises InputError for an option that is none, another ``recall``, a number below 1, and a weight of BM25 that is
-    none or that no full text search would give.
+    Raises InputError for an option that is none, another ``recall``, a number below 1, a weight that is none, and one
+    of BM25 that no full text search would give.
     """
     unknown = sorted(set(options) - set(SearchOptions.__annotations__))
     if unknown:
@@ -94,17 +106,20 @@ def make_plan(options: SearchOptions, k: int, documents: int = 0) -> Plan:
         raise InputError(f"bm25_weight is {weight}; it must be 0 or more")
     if weight and source == "lists":
         raise InputError("bm25_weight needs candidates from full text: set source to 'fused' or 'text'")
-    depth = max(_REORDERED, _REORDERED_PER_HIT * k) if weight else k
+    phrase_weight = check_phrase_weight(options.get("phrase_weight", 0.0))
+    reordered = bool(weight or phrase_weight)
+    depth = max(_REORDERED, _REORDERED_PER_HIT * k) if reordered else k
     if recall == "exact":
-        return Plan(None, source, weight, depth, 1, depth, 0.0)
+        return Plan(None, source, weight, phrase_weight, depth, 1, depth, 0.0)
     growth = min(max(documents, _SMALL), _LARGE) / _SMALL
     wanted = candidates or max(round(_CANDIDATES[recall] * growth**0.5), _CANDIDATES_PER_HIT[recall] * k)
     return Plan(
         all_up_to=candidates or max(_ALL_UP_TO, k),
         source=source,
         bm25_weight=weight,
+        phrase_weight=phrase_weight,
         depth=depth,
         nprobe=nprobe or round(_NPROBE[recall] * growth ** (1 / 3)),
-        candidates=max(wanted, depth) if weight else wanted,
+        candidates=max(wanted, depth) if reordered else wanted,
         margin=_MARGIN[recall] + 0.2 * math.log(growth),
     )

@@ -11,6 +11,7 @@ from .candidates import gather, probe, prune
 from .codes import Codes
 from .filters import allowed, checked_ids
 from .fulltext import check_text, fused, text_candidates, with_bm25
+from .phrases import phrase_scores, with_phrases
 from .plan import SearchOptions, make_plan
 from .refine import maxsim, refine, score
 from .results import Ranking, Stopwatch
@@ -63,18 +64,22 @@ def rank(
                 candidates = fused([candidates, by_text], plan.candidates)
         with watch.stage("refine"):
             ranked, scores, scored = refine(codes, tables, candidates, plan.depth, expected, plan.margin)
+    if plan.phrase_weight:
+        with watch.stage("phrases"):
+            ranked, scores = with_phrases(codes, query, ranked, plan.phrase_weight)
     if plan.bm25_weight:
         ranked, scores = with_bm25(ranked, scores, by_text, bm25, plan.bm25_weight)
     return Ranking(ranked[:k], scores[:k], scored, allow.missing)
 
 
-def score_ids(codes: Codes, query: np.ndarray, ids: Sequence[str]) -> np.ndarray:
+def score_ids(codes: Codes, query: np.ndarray, ids: Sequence[str], phrase_weight: float = 0.0) -> np.ndarray:
     """MaxSim of documents given by id: float32 (ids,), NaN for an id that the index has not.
 
     Args:
         codes: of the index.
         query: float (query tokens, dim).
         ids: of whole documents; where those are divided, the best of a document's passages counts.
+        phrase_weight: see `phrases`.
 
     Raises InputError for vectors of another shape or that are not finite, and for ids that are one string.
     """
@@ -82,7 +87,11 @@ def score_ids(codes: Codes, query: np.ndarray, ids: Sequence[str]) -> np.ndarray
     positions, documents = codes.by_id.find(checked_ids(ids))
     scored, of_each = np.unique(documents, return_inverse=True)
     scores = np.full(len(ids), np.nan, np.float32)
-    np.fmax.at(scores, positions, maxsim(codes, query_blocks(query), scored)[of_each])
+    if phrase_weight:
+        found = phrase_scores(codes, query, scored, phrase_weight)
+    else:
+        found = maxsim(codes, query_blocks(query), scored)
+    np.fmax.at(scores, positions, found[of_each])
     return scores
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..onnx_export import Encoder, InputError
+from .phrases import phrase_maxsim
+from .plan import check_phrase_weight
 from .queries import QueryEncoder
 from .scores import ScoreMode, as_mode, check_mode
 from .searcher import Searcher
@@ -53,16 +55,20 @@ class Reranker:
     Args:
         encoder: the model; None takes the searcher's, or the one that ships inside.
         searcher: of the index that has the documents; None if all are given by their texts.
+        phrase_weight: what the neighbours of a token count, as in `SearchOptions`.
 
-    Raises InputError for an encoder beside a searcher that has another.
+    Raises InputError for an encoder beside a searcher that has another, and for a weight that is none.
     """
 
-    def __init__(self, encoder: Encoder | None = None, *, searcher: Searcher | None = None) -> None:
+    def __init__(
+        self, encoder: Encoder | None = None, *, searcher: Searcher | None = None, phrase_weight: float = 0.0
+    ) -> None:
         if searcher is not None and encoder is not None and searcher.encoder is not encoder:
             raise InputError("the searcher has an encoder of its own; leave out the other")
         self.searcher = searcher
         self.encoder = searcher.encoder if searcher is not None else encoder or Encoder.load()
         self._queries = QueryEncoder(self.encoder)
+        self._phrase_weight = check_phrase_weight(phrase_weight)
 
     def rerank(
         self,
@@ -93,7 +99,9 @@ class Reranker:
         scores = np.full(n, np.nan)
         if ids is not None and self.searcher is not None:
             known = [i for i, doc_id in enumerate(ids) if doc_id is not None]
-            scores[known] = self.searcher.score_vectors(vectors, [str(ids[i]) for i in known])
+            scores[known] = self.searcher.score_vectors(
+                vectors, [str(ids[i]) for i in known], phrase_weight=self._phrase_weight
+            )
         stored = np.isfinite(scores)
         to_encode = {i: text for i, text in enumerate(texts) if text is not None and not stored[i]}
         for i, maxsim in zip(to_encode, self._of_texts(vectors, list(to_encode.values())), strict=True):
@@ -138,5 +146,10 @@ class Reranker:
         for start in range(0, len(different), _TOGETHER):
             some = different[start : start + _TOGETHER]
             vectors = self.encoder.encode_documents(some)
-            known.update(zip(some, (float((query @ of_one.T).max(axis=1).sum()) for of_one in vectors), strict=True))
+            known.update(zip(some, (self._score(query, of_one) for of_one in vectors), strict=True))
         return [known[text] for text in texts]
+
+    def _score(self, query: np.ndarray, document: np.ndarray) -> float:
+        if self._phrase_weight:
+            return float(phrase_maxsim(query, document, np.array([len(document)]), self._phrase_weight)[0])
+        return float((query @ document.T).max(axis=1).sum())

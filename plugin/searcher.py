@@ -27,7 +27,7 @@ from ..onnx_export import Encoder, InputError
 from .codes import Codes
 from .explain import Explanation, explain_hit
 from .filters import checked_ids
-from .plan import SearchOptions
+from .plan import SearchOptions, check_phrase_weight
 from .queries import QueryEncoder, check_query
 from .rank import rank, score_ids
 from .results import Hit, Hits, Ranking, Stopwatch
@@ -148,17 +148,18 @@ class Searcher:
 
         return self._on_what_is_there(explained)
 
-    def score(self, query: str, ids: Sequence[str]) -> np.ndarray:
+    def score(self, query: str, ids: Sequence[str], *, phrase_weight: float = 0.0) -> np.ndarray:
         """MaxSim of stored documents, given by id, with ``query``: float32 (ids,), in their order.
 
         NaN for an id that the index has not. In an index of passages a document's score is its best passage's.
-        Raises InputError for an empty query.
+        ``phrase_weight`` is as in `SearchOptions`. Raises InputError for an empty query.
         """
-        return self.score_vectors(self._encode(query), ids)
+        return self.score_vectors(self._encode(query), ids, phrase_weight=phrase_weight)
 
-    def score_vectors(self, query: np.ndarray, ids: Sequence[str]) -> np.ndarray:
+    def score_vectors(self, query: np.ndarray, ids: Sequence[str], *, phrase_weight: float = 0.0) -> np.ndarray:
         """`score` for a query that is encoded already, as in `search_vectors`."""
-        return self._on_what_is_there(lambda codes: score_ids(codes, query, ids))
+        check_phrase_weight(phrase_weight)
+        return self._on_what_is_there(lambda codes: score_ids(codes, query, ids, phrase_weight))
 
     def rank_vectors(
         self, query: np.ndarray, k: int = 10, *, text: str | None = None, **options: Unpack[SearchOptions]

@@ -293,11 +293,14 @@ class TestSearch:
         async with running(searchers={"t": searcher}) as s:
             body = (await s.post("/search", {"query": QUERY, "k": 3, "where": "year > 1993"})).json()
             raw = (await s.post("/search", {"query": QUERY, "k": 3, "score": "raw"})).json()
+            with_phrases = (await s.post("/search", {"query": QUERY, "k": 3, "phrase_weight": 0.2})).json()
         hits = searcher.search(QUERY, 3, where="year > 1993")
         assert [(hit["id"], hit["score"], hit["fields"]) for hit in body["hits"]] == [
             (hit.id, pytest.approx(score), hit.fields) for hit, score in zip(hits, hits.scores(), strict=True)
         ]
         assert [hit["score"] for hit in raw["hits"]] == pytest.approx([hit.score for hit in searcher.search(QUERY, 3)])
+        expected = searcher.search(QUERY, 3, phrase_weight=0.2).scores()
+        assert [hit["score"] for hit in with_phrases["hits"]] == pytest.approx(expected)
         assert body["index"] == "t"
         assert set(body["stages_ms"]) == set(hits.stages)
 
@@ -418,6 +421,7 @@ class TestBadInput:
             ({"source": "text"}, 422, "full text"),
             ({"bm25_weight": 0.1}, 422, "set source to 'fused'"),
             ({"bm25_weight": -1}, 422, "bm25_weight: Input should be greater"),
+            ({"phrase_weight": -1}, 422, "phrase_weight: Input should be greater"),
             ({"index": "none"}, 404, "there are t"),
         ],
     )

@@ -49,6 +49,7 @@ class TansakuRetriever(BaseRetriever):
         ids: only these documents are found; how many of them the index has not is logged.
         source: where candidates come from.
         bm25_weight: what BM25 counts beside MaxSim, where ``source`` is "fused" or "text".
+        phrase_weight: what the neighbours of a token count.
         nprobe: centroids probed for each query token.
         candidates: documents that may be scored by their codes.
         score: scale of ``relevance_score``; see `Reranker.rerank`.
@@ -66,6 +67,7 @@ class TansakuRetriever(BaseRetriever):
     ids: list[str] | None = None
     source: SourceName = "lists"
     bm25_weight: float = 0.0
+    phrase_weight: float = 0.0
     nprobe: int | None = None
     candidates: int | None = None
     score: ScoreMode = "mean"
