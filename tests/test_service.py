@@ -288,6 +288,23 @@ class TestRecordedShapes:
             assert result["document"]["text"] == TEXTS[result["index"]]
 
 
+async def test_phrases_count_where_the_service_was_started_so(searcher, encoder):
+    async with running(Settings(phrase_weight=0.3), searchers={"t": searcher}) as s:
+        found = (await s.post("/search", {"query": QUERY, "k": 3, "score": "raw"})).json()["hits"]
+        plain = {"query": QUERY, "k": 3, "score": "raw", "phrase_weight": 0}
+        without = (await s.post("/search", plain)).json()["hits"]
+        request = {"query": QUERY, "documents": TEXTS, "top_n": 3}
+        ranked = (await s.post("/v2/rerank", request)).json()["results"]
+    assert [hit["score"] for hit in found] == pytest.approx(
+        [hit.score for hit in searcher.search(QUERY, 3, phrase_weight=0.3)]
+    )
+    assert [hit["score"] for hit in without] == pytest.approx([hit.score for hit in searcher.search(QUERY, 3)])
+    expected = Reranker(encoder, phrase_weight=0.3).rerank(QUERY, TEXTS, k=3)
+    assert [(result["index"], result["relevance_score"]) for result in ranked] == [
+        (r.index, pytest.approx(r.score)) for r in expected
+    ]
+
+
 class TestSearch:
     async def test_hits_are_those_of_the_searcher(self, searcher):
         async with running(searchers={"t": searcher}) as s:
@@ -436,7 +453,9 @@ class TestBadInput:
             assert (await s.client.get("/v1/rerank")).status_code == 405
             assert "secret" not in json.dumps(s.log())
 
-    @pytest.mark.parametrize("settings", [{"queue": -1}, {"max_documents": 0}, {"score": "x"}, {"token": " "}])
+    @pytest.mark.parametrize(
+        "settings", [{"queue": -1}, {"max_documents": 0}, {"score": "x"}, {"phrase_weight": -1}, {"token": " "}]
+    )
     def test_settings_that_cannot_be(self, settings):
         with pytest.raises(InputError, match=next(iter(settings))):
             Settings(**settings)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ...onnx_export import InputError
-from ..arguments import Model, Threads
+from ..arguments import Model, PhraseWeight, Threads
 from ..scores import ScoreMode
 from .settings import Settings
 
@@ -34,6 +34,7 @@ def serve(
     score: Annotated[
         ScoreMode, typer.Option(help="What scores mean: MaxSim per query token, its sum, or the log-odds of the first.")
     ] = "mean",
+    phrase_weight: PhraseWeight = 0.0,
     concurrency: Annotated[int | None, typer.Option(help="Requests at work at a time; by default all cores.")] = None,
     queue: Annotated[int, typer.Option(help="Requests that may wait; further ones are refused with 429.")] = 64,
     deadline: Annotated[float, typer.Option(help="Seconds after which a request is given up.")] = 30.0,
@@ -66,6 +67,7 @@ def serve(
         model=model,
         threads=threads,
         score=score,
+        phrase_weight=phrase_weight,
         token=token,
         max_body_bytes=int(max_body * 2**20),
         max_documents=max_documents,

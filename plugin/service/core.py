@@ -90,11 +90,12 @@ class Service:
             self.searchers = {
                 name: Searcher.open(db, table, encoder=encoder) for name, (db, table) in self.settings.indexes.items()
             }
-        self._of_texts = Reranker(encoder)
+        weight = self.settings.phrase_weight
+        self._of_texts = Reranker(encoder, phrase_weight=weight)
         self._of_texts.rerank(_WARM, [_WARM])
-        self._rerankers = {name: Reranker(searcher=searcher) for name, searcher in self.searchers.items()}
         for name, searcher in self.searchers.items():
-            searcher.search(_WARM, k=1)
+            self._rerankers[name] = Reranker(searcher=searcher, phrase_weight=weight)
+            searcher.search(_WARM, k=1, phrase_weight=weight)
             self._warm_ids(name)
         self.ready = True
 

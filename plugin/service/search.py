@@ -32,8 +32,8 @@ class SearchRequest(BaseModel):
     bm25_weight: float = Field(
         0.0, ge=0, allow_inf_nan=False, description="Of BM25 beside MaxSim, where source is fused or text."
     )
-    phrase_weight: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="Of a token's neighbours; 0 is MaxSim alone, 0.15 did well."
+    phrase_weight: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="Of a token's neighbours; by default as the service was started."
     )
     score: ScoreMode | None = Field(None, description="What a score means; by default as the service was started.")
 
@@ -96,7 +96,7 @@ def router(service: Service) -> APIRouter:
                     ids=body.ids,
                     source=body.source,
                     bm25_weight=body.bm25_weight,
-                    phrase_weight=body.phrase_weight,
+                    phrase_weight=settings.phrase_weight if body.phrase_weight is None else body.phrase_weight,
                 ),
             )
             return {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...indexer.database import Database
 from ...onnx_export import InputError
+from ..plan import check_phrase_weight
 from ..scores import ScoreMode, check_mode
 
 
@@ -21,6 +22,7 @@ class Settings:
         model: an encoder bundle's folder; None is the one that ships inside.
         threads: threads of one encoding; None is as many as this process may use cores.
         score: what a score means where a request does not say; see `Reranker.rerank`.
+        phrase_weight: what the neighbours of a token count, likewise; see `SearchOptions`.
         token: what clients must send as ``Authorization: Bearer``; None asks for nothing.
         max_body_bytes: of one request.
         max_documents: documents of one rerank request.
@@ -43,6 +45,7 @@ class Settings:
     model: Path | None = None
     threads: int | None = None
     score: ScoreMode = "mean"
+    phrase_weight: float = 0.0
     token: str | None = field(default=None, repr=False)
     max_body_bytes: int = 8 << 20
     max_documents: int = 1000
@@ -75,6 +78,7 @@ class Settings:
         if not self.deadline_seconds > 0:
             raise InputError(f"deadline_seconds is {self.deadline_seconds}; it must be more than 0")
         check_mode(self.score)
+        check_phrase_weight(self.phrase_weight)
         if self.token is not None and not self.token.strip():
             raise InputError("the token is empty; give one, or leave it out to ask for none")
 
