@@ -20,8 +20,10 @@ _NPROBE = {"fast": 16, "balanced": 32}
 _CANDIDATES = {"fast": 256, "balanced": 1024}
 _CANDIDATES_PER_HIT = {"fast": 4, "balanced": 16}
 _MARGIN = {"fast": 2.0, "balanced": 2.75}
-# Documents, the best by MaxSim, among which phrases and BM25 may change the order, or so many times the hits if more.
-_REORDERED, _REORDERED_PER_HIT = 64, 4
+# Documents, the best by MaxSim, among which BM25 may change the order, or so many times the hits if that is more; and
+# phrases, which cost more for each.
+_BY_BM25, _BY_BM25_PER_HIT = 64, 4
+_BY_PHRASES, _BY_PHRASES_PER_HIT = 32, 2
 
 
 class SearchOptions(TypedDict, total=False):
@@ -36,7 +38,7 @@ class SearchOptions(TypedDict, total=False):
         bm25_weight: a hit's score is its MaxSim and so many times its BM25 by full text search; 0 (the default) is
             MaxSim alone. Needs ``source`` "text" or "fused". BM25 grows with the rarity of the words that are met,
             MaxSim with the query's tokens: 0.02 did well (`benchmarks/sources.py`).
-        phrase_weight: what the neighbours of a token count, see `phrases`; 0 (the default) is MaxSim alone. 0.15 did
+        phrase_weight: what the neighbours of a token count, see `phrases`; 0 (the default) is MaxSim alone. 0.1 did
             well (`benchmarks/sources.py`). Not for an index of pooled vectors.
         nprobe: centroids probed for each query token, instead of what ``recall`` stands for.
         candidates: documents that may be scored by their codes, likewise; where no more are allowed, all are scored.
@@ -107,8 +109,11 @@ def make_plan(options: SearchOptions, k: int, documents: int = 0) -> Plan:
     if weight and source == "lists":
         raise InputError("bm25_weight needs candidates from full text: set source to 'fused' or 'text'")
     phrase_weight = check_phrase_weight(options.get("phrase_weight", 0.0))
-    reordered = bool(weight or phrase_weight)
-    depth = max(_REORDERED, _REORDERED_PER_HIT * k) if reordered else k
+    depth = k
+    if weight:
+        depth = max(_BY_BM25, _BY_BM25_PER_HIT * k)
+    elif phrase_weight:
+        depth = max(_BY_PHRASES, _BY_PHRASES_PER_HIT * k)
     if recall == "exact":
         return Plan(None, source, weight, phrase_weight, depth, 1, depth, 0.0)
     growth = min(max(documents, _SMALL), _LARGE) / _SMALL
@@ -120,6 +125,6 @@ def make_plan(options: SearchOptions, k: int, documents: int = 0) -> Plan:
         phrase_weight=phrase_weight,
         depth=depth,
         nprobe=nprobe or round(_NPROBE[recall] * growth ** (1 / 3)),
-        candidates=max(wanted, depth) if reordered else wanted,
+        candidates=max(wanted, depth) if depth > k else wanted,
         margin=_MARGIN[recall] + 0.2 * math.log(growth),
     )

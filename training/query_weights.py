@@ -260,9 +260,8 @@ def _similarities(
         longest = max(map(len, found))
         filled = torch.stack([torch.cat([v, v[:1].expand(longest - len(v), -1)]) for v in found])
         for row in range(0, len(vectors), _ROWS):
-            products = filled.flatten(0, 1) @ vectors[row : row + _ROWS].T
-            largest = products.unflatten(0, filled.shape[:2]).amax(dim=1)
-            best[row : row + _ROWS, start : start + len(found)] = largest.T
+            products = (vectors[row : row + _ROWS] @ filled.flatten(0, 1).T).unflatten(1, filled.shape[:2])
+            best[row : row + _ROWS, start : start + len(found)] = products.amax(dim=-1)
         show(start + len(found))
     owners = torch.repeat_interleave(torch.arange(len(asked)), lengths)
     scores = torch.zeros(len(asked), len(passages)).index_add_(0, owners, best.float())
