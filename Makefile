@@ -22,9 +22,9 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Rebuild the bundle that ships inside: an hour and a quarter of training on two cores, and then the query weights, whose
-# time was not measured to the end, half an hour or more; DATA is the folder with the corpora (see
-# training/default_model.py). An interrupted training goes on where it was.
+# Rebuild the bundle that ships inside: an hour and a quarter of training on two cores, and a quarter of an hour for the
+# query weights; DATA is the folder with the corpora (see training/default_model.py). An interrupted training goes on
+# where it was.
 WORK := build/model
 BUNDLE := onnx_export/default_bundle
 
