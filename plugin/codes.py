@@ -78,8 +78,18 @@ class Codes:
             offsets = np.concatenate([[0], np.cumsum(ends - starts)])
             residuals = np.empty((offsets[-1], self.codec.residual_bytes), np.uint8)
             read_codes(self.index, segment.row_ids[local], offsets, {"residuals": residuals})
-            tokens = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], ends - starts)
-            yield Part(positions, segment.centroid_ids[tokens], residuals, offsets[:-1], offsets[1:])
+            yield Part(positions, segment.centroid_ids[_tokens(starts, ends)], residuals, offsets[:-1], offsets[1:])
+
+    def decoded(self, documents: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Vectors of documents given by number, int64 and ascending.
+
+        Yields, for each segment concerned, where its documents stand in ``documents``, int64; their vectors, float32
+        (tokens, dim), one document's after the other's; and how many each has, int64.
+        """
+        for part in self.parts(documents):
+            tokens = _tokens(part.starts, part.ends)
+            vectors = self.codec.decode(part.centroid_ids[tokens], part.residuals[tokens])
+            yield part.positions, vectors, part.ends - part.starts
 
     def numbers(self, row_ids: np.ndarray) -> np.ndarray:
         """Numbers of the rows with these row ids, uint64, in the same order; -1 for those that are not there."""
@@ -105,3 +115,9 @@ class Codes:
         alive = np.flatnonzero(self.alive)
         documents = alive[np.argsort(self.row_ids[alive], kind="stable")]
         return documents, self.row_ids[documents]
+
+
+def _tokens(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """The numbers from each start to its end, one range after the other: int64."""
+    lengths = ends - starts
+    return np.arange(lengths.sum()) + np.repeat(ends - np.cumsum(lengths), lengths)

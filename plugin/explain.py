@@ -64,9 +64,7 @@ def explain_hit(
         doc_id: its id.
         text: what the encoder saw of it.
     """
-    (part,) = codes.parts(np.array([document]))
-    tokens = slice(int(part.starts[0]), int(part.ends[0]))
-    vectors = codes.codec.decode(part.centroid_ids[tokens], part.residuals[tokens])
+    ((_, vectors, _),) = codes.decoded(np.array([document]))
     weights = np.linalg.norm(query_vectors, axis=1)
     similarities = query_vectors @ vectors.T / np.maximum(weights, 1e-12)[:, None]
     best = similarities.argmax(axis=1)

@@ -55,11 +55,8 @@ def phrase_scores(codes: Codes, query: np.ndarray, documents: np.ndarray, weight
         raise InputError(f"{codes.index.place()} has pooled vectors, which know no neighbours: leave out phrase_weight")
     scores = np.empty(len(documents), np.float32)
     for start in range(0, len(documents), _TOGETHER):
-        for part in codes.parts(documents[start : start + _TOGETHER]):
-            lengths = part.ends - part.starts
-            tokens = np.arange(lengths.sum()) + np.repeat(part.ends - np.cumsum(lengths), lengths)
-            vectors = codes.codec.decode(part.centroid_ids[tokens], part.residuals[tokens])
-            scores[start + part.positions] = phrase_maxsim(query, vectors, lengths, weight)
+        for positions, vectors, lengths in codes.decoded(documents[start : start + _TOGETHER]):
+            scores[start + positions] = phrase_maxsim(query, vectors, lengths, weight)
     return scores
 
 

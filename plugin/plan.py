@@ -79,10 +79,10 @@ class Plan:
     margin: float
 
 
-def check_phrase_weight(weight: float) -> float:
-    """``weight``, if it is one; raises InputError if not."""
+def check_weight(name: str, weight: float) -> float:
+    """``weight``, if it is one; raises InputError, with its ``name``, if not."""
     if not 0 <= weight < math.inf:
-        raise InputError(f"phrase_weight is {weight}; it must be 0 or more")
+        raise InputError(f"{name} is {weight}; it must be 0 or more")
     return weight
 
 
@@ -103,12 +103,10 @@ def make_plan(options: SearchOptions, k: int, documents: int = 0) -> Plan:
     for name, value in (("k", k), ("nprobe", nprobe), ("candidates", candidates)):
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}; it must be 1 or more")
-    weight = options.get("bm25_weight", 0.0)
-    if not 0 <= weight < math.inf:
-        raise InputError(f"bm25_weight is {weight}; it must be 0 or more")
+    weight = check_weight("bm25_weight", options.get("bm25_weight", 0.0))
     if weight and source == "lists":
         raise InputError("bm25_weight needs candidates from full text: set source to 'fused' or 'text'")
-    phrase_weight = check_phrase_weight(options.get("phrase_weight", 0.0))
+    phrase_weight = check_weight("phrase_weight", options.get("phrase_weight", 0.0))
     depth = k
     if weight:
         depth = max(_BY_BM25, _BY_BM25_PER_HIT * k)

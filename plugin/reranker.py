@@ -9,7 +9,7 @@ import numpy as np
 
 from ..onnx_export import Encoder, InputError
 from .phrases import phrase_maxsim
-from .plan import check_phrase_weight
+from .plan import check_weight
 from .queries import QueryEncoder
 from .scores import ScoreMode, as_mode, check_mode
 from .searcher import Searcher
@@ -68,7 +68,7 @@ class Reranker:
         self.searcher = searcher
         self.encoder = searcher.encoder if searcher is not None else encoder or Encoder.load()
         self._queries = QueryEncoder(self.encoder)
-        self._phrase_weight = check_phrase_weight(phrase_weight)
+        self._phrase_weight = check_weight("phrase_weight", phrase_weight)
 
     def rerank(
         self,

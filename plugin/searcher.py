@@ -27,7 +27,7 @@ from ..onnx_export import Encoder, InputError
 from .codes import Codes
 from .explain import Explanation, explain_hit
 from .filters import checked_ids
-from .plan import SearchOptions, check_phrase_weight
+from .plan import SearchOptions, check_weight
 from .queries import QueryEncoder, check_query
 from .rank import rank, score_ids
 from .results import Hit, Hits, Ranking, Stopwatch
@@ -158,7 +158,7 @@ class Searcher:
 
     def score_vectors(self, query: np.ndarray, ids: Sequence[str], *, phrase_weight: float = 0.0) -> np.ndarray:
         """`score` for a query that is encoded already, as in `search_vectors`."""
-        check_phrase_weight(phrase_weight)
+        check_weight("phrase_weight", phrase_weight)
         return self._on_what_is_there(lambda codes: score_ids(codes, query, ids, phrase_weight))
 
     def rank_vectors(

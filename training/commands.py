@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -113,16 +115,7 @@ def mine(
         shared = shared_candidates(list(asked), list(passages), numbers, candidates, positives)
         asked = {q: asked[q] for q in dict.fromkeys([*shared, *asked])}
         candidates = [shared]
-    console = Console(stderr=True)
-    with Progress(TextColumn("mining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console,
-                  disable=not console.is_terminal) as bar:  # fmt: skip
-        task = bar.add_task("mining", total=len(asked))
-
-        def show(done: int, total: int) -> None:
-            bar.update(task, completed=done)
-            if not console.is_terminal and (done == total or done % max(1, total // 100) == 0):
-                console.print(f"mining: {done:,} of {total:,} queries", highlight=False)
-
+    with _counting("mining", "queries", len(asked)) as show:
         report = mined(
             out, asked, passages, candidates, teachers, weights=weights, positives=positives, plan=plan, progress=show
         )
@@ -172,17 +165,7 @@ def weigh(
     from .groups import read_judgements, read_texts
     from .query_weights import WeightsPlan, fit_query_weights
 
-    console = Console(stderr=True)
-    with Progress(TextColumn("passages"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console,
-                  disable=not console.is_terminal) as bar:  # fmt: skip
-        task = bar.add_task("passages", total=None)
-
-        def show(done: int, total: int) -> None:
-            before = bar.tasks[task].completed
-            bar.update(task, total=total, completed=done)
-            if not console.is_terminal and int(10 * done / total) > int(10 * before / total):
-                console.print(f"weighing: {done:,} of {total:,} passages", highlight=False)
-
+    with _counting("weighing", "passages") as show:
         fitted = fit_query_weights(
             Encoder.load(bundle),
             read_texts(queries),
@@ -190,10 +173,26 @@ def weigh(
             read_judgements(qrels),
             plan=WeightsPlan(questions=questions, strength=strength, seed=seed),
             progress=show,
-            say=lambda done: console.print(done, highlight=False),
+            say=lambda done: typer.echo(done, err=True),
         )
     add_query_weights(bundle, *fitted.arrays())
     typer.echo(
         f"{bundle}: weights from {fitted.questions:,} queries; hit@1 of {fitted.held_out:,} others "
         f"{fitted.before:.4f} without and {fitted.after:.4f} with them"
     )
+
+
+@contextlib.contextmanager
+def _counting(doing: str, what: str, total: int | None = None) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal, about a hundred plain lines otherwise; told how many are done, and of how many."""
+    console = Console(stderr=True)
+    columns = TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(doing, total=total)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, total=total, completed=done)
+            if not console.is_terminal and (done == total or done % max(1, total // 100) == 0):
+                console.print(f"{doing}: {done:,} of {total:,} {what}", highlight=False)
+
+        yield show

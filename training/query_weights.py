@@ -3,7 +3,7 @@
 Every judged query is ranked by plain MaxSim over a pool of passages; its relevant passage and the best of the others
 are kept, each as one similarity per query token. Weights are then a small network of a token's vector (see
 `onnx_export.query_weights`), trained to put the relevant passage first.
-Encoding the passages takes most of the time.
+The similarities take most of the time, encoding the passages the rest.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...indexer.database import Database
 from ...onnx_export import InputError
-from ..plan import check_phrase_weight
+from ..plan import check_weight
 from ..scores import ScoreMode, check_mode
 
 
@@ -78,7 +78,7 @@ class Settings:
         if not self.deadline_seconds > 0:
             raise InputError(f"deadline_seconds is {self.deadline_seconds}; it must be more than 0")
         check_mode(self.score)
-        check_phrase_weight(self.phrase_weight)
+        check_weight("phrase_weight", self.phrase_weight)
         if self.token is not None and not self.token.strip():
             raise InputError("the token is empty; give one, or leave it out to ask for none")
 
