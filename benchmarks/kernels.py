@@ -3,8 +3,9 @@
     python benchmarks/kernels.py
 
 300 documents of 150 tokens out of 20,000, 128 dimensions, random codes: `refine` (integers, never decoded; as shipped,
-and with the residuals of all tokens) and `rescore` (float32, decoded) for 16 and 32 query tokens and 1, 2 and 4 bits,
-the first for all tokens in plain NumPy, and maxsim-cpu if it is installed, which is given the decoded float32 vectors.
+and with the residuals of all tokens) and `rescore` (float32, decoded, with phrases) for 16 and 32 query tokens and
+1, 2 and 4 bits, the first for all tokens in plain NumPy, and maxsim-cpu if it is installed, which is given the decoded
+float32 vectors.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from quality import cpu_name
 
 from tansaku.indexer.codec import ResidualCodec
 from tansaku.plugin import kernels, oracles
-from tansaku.plugin.tables import CoarseCodec, QueryTables
+from tansaku.plugin.tables import CoarseCodec, QueryTables, QueryVectors
 
 DIM, TOKENS, CORPUS, DOCUMENTS, ROUNDS = 128, 150, 20_000, 300, 21
 
@@ -38,7 +39,8 @@ def main() -> None:
             (block,) = QueryTables.of(query, codec, CoarseCodec.of(codec))
             integers = (block.centroid_scores, block.codes, n_tokens, block.slack, ids, residuals)
             every = (block.centroid_scores, block.codes, n_tokens, 32_767, ids, residuals)
-            floats = (block.vectors, codec.centroids, codec.codewords, ids, residuals)
+            vectors = QueryVectors.of(query, 0.1)
+            floats = (vectors.blocks[0], vectors.weights[0], 0.1, codec.centroids, codec.codewords, ids, residuals)
             times = [
                 nanoseconds(random, lambda s, e, a=integers: kernels.refine(*a, s, e)),
                 nanoseconds(random, lambda s, e, a=every: kernels.refine(*a, s, e)),

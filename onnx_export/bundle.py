@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,8 @@ class Bundle:
         tokenizer: file name of the tokenizer.
         segmenter: what cuts a text into words before the tokenizer: None, or a name that `load_segmenter` knows.
         query_weights: file name of the graph that weighs a query's tokens, see `query_weights`; None weighs all alike.
+        phrase_weight: what the neighbours of a token count in a score, see the plugin's `phrases`, where a search does
+            not say: 0, which is MaxSim, or what the model was measured to do well with.
         query: rules for queries.
         document: rules for documents.
         origin: where the weights come from and how they were made: for people, not read by the encoder.
@@ -54,17 +57,22 @@ class Bundle:
     tokenizer: str = "tokenizer.json"
     segmenter: str | None = None
     query_weights: str | None = None
+    phrase_weight: float = 0.0
     opset: int | None = None
     origin: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, float] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.phrase_weight < math.inf:
+            raise ValueError(f"phrase_weight is {self.phrase_weight}; it must be 0 or more")
 
     @property
     def fingerprint(self) -> str:
         """16 hex digits that change whenever the vectors of a text can change, but for their weights in a query.
 
         Made from the graph's and the tokenizer's sha256 and the text rules, so a bundle may be renamed, its card edited
-        or its queries weighed otherwise without making its indexes unreadable.
+        or its queries and phrases weighed otherwise without making its indexes unreadable.
         """
         identity = {
             "graph": self.files.get(self.graph),
@@ -144,6 +152,7 @@ _BUNDLE_TYPES = {
     "tokenizer": str,
     "segmenter": (str, type(None)),
     "query_weights": (str, type(None)),
+    "phrase_weight": float,
     "opset": (int, type(None)),
     "origin": dict,
     "parity": dict,

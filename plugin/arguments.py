@@ -27,4 +27,6 @@ SourceOption = Annotated[
     SourceName, typer.Option("--source", help="Candidates from inverted lists, full text, or both.")
 ]
 Bm25Weight = Annotated[float, typer.Option(help="Of BM25 beside MaxSim, for --source fused or text.")]
-PhraseWeight = Annotated[float, typer.Option(help="Of a token's neighbours; 0 is MaxSim alone, 0.1 did well.")]
+PhraseWeight = Annotated[
+    float | None, typer.Option(help="Of a token's neighbours; 0 is MaxSim alone, by default what the model says.")
+]

@@ -238,7 +238,7 @@ def search(
     ids: Annotated[list[str] | None, typer.Option("--id", help="Only this document; may be repeated.")] = None,
     source: SourceOption = "lists",
     bm25_weight: Bm25Weight = 0.0,
-    phrase_weight: PhraseWeight = 0.0,
+    phrase_weight: PhraseWeight = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show which tokens met, and each stage's time.")] = False,
     derived: Annotated[
         bool, typer.Option(help="Use arrays kept on disk beside the table, or read codes from the table.")
@@ -262,7 +262,7 @@ def search(
         bm25_weight=bm25_weight,
         phrase_weight=phrase_weight,
     )
-    why = [searcher.explain(query, hit.id) for hit in hits] if explain else []
+    why = [searcher.explain(query, hit.id, phrase_weight=phrase_weight) for hit in hits] if explain else []
     if as_json:
         ranked = [{"rank": rank, **dataclasses.asdict(hit)} for rank, hit in enumerate(hits, start=1)]
         for hit, explanation in zip(ranked, why, strict=False):

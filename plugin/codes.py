@@ -46,10 +46,12 @@ class Codes:
         segments: first document number and segment.
         row_ids: uint64 (documents,), of all segments.
         alive: bool (documents,): false for rows that are not in the table any more.
+        phrase_weight: see `phrases`; what counts in a search that does not say.
     """
 
-    def __init__(self, index: IndexTable, arrays: Arrays) -> None:
+    def __init__(self, index: IndexTable, arrays: Arrays, phrase_weight: float = 0.0) -> None:
         self.index = index
+        self.phrase_weight = phrase_weight
         self.codec = index.codec
         self.folder = arrays.folder
         bases = np.cumsum([0, *map(len, arrays.segments)])

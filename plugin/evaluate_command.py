@@ -25,7 +25,7 @@ def evaluate(
     recall: RecallOption = "balanced",
     source: SourceOption = "lists",
     bm25_weight: Bm25Weight = 0.0,
-    phrase_weight: PhraseWeight = 0.0,
+    phrase_weight: PhraseWeight = None,
     run_file: Annotated[Path | None, typer.Option("--run", help="Write the hits to this TREC run file.")] = None,
     as_json: AsJson = False,
     model: Model = None,

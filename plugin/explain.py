@@ -9,6 +9,7 @@ import numpy as np
 from ..onnx_export import Encoder
 from ..onnx_export.tokenize import Span
 from .codes import Codes
+from .phrases import phrase_similarities
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Match:
     """One query token and the document token most similar to it.
 
     Attributes:
-        similarity: cosine of the two vectors.
+        similarity: cosine of the two vectors; with a phrase weight, what `phrases` makes of it.
         weight: of the query token: a document's score is the sum of weight × similarity. 1 for models without weights.
         query_span: where the token stands in the query, in characters; None for a token that stands for no text.
         query_text: that part of the query; empty where there is no span.
@@ -51,7 +52,14 @@ class Explanation:
 
 
 def explain_hit(
-    encoder: Encoder, codes: Codes, query: str, query_vectors: np.ndarray, document: int, doc_id: str, text: str
+    encoder: Encoder,
+    codes: Codes,
+    query: str,
+    query_vectors: np.ndarray,
+    document: int,
+    doc_id: str,
+    text: str,
+    phrase_weight: float,
 ) -> Explanation:
     """Score one document and keep what met what.
 
@@ -63,10 +71,12 @@ def explain_hit(
         document: its number.
         doc_id: its id.
         text: what the encoder saw of it.
+        phrase_weight: what counts.
     """
     ((_, vectors, _),) = codes.decoded(np.array([document]))
     weights = np.linalg.norm(query_vectors, axis=1)
-    similarities = query_vectors @ vectors.T / np.maximum(weights, 1e-12)[:, None]
+    cosines = query_vectors @ vectors.T / np.maximum(weights, 1e-12)[:, None]
+    similarities = phrase_similarities(cosines, phrase_weight)
     best = similarities.argmax(axis=1)
     query_spans = encoder.query_spans(query)
     document_spans = encoder.document_spans(text)

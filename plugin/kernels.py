@@ -132,6 +132,8 @@ def refine(
 
 def rescore(
     query: np.ndarray,
+    weights: np.ndarray,
+    phrase_weight: float,
     centroids: np.ndarray,
     codewords: np.ndarray,
     centroid_ids: np.ndarray,
@@ -139,10 +141,12 @@ def rescore(
     starts: np.ndarray,
     ends: np.ndarray,
 ) -> np.ndarray:
-    """MaxSim in float32 over decoded vectors of unit length, a few of them in memory at a time.
+    """MaxSim, with phrases or without, in float32 over decoded vectors of unit length; a few are in memory at a time.
 
     Args:
-        query: float32 (dim, lanes).
+        query: float32 (dim, lanes), of unit length.
+        weights: float32 (lanes,): what the best similarity of each query token counts.
+        phrase_weight: how much of its neighbours' similarities a similarity takes in, see `phrases`; no sum is divided.
         centroids: float32 (n_centroids, dim).
         codewords: float32 (residual_bytes, 256, dim / residual_bytes).
         centroid_ids: uint16 or uint32 (tokens,).
@@ -154,8 +158,21 @@ def rescore(
         float32 (documents,).
     """
     n_bytes, _, length = codewords.shape
-    run = _rescore(query.shape[1], n_bytes, length)
-    return run(query.ravel(), centroids.ravel(), codewords.ravel(), centroid_ids, residuals.ravel(), starts, ends)
+    lanes = query.shape[1]
+    longest = int((ends - starts).max(initial=0))
+    run = _rescore(lanes, n_bytes, length)
+    return run(
+        query.ravel(),
+        weights,
+        np.float32(phrase_weight),
+        centroids.ravel(),
+        codewords.ravel(),
+        centroid_ids,
+        residuals.ravel(),
+        starts,
+        ends,
+        np.zeros((longest + 2) * (lanes + 2), np.float32),
+    )
 
 
 @cache
@@ -216,9 +233,22 @@ def _rescore(lanes: int, n_bytes: int, length: int) -> Callable[..., np.ndarray]
     dim = n_bytes * length
     padded = (dim + 15) // 16 * 16
 
+    # Similarities of a document: a row for each token, with a zero at both ends of it, and a row of zeros before and
+    # after. A neighbour's is one row and one lane further on.
+    width = lanes + 2
+
     @compiled_for(lanes, n_bytes, length)
     def rescore(
-        query: Any, centroids: Any, codewords: Any, centroid_ids: Any, residuals: Any, starts: Any, ends: Any
+        query: Any,
+        weights: Any,
+        phrase_weight: Any,
+        centroids: Any,
+        codewords: Any,
+        centroid_ids: Any,
+        residuals: Any,
+        starts: Any,
+        ends: Any,
+        similarities: Any,
     ) -> Any:
         scores = np.empty(len(starts), np.float32)
         vectors = np.zeros(4 * padded, np.float32)
@@ -226,7 +256,6 @@ def _rescore(lanes: int, n_bytes: int, length: int) -> Callable[..., np.ndarray]
         sums = np.empty(16, np.float32)
         last = np.empty(lanes, np.float32)
         for document in range(len(starts)):
-            best = splat(np.float32(-np.inf), lanes)
             for first in range(starts[document], ends[document], 4):
                 together = min(4, ends[document] - first)
                 for token in range(first + 4, min(first + 8, ends[document])):
@@ -257,17 +286,24 @@ def _rescore(lanes: int, n_bytes: int, length: int) -> Callable[..., np.ndarray]
                     b = fma(b, q, vectors[padded + i])
                     c = fma(c, q, vectors[2 * padded + i])
                     d = fma(d, q, vectors[3 * padded + i])
-                best = maximum(best, scaled(a, norms[0]))
+                row = (first - starts[document] + 1) * width + 1
+                store(similarities, row, scaled(a, norms[0]))
                 if together > 1:
-                    best = maximum(best, scaled(b, norms[1]))
+                    store(similarities, row + width, scaled(b, norms[1]))
                 if together > 2:
-                    best = maximum(best, scaled(c, norms[2]))
+                    store(similarities, row + 2 * width, scaled(c, norms[2]))
                 if together > 3:
-                    best = maximum(best, scaled(d, norms[3]))
+                    store(similarities, row + 3 * width, scaled(d, norms[3]))
+            after = (ends[document] - starts[document] + 1) * width + 1
+            store(similarities, after, splat(np.float32(0), lanes))
+            best = splat(np.float32(-np.inf), lanes)
+            for row in range(width + 1, after, width):
+                neighbours = add(load(similarities, row - width - 1, lanes), load(similarities, row + width + 1, lanes))
+                best = maximum(best, fma(load(similarities, row, lanes), neighbours, phrase_weight))
             store(last, 0, best)
             total = np.float32(0)
             for lane in range(lanes):
-                total += last[lane]
+                total += weights[lane] * last[lane]
             scores[document] = total
         return scores
 

@@ -76,6 +76,8 @@ def refine(
 
 def rescore(
     query: np.ndarray,
+    weights: np.ndarray,
+    phrase_weight: float,
     centroids: np.ndarray,
     codewords: np.ndarray,
     centroid_ids: np.ndarray,
@@ -90,7 +92,12 @@ def rescore(
         vectors = codewords[bytes_of_code, residuals[start:end]].reshape(end - start, -1)
         vectors = vectors + centroids[centroid_ids[start:end]]
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        scores[document] = (vectors @ query).max(axis=0).sum(dtype=np.float32)
+        similarities = vectors @ query
+        neighbours = np.zeros_like(similarities)
+        neighbours[1:, 1:] += similarities[:-1, :-1]
+        neighbours[:-1, :-1] += similarities[1:, 1:]
+        similarities += np.float32(phrase_weight) * neighbours
+        scores[document] = (similarities.max(axis=0) * weights).sum(dtype=np.float32)
     return scores
 
 

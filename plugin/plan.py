@@ -21,9 +21,9 @@ _CANDIDATES = {"fast": 256, "balanced": 1024}
 _CANDIDATES_PER_HIT = {"fast": 4, "balanced": 16}
 _MARGIN = {"fast": 2.0, "balanced": 2.75}
 # Documents, the best by MaxSim, among which BM25 may change the order, or so many times the hits if that is more; and
-# phrases, which cost more for each.
+# phrases, which change it less.
 _BY_BM25, _BY_BM25_PER_HIT = 64, 4
-_BY_PHRASES, _BY_PHRASES_PER_HIT = 32, 2
+_BY_PHRASES = 16
 
 
 class SearchOptions(TypedDict, total=False):
@@ -38,8 +38,8 @@ class SearchOptions(TypedDict, total=False):
         bm25_weight: a hit's score is its MaxSim and so many times its BM25 by full text search; 0 (the default) is
             MaxSim alone. Needs ``source`` "text" or "fused". BM25 grows with the rarity of the words that are met,
             MaxSim with the query's tokens: 0.02 did well (`benchmarks/sources.py`).
-        phrase_weight: what the neighbours of a token count, see `phrases`; 0 (the default) is MaxSim alone. 0.1 did
-            well (`benchmarks/sources.py`). Not for an index of pooled vectors.
+        phrase_weight: what the neighbours of a token count, see `phrases`; 0 is MaxSim alone. None (the default) is
+            what the model says, `Bundle.phrase_weight`, and 0 in an index of pooled vectors, which allows nothing else.
         nprobe: centroids probed for each query token, instead of what ``recall`` stands for.
         candidates: documents that may be scored by their codes, likewise; where no more are allowed, all are scored.
     """
@@ -49,7 +49,7 @@ class SearchOptions(TypedDict, total=False):
     ids: Sequence[str] | None
     source: SourceName
     bm25_weight: float
-    phrase_weight: float
+    phrase_weight: float | None
     nprobe: int | None
     candidates: int | None
 
@@ -63,7 +63,7 @@ class Plan:
         source: where candidates come from otherwise.
         bm25_weight: what a hit's BM25 counts beside its MaxSim.
         phrase_weight: what the neighbours of a token count.
-        depth: how many documents are ranked by MaxSim, before phrases are looked at and BM25 is added.
+        depth: how many documents are ranked before BM25 is added.
         nprobe: centroids probed for each query token.
         candidates: documents that may be scored by their codes.
         margin: how sure it must be that the rest of the candidates hold no hit; see `refine`.
@@ -87,7 +87,7 @@ def check_weight(name: str, weight: float) -> float:
 
 
 def make_plan(options: SearchOptions, k: int, documents: int = 0) -> Plan:
-    """The plan for ``k`` hits among so many ``documents``.
+    """The plan for ``k`` hits among so many ``documents``; where options have no phrase weight, for MaxSim alone.
 
     Raises InputError for an option that is none, another ``recall``, a number below 1, a weight that is none, and one
     of BM25 that no full text search would give.
@@ -106,12 +106,12 @@ def make_plan(options: SearchOptions, k: int, documents: int = 0) -> Plan:
     weight = check_weight("bm25_weight", options.get("bm25_weight", 0.0))
     if weight and source == "lists":
         raise InputError("bm25_weight needs candidates from full text: set source to 'fused' or 'text'")
-    phrase_weight = check_weight("phrase_weight", options.get("phrase_weight", 0.0))
+    phrase_weight = check_weight("phrase_weight", options.get("phrase_weight") or 0.0)
     depth = k
     if weight:
         depth = max(_BY_BM25, _BY_BM25_PER_HIT * k)
     elif phrase_weight:
-        depth = max(_BY_PHRASES, _BY_PHRASES_PER_HIT * k)
+        depth = max(_BY_PHRASES, k)
     if recall == "exact":
         return Plan(None, source, weight, phrase_weight, depth, 1, depth, 0.0)
     growth = min(max(documents, _SMALL), _LARGE) / _SMALL
@@ -123,6 +123,6 @@ def make_plan(options: SearchOptions, k: int, documents: int = 0) -> Plan:
         phrase_weight=phrase_weight,
         depth=depth,
         nprobe=nprobe or round(_NPROBE[recall] * growth ** (1 / 3)),
-        candidates=max(wanted, depth) if depth > k else wanted,
+        candidates=max(wanted, depth) if weight else wanted,
         margin=_MARGIN[recall] + 0.2 * math.log(growth),
     )

@@ -11,11 +11,11 @@ from .candidates import gather, probe, prune
 from .codes import Codes
 from .filters import allowed, checked_ids
 from .fulltext import check_text, fused, text_candidates, with_bm25
-from .phrases import phrase_scores, with_phrases
+from .phrases import phrase_weight_of
 from .plan import SearchOptions, make_plan
 from .refine import maxsim, refine, score
 from .results import Ranking, Stopwatch
-from .tables import QueryTables, query_blocks
+from .tables import QueryTables, QueryVectors
 
 
 def rank(
@@ -34,12 +34,14 @@ def rank(
     Raises InputError for vectors of another shape or that are not finite, and for options that cannot be used.
     """
     query = _checked_vectors(query, codes.codec.dim)
-    plan = make_plan(options, k, len(codes))
+    phrase_weight = phrase_weight_of(codes, options.get("phrase_weight"))
+    plan = make_plan({**options, "phrase_weight": phrase_weight}, k, len(codes))
     words = check_text(codes, text) if plan.source != "lists" else ""
     with watch.stage("filter"):
         allow = allowed(codes, options.get("where"), options.get("ids"))
     with watch.stage("tables"):
         tables = QueryTables.of(query, codes.codec, codes.coarse)
+        vectors = QueryVectors.of(query, plan.phrase_weight)
     score_all = plan.all_up_to is None or allow.count <= plan.all_up_to
     by_text, bm25 = np.empty(0, np.int64), np.empty(0, np.float32)
     if plan.bm25_weight or (plan.source != "lists" and not score_all):
@@ -48,7 +50,7 @@ def rank(
     if score_all:
         scored = allow.count
         with watch.stage("refine"):
-            ranked, scores = score(codes, tables, np.flatnonzero(allow.mask), plan.depth)
+            ranked, scores = score(codes, vectors, np.flatnonzero(allow.mask), plan.depth)
     else:
         candidates, expected = by_text, None
         if plan.source != "text":
@@ -63,35 +65,29 @@ def rank(
             else:
                 candidates = fused([candidates, by_text], plan.candidates)
         with watch.stage("refine"):
-            ranked, scores, scored = refine(codes, tables, candidates, plan.depth, expected, plan.margin)
-    if plan.phrase_weight:
-        with watch.stage("phrases"):
-            ranked, scores = with_phrases(codes, query, ranked, plan.phrase_weight)
+            ranked, scores, scored = refine(codes, tables, vectors, candidates, plan.depth, expected, plan.margin)
     if plan.bm25_weight:
         ranked, scores = with_bm25(ranked, scores, by_text, bm25, plan.bm25_weight)
     return Ranking(ranked[:k], scores[:k], scored, allow.missing)
 
 
-def score_ids(codes: Codes, query: np.ndarray, ids: Sequence[str], phrase_weight: float = 0.0) -> np.ndarray:
+def score_ids(codes: Codes, query: np.ndarray, ids: Sequence[str], phrase_weight: float | None = None) -> np.ndarray:
     """MaxSim of documents given by id: float32 (ids,), NaN for an id that the index has not.
 
     Args:
         codes: of the index.
         query: float (query tokens, dim).
         ids: of whole documents; where those are divided, the best of a document's passages counts.
-        phrase_weight: see `phrases`.
+        phrase_weight: as in `SearchOptions`.
 
-    Raises InputError for vectors of another shape or that are not finite, and for ids that are one string.
+    Raises InputError for vectors of another shape or that are not finite, for ids that are one string, and for a
+    phrase weight that cannot be used.
     """
-    query = _checked_vectors(query, codes.codec.dim)
+    vectors = QueryVectors.of(_checked_vectors(query, codes.codec.dim), phrase_weight_of(codes, phrase_weight))
     positions, documents = codes.by_id.find(checked_ids(ids))
     scored, of_each = np.unique(documents, return_inverse=True)
     scores = np.full(len(ids), np.nan, np.float32)
-    if phrase_weight:
-        found = phrase_scores(codes, query, scored, phrase_weight)
-    else:
-        found = maxsim(codes, query_blocks(query), scored)
-    np.fmax.at(scores, positions, found[of_each])
+    np.fmax.at(scores, positions, maxsim(codes, vectors, scored)[of_each])
     return scores
 
 

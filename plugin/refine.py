@@ -1,7 +1,7 @@
 """Refine: MaxSim over the stored codes of the candidates.
 
 First with integers over all of them, then in float32 over the best: cosines of ColBERT models lie close together, and
-the integers leave out that decoded vectors are brought to unit length.
+the integers leave out that decoded vectors are brought to unit length, and what `phrases` adds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 
 from . import engine
 from .codes import Codes
-from .tables import QueryTables
+from .tables import QueryTables, QueryVectors
 
 _FIRST_ROUND = 64  # documents
 _RESCORED = 14  # documents beyond the hits that are scored again in float32, or half as many as the hits if more
@@ -20,6 +20,7 @@ _TOGETHER = 4096  # documents whose codes are read at a time where all are score
 def refine(
     codes: Codes,
     tables: list[QueryTables],
+    vectors: QueryVectors,
     documents: np.ndarray,
     k: int,
     expected: np.ndarray | None = None,
@@ -34,14 +35,15 @@ def refine(
     Args:
         codes: theirs are scored.
         tables: of the query.
+        vectors: of the query.
         documents: int64, best expected first.
         k: how many are wanted.
         expected: int32 (documents,), falling: scores by another measure in the same units, up to a constant.
         margin: standard deviations.
 
     Returns:
-        At least ``k`` of the documents if there are so many, and their MaxSim, float32, best first and of equal ones
-        those first written; and how many documents were scored.
+        ``k`` of the documents if there are so many, and their MaxSim, float32, best first and of equal ones those first
+        written; and how many documents were scored.
     """
     scores = np.empty(len(documents), np.int64)
     done = 0
@@ -59,15 +61,15 @@ def refine(
     limit = k + max(k // 2, _RESCORED)
     if done > limit:
         documents = documents[scores >= np.partition(scores, done - limit)[done - limit]]
-    return *score(codes, tables, np.sort(documents), k), done
+    return *score(codes, vectors, np.sort(documents), k), done
 
 
-def score(codes: Codes, tables: list[QueryTables], documents: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def score(codes: Codes, vectors: QueryVectors, documents: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The ``k`` best of ``documents``, int64 and ascending, all of which are scored in float32; ranked as `refine`."""
     scores = np.empty(len(documents), np.float32)
     for start in range(0, len(documents), _TOGETHER):
         some = documents[start : start + _TOGETHER]
-        scores[start : start + _TOGETHER] = maxsim(codes, [block.vectors for block in tables], some)
+        scores[start : start + _TOGETHER] = maxsim(codes, vectors, some)
     if k < len(documents):
         kept = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
         documents, scores = documents[kept], scores[kept]
@@ -94,20 +96,22 @@ def _integers(codes: Codes, tables: list[QueryTables], documents: np.ndarray) ->
     return scores
 
 
-def maxsim(codes: Codes, blocks: list[np.ndarray], documents: np.ndarray) -> np.ndarray:
+def maxsim(codes: Codes, vectors: QueryVectors, documents: np.ndarray) -> np.ndarray:
     """MaxSim of documents in float32 over decoded vectors of unit length: float32 (documents,).
 
     Args:
         codes: theirs are scored.
-        blocks: the query's, see `query_blocks`.
+        vectors: of the query.
         documents: int64, ascending.
     """
     codec = codes.codec
     scores = np.zeros(len(documents), np.float32)
     for part in codes.parts(documents):
-        for block in blocks:
+        for block, weights in zip(vectors.blocks, vectors.weights, strict=True):
             scores[part.positions] += engine.rescore(
                 block,
+                weights,
+                vectors.phrase_weight,
                 codec.centroids,
                 codec.codewords,
                 part.centroid_ids,

@@ -55,20 +55,27 @@ class Reranker:
     Args:
         encoder: the model; None takes the searcher's, or the one that ships inside.
         searcher: of the index that has the documents; None if all are given by their texts.
-        phrase_weight: what the neighbours of a token count, as in `SearchOptions`.
+        phrase_weight: as in `SearchOptions`; None is what the model says.
 
     Raises InputError for an encoder beside a searcher that has another, and for a weight that is none.
     """
 
     def __init__(
-        self, encoder: Encoder | None = None, *, searcher: Searcher | None = None, phrase_weight: float = 0.0
+        self, encoder: Encoder | None = None, *, searcher: Searcher | None = None, phrase_weight: float | None = None
     ) -> None:
         if searcher is not None and encoder is not None and searcher.encoder is not encoder:
             raise InputError("the searcher has an encoder of its own; leave out the other")
         self.searcher = searcher
         self.encoder = searcher.encoder if searcher is not None else encoder or Encoder.load()
         self._queries = QueryEncoder(self.encoder)
-        self._phrase_weight = check_weight("phrase_weight", phrase_weight)
+        self._asked_weight = phrase_weight if phrase_weight is None else check_weight("phrase_weight", phrase_weight)
+
+    @property
+    def phrase_weight(self) -> float:
+        """What counts in a score; in an index of pooled vectors 0, and then for texts beside it too."""
+        if self._asked_weight is not None:
+            return self._asked_weight
+        return self.encoder.bundle.phrase_weight if self.searcher is None else self.searcher.phrase_weight
 
     def rerank(
         self,
@@ -100,7 +107,7 @@ class Reranker:
         if ids is not None and self.searcher is not None:
             known = [i for i, doc_id in enumerate(ids) if doc_id is not None]
             scores[known] = self.searcher.score_vectors(
-                vectors, [str(ids[i]) for i in known], phrase_weight=self._phrase_weight
+                vectors, [str(ids[i]) for i in known], phrase_weight=self._asked_weight
             )
         stored = np.isfinite(scores)
         to_encode = {i: text for i, text in enumerate(texts) if text is not None and not stored[i]}
@@ -143,13 +150,9 @@ class Reranker:
         """MaxSim of texts in float32, each different one encoded once; 0 of those without a word."""
         known: dict[str, float] = dict.fromkeys(texts, 0.0)
         different = [text for text in known if text.strip()]
+        weight = self.phrase_weight
         for start in range(0, len(different), _TOGETHER):
             some = different[start : start + _TOGETHER]
             vectors = self.encoder.encode_documents(some)
-            known.update(zip(some, (self._score(query, of_one) for of_one in vectors), strict=True))
+            known.update(zip(some, (phrase_maxsim(query, of_one, weight) for of_one in vectors), strict=True))
         return [known[text] for text in texts]
-
-    def _score(self, query: np.ndarray, document: np.ndarray) -> float:
-        if self._phrase_weight:
-            return float(phrase_maxsim(query, document, np.array([len(document)]), self._phrase_weight)[0])
-        return float((query @ document.T).max(axis=1).sum())

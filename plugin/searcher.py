@@ -27,7 +27,8 @@ from ..onnx_export import Encoder, InputError
 from .codes import Codes
 from .explain import Explanation, explain_hit
 from .filters import checked_ids
-from .plan import SearchOptions, check_weight
+from .phrases import phrase_weight_of
+from .plan import SearchOptions
 from .queries import QueryEncoder, check_query
 from .rank import rank, score_ids
 from .results import Hit, Hits, Ranking, Stopwatch
@@ -80,6 +81,11 @@ class Searcher:
         """Version of the table that is searched."""
         return self._codes.index.table.version
 
+    @property
+    def phrase_weight(self) -> float:
+        """What counts in a search that does not say, see `SearchOptions`: the model's, 0 where vectors were pooled."""
+        return self._codes.phrase_weight
+
     def __len__(self) -> int:
         """Number of rows: documents, or passages."""
         return len(self._codes)
@@ -129,10 +135,11 @@ class Searcher:
             found = pool.map(lambda text, query: self._found(text, query, k, options, Stopwatch()), queries, vectors)
             return list(found)
 
-    def explain(self, query: str, row_id: str) -> Explanation:
+    def explain(self, query: str, row_id: str, *, phrase_weight: float | None = None) -> Explanation:
         """Why the document ``row_id`` (in an index of passages: the passage) scores as it does for ``query``.
 
-        Raises InputError for an empty query and for an id that the index has not.
+        ``phrase_weight`` is as in `SearchOptions`. Raises InputError for an empty query, for an id that the index has
+        not, and for a phrase weight that cannot be used.
         """
         vectors = self._encode(query)
 
@@ -144,11 +151,12 @@ class Searcher:
             if not len(numbers):
                 raise InputError(f"{codes.index.place()} has no document with the id {row_id!r}")
             row = Document(row_id, found["text"][0].as_py(), found["title"][0].as_py())
-            return explain_hit(self.encoder, codes, query, vectors, int(numbers[0]), row_id, row.encoded_text)
+            weight = phrase_weight_of(codes, phrase_weight)
+            return explain_hit(self.encoder, codes, query, vectors, int(numbers[0]), row_id, row.encoded_text, weight)
 
         return self._on_what_is_there(explained)
 
-    def score(self, query: str, ids: Sequence[str], *, phrase_weight: float = 0.0) -> np.ndarray:
+    def score(self, query: str, ids: Sequence[str], *, phrase_weight: float | None = None) -> np.ndarray:
         """MaxSim of stored documents, given by id, with ``query``: float32 (ids,), in their order.
 
         NaN for an id that the index has not. In an index of passages a document's score is its best passage's.
@@ -156,9 +164,8 @@ class Searcher:
         """
         return self.score_vectors(self._encode(query), ids, phrase_weight=phrase_weight)
 
-    def score_vectors(self, query: np.ndarray, ids: Sequence[str], *, phrase_weight: float = 0.0) -> np.ndarray:
+    def score_vectors(self, query: np.ndarray, ids: Sequence[str], *, phrase_weight: float | None = None) -> np.ndarray:
         """`score` for a query that is encoded already, as in `search_vectors`."""
-        check_weight("phrase_weight", phrase_weight)
         return self._on_what_is_there(lambda codes: score_ids(codes, query, ids, phrase_weight))
 
     def rank_vectors(
@@ -217,14 +224,13 @@ class Searcher:
     def _read(self, index: IndexTable) -> Codes:
         """The codes of ``index``, or of a later version where `optimize` gives up that one while it is read."""
         try:
-            return Codes(index, load_arrays(index, derived=self._derived))
+            return self._codes_of(index)
         except StorageError:
+            return _tried(lambda: self._codes_of(self._latest(index)))
 
-            def latest() -> Codes:
-                found = self._latest(index)
-                return Codes(found, load_arrays(found, derived=self._derived))
-
-            return _tried(latest)
+    def _codes_of(self, index: IndexTable) -> Codes:
+        phrase_weight = 0.0 if index.header.pool > 1 else self.encoder.bundle.phrase_weight
+        return Codes(index, load_arrays(index, derived=self._derived), phrase_weight)
 
 
 def _tried(action: Callable[[], T]) -> T:

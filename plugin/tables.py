@@ -45,14 +45,12 @@ class QueryTables:
 
     Attributes:
         n_tokens: how many lanes are query tokens; the others are zero everywhere.
-        vectors: float32 (dim, lanes); 16 or 32 lanes.
         centroid_scores: int16 (n_centroids, lanes).
         codes: int16 (residual_bytes, 256, lanes): what each value of each byte of a residual adds.
         slack: how much worse than a document's best centroid another may be for its residual to matter.
     """
 
     n_tokens: int
-    vectors: np.ndarray
     centroid_scores: np.ndarray
     codes: np.ndarray
     slack: int
@@ -64,7 +62,7 @@ class QueryTables:
         The scale is the largest at which no similarity can leave 16 bits, whatever the codes. A query token's product
         with a centroid, which has length 1, is at most the token's own length; coarse ones are a little longer.
         """
-        blocks = query_blocks(query)
+        blocks = _blocks(query)
         lanes = blocks[0].shape[1]
         largest = max(residual_bound(codec.codewords, block) for block in blocks)
         longest = float(np.linalg.norm(query, axis=1).max())
@@ -79,11 +77,50 @@ class QueryTables:
             products(coarse.rows, coarse.steps * np.float32(scale * step), pairs, scores)
             codes = np.empty((codec.residual_bytes, 256, lanes), np.int16)
             code_tables(codec.codewords, block, scale, codes)
-            tables.append(cls(min(len(query) - start, lanes), block, scores, codes, slack))
+            tables.append(cls(min(len(query) - start, lanes), scores, codes, slack))
         return tables
 
 
-def query_blocks(query: np.ndarray) -> list[np.ndarray]:
+@dataclass(frozen=True)
+class QueryVectors:
+    """A query's tokens, laid out for `rescore`; a query of up to 32 tokens is one block.
+
+    Attributes:
+        blocks: float32 (dim, lanes) each, of unit length or zero; 16 or 32 lanes.
+        weights: float32 (lanes,) for each block: what a token's best similarity counts. 0 for lanes without a token,
+            and for tokens that are there as neighbours only and count in another block.
+        phrase_weight: see `phrases`.
+    """
+
+    blocks: list[np.ndarray]
+    weights: list[np.ndarray]
+    phrase_weight: float
+
+    @classmethod
+    def of(cls, query: np.ndarray, phrase_weight: float) -> QueryVectors:
+        """The vectors of a query, float32 (tokens, dim), as long as the tokens weigh."""
+        lengths = np.linalg.norm(query, axis=1)
+        unit = query / np.maximum(lengths, 1e-12)[:, None]
+        counts = (lengths / (1 + 2 * phrase_weight)).astype(np.float32)
+        if len(query) <= _WIDE:
+            (block,) = _blocks(unit)
+            weights = np.zeros(block.shape[1], np.float32)
+            weights[: len(query)] = counts
+            return cls([block], [weights], phrase_weight)
+        # The first and the last lane of each block are for neighbours.
+        inside = _WIDE - 2
+        starts = range(0, len(query), inside)
+        padded = np.zeros((query.shape[1], len(starts) * inside + 2), np.float32)
+        padded[:, 1 : 1 + len(query)] = unit.T
+        counted = np.zeros((len(starts), _WIDE), np.float32)
+        for row, start in enumerate(starts):
+            part = counts[start : start + inside]
+            counted[row, 1 : 1 + len(part)] = part
+        blocks = [np.ascontiguousarray(padded[:, start : start + _WIDE]) for start in starts]
+        return cls(blocks, list(counted), phrase_weight)
+
+
+def _blocks(query: np.ndarray) -> list[np.ndarray]:
     """The tokens of a query, float32 (tokens, dim), in blocks, float32 (dim, lanes): zeros fill up the last one."""
     lanes = _NARROW if len(query) <= _NARROW else _WIDE
     blocks = []

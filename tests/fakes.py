@@ -59,10 +59,12 @@ class FakeEncoder:
     ``encoded`` lists the texts whose vectors were asked for; ``before_encoding`` is called with each batch of texts.
     """
 
-    def __init__(self, name: str = "fake") -> None:
+    def __init__(self, name: str = "fake", *, phrase_weight: float = 0.0) -> None:
         rules = dataclasses.replace(_default_bundle().document, max_length=MAX_TOKENS)
         files = dict.fromkeys(_default_bundle().files, name)
-        self.bundle = dataclasses.replace(_default_bundle(), name=name, dim=DIM, document=rules, files=files)
+        self.bundle = dataclasses.replace(
+            _default_bundle(), name=name, dim=DIM, document=rules, files=files, phrase_weight=phrase_weight
+        )
         self.encoded: list[str] = []
         self.before_encoding = lambda texts: None
 
@@ -87,6 +89,11 @@ class FakeEncoder:
 
     def encode_documents(self, texts):
         return self.encode_tokens(self.tokenize_documents(texts))
+
+    def query_spans(self, text):
+        return [(i, i + 1) for i, character in enumerate(text) if character != " "][:MAX_TOKENS]
+
+    document_spans = query_spans
 
     def vectors(self, text):
         kept = text.replace(" ", "")[:MAX_TOKENS]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tansaku.indexer.codec import ResidualCodec
 from tansaku.indexer.postings import InvertedLists
 from tansaku.plugin import oracles
-from tansaku.plugin.tables import CoarseCodec, QueryTables
+from tansaku.plugin.tables import CoarseCodec, QueryTables, QueryVectors
 
 kernels = pytest.importorskip("tansaku.plugin.kernels", reason="numba has no build for this Python")
 query_kernels = pytest.importorskip("tansaku.plugin.query_kernels")
@@ -166,26 +166,42 @@ def test_refine_and_rescore_equal_the_oracles(seed, shape, lengths, n_tokens, wi
             found = kernels.refine(*integers)
             assert found.dtype == np.int32
             assert found.tolist() == oracles.refine(*integers).tolist()
-        arguments = (block.vectors, codec.centroids, codec.codewords, *codes)
-        np.testing.assert_allclose(kernels.rescore(*arguments), oracles.rescore(*arguments), rtol=1e-5, atol=1e-5)
+    for phrase_weight in (0.0, 0.3):
+        vectors = QueryVectors.of(query, phrase_weight)
+        for block, weights in zip(vectors.blocks, vectors.weights, strict=True):
+            arguments = (block, weights, phrase_weight, codec.centroids, codec.codewords, *codes)
+            np.testing.assert_allclose(kernels.rescore(*arguments), oracles.rescore(*arguments), rtol=1e-5, atol=1e-5)
 
 
 @few
-@given(seeds, shapes, st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(1, 40))
-def test_rescore_is_maxsim_of_the_decoded_vectors_in_double_precision(seed, shape, lengths, n_tokens):
+@given(
+    seeds,
+    shapes,
+    st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    st.one_of(st.integers(1, 40), st.sampled_from([16, 17, 30, 31, 32, 33, 60, 61, 91])),
+    st.sampled_from([0.0, 0.1, 2.0]),
+)
+def test_rescore_is_maxsim_of_the_decoded_vectors_in_double_precision(seed, shape, lengths, n_tokens, phrase_weight):
     random = np.random.default_rng(seed)
     codec, query = make_codec(random, *shape), unit(random.normal(size=(n_tokens, shape[0])))
+    token_weights = random.uniform(0.2, 2, n_tokens).astype(np.float32)
     ids, residuals, starts, ends = make_codes(random, codec, np.array(lengths))
     decoded = codec.decode(ids, residuals).astype(float)
-    expected = [
-        sum(max(float(q @ v) for v in decoded[start:end]) for q in query.astype(float))
-        for start, end in zip(starts, ends, strict=True)
-    ]
-    scores = sum(
-        kernels.rescore(block.vectors, codec.centroids, codec.codewords, ids, residuals, starts, ends)
-        for block in tables_of(query, codec)
-    )
-    np.testing.assert_allclose(scores, expected, atol=2e-5 * n_tokens)
+    expected = []
+    for start, end in zip(starts, ends, strict=True):
+        cosines = np.pad(query.astype(float) @ decoded[start:end].T, 1)
+        neighbours = cosines[:-2, :-2] + cosines[2:, 2:]
+        similarities = (cosines[1:-1, 1:-1] + phrase_weight * neighbours) / (1 + 2 * phrase_weight)
+        expected.append(token_weights @ similarities.max(axis=1))
+    vectors = QueryVectors.of(query * token_weights[:, None], phrase_weight)
+    for module in (kernels, oracles):
+        scores = sum(
+            module.rescore(
+                block, weights, phrase_weight, codec.centroids, codec.codewords, ids, residuals, starts, ends
+            )
+            for block, weights in zip(vectors.blocks, vectors.weights, strict=True)
+        )
+        np.testing.assert_allclose(scores, expected, atol=2e-5 * n_tokens)
 
 
 @pytest.mark.parametrize(("dim", "length"), [(8, 8), (128, 4), (128, 2)])
@@ -221,10 +237,11 @@ def test_integers_keep_similarities_to_a_few_ten_thousandths():
 
 def test_negative_similarities_count_as_they_are():
     codec = ResidualCodec(unit(-np.eye(8)), np.array([0, 8], np.int32), np.zeros((1, 256, 8), np.float32))
-    (block,) = tables_of(np.eye(8, dtype=np.float32)[:1], codec)
+    vectors = QueryVectors.of(np.eye(8, dtype=np.float32)[:1], 0.0)
     codes = (np.zeros(1, np.uint16), np.zeros((1, 1), np.uint8), np.array([0]), np.array([1]))
     for module in (kernels, oracles):
-        assert module.rescore(block.vectors, codec.centroids, codec.codewords, *codes).tolist() == [-1.0]
+        query = (vectors.blocks[0], vectors.weights[0], 0.0)
+        assert module.rescore(*query, codec.centroids, codec.codewords, *codes).tolist() == [-1.0]
 
 
 def test_no_documents_no_scores():
@@ -233,7 +250,8 @@ def test_no_documents_no_scores():
     nothing = (np.empty(0, np.uint16), np.empty((0, 1), np.uint8), np.empty(0, np.int64), np.empty(0, np.int64))
     for module in (kernels, oracles):
         assert module.refine(*integers_of(block), *nothing).tolist() == []
-        assert module.rescore(block.vectors, codec.centroids, codec.codewords, *nothing).tolist() == []
+        query = (np.zeros((8, 16), np.float32), np.zeros(16, np.float32), 0.1)
+        assert module.rescore(*query, codec.centroids, codec.codewords, *nothing).tolist() == []
 
 
 def test_kernels_with_other_constants_have_other_names():

@@ -42,25 +42,24 @@ def vectors(random, n):
 @given(
     seed=st.integers(0, 999),
     tokens=st.integers(1, 5),
-    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=5),
+    length=st.integers(1, 6),
     weight=st.sampled_from([0.0, 0.1, 0.5, 3.0]),
 )
-def test_scores_are_those_of_the_formula(seed, tokens, lengths, weight):
+def test_scores_are_those_of_the_formula(seed, tokens, length, weight):
     random = np.random.default_rng(seed)
     query = vectors(random, tokens) * random.uniform(0, 2, (tokens, 1)).astype(np.float32)
-    documents = [vectors(random, n) for n in lengths]
-    found = phrase_maxsim(query, np.concatenate(documents), np.array(lengths), weight)
-    assert found.dtype == np.float32
-    assert found == pytest.approx([by_the_formula(query, d, weight) for d in documents], abs=1e-5)
+    document = vectors(random, length)
+    found = phrase_maxsim(query, document, weight)
+    assert found == pytest.approx(by_the_formula(query, document, weight), abs=1e-5)
     if not weight:
-        assert found == pytest.approx([(query @ d.T).max(axis=1).sum() for d in documents], abs=1e-5)
+        assert found == pytest.approx((query @ document.T).max(axis=1).sum(), abs=1e-5)
 
 
 def test_words_side_by_side_beat_the_same_words_apart():
     a, b, c = np.eye(4, dtype=np.float32)[:3]
-    together, apart = np.stack([a, b, c]), np.stack([b, c, a])
-    found = phrase_maxsim(np.stack([a, b]), np.concatenate([apart, together]), np.array([3, 3]), 0.25)
-    assert found.tolist() == pytest.approx([2 / 1.5, 2.5 / 1.5])
+    query = np.stack([a, b])
+    assert phrase_maxsim(query, np.stack([b, c, a]), 0.25) == pytest.approx(2 / 1.5)
+    assert phrase_maxsim(query, np.stack([a, b, c]), 0.25) == pytest.approx(2.5 / 1.5)
 
 
 @pytest.fixture
@@ -86,7 +85,6 @@ def test_a_search_ranks_by_them(searcher, options):
     expected = [by_the_formula(query, decoded(searcher, hit.id), 0.4) for hit in hits]
     assert [hit.score for hit in hits] == pytest.approx(expected, abs=1e-4)
     assert expected == pytest.approx(sorted(expected, reverse=True), abs=1e-5)
-    assert "phrases" in hits.stages
     best = searcher.search(QUERY, 2, phrase_weight=0.4, **options)
     assert [hit.id for hit in best] == [hit.id for hit in hits[:2]]
 
@@ -107,6 +105,33 @@ def test_documents_are_scored_by_them_from_codes_and_from_texts(searcher):
     assert [r.score for r in texts] == pytest.approx(expected, abs=1e-5)
 
 
+def test_explanations_tell_them(searcher):
+    for hit in searcher.search(QUERY, 5, phrase_weight=0.4):
+        explanation = searcher.explain(QUERY, hit.id, phrase_weight=0.4)
+        assert explanation.score == pytest.approx(hit.score, abs=1e-4)
+        assert explanation.score != pytest.approx(searcher.explain(QUERY, hit.id, phrase_weight=0).score, abs=1e-4)
+
+
+def test_a_model_may_have_a_weight_of_its_own(tmp_path, searcher):
+    ids = [d["id"] for d in DOCS]
+    own = Searcher.open(tmp_path, "t", encoder=FakeEncoder(phrase_weight=0.4))
+    assert (searcher.phrase_weight, own.phrase_weight) == (0.0, 0.4)
+    assert own.search(QUERY) == searcher.search(QUERY, phrase_weight=0.4)
+    assert own.search(QUERY, phrase_weight=None) == searcher.search(QUERY, phrase_weight=0.4)
+    assert own.search(QUERY, phrase_weight=0.0) == searcher.search(QUERY)
+    assert own.score(QUERY, ids).tolist() == searcher.score(QUERY, ids, phrase_weight=0.4).tolist()
+    assert own.explain(QUERY, ids[0]) == searcher.explain(QUERY, ids[0], phrase_weight=0.4)
+    texts = [d["text"] for d in DOCS]
+    for given in ({"ids": ids}, {"documents": texts}):
+        expected = Reranker(searcher=searcher, phrase_weight=0.4).rerank(QUERY, **given)
+        assert Reranker(searcher=own).rerank(QUERY, **given) == expected
+        assert Reranker(searcher=own, phrase_weight=0.0).rerank(QUERY, **given) == (
+            Reranker(searcher=searcher).rerank(QUERY, **given)
+        )
+    encoder = FakeEncoder(phrase_weight=0.4)
+    assert Reranker(encoder).rerank(QUERY, texts) == Reranker(FakeEncoder(), phrase_weight=0.4).rerank(QUERY, texts)
+
+
 def test_they_can_be_evaluated(searcher):
     run = search_all(searcher, {"q": QUERY}, phrase_weight=0.4)
     assert run["q"] == {hit.id: pytest.approx(hit.score) for hit in searcher.search(QUERY, phrase_weight=0.4)}
@@ -114,11 +139,16 @@ def test_they_can_be_evaluated(searcher):
 
 def test_pooled_vectors_have_no_neighbours(tmp_path):
     Index.create(tmp_path, "t", DOCS, encoder=FakeEncoder(), pool=2)
-    searcher = Searcher.open(tmp_path, "t", encoder=FakeEncoder())
+    searcher = Searcher.open(tmp_path, "t", encoder=FakeEncoder(phrase_weight=0.4))
+    plain = Searcher.open(tmp_path, "t", encoder=FakeEncoder())
+    assert searcher.phrase_weight == Reranker(searcher=searcher).phrase_weight == 0
+    assert searcher.search(QUERY) == plain.search(QUERY) == searcher.search(QUERY, phrase_weight=0.0)
     with pytest.raises(InputError, match=r"has pooled vectors, which know no neighbours: leave out phrase_weight"):
         searcher.search(QUERY, phrase_weight=0.1)
     with pytest.raises(InputError, match="pooled"):
         searcher.score(QUERY, [DOCS[0]["id"]], phrase_weight=0.1)
+    with pytest.raises(InputError, match="pooled"):
+        searcher.explain(QUERY, DOCS[0]["id"], phrase_weight=0.1)
 
 
 @pytest.mark.parametrize("weight", [-0.1, np.nan, np.inf])
@@ -126,6 +156,7 @@ def test_a_weight_that_is_none_is_refused(searcher, weight):
     for wrong in (
         lambda: searcher.search(QUERY, phrase_weight=weight),
         lambda: searcher.score(QUERY, ["d1"], phrase_weight=weight),
+        lambda: searcher.explain(QUERY, DOCS[0]["id"], phrase_weight=weight),
         lambda: Reranker(searcher=searcher, phrase_weight=weight),
     ):
         with pytest.raises(InputError, match=r"phrase_weight is .*; it must be 0 or more"):

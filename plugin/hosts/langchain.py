@@ -67,7 +67,7 @@ class TansakuRetriever(BaseRetriever):
     ids: list[str] | None = None
     source: SourceName = "lists"
     bm25_weight: float = 0.0
-    phrase_weight: float = 0.0
+    phrase_weight: float | None = None
     nprobe: int | None = None
     candidates: int | None = None
     score: ScoreMode = "mean"

@@ -34,7 +34,7 @@ def serve(
     score: Annotated[
         ScoreMode, typer.Option(help="What scores mean: MaxSim per query token, its sum, or the log-odds of the first.")
     ] = "mean",
-    phrase_weight: PhraseWeight = 0.0,
+    phrase_weight: PhraseWeight = None,
     concurrency: Annotated[int | None, typer.Option(help="Requests at work at a time; by default all cores.")] = None,
     queue: Annotated[int, typer.Option(help="Requests that may wait; further ones are refused with 429.")] = 64,
     deadline: Annotated[float, typer.Option(help="Seconds after which a request is given up.")] = 30.0,

@@ -22,7 +22,7 @@ class Settings:
         model: an encoder bundle's folder; None is the one that ships inside.
         threads: threads of one encoding; None is as many as this process may use cores.
         score: what a score means where a request does not say; see `Reranker.rerank`.
-        phrase_weight: what the neighbours of a token count, likewise; see `SearchOptions`.
+        phrase_weight: likewise; see `SearchOptions`. None is what the model says.
         token: what clients must send as ``Authorization: Bearer``; None asks for nothing.
         max_body_bytes: of one request.
         max_documents: documents of one rerank request.
@@ -45,7 +45,7 @@ class Settings:
     model: Path | None = None
     threads: int | None = None
     score: ScoreMode = "mean"
-    phrase_weight: float = 0.0
+    phrase_weight: float | None = None
     token: str | None = field(default=None, repr=False)
     max_body_bytes: int = 8 << 20
     max_documents: int = 1000
@@ -78,7 +78,7 @@ class Settings:
         if not self.deadline_seconds > 0:
             raise InputError(f"deadline_seconds is {self.deadline_seconds}; it must be more than 0")
         check_mode(self.score)
-        check_weight("phrase_weight", self.phrase_weight)
+        check_weight("phrase_weight", self.phrase_weight or 0.0)
         if self.token is not None and not self.token.strip():
             raise InputError("the token is empty; give one, or leave it out to ask for none")
 
