@@ -26,6 +26,8 @@ The licence of the weights is that of the checkpoint.
 |---|---|---|
 {_rules_table(bundle.query, bundle.document)}
 
+A token's neighbours count {bundle.phrase_weight} in a score; 0 is MaxSim.
+
 ## Parity with the checkpoint, in torch
 
 | | |

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
@@ -32,7 +33,12 @@ _MAX_BYTES = 2**31 - 2**26  # of the float32 weights in one protobuf message, wi
 
 
 def export_checkpoint(
-    checkpoint: Checkpoint, folder: str | os.PathLike[str], *, precision: Precision = "int8", card: str | None = None
+    checkpoint: Checkpoint,
+    folder: str | os.PathLike[str],
+    *,
+    precision: Precision = "int8",
+    card: str | None = None,
+    phrase_weight: float = 0.0,
 ) -> Bundle:
     """Write ``checkpoint`` as an encoder bundle to ``folder``, replacing a bundle that is there.
 
@@ -41,15 +47,18 @@ def export_checkpoint(
         folder: where the bundle goes; written beside it first and moved there when complete.
         precision: "int8" (see `quantize`) or "float32".
         card: the model card, Markdown, written as README.md; by default one that says what the bundle's JSON does.
+        phrase_weight: see `Bundle`.
 
     Raises:
-        InputError: ``precision`` is neither, or ``folder`` holds something else than a bundle.
+        InputError: ``precision`` is neither, the weight is none, or ``folder`` holds something else than a bundle.
         CheckpointError: the rules allow longer texts than the backbone reads, or the graph's vectors are too far
             from the checkpoint's.
         MissingExtraError: (on import) the extra ``export`` is not installed.
     """
     if precision not in ("float32", "int8"):
         raise InputError(f'precision is {precision!r}; it must be "float32" or "int8"')
+    if not 0 <= phrase_weight < math.inf:
+        raise InputError(f"phrase_weight is {phrase_weight}; it must be 0 or more")
     folder = Path(folder).resolve()
     _check_target(folder)
     _check_size(checkpoint)
@@ -60,6 +69,7 @@ def export_checkpoint(
         dim=checkpoint.dim,
         precision=precision,
         segmenter=checkpoint.segmenter,
+        phrase_weight=float(phrase_weight),
         opset=OPSET,
         query=checkpoint.query,
         document=checkpoint.document,

@@ -297,6 +297,9 @@ def export(
         typer.Option(help="Mask tokens for queries; by default paper for Stanford checkpoints, else the checkpoint's."),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    phrase_weight: Annotated[
+        float, typer.Option(help="Of a token's neighbours, in searches that do not say; 0 is MaxSim alone.")
+    ] = 0.0,
     as_json: AsJson = False,
 ) -> None:
     """Turn a ColBERT checkpoint into an encoder bundle, and measure how near its vectors are.
@@ -312,7 +315,7 @@ def export(
     loaded = load_checkpoint(
         checkpoint, revision=revision, query_expansion=query_expansion.value if query_expansion else None
     )
-    bundle = export_checkpoint(loaded, out, precision="int8" if int8 else "float32")
+    bundle = export_checkpoint(loaded, out, precision="int8" if int8 else "float32", phrase_weight=phrase_weight)
     size = sum(file.stat().st_size for file in out.iterdir())
     if as_json:
         console.show_json({"bundle": str(out), "bytes": size, **dataclasses.asdict(bundle)})

@@ -317,6 +317,8 @@ def test_text_rule_of_a_wrong_type_is_refused_by_name(folder, kind, field, value
         ("tokenizer", ["tokenizer.json"]),
         ("segmenter", False),
         ("segmenter", ["mecab-unidic-lite"]),
+        ("phrase_weight", "0.1"),
+        ("phrase_weight", None),
         ("opset", "20"),
         ("opset", 0),
         ("opset", True),
@@ -330,6 +332,24 @@ def test_field_of_a_wrong_type_is_refused_by_name(folder, field, value):
     edit_json(folder, lambda content: content.update({field: value}))
     with pytest.raises(BundleError, match=rf"bundle\.json: .* wrong type .*'{field}' is "):
         read_bundle(folder)
+
+
+@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
+def test_phrase_weight_that_is_none_is_refused(folder, value):
+    edit_json(folder, lambda content: content.update(phrase_weight=value))
+    with pytest.raises(BundleError, match=r"bundle\.json: .*phrase_weight is .*; it must be 0 or more"):
+        read_bundle(folder)
+
+
+def test_phrases_count_nothing_where_the_bundle_does_not_say(folder):
+    edit_json(folder, lambda content: content.pop("phrase_weight"))
+    assert read_bundle(folder).phrase_weight == 0
+
+
+def test_phrase_weight_changes_no_vectors(folder):
+    before = read_bundle(folder)
+    edit_json(folder, lambda content: content.update(phrase_weight=0.5))
+    assert (read_bundle(folder).phrase_weight, read_bundle(folder).fingerprint) == (0.5, before.fingerprint)
 
 
 @pytest.mark.parametrize(

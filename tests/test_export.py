@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -254,7 +255,7 @@ def test_int8_graph_stores_its_matrices_in_bytes(exported):
 
 
 def test_bundle_without_a_card_gets_one_that_says_what_its_json_says(checkpoint, traced, tmp_path):
-    bundle = export_checkpoint(checkpoint, str(tmp_path / "new" / "bundle"), precision="float32")
+    bundle = export_checkpoint(checkpoint, str(tmp_path / "new" / "bundle"), precision="float32", phrase_weight=0.25)
     assert sorted(contents(tmp_path)) == [
         f"new/bundle/{name}" for name in ("README.md", "bundle.json", "model.onnx", "tokenizer.json")
     ]
@@ -268,10 +269,13 @@ def test_bundle_without_a_card_gets_one_that_says_what_its_json_says(checkpoint,
         "`<query>`",
         "`文: `",
         "minimum, 10",
+        "neighbours count 0.25",
     ]
     said += [str(QUERY.max_length), str(POSITIONS), *map(str, bundle.parity.values())]
     assert [words for words in said if words not in card] == []
-    assert Encoder.load(tmp_path / "new" / "bundle").encode_queries(["あ"])[0].shape == (10, DIM)
+    encoder = Encoder.load(tmp_path / "new" / "bundle")
+    assert encoder.bundle.phrase_weight == 0.25
+    assert encoder.encode_queries(["あ"])[0].shape == (10, DIM)
 
 
 def test_empty_card_is_one_too(checkpoint, traced, tmp_path):
@@ -294,6 +298,13 @@ def test_checkpoint_has_the_dimensions_of_its_projection(checkpoint):
 
 
 # Replacing, and failing
+
+
+@pytest.mark.parametrize("weight", [-0.1, math.nan, math.inf])
+def test_phrase_weight_that_is_none_is_refused(checkpoint, tmp_path, weight):
+    with pytest.raises(InputError, match=r"phrase_weight is .*; it must be 0 or more"):
+        export_checkpoint(checkpoint, tmp_path / "bundle", phrase_weight=weight)
+    assert not (tmp_path / "bundle").exists()
 
 
 @pytest.fixture

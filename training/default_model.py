@@ -33,6 +33,7 @@ from .trainer import Progress, train
 
 NAME = "tansaku-ja-small"
 LAYERS, DIM = 12, 128
+PHRASE_WEIGHT = 0.1  # see the model card for what it is worth
 CORPORA = ("jaquad", "msdocs-ja", "kyoto-wiki-ja")
 _SEED = 20240729
 _BLOCKS = (160, 160, 160)
@@ -120,7 +121,9 @@ def build(
         trained_on=list(CORPORA),
         averaged=[folder.name for folder in folders],
     )
-    bundle = export_checkpoint(checkpoint, out, precision="int8", card=card.read_text(encoding="utf-8"))
+    bundle = export_checkpoint(
+        checkpoint, out, precision="int8", card=card.read_text(encoding="utf-8"), phrase_weight=PHRASE_WEIGHT
+    )
     size = sum(file.stat().st_size for file in out.iterdir())
     typer.echo(f"{out}: {size / 1e6:.1f} MB, parity {bundle.parity}")
 
