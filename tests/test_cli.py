@@ -125,10 +125,8 @@ def test_a_search_can_be_narrowed_and_explained(two_db: Path):
     assert found["scored"] == 1
     found = json.loads(succeeds("search", "嗅覚", *table, "--id", "sea", "--id", "cat", "--recall", "exact", "--json"))
     assert ([hit["id"] for hit in found["hits"]], found["missing"]) == (["sea"], ["cat"])
-    plain, phrases = (
-        json.loads(succeeds("search", "犬の嗅覚", *table, "--phrase-weight", weight, "--json"))
-        for weight in ("0", "0.2")
-    )
+    asked = ("search", "犬の嗅覚", *table, "--json", "--phrase-weight")
+    plain, phrases = (json.loads(succeeds(*asked, weight)) for weight in ("0", "0.2"))
     assert plain["hits"][0]["id"] == phrases["hits"][0]["id"] == "dog"
     assert plain["hits"][0]["score"] != phrases["hits"][0]["score"]
     printed = succeeds("search", "嗅覚", *table, "-k", "1", "--explain")

@@ -122,11 +122,11 @@ def test_a_model_may_have_a_weight_of_its_own(tmp_path, searcher):
     assert own.score(QUERY, ids).tolist() == searcher.score(QUERY, ids, phrase_weight=0.4).tolist()
     assert own.explain(QUERY, ids[0]) == searcher.explain(QUERY, ids[0], phrase_weight=0.4)
     texts = [d["text"] for d in DOCS]
-    for given in ({"ids": ids}, {"documents": texts}):
-        expected = Reranker(searcher=searcher, phrase_weight=0.4).rerank(QUERY, **given)
-        assert Reranker(searcher=own).rerank(QUERY, **given) == expected
-        assert Reranker(searcher=own, phrase_weight=0.0).rerank(QUERY, **given) == (
-            Reranker(searcher=searcher).rerank(QUERY, **given)
+    for what in ({"ids": ids}, {"documents": texts}):
+        expected = Reranker(searcher=searcher, phrase_weight=0.4).rerank(QUERY, **what)
+        assert Reranker(searcher=own).rerank(QUERY, **what) == expected
+        assert Reranker(searcher=own, phrase_weight=0.0).rerank(QUERY, **what) == (
+            Reranker(searcher=searcher).rerank(QUERY, **what)
         )
     encoder = FakeEncoder(phrase_weight=0.4)
     assert Reranker(encoder).rerank(QUERY, texts) == Reranker(FakeEncoder(), phrase_weight=0.4).rerank(QUERY, texts)
