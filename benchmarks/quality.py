@@ -3,8 +3,8 @@
     python benchmarks/quality.py --data ../shared/data --set jsquad-valid --set niilc-qa
 
 All rows of one set use the same token vectors and the same queries. "exact" is exhaustive MaxSim over uncompressed
-float32 vectors; "N-bit exhaustive" over decoded ones; "2-bit search" is the product: `Searcher` with its defaults. BM25
-is over character bigrams (k1 0.9, b 0.4) of title and text.
+float32 vectors; "N-bit exhaustive" over decoded ones; "2-bit search" is the product: `Searcher` with its defaults,
+which have phrases if the model says so. BM25 is over character bigrams (k1 0.9, b 0.4) of title and text.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def evaluate_set(folder: Path, options: argparse.Namespace, encoder: Encoder) ->
         queries = {query_id: queries[query_id] for query_id in chosen}
         qrels = {query_id: qrels[query_id] for query_id in chosen}
     print(f"\n{folder.name} {options.split}: {len(documents):,} documents, {len(queries):,} queries")
-    print(f"{'':<20}" + "".join(f"{name:>9}" for name in MEASURES) + f"{'bytes/token':>13}")
+    print(f"{'':<27}" + "".join(f"{name:>9}" for name in MEASURES) + f"{'bytes/token':>13}")
 
     ids = [document.id for document in documents]
     texts = [document.encoded_text for document in documents]
@@ -76,6 +76,9 @@ def evaluate_set(folder: Path, options: argparse.Namespace, encoder: Encoder) ->
             show(f"{nbits}-bit exhaustive", exhaustive_run(ids, decoded, query_vectors), qrels, size)
             if nbits == DEFAULT_NBITS:
                 searcher = Searcher.open(db, index.name, encoder=encoder)
+                if searcher.phrase_weight:
+                    plain = rank_all(searcher, query_vectors, k=K, phrase_weight=0.0)
+                    show(f"{nbits}-bit search, no phrases", plain, qrels, size)
                 show(f"{nbits}-bit search", rank_all(searcher, query_vectors, k=K), qrels, size)
 
 
@@ -120,7 +123,7 @@ def exhaustive_run(ids: list[str], vectors: Sequence[np.ndarray], queries: dict[
 def show(label: str, run: Run, qrels: Qrels, size: float | None = None) -> None:
     values = measure(run, qrels)
     row = "".join(f"{values[name]:>9.4f}" for name in MEASURES)
-    print(f"{label:<20}{row}" + (f"{size:>13.1f}" if size else ""), flush=True)
+    print(f"{label:<27}{row}" + (f"{size:>13.1f}" if size else ""), flush=True)
 
 
 def cpu_name() -> str:

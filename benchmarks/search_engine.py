@@ -139,7 +139,8 @@ class Tansaku:
         self.name = f"tansaku {request['nbits']} bits"
         self.request = request
         self.searcher = Searcher.open(request["folder"], "t", encoder=Model())  # type: ignore[arg-type]
-        self.variants = {recall: {"recall": recall} for recall in request["recall"]}
+        # MaxSim alone, as the others have it.
+        self.variants = {recall: {"recall": recall, "phrase_weight": 0.0} for recall in request["recall"]}
         everything = np.arange(len(self.searcher))
         self.numbers = np.array([int(doc_id) for doc_id in self.searcher.ids(everything)])
 

@@ -75,6 +75,7 @@ def compare_sources(
     searcher.search_many(list(queries.values()), 1)  # compiled, and all queries' vectors known from here on
     ways: list[SearchOptions] = [{"source": "lists"}, {"source": "text"}, {"source": "fused"}]
     ways += [{"source": "fused", "bm25_weight": weight} for weight in bm25_weights]
+    ways = [{**way, "phrase_weight": 0.0} for way in ways]
     ways += [{"source": "lists", "phrase_weight": weight} for weight in phrase_weights]
     for weight in bm25_weights:
         ways += [{"source": "fused", "bm25_weight": weight, "phrase_weight": phrase} for phrase in phrase_weights]
@@ -90,7 +91,7 @@ def compare_sources(
             values = measure(run, qrels)
             p50, p95 = np.percentile(times, [50, 95])
             row = "".join(f"{values[name]:>9.4f}" for name in MEASURES)
-            label = ", ".join([way["source"], *(f"{name} {way[name]}" for name in WEIGHTS if name in way)])
+            label = ", ".join([way["source"], *(f"{name} {way[name]}" for name in WEIGHTS if way.get(name))])
             print(f"{label:<46}{limit:>10}{row}{p50:>9.2f}{p95:>8.2f}", flush=True)
 
 

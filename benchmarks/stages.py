@@ -26,7 +26,7 @@ from tansaku.plugin.candidates import gather, probe, prune
 from tansaku.plugin.codes import Codes
 from tansaku.plugin.plan import make_plan
 from tansaku.plugin.refine import refine
-from tansaku.plugin.tables import QueryTables
+from tansaku.plugin.tables import QueryTables, QueryVectors
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
     codes = opened.searcher._codes
     queries = questions(options.data, options.cache, options.questions)
     asked = [queries[number] for number in range(len(queries))]
-    exact = [opened.searcher.rank_vectors(query, 10, recall="exact")[0].tolist() for query in asked]
+    exact = [opened.searcher.rank_vectors(query, 10, recall="exact", phrase_weight=0.0)[0].tolist() for query in asked]
     print(f"{date.today()}, {cpu_name()}; {len(codes):,} passages, {len(asked)} questions, 10 hits")
     print(f"{'':<52}{'recall@10':>10}{'p50 ms':>8}{'p95':>8}{'scored':>8}")
 
@@ -99,7 +99,7 @@ def ranked(
                 )
         documents = documents[np.argsort(-scores, kind="stable")[:interaction]]
     expected = None if np.isinf(margin) else total[documents]
-    found, _, scored = refine(codes, tables, documents, 10, expected, margin)
+    found, _, scored = refine(codes, tables, QueryVectors.of(query, 0.0), documents, 10, expected, margin)
     return found, scored
 
 
