@@ -1012,7 +1012,7 @@ def stubs(monkeypatch) -> dict[str, Any]:
 
 def test_export_passes_on_what_it_is_asked(tansaku, stubs, tmp_path):
     out = tmp_path / "out"
-    options = ["--query-expansion", "none", "--revision", "refs/pr/5", "--int8", "--json"]
+    options = ["--query-expansion", "none", "--revision", "refs/pr/5", "--int8", "--json", "--phrase-weight", "0.1"]
     done = tansaku("export", "owner/name", out, *options)
     assert (done.status, json.loads(done.out)["bytes"]) == (0, 5)
     assert stubs == {
@@ -1022,6 +1022,7 @@ def test_export_passes_on_what_it_is_asked(tansaku, stubs, tmp_path):
         "checkpoint": "checkpoint",
         "folder": out,
         "precision": "int8",
+        "phrase_weight": 0.1,
     }
 
 
@@ -1029,6 +1030,7 @@ def test_export_leaves_the_defaults_to_the_loader(tansaku, stubs, tmp_path):
     done = tansaku("export", "owner/name", tmp_path / "out")
     assert done.status == 0
     assert (stubs["revision"], stubs["query_expansion"], stubs["precision"]) == (None, None, "float32")
+    assert stubs["phrase_weight"] == 0
 
 
 def test_export_shows_people_what_was_made(tansaku, stubs, monkeypatch, tmp_path):

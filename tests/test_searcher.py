@@ -56,7 +56,7 @@ def test_few_candidates_find_what_an_exhaustive_search_finds(searcher: Searcher)
 def test_scores_are_maxsim_of_the_decoded_vectors(animals: Searcher, default_encoder: Encoder):
     query = default_encoder.encode_queries(["嗅覚が鋭い動物"])[0]
     uncompressed = default_encoder.encode_documents(["犬 " + ANIMALS[0]["text"]])[0]
-    best = animals.search("嗅覚が鋭い動物", k=1)[0]
+    best = animals.search("嗅覚が鋭い動物", k=1, phrase_weight=0.0)[0]
     expected = (query.astype(float) @ uncompressed.astype(float).T).max(axis=1).sum()
     assert best.id == "dog"
     assert best.score == pytest.approx(expected, rel=0.05)
