@@ -18,7 +18,7 @@ from .plan import check_weight
 
 
 def phrase_similarities(cosines: np.ndarray, weight: float) -> np.ndarray:
-    """What of a query's tokens the similarity with those of a document is: float32 (query tokens, document tokens).
+    """Similarities of a query's tokens with a document's, their neighbours' included, of the same shape.
 
     Args:
         cosines: float32 (query tokens, document tokens), both in their text's order.
