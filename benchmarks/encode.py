@@ -2,7 +2,7 @@
 
     python benchmarks/encode.py --data ../shared/data [--peer-python PYTHON]
 
-Two models with random weights (speed does not depend on them): the shape of the model inside (11 layers of 384) and
+Two models with random weights (speed does not depend on them): the shape of the model inside (12 layers of 384) and
 JaColBERT's (12 of 768). Documents are passages of four corpora, queries the questions of `jsquad-valid`; every system
 goes from text to token vectors. Each figure is the median of several rounds, in which all systems take turns. torch
 runs padded batches of two sizes, of which the better counts; tansaku pads nothing. The ceiling is one large int8
@@ -38,7 +38,7 @@ from tansaku.onnx_export.export import export_checkpoint
 from tansaku.onnx_export.trace import token_vectors_module
 
 CORPORA = ("jsquad-valid", "jaquad", "kyoto-wiki-ja", "msdocs-ja")
-SHAPES = {"inside": (11, 384), "jacolbert": (12, 768)}  # layers, hidden
+SHAPES = {"inside": (12, 384), "jacolbert": (12, 768)}  # layers, hidden
 DIM, LENGTH = 128, 300
 TORCH_RUNS = (256, 2048)  # tokens
 PEER = Path(__file__).with_name("encode_peer.py")
