@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import BundleError
+from .errors import BundleError, InputError
 from .rules import TextRules, checked, parse_rules
 
 BUNDLE_FILE = "bundle.json"
@@ -64,8 +64,7 @@ class Bundle:
     files: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.phrase_weight < math.inf:
-            raise ValueError(f"phrase_weight is {self.phrase_weight}; it must be 0 or more")
+        check_weight("phrase_weight", self.phrase_weight)
 
     @property
     def fingerprint(self) -> str:
@@ -82,6 +81,13 @@ class Bundle:
             "document": dataclasses.asdict(self.document),
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_weight(name: str, weight: float) -> float:
+    """``weight``, if it is one; raises InputError, with its ``name``, if not."""
+    if not 0 <= weight < math.inf:
+        raise InputError(f"{name} is {weight}; it must be 0 or more")
+    return weight
 
 
 def write_bundle(folder: Path, bundle: Bundle) -> Bundle:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import tempfile
@@ -57,13 +56,10 @@ def export_checkpoint(
     """
     if precision not in ("float32", "int8"):
         raise InputError(f'precision is {precision!r}; it must be "float32" or "int8"')
-    if not 0 <= phrase_weight < math.inf:
-        raise InputError(f"phrase_weight is {phrase_weight}; it must be 0 or more")
     folder = Path(folder).resolve()
     _check_target(folder)
     _check_size(checkpoint)
     _check_lengths(checkpoint)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     bundle = Bundle(
         name=checkpoint.name,
         dim=checkpoint.dim,
@@ -75,6 +71,7 @@ def export_checkpoint(
         document=checkpoint.document,
         origin=checkpoint.origin,
     )
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".bundle-") as scratch:
         staging = Path(scratch) / "bundle"
         staging.mkdir()

@@ -13,6 +13,8 @@ from ..indexer.arrays import Arrays
 from ..indexer.database import storage_errors
 from ..indexer.segments import Segment, read_codes
 from ..indexer.table import IndexTable
+from ..onnx_export import InputError
+from ..onnx_export.bundle import check_weight
 from .ids import RowsById
 from .tables import CoarseCodec
 
@@ -46,12 +48,12 @@ class Codes:
         segments: first document number and segment.
         row_ids: uint64 (documents,), of all segments.
         alive: bool (documents,): false for rows that are not in the table any more.
-        phrase_weight: see `phrases`; what counts in a search that does not say.
+        phrase_weight: see `phrases`; what counts in a search that does not say: the model's, 0 for pooled vectors.
     """
 
     def __init__(self, index: IndexTable, arrays: Arrays, phrase_weight: float = 0.0) -> None:
         self.index = index
-        self.phrase_weight = phrase_weight
+        self.phrase_weight = 0.0 if phrase_weight and index.header.pool > 1 else phrase_weight
         self.codec = index.codec
         self.folder = arrays.folder
         bases = np.cumsum([0, *map(len, arrays.segments)])
@@ -82,16 +84,23 @@ class Codes:
             read_codes(self.index, segment.row_ids[local], offsets, {"residuals": residuals})
             yield Part(positions, segment.centroid_ids[_tokens(starts, ends)], residuals, offsets[:-1], offsets[1:])
 
-    def decoded(self, documents: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Vectors of documents given by number, int64 and ascending.
+    def vectors(self, document: int) -> np.ndarray:
+        """Vectors of a document given by number, in its text's order: float32 (tokens, dim)."""
+        (part,) = self.parts(np.array([document]))
+        tokens = slice(part.starts[0], part.ends[0])
+        return self.codec.decode(part.centroid_ids[tokens], part.residuals[tokens])
 
-        Yields, for each segment concerned, where its documents stand in ``documents``, int64; their vectors, float32
-        (tokens, dim), one document's after the other's; and how many each has, int64.
+    def phrase_weight_for(self, asked: float | None) -> float:
+        """What phrases count in a search that asks for ``asked``; None takes what the model says.
+
+        Raises InputError for a weight that is none, and for one above 0 where vectors were pooled and have no order.
         """
-        for part in self.parts(documents):
-            tokens = _tokens(part.starts, part.ends)
-            vectors = self.codec.decode(part.centroid_ids[tokens], part.residuals[tokens])
-            yield part.positions, vectors, part.ends - part.starts
+        if asked is None:
+            return self.phrase_weight
+        if check_weight("phrase_weight", asked) and self.index.header.pool > 1:
+            place = self.index.place()
+            raise InputError(f"{place} has pooled vectors, which know no neighbours: leave out phrase_weight")
+        return asked
 
     def numbers(self, row_ids: np.ndarray) -> np.ndarray:
         """Numbers of the rows with these row ids, uint64, in the same order; -1 for those that are not there."""

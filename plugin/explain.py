@@ -73,10 +73,8 @@ def explain_hit(
         text: what the encoder saw of it.
         phrase_weight: what counts.
     """
-    ((_, vectors, _),) = codes.decoded(np.array([document]))
-    weights = np.linalg.norm(query_vectors, axis=1)
-    cosines = query_vectors @ vectors.T / np.maximum(weights, 1e-12)[:, None]
-    similarities = phrase_similarities(cosines, phrase_weight)
+    vectors = codes.vectors(document)
+    weights, similarities = phrase_similarities(query_vectors, vectors, phrase_weight)
     best = similarities.argmax(axis=1)
     query_spans = encoder.query_spans(query)
     document_spans = encoder.document_spans(text)

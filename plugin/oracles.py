@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .phrases import with_neighbours
+
 
 def residual_bound(codewords: np.ndarray, query: np.ndarray) -> float:
     """See `kernels.residual_bound`."""
@@ -92,11 +94,7 @@ def rescore(
         vectors = codewords[bytes_of_code, residuals[start:end]].reshape(end - start, -1)
         vectors = vectors + centroids[centroid_ids[start:end]]
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        similarities = vectors @ query
-        neighbours = np.zeros_like(similarities)
-        neighbours[1:, 1:] += similarities[:-1, :-1]
-        neighbours[:-1, :-1] += similarities[1:, 1:]
-        similarities += np.float32(phrase_weight) * neighbours
+        similarities = with_neighbours(vectors @ query, phrase_weight)
         scores[document] = (similarities.max(axis=0) * weights).sum(dtype=np.float32)
     return scores
 

@@ -12,26 +12,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..onnx_export import InputError
-from .codes import Codes
-from .plan import check_weight
+
+def with_neighbours(similarities: np.ndarray, weight: float) -> np.ndarray:
+    """Similarities, float32 (tokens, other tokens), with ``weight`` times those of the neighbours added."""
+    neighbours = np.zeros_like(similarities)
+    neighbours[1:, 1:] += similarities[:-1, :-1]
+    neighbours[:-1, :-1] += similarities[1:, 1:]
+    return similarities + np.float32(weight) * neighbours
 
 
-def phrase_similarities(cosines: np.ndarray, weight: float) -> np.ndarray:
-    """Similarities of a query's tokens with a document's, their neighbours' included, of the same shape.
-
-    Args:
-        cosines: float32 (query tokens, document tokens), both in their text's order.
-        weight: the phrase weight.
-    """
-    neighbours = np.zeros_like(cosines)
-    neighbours[1:, 1:] += cosines[:-1, :-1]
-    neighbours[:-1, :-1] += cosines[1:, 1:]
-    return (cosines + np.float32(weight) * neighbours) / np.float32(1 + 2 * weight)
-
-
-def phrase_maxsim(query: np.ndarray, document: np.ndarray, weight: float) -> float:
-    """MaxSim with phrases of one document.
+def phrase_similarities(query: np.ndarray, document: np.ndarray, weight: float) -> tuple[np.ndarray, np.ndarray]:
+    """What the tokens of a query weigh, float32 (query tokens,), and their similarities, (query tokens, tokens).
 
     Args:
         query: float32 (query tokens, dim), in the query's order, as long as the tokens weigh.
@@ -40,16 +31,10 @@ def phrase_maxsim(query: np.ndarray, document: np.ndarray, weight: float) -> flo
     """
     weights = np.linalg.norm(query, axis=1)
     cosines = query @ document.T / np.maximum(weights, 1e-12)[:, None]
-    return float(weights @ phrase_similarities(cosines, weight).max(axis=1))
+    return weights, with_neighbours(cosines, weight) / np.float32(1 + 2 * weight)
 
 
-def phrase_weight_of(codes: Codes, asked: float | None) -> float:
-    """What counts in a search of ``codes`` that asks for ``asked``; None takes what they say.
-
-    Raises InputError for a weight that is none, and for one above 0 where vectors were pooled: they are in no order.
-    """
-    if asked is None:
-        return codes.phrase_weight
-    if check_weight("phrase_weight", asked) and codes.index.header.pool > 1:
-        raise InputError(f"{codes.index.place()} has pooled vectors, which know no neighbours: leave out phrase_weight")
-    return asked
+def phrase_maxsim(query: np.ndarray, document: np.ndarray, weight: float) -> float:
+    """MaxSim with phrases of one document; arguments as of `phrase_similarities`."""
+    weights, similarities = phrase_similarities(query, document, weight)
+    return float(weights @ similarities.max(axis=1))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, TypedDict, get_args
 
 from ..onnx_export import InputError
+from ..onnx_export.bundle import check_weight
 
 Recall = Literal["fast", "balanced", "exact"]
 SourceName = Literal["lists", "text", "fused"]
@@ -77,13 +78,6 @@ class Plan:
     nprobe: int
     candidates: int
     margin: float
-
-
-def check_weight(name: str, weight: float) -> float:
-    """``weight``, if it is one; raises InputError, with its ``name``, if not."""
-    if not 0 <= weight < math.inf:
-        raise InputError(f"{name} is {weight}; it must be 0 or more")
-    return weight
 
 
 def make_plan(options: SearchOptions, k: int, documents: int = 0) -> Plan:

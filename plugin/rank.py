@@ -11,7 +11,6 @@ from .candidates import gather, probe, prune
 from .codes import Codes
 from .filters import allowed, checked_ids
 from .fulltext import check_text, fused, text_candidates, with_bm25
-from .phrases import phrase_weight_of
 from .plan import SearchOptions, make_plan
 from .refine import maxsim, refine, score
 from .results import Ranking, Stopwatch
@@ -34,13 +33,12 @@ def rank(
     Raises InputError for vectors of another shape or that are not finite, and for options that cannot be used.
     """
     query = _checked_vectors(query, codes.codec.dim)
-    phrase_weight = phrase_weight_of(codes, options.get("phrase_weight"))
+    phrase_weight = codes.phrase_weight_for(options.get("phrase_weight"))
     plan = make_plan({**options, "phrase_weight": phrase_weight}, k, len(codes))
     words = check_text(codes, text) if plan.source != "lists" else ""
     with watch.stage("filter"):
         allow = allowed(codes, options.get("where"), options.get("ids"))
     with watch.stage("tables"):
-        tables = QueryTables.of(query, codes.codec, codes.coarse)
         vectors = QueryVectors.of(query, plan.phrase_weight)
     score_all = plan.all_up_to is None or allow.count <= plan.all_up_to
     by_text, bm25 = np.empty(0, np.int64), np.empty(0, np.float32)
@@ -52,6 +50,8 @@ def rank(
         with watch.stage("refine"):
             ranked, scores = score(codes, vectors, np.flatnonzero(allow.mask), plan.depth)
     else:
+        with watch.stage("tables"):
+            tables = QueryTables.of(query, codes.codec, codes.coarse)
         candidates, expected = by_text, None
         if plan.source != "text":
             with watch.stage("probe"):
@@ -83,7 +83,7 @@ def score_ids(codes: Codes, query: np.ndarray, ids: Sequence[str], phrase_weight
     Raises InputError for vectors of another shape or that are not finite, for ids that are one string, and for a
     phrase weight that cannot be used.
     """
-    vectors = QueryVectors.of(_checked_vectors(query, codes.codec.dim), phrase_weight_of(codes, phrase_weight))
+    vectors = QueryVectors.of(_checked_vectors(query, codes.codec.dim), codes.phrase_weight_for(phrase_weight))
     positions, documents = codes.by_id.find(checked_ids(ids))
     scored, of_each = np.unique(documents, return_inverse=True)
     scores = np.full(len(ids), np.nan, np.float32)

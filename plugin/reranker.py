@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..onnx_export import Encoder, InputError
+from ..onnx_export.bundle import check_weight
 from .phrases import phrase_maxsim
-from .plan import check_weight
 from .queries import QueryEncoder
 from .scores import ScoreMode, as_mode, check_mode
 from .searcher import Searcher

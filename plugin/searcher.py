@@ -27,7 +27,6 @@ from ..onnx_export import Encoder, InputError
 from .codes import Codes
 from .explain import Explanation, explain_hit
 from .filters import checked_ids
-from .phrases import phrase_weight_of
 from .plan import SearchOptions
 from .queries import QueryEncoder, check_query
 from .rank import rank, score_ids
@@ -151,7 +150,7 @@ class Searcher:
             if not len(numbers):
                 raise InputError(f"{codes.index.place()} has no document with the id {row_id!r}")
             row = Document(row_id, found["text"][0].as_py(), found["title"][0].as_py())
-            weight = phrase_weight_of(codes, phrase_weight)
+            weight = codes.phrase_weight_for(phrase_weight)
             return explain_hit(self.encoder, codes, query, vectors, int(numbers[0]), row_id, row.encoded_text, weight)
 
         return self._on_what_is_there(explained)
@@ -229,8 +228,7 @@ class Searcher:
             return _tried(lambda: self._codes_of(self._latest(index)))
 
     def _codes_of(self, index: IndexTable) -> Codes:
-        phrase_weight = 0.0 if index.header.pool > 1 else self.encoder.bundle.phrase_weight
-        return Codes(index, load_arrays(index, derived=self._derived), phrase_weight)
+        return Codes(index, load_arrays(index, derived=self._derived), self.encoder.bundle.phrase_weight)
 
 
 def _tried(action: Callable[[], T]) -> T:

@@ -101,35 +101,25 @@ class QueryVectors:
         """The vectors of a query, float32 (tokens, dim), as long as the tokens weigh."""
         lengths = np.linalg.norm(query, axis=1)
         unit = query / np.maximum(lengths, 1e-12)[:, None]
-        counts = (lengths / (1 + 2 * phrase_weight)).astype(np.float32)
-        if len(query) <= _WIDE:
-            (block,) = _blocks(unit)
-            weights = np.zeros(block.shape[1], np.float32)
-            weights[: len(query)] = counts
-            return cls([block], [weights], phrase_weight)
-        # The first and the last lane of each block are for neighbours.
-        inside = _WIDE - 2
-        starts = range(0, len(query), inside)
-        padded = np.zeros((query.shape[1], len(starts) * inside + 2), np.float32)
-        padded[:, 1 : 1 + len(query)] = unit.T
-        counted = np.zeros((len(starts), _WIDE), np.float32)
-        for row, start in enumerate(starts):
-            part = counts[start : start + inside]
-            counted[row, 1 : 1 + len(part)] = part
-        blocks = [np.ascontiguousarray(padded[:, start : start + _WIDE]) for start in starts]
-        return cls(blocks, list(counted), phrase_weight)
+        counts = (lengths / (1 + 2 * phrase_weight))[:, None]
+        edge = 0 if len(query) <= _WIDE else 1
+        weights = [block[0] for block in _blocks(counts, edge)]
+        for of_block in weights:
+            of_block[:edge] = of_block[len(of_block) - edge :] = 0
+        return cls(_blocks(unit, edge), weights, phrase_weight)
 
 
-def _blocks(query: np.ndarray) -> list[np.ndarray]:
-    """The tokens of a query, float32 (tokens, dim), in blocks, float32 (dim, lanes): zeros fill up the last one."""
+def _blocks(query: np.ndarray, edge: int = 0) -> list[np.ndarray]:
+    """The tokens of a query, float32 (tokens, dim), in blocks, float32 (dim, lanes): zeros fill up the last one.
+
+    The first and the last ``edge`` lanes of a block hold tokens of the blocks beside it, or zeros.
+    """
     lanes = _NARROW if len(query) <= _NARROW else _WIDE
-    blocks = []
-    for start in range(0, len(query), lanes):
-        part = query[start : start + lanes]
-        block = np.zeros((query.shape[1], lanes), np.float32)
-        block[:, : len(part)] = part.T
-        blocks.append(block)
-    return blocks
+    inside = lanes - 2 * edge
+    starts = range(0, len(query), inside)
+    padded = np.zeros((query.shape[1], len(starts) * inside + 2 * edge), np.float32)
+    padded[:, edge : edge + len(query)] = query.T
+    return [padded[:, start : start + lanes].copy() for start in starts]
 
 
 def _as_pairs(block: np.ndarray) -> tuple[np.ndarray, float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...indexer.database import Database
 from ...onnx_export import InputError
-from ..plan import check_weight
+from ...onnx_export.bundle import check_weight
 from ..scores import ScoreMode, check_mode
 
 
