@@ -16,7 +16,7 @@ TansakuError
 
 from __future__ import annotations
 
-from ..onnx_export import InputError, TansakuError
+from ..onnx_export.errors import InputError, TansakuError
 
 
 class SourceError(InputError):

@@ -7,19 +7,20 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from ..onnx_export import Encoder, InputError
-from .build import BuildReport
-from .changes import DeleteReport, OptimizeReport, delete_documents, optimize_table
-from .codec import check_nbits
-from .database import Database, connect, database_exists, local_folder
-from .documents import FieldNames
+from ..onnx_export.encode.encoder import Encoder
+from ..onnx_export.errors import InputError
+from .codec.codec import check_nbits
 from .info import IndexInfo, describe
-from .passages import check_room
-from .rebuild import rebuild_table
-from .rejects import Rejects
-from .scan import Progress
-from .table import IndexTable, check_absent, check_name, open_index_table, open_with_model
-from .writing import WriteOptions, build_table, merge_documents, no_progress
+from .read.documents import FieldNames
+from .read.passages import check_room
+from .read.rejects import Rejects
+from .read.scan import Progress
+from .table.changes import DeleteReport, OptimizeReport, delete_documents, optimize_table
+from .table.database import Database, connect, database_exists, local_folder
+from .table.table import IndexTable, check_absent, check_name, open_index_table, open_with_model
+from .write.build import BuildReport
+from .write.rebuild import rebuild_table
+from .write.writing import WriteOptions, build_table, merge_documents, no_progress
 
 
 class Index:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arrays import array_bytes, folder_bytes
-from .codec_table import codec_table
-from .database import local_folder, storage_errors
-from .table import IndexTable
+from .derived.arrays import array_bytes, folder_bytes
+from .table.codec_table import codec_table
+from .table.database import local_folder, storage_errors
+from .table.table import IndexTable
 
 
 @dataclass(frozen=True)

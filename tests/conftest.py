@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
 import pytest
 
-from tansaku.indexer import Index, Rejects, Source
-from tansaku.onnx_export import Encoder
-from tansaku.plugin.demo import SAMPLE
+from tansaku import Encoder, Index, Rejects, Source
+from tansaku.plugin.cli.demo import SAMPLE
+
+from .support.fakes import MOUNT
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,3 +41,17 @@ def sample_db(default_encoder: Encoder, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("sample_db")
     Index.create(folder, "sample", Source(SAMPLE / "corpus.jsonl"), encoder=default_encoder)
     return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 4 MB of its own: its folder, and a way to fill it, or to make it read-only."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = MOUNT and subprocess.run(
+        [MOUNT, "-t", "tmpfs", "-o", "size=4m", "none", str(folder)], capture_output=True, check=False
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("nothing can be mounted here")
+    yield folder
+    subprocess.run(["/bin/sh", "-c", 'umount -l "$0"', str(folder)], check=True)

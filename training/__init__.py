@@ -1,8 +1,4 @@
 """The JaColBERTv2.5 recipe: distillation into a multi-vector model, averaging, and how the model inside was made.
 
-Needs the extra ``train``; the functions are imported on first use.
+Needs the extra ``train``.
 """
-
-from .errors import ConfigError, TrainingDataError
-
-__all__ = ["ConfigError", "TrainingDataError"]

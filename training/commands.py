@@ -11,10 +11,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..onnx_export import InputError
+from ..onnx_export.errors import InputError
 
 if TYPE_CHECKING:
-    from .trainer import Progress as Step
+    from .run.trainer import Progress as Step
 
 Config = Annotated[Path, typer.Argument(help="Configuration, a TOML file; see `tansaku.training.config`.")]
 
@@ -30,7 +30,7 @@ def train(
     Example: `tansaku train train.toml`
     """
     from .config import read_config  # what needs torch is imported only here, for the other commands' sake
-    from .trainer import train as trained
+    from .run.trainer import train as trained
 
     settings = read_config(config)
     console = Console(stderr=True)
@@ -88,12 +88,12 @@ def mine(
 
     Example: `tansaku mine groups.jsonl --queries q.jsonl --collection c.jsonl --bm25 --teacher bm25`
     """
-    from .bm25 import Bm25
-    from .clusters import cluster_passages, shared_candidates
-    from .groups import read_judgements, read_texts
-    from .mining import MiningPlan, read_run
-    from .mining import mine as mined
-    from .teachers import dense_vectors, teacher_named
+    from .data.bm25 import Bm25
+    from .data.clusters import cluster_passages, shared_candidates
+    from .data.groups import read_judgements, read_texts
+    from .data.mining import MiningPlan, read_run
+    from .data.mining import mine as mined
+    from .data.teachers import dense_vectors, teacher_named
 
     plan = MiningPlan(nway, depth, skip, seed)
     asked, passages = read_texts(queries), read_texts(collection)
@@ -135,8 +135,8 @@ def average(
 
     Example: `tansaku average train.toml model run/checkpoint-2000 run/checkpoint-4000`
     """
-    from .averaging import save_average
     from .config import read_config
+    from .run.averaging import save_average
 
     save_average(read_config(config), checkpoints, out, form)
     typer.echo(out)
@@ -160,9 +160,9 @@ def weigh(
 
     Example: `tansaku weigh ./bundle --queries q.jsonl --collection c.jsonl --qrels train.tsv`
     """
-    from ..onnx_export import Encoder
-    from ..onnx_export.query_weights_graph import add_query_weights
-    from .groups import read_judgements, read_texts
+    from ..onnx_export.convert.query_weights_graph import add_query_weights
+    from ..onnx_export.encode.encoder import Encoder
+    from .data.groups import read_judgements, read_texts
     from .query_weights import WeightsPlan, fit_query_weights
 
     with _counting("weighing", "passages") as show:

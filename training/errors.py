@@ -8,7 +8,7 @@ TansakuError
 
 from __future__ import annotations
 
-from ..onnx_export import InputError
+from ..onnx_export.errors import InputError
 
 
 class ConfigError(InputError):

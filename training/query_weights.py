@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..onnx_export import Encoder
+from ..onnx_export.encode.encoder import Encoder
 from .errors import TrainingDataError
 
 _BATCH = 64  # queries of a training step

@@ -11,9 +11,9 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...onnx_export import InputError
-from ..host import Candidate, HostError
-from .checks import check_columns, check_request, joined
+from ...onnx_export.errors import InputError
+from ..rerank.host_search import Candidate, HostError
+from ._checks import check_columns, check_request, joined
 
 __all__ = ["GroongaSource"]
 

@@ -10,11 +10,11 @@ import pyarrow as pa
 from lancedb.rerankers import Reranker as LanceReranker
 from lancedb.table import Table
 
-from ...onnx_export import InputError
-from ..host import Candidate, HostError
-from ..reranker import Reranker
-from ..scores import ScoreMode
-from .checks import check_columns, check_name, check_request, joined
+from ...onnx_export.errors import InputError
+from ..rerank.host_search import Candidate, HostError
+from ..rerank.reranker import Reranker
+from ..search.scores import ScoreMode
+from ._checks import check_columns, check_name, check_request, joined
 
 __all__ = ["LanceDBSource", "TansakuReranker"]
 

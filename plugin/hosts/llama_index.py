@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from ...onnx_export import InputError, MissingExtraError
+from ...onnx_export.errors import InputError, MissingExtraError
 
 try:
     from llama_index.core.base.base_retriever import BaseRetriever
@@ -19,11 +19,11 @@ try:
 except ImportError as error:
     raise MissingExtraError("llama-index-core", "llama-index") from error
 
-from ..plan import SearchOptions, make_plan
-from ..reranker import Reranker
-from ..results import Hit
-from ..scores import ScoreMode, check_mode
-from ..searcher import Searcher
+from ..rerank.reranker import Reranker
+from ..search.plan import SearchOptions, make_plan
+from ..search.results import Hit
+from ..search.scores import ScoreMode, check_mode
+from ..search.searcher import Searcher
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from ...indexer import Index
-from ...onnx_export import Encoder, InputError, MissingExtraError
-from ..evaluate import exact_maxsim
-from ..plan import Recall, make_plan
-from ..searcher import Searcher
+from ...indexer.index import Index
+from ...onnx_export.encode.encoder import Encoder
+from ...onnx_export.errors import InputError, MissingExtraError
+from ..evaluation.measures import exact_maxsim
+from ..search.plan import Recall, make_plan
+from ..search.searcher import Searcher
 
 try:
     import torch

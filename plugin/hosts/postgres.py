@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from ...onnx_export import MissingExtraError
-from ..host import Candidate, HostError
-from .checks import check_columns, check_name, check_request, joined
+from ...onnx_export.errors import MissingExtraError
+from ..rerank.host_search import Candidate, HostError
+from ._checks import check_columns, check_name, check_request, joined
 
 try:
     import psycopg

@@ -19,14 +19,19 @@ from typing import Any
 import numpy as np
 from lancedb.expr import col
 
-from ...indexer import Index, TableNotFoundError
-from ...indexer.codec import check_nbits
-from ...indexer.codec_table import codec_table
-from ...indexer.database import connect, database_exists, drop_table, storage_errors
-from ...indexer.table import IndexTable, check_name, open_index_table
-from ...onnx_export import Bundle, Encoder, InputError, MissingExtraError, TextRules, TokenizedText
-from ..plan import Recall, make_plan
-from ..searcher import Searcher
+from ...indexer.codec.codec import check_nbits
+from ...indexer.errors import TableNotFoundError
+from ...indexer.index import Index
+from ...indexer.table.codec_table import codec_table
+from ...indexer.table.database import connect, database_exists, drop_table, storage_errors
+from ...indexer.table.table import IndexTable, check_name, open_index_table
+from ...onnx_export.encode.bundle import Bundle
+from ...onnx_export.encode.encoder import Encoder
+from ...onnx_export.encode.rules import TextRules
+from ...onnx_export.encode.tokenize import TokenizedText
+from ...onnx_export.errors import InputError, MissingExtraError
+from ..search.plan import Recall, make_plan
+from ..search.searcher import Searcher
 
 try:
     from pylate.indexes.base import Base  # pyright: ignore[reportMissingImports]

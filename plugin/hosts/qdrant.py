@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ...onnx_export import MissingExtraError
-from ..host import Candidate, HostError
-from .checks import check_columns, check_request, joined
+from ...onnx_export.errors import MissingExtraError
+from ..rerank.host_search import Candidate, HostError
+from ._checks import check_columns, check_request, joined
 
 try:
     from qdrant_client import QdrantClient, models

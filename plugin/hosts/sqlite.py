@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..host import Candidate, HostError
-from .checks import check_columns, check_name, check_request, joined
+from ..rerank.host_search import Candidate, HostError
+from ._checks import check_columns, check_name, check_request, joined
 
 __all__ = ["SqliteSource"]
 

@@ -11,8 +11,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from ...onnx_export import Encoder, InputError, MissingExtraError
-from ..searcher import Searcher
+from ...onnx_export.encode.encoder import Encoder
+from ...onnx_export.errors import InputError, MissingExtraError
+from ..search.searcher import Searcher
 
 try:
     from fastapi import FastAPI
@@ -20,10 +21,13 @@ try:
 except ImportError as _error:
     raise MissingExtraError("fastapi", "serve") from _error
 
-from . import health, multi_vector, rerank, search, tei, weaviate
+from . import health
 from .core import Service
+from .dialects import jina as multi_vector
+from .dialects import ours as search
+from .dialects import rerank, tei, weaviate
 from .errors import ServiceError, error_response, on_http_exception, on_input_error, on_service_error, problems
-from .limits import Gate
+from .gate import Gate
 from .observability import Observe, json_lines
 from .settings import Settings
 

@@ -8,12 +8,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from ...indexer import StorageError
-from ...onnx_export import Encoder
-from ..reranker import Ranked, Reranker
-from ..results import Hits
-from ..scores import ScoreMode, as_mode
-from ..searcher import Searcher
+from ...indexer.errors import StorageError
+from ...onnx_export.encode.encoder import Encoder
+from ..rerank.reranker import Ranked, Reranker
+from ..search.results import Hits
+from ..search.scores import ScoreMode, as_mode
+from ..search.searcher import Searcher
 from .errors import ServiceError
 from .observability import Metrics
 from .settings import Settings

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from ...onnx_export import InputError
+from ...onnx_export.errors import InputError
 
 Dialect = Literal["cohere", "tei", "weaviate", "jina", "tansaku", "any"]
 

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ...onnx_export import MissingExtraError
+from ...onnx_export.errors import MissingExtraError
 from .errors import dialect_of, error_response
 from .work import Workers
 

@@ -7,7 +7,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from ...onnx_export import MissingExtraError
+from ...onnx_export.errors import MissingExtraError
 from .core import Service
 
 try:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...indexer.database import Database
-from ...onnx_export import InputError
-from ...onnx_export.bundle import check_weight
-from ..scores import ScoreMode, check_mode
+from ...indexer.table.database import Database
+from ...onnx_export.encode.bundle import check_weight
+from ...onnx_export.errors import InputError
+from ..search.scores import ScoreMode, check_mode
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,144 @@
+"""Ranking quality, step by step: BM25, exact MaxSim, compressed at 4, 2 and 1 bits, and through candidate search.
+
+    python benchmarks/quality/quality.py --data ../shared/data --set jsquad-valid --set niilc-qa
+
+All rows of one set use the same token vectors and the same queries. "exact" is exhaustive MaxSim over uncompressed
+float32 vectors; "N-bit exhaustive" over decoded ones; "2-bit search" is the product: `Searcher` with its defaults,
+which have phrases if the model says so. BM25 is over character bigrams (k1 0.9, b 0.4) of title and text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import random
+import tempfile
+from collections.abc import Iterator, Sequence
+from datetime import date
+from pathlib import Path
+
+import bm25s
+import numpy as np
+from vectors import all_maxsim
+
+from tansaku import Encoder, Index, Searcher, Source, TokenizedText
+from tansaku.indexer.read.documents import DocumentReader
+from tansaku.indexer.table.database import connect
+from tansaku.indexer.table.table import open_index_table
+from tansaku.plugin.evaluation.measures import (
+    MEASURES,
+    Qrels,
+    Run,
+    judged_queries,
+    measure,
+    rank_all,
+    read_qrels,
+    read_queries,
+)
+
+K = 10
+DEFAULT_NBITS = 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the BEIR folders")
+    parser.add_argument("--set", dest="sets", action="append", required=True, help="name of one; may be repeated")
+    parser.add_argument("--split", default="dev")
+    parser.add_argument("--queries", type=int, help="take this many queries, drawn with a fixed seed")
+    parser.add_argument("--nbits", type=int, nargs="+", default=[2, 4, 1])
+    parser.add_argument("--model", type=Path, help="an encoder bundle; by default the one that ships inside")
+    options = parser.parse_args()
+
+    encoder = Remembering(Encoder.load(options.model))
+    print(f"{date.today()}, {cpu_name()}, model {encoder.bundle.name} ({encoder.bundle.fingerprint})")
+    for name in options.sets:
+        evaluate_set(options.data / name, options, encoder)
+
+
+def evaluate_set(folder: Path, options: argparse.Namespace, encoder: Encoder) -> None:
+    documents = list(DocumentReader(Source(folder / "corpus.jsonl")))
+    qrels = read_qrels(folder / "qrels" / f"{options.split}.tsv")
+    queries = judged_queries(read_queries(folder / "queries.jsonl"), qrels)
+    if options.queries and options.queries < len(queries):
+        chosen = random.Random(0).sample(sorted(queries), options.queries)
+        queries = {query_id: queries[query_id] for query_id in chosen}
+        qrels = {query_id: qrels[query_id] for query_id in chosen}
+    print(f"\n{folder.name} {options.split}: {len(documents):,} documents, {len(queries):,} queries")
+    print(f"{'':<27}" + "".join(f"{name:>9}" for name in MEASURES) + f"{'bytes/token':>13}")
+
+    ids = [document.id for document in documents]
+    texts = [document.encoded_text for document in documents]
+    show("BM25, bigrams", bm25_run(ids, texts, queries), qrels)
+
+    vectors = encoder.encode_documents(texts)
+    query_vectors = dict(zip(queries, encoder.encode_queries(list(queries.values())), strict=True))
+    show("exact float32", exhaustive_run(ids, vectors, query_vectors), qrels, 4.0 * encoder.dim)
+    with tempfile.TemporaryDirectory() as db:
+        for nbits in options.nbits:
+            index = Index.create(db, f"bits{nbits}", documents, encoder=encoder, nbits=nbits)
+            size = index.info().bytes_per_token
+            codec = open_index_table(connect(db), index.name).codec
+            decoded = [codec.decode(*codec.encode(matrix)) for matrix in vectors]
+            show(f"{nbits}-bit exhaustive", exhaustive_run(ids, decoded, query_vectors), qrels, size)
+            if nbits == DEFAULT_NBITS:
+                searcher = Searcher.open(db, index.name, encoder=encoder)
+                if searcher.phrase_weight:
+                    plain = rank_all(searcher, query_vectors, k=K, phrase_weight=0.0)
+                    show(f"{nbits}-bit search, no phrases", plain, qrels, size)
+                show(f"{nbits}-bit search", rank_all(searcher, query_vectors, k=K), qrels, size)
+
+
+class Remembering(Encoder):
+    """An encoder that runs each text once, so that every index is made of the same vectors in little time."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.__dict__.update(encoder.__dict__)
+        self._known: dict[bytes, np.ndarray] = {}
+
+    def encode_tokens(self, tokenized: Sequence[TokenizedText]) -> list[np.ndarray]:
+        fresh = [text for text in tokenized if text.ids.tobytes() not in self._known]
+        for text, vectors in zip(fresh, super().encode_tokens(fresh), strict=True):
+            self._known[text.ids.tobytes()] = vectors
+        return [self._known[text.ids.tobytes()] for text in tokenized]
+
+
+def bm25_run(ids: list[str], texts: list[str], queries: dict[str, str]) -> Run:
+    index = bm25s.BM25(k1=0.9, b=0.4)
+    index.index([list(bigrams(text)) for text in texts], show_progress=False)
+    tokens = [list(bigrams(text)) for text in queries.values()]
+    found, scores = index.retrieve(tokens, k=K, show_progress=False)
+    return {
+        query_id: {ids[i]: float(s) for i, s in zip(row, row_scores, strict=True)}
+        for query_id, row, row_scores in zip(queries, found, scores, strict=True)
+    }
+
+
+def bigrams(text: str) -> Iterator[str]:
+    compact = "".join(text.split())
+    return (compact[i : i + 2] for i in range(max(len(compact) - 1, 1)))
+
+
+def exhaustive_run(ids: list[str], vectors: Sequence[np.ndarray], queries: dict[str, np.ndarray]) -> Run:
+    run: Run = {}
+    for query_id, scores in zip(queries, all_maxsim(queries.values(), vectors), strict=True):
+        best = np.argsort(-scores, kind="stable")[:K]
+        run[query_id] = {ids[i]: float(scores[i]) for i in best}
+    return run
+
+
+def show(label: str, run: Run, qrels: Qrels, size: float | None = None) -> None:
+    values = measure(run, qrels)
+    row = "".join(f"{values[name]:>9.4f}" for name in MEASURES)
+    print(f"{label:<27}{row}" + (f"{size:>13.1f}" if size else ""), flush=True)
+
+
+def cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return f"{line.split(':')[1].strip()}, Python {platform.python_version()}"
+    return platform.processor()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Nanoseconds for each document token that the inner loops of a search take, on one core.
+
+    python benchmarks/search/kernels.py
+
+300 documents of 150 tokens out of 20,000, 128 dimensions, random codes: `refine` (integers, never decoded; as shipped,
+and with the residuals of all tokens) and `rescore` (float32, decoded, with phrases) for 16 and 32 query tokens and
+1, 2 and 4 bits, the first for all tokens in plain NumPy, and maxsim-cpu if it is installed, which is given the decoded
+float32 vectors.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import date
+
+import numpy as np
+from quality import cpu_name
+
+from tansaku.indexer.codec.codec import ResidualCodec
+from tansaku.plugin.kernels import index_loops as kernels
+from tansaku.plugin.kernels import reference as oracles
+from tansaku.plugin.kernels.query_layout import CoarseCodec, QueryTables, QueryVectors
+
+DIM, TOKENS, CORPUS, DOCUMENTS, ROUNDS = 128, 150, 20_000, 300, 21
+
+
+def main() -> None:
+    random = np.random.default_rng(0)
+    print(f"{date.today()}, {cpu_name()}; ns per document token, median of {ROUNDS} rounds, 1 thread")
+    print(
+        f"{'bits':>4}{'query tokens':>14}{'refine':>9}{'of all':>9}{'rescore':>9}{'NumPy, all':>14}{'maxsim-cpu':>12}"
+    )
+    for nbits in (1, 2, 4):
+        codec = random_codec(random, nbits)
+        ids = random.integers(0, len(codec.centroids), CORPUS * TOKENS).astype(np.uint16)
+        residuals = random.integers(0, 256, (len(ids), codec.residual_bytes), np.uint8)
+        for n_tokens in (16, 32):
+            query = unit(random.normal(size=(n_tokens, DIM)))
+            (block,) = QueryTables.of(query, codec, CoarseCodec.of(codec))
+            integers = (block.centroid_scores, block.codes, n_tokens, block.slack, ids, residuals)
+            every = (block.centroid_scores, block.codes, n_tokens, 32_767, ids, residuals)
+            vectors = QueryVectors.of(query, 0.1)
+            floats = (vectors.blocks[0], vectors.weights[0], 0.1, codec.centroids, codec.codewords, ids, residuals)
+            times = [
+                nanoseconds(random, lambda s, e, a=integers: kernels.refine(*a, s, e)),
+                nanoseconds(random, lambda s, e, a=every: kernels.refine(*a, s, e)),
+                nanoseconds(random, lambda s, e, a=floats: kernels.rescore(*a, s, e)),
+                nanoseconds(random, lambda s, e, a=every: oracles.refine(*a, s, e), rounds=3),
+            ]
+            peer = maxsim_cpu(query, codec, ids, residuals)
+            print(
+                f"{nbits:>4}{n_tokens:>14}{times[0]:>9.1f}{times[1]:>9.1f}{times[2]:>9.1f}{times[3]:>14.0f}{peer:>12}",
+                flush=True,
+            )
+
+
+def nanoseconds(random: np.random.Generator, run: Callable, rounds: int = ROUNDS) -> float:
+    times = []
+    for _ in range(rounds + 1):
+        documents = np.sort(random.choice(CORPUS, DOCUMENTS, replace=False))
+        started = time.perf_counter()
+        run(documents * TOKENS, (documents + 1) * TOKENS)
+        times.append(time.perf_counter() - started)
+    return float(np.median(times[1:])) / (DOCUMENTS * TOKENS) * 1e9
+
+
+def maxsim_cpu(query: np.ndarray, codec: ResidualCodec, ids: np.ndarray, residuals: np.ndarray) -> str:
+    try:
+        import maxsim_cpu
+    except ModuleNotFoundError:
+        return "–"
+    n = DOCUMENTS * TOKENS
+    documents = codec.decode(ids[:n], residuals[:n]).reshape(DOCUMENTS, TOKENS, DIM)
+    times = []
+    for _ in range(ROUNDS + 1):
+        started = time.perf_counter()
+        maxsim_cpu.maxsim_scores(query, documents)
+        times.append(time.perf_counter() - started)
+    return f"{np.median(times[1:]) / n * 1e9:.1f}"
+
+
+def random_codec(random: np.random.Generator, nbits: int) -> ResidualCodec:
+    centroids = unit(random.normal(size=(8192, DIM)))
+    words = random.normal(scale=0.03, size=(DIM * nbits // 8, 256, 8 // nbits)).astype(np.float32)
+    return ResidualCodec(centroids, np.array([0, 8192], np.int32), words)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
+
+
+if __name__ == "__main__":
+    main()

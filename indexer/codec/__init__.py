@@ -1,0 +1,1 @@
+"""Token vectors → a centroid id and a compressed residual each, and back."""

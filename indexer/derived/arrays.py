@@ -1,0 +1,354 @@
+"""Derived arrays: all segments of an index at one version of its table, kept on disk beside it.
+
+    arrays/arrays.json          the version, and the segments with size, time and CRC-32 of every file
+    arrays/SEGMENT/NAME.npy     the arrays of one segment
+    arrays/SEGMENT/deleted-VERSION.npy   which of its rows are gone
+
+The table is the source of truth. `load_arrays` brings the arrays to the version that is open: new rows make a new
+segment, deleted ones are marked, and what is missing, damaged or of another table is made again. Files are complete
+before arrays.json, which is replaced in one step, names them; those no longer named are removed, but readers that have
+them mapped keep them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+
+from ..table.database import side_folder, storage_errors
+from ..table.table import IndexTable
+from .postings import MAX_DOCUMENTS, InvertedLists
+from .segments import RowKeys, Segment, build_segment, parts, read_keys
+
+_FORMAT = 1
+_MANIFEST = "arrays.json"
+_NAMES = ("row_ids", "write_ids", "offsets", "centroid_ids", "residuals", "list_offsets", "postings")
+_MOSTLY_DELETED = 0.3  # a segment with more deleted rows is made again
+_LOCK_SECONDS = 600
+_CRC_BLOCK = 1 << 22
+
+
+class _DamagedError(Exception):
+    """Derived arrays that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """All codes of an index at one version.
+
+    Attributes:
+        version: of the table.
+        segments: the codes.
+        folder: where they lie; None if in memory.
+    """
+
+    version: int
+    segments: tuple[Segment, ...]
+    folder: Path | None
+
+
+@dataclass(frozen=True)
+class _OnDisk:
+    """A segment and what arrays.json says of it."""
+
+    segment: Segment
+    entry: dict[str, Any]
+
+
+def arrays_folder(index: IndexTable) -> Path:
+    """Where the derived arrays of an index lie."""
+    return side_folder(index.database, index.name) / "arrays"
+
+
+def load_arrays(index: IndexTable, *, derived: bool = True) -> Arrays:
+    """The segments of the table at the version that ``index`` has open.
+
+    Args:
+        index: the open table.
+        derived: keep them on disk, or take those that lie there. Otherwise they are made in memory, without the
+            residuals, which are then read from the table; so they are too where the folder cannot be written to, but
+            with the residuals.
+    """
+    if not derived:
+        return _in_memory(index, residuals=False)
+    folder = arrays_folder(index)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder / "arrays.lock", timeout=_LOCK_SECONDS):
+            return _synchronized(index, folder)
+    except (OSError, filelock.Timeout):  # read-only, full, or another reader takes very long
+        return _in_memory(index, residuals=True)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files below a folder, 0 if there is none."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def array_bytes(index: IndexTable) -> dict[str, int]:
+    """Bytes on disk of each derived array; empty if there are none for the open version."""
+    try:
+        manifest = _read_manifest(arrays_folder(index))
+        if not _is_of(manifest, index) or manifest["version"] != index.table.version:
+            return {}
+        files = [item for entry in manifest["segments"] for item in entry["files"].items()]
+        names = dict.fromkeys(Path(name).stem.split("-")[0] for name, _ in files)
+        return {n: sum(about[0] for name, about in files if Path(name).stem.split("-")[0] == n) for n in names}
+    except (_DamagedError, OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _in_memory(index: IndexTable, *, residuals: bool) -> Arrays:
+    segments = [build_segment(index, part, residuals=residuals) for part in parts(read_keys(index))]
+    return Arrays(index.table.version, tuple(segments), None)
+
+
+def _synchronized(index: IndexTable, folder: Path) -> Arrays:
+    version = index.table.version
+    try:
+        stored, stored_version = _load(folder, index)
+    except (_DamagedError, OSError, ValueError, KeyError, TypeError):
+        stored, stored_version = [], -1
+    _remove_unnamed(folder, stored)  # left by an interruption
+    if stored_version == version:
+        return Arrays(version, tuple(item.segment for item in stored), folder)
+    rows = read_keys(index)
+    kept = [_without_missing(item, rows) for item in stored]
+    missing = _not_in(rows, [item.segment.keys() for item in kept])
+    kept, missing = _compacted(kept, missing)
+    marked = [_store_deleted(item, folder, version) for item in kept]
+    made = [_store(index, part, folder) for part in parts(missing)]
+    current = [item for item in marked + made if len(item.segment)]
+    # A reader of an older version leaves what others have brought further.
+    if stored_version < version:
+        _store_manifest(index, current, folder)
+        _remove_unnamed(folder, current)
+    return Arrays(version, tuple(item.segment for item in current), folder)
+
+
+def _without_missing(item: _OnDisk, rows: RowKeys) -> _OnDisk:
+    """Mark the rows of a segment that the table has not, or has with other codes."""
+    segment = item.segment
+    if not len(rows):
+        return replace(item, segment=replace(segment, deleted=np.ones(len(segment), bool)))
+    at = np.minimum(np.searchsorted(rows.row_ids, segment.row_ids), len(rows) - 1)
+    same = (rows.row_ids[at] == segment.row_ids) & (rows.write_ids[at] == segment.write_ids)
+    return replace(item, segment=replace(segment, deleted=~same))
+
+
+def _not_in(rows: RowKeys, held: list[RowKeys]) -> RowKeys:
+    """Those of ``rows`` that no segment holds."""
+    if not held:
+        return rows
+    return rows.take(~np.isin(rows.row_ids, np.concatenate([keys.row_ids for keys in held])))
+
+
+def _compacted(items: list[_OnDisk], missing: RowKeys) -> tuple[list[_OnDisk], RowKeys]:
+    """Which segments stay, and which rows go into new ones: the missing, and those of segments not worth keeping.
+
+    A small last segment is made again together with the new rows, so that segments grow about as a power of two.
+    """
+    kept = []
+    for item in items:
+        segment = item.segment
+        if segment.deleted.mean() > _MOSTLY_DELETED:
+            missing = _joined(missing, segment.keys())
+        else:
+            kept.append(item)
+    kept.sort(key=lambda item: -len(item.segment))
+    while kept and len(missing) and len(kept[-1].segment) <= 2 * len(missing):
+        if len(missing) + len(kept[-1].segment) > MAX_DOCUMENTS:
+            break
+        missing = _joined(missing, kept.pop().segment.keys())
+    return kept, missing
+
+
+def _joined(a: RowKeys, b: RowKeys) -> RowKeys:
+    both = RowKeys(*(np.concatenate(pair) for pair in zip(_columns(a), _columns(b), strict=True)))
+    return both.take(np.argsort(both.row_ids, kind="stable"))
+
+
+def _columns(keys: RowKeys) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return keys.row_ids, keys.write_ids, keys.counts
+
+
+def _store(index: IndexTable, rows: RowKeys, folder: Path) -> _OnDisk:
+    """Write a new segment."""
+    name = f"segment-{secrets.token_hex(8)}"
+    part = folder / f"{name}.part"
+    part.mkdir()
+
+    def allocate(array: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        if not all(shape):  # nothing can be mapped
+            empty = np.empty(shape, dtype)
+            np.save(part / f"{array}.npy", empty)
+            return empty
+        mapped = np.lib.format.open_memmap(part / f"{array}.npy", "w+", dtype, shape)
+        _reserve(part / f"{array}.npy")
+        return mapped
+
+    try:
+        segment = build_segment(index, rows, residuals=True, allocate=allocate)
+        for array in (segment.row_ids, segment.offsets, segment.centroid_ids, segment.residuals):
+            if isinstance(array, np.memmap):
+                array.flush()
+        del segment
+        files = {f"{array}.npy": _sealed(part / f"{array}.npy") for array in _NAMES}
+        part.rename(folder / name)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    entry = {"name": name, "files": files}
+    return _OnDisk(_open(folder, entry), entry)
+
+
+def _store_deleted(item: _OnDisk, folder: Path, version: int) -> _OnDisk:
+    """Write down which rows of a segment are gone."""
+    segment = folder / item.entry["name"]
+    files = {name: about for name, about in item.entry["files"].items() if not name.startswith("deleted-")}
+    if item.segment.deleted.any():
+        name = f"deleted-{version}-{secrets.token_hex(4)}.npy"
+        np.save(segment / name, np.packbits(item.segment.deleted), allow_pickle=False)
+        files[name] = _sealed(segment / name)
+    return replace(item, entry={**item.entry, "files": files})
+
+
+def _load(folder: Path, index: IndexTable) -> tuple[list[_OnDisk], int]:
+    manifest = _read_manifest(folder)
+    if not _is_of(manifest, index):
+        raise _DamagedError("of another table")
+    touched = False
+    for entry in manifest["segments"]:
+        for name, about in entry["files"].items():
+            path = folder / entry["name"] / name
+            status = path.stat()
+            size, modified, checksum = about
+            if status.st_size != size:
+                raise _DamagedError(f"{path} has another size")
+            # The checksum is looked at where the time says that the file is not as it was written: damage, or a copy.
+            if status.st_mtime_ns != modified:
+                if _checksum(path) != checksum:
+                    raise _DamagedError(f"{path} is damaged")
+                about[1], touched = status.st_mtime_ns, True
+    items = [_OnDisk(_open(folder, entry), entry) for entry in manifest["segments"]]
+    if touched:
+        _replace_manifest(folder, manifest)
+    if manifest["version"] == index.table.version and manifest["committed"] != _committed(index):
+        return items, -1  # a table put back from a copy has come to the same version again, with other rows
+    return items, manifest["version"]
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    content = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    manifest = content["arrays"]
+    if content["crc"] != zlib.crc32(json.dumps(manifest).encode()):
+        raise _DamagedError(f"{_MANIFEST} is damaged")
+    return manifest
+
+
+def _is_of(manifest: dict[str, Any], index: IndexTable) -> bool:
+    header = index.header
+    return (manifest["format"], manifest["build_id"], manifest["codec_id"]) == (
+        _FORMAT,
+        header.build_id,
+        header.codec_id,
+    )
+
+
+def _committed(index: IndexTable) -> str:
+    """When the open version was committed."""
+    with storage_errors(index.place()):
+        times = {int(version["version"]): version["timestamp"] for version in index.table.list_versions()}
+    return str(times.get(index.table.version))
+
+
+def _open(folder: Path, entry: dict[str, Any]) -> Segment:
+    place = folder / entry["name"]
+    mapped = {name: _map(place / f"{name}.npy") for name in _NAMES}
+    deleted = np.zeros(len(mapped["row_ids"]), bool)
+    for name in entry["files"]:
+        if name.startswith("deleted-"):
+            deleted = np.unpackbits(np.load(place / name, allow_pickle=False), count=len(deleted)).astype(bool)
+    lists = InvertedLists(mapped["list_offsets"], mapped["postings"])
+    return Segment(
+        row_ids=mapped["row_ids"],
+        write_ids=mapped["write_ids"],
+        offsets=mapped["offsets"],
+        centroid_ids=mapped["centroid_ids"],
+        residuals=mapped["residuals"],
+        lists=lists,
+        deleted=deleted,
+    )
+
+
+def _map(path: Path) -> np.ndarray:
+    # Small ones are read: a map for each would use up what the system allows.
+    return np.load(path, mmap_mode="r" if path.stat().st_size > _CRC_BLOCK else None, allow_pickle=False)
+
+
+def _store_manifest(index: IndexTable, items: list[_OnDisk], folder: Path) -> None:
+    manifest = {
+        "format": _FORMAT,
+        "table": index.name,
+        "build_id": index.header.build_id,
+        "codec_id": index.header.codec_id,
+        "version": index.table.version,
+        "committed": _committed(index),
+        "segments": [item.entry for item in items],
+    }
+    _replace_manifest(folder, manifest)
+
+
+def _replace_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    temporary = folder / f"{_MANIFEST}.part"
+    content = json.dumps(manifest)
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump({"crc": zlib.crc32(content.encode()), "arrays": manifest}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / _MANIFEST)
+
+
+def _remove_unnamed(folder: Path, items: list[_OnDisk]) -> None:
+    named = {item.entry["name"]: item.entry["files"] for item in items}
+    for path in folder.glob("segment-*"):
+        if path.name not in named:
+            shutil.rmtree(path, ignore_errors=True)
+            continue
+        for file in path.glob("deleted-*.npy"):
+            if file.name not in named[path.name]:
+                with contextlib.suppress(OSError):
+                    file.unlink()
+
+
+def _reserve(path: Path) -> None:
+    """Take the room that a file will need: writing to a map for which the disk has none would end the process."""
+    with path.open("r+b") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def _sealed(path: Path) -> list[int]:
+    """Bring a file to the disk; its size, time of last change, and CRC-32."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, _checksum(path)]
+
+
+def _checksum(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(_CRC_BLOCK):
+            value = zlib.crc32(block, value)
+    return value

@@ -1,0 +1,172 @@
+"""The caller's own columns: their Arrow types, found while documents are read, and their values as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from ...onnx_export.errors import InputError
+from .documents import Document
+
+_MAX_EXACT = 2**53
+_MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError)
+
+
+class ColumnTypes:
+    """Finds one type for every field over many documents.
+
+    Integers widen to floats and null to anything; other mixtures raise InputError.
+    """
+
+    def __init__(self) -> None:
+        self._types: dict[str, pa.DataType] = {}
+        self._large: set[str] = set()  # fields with integers that no float64 holds exactly
+
+    def update(self, documents: Sequence[Document]) -> None:
+        """Take in the fields of ``documents``; where that raises, the types stay as they were."""
+        types, large = dict(self._types), set(self._large)
+        names = dict.fromkeys(name for document in documents for name in document.fields)
+        for name in names:
+            values = [document.fields.get(name) for document in documents]
+            try:
+                array = pa.array(values)
+                found, before = array.type, types.get(name, array.type)
+                if _has_large_integer(array):
+                    large.add(name)
+                merged = _common_type(before, found)
+                if name in large and (_widens(before, merged) or _widens(found, merged)):
+                    raise TypeError("integers beyond 2**53 beside floats")
+                _check_storable(merged)
+            except _MISFITS as error:
+                first, last = documents[0].id, documents[-1].id
+                raise InputError(
+                    f"field {name!r} has values that make no column, the last of them in a document between {first!r} "
+                    f"and {last!r} ({error}); give the field one type in all documents, or leave it out"
+                ) from error
+            field_array(documents, pa.field(name, merged))
+            types[name] = merged
+        self._types, self._large = types, large
+
+    def fields(self) -> list[pa.Field]:
+        """The columns found; what was always null becomes a string, as LanceDB stores no nulls within structs."""
+        return [pa.field(name, _without_null_types(kind)) for name, kind in self._types.items()]
+
+
+def check_fields(documents: Sequence[Document], fields: Sequence[pa.Field]) -> None:
+    """Raise InputError, naming document and field, unless ``documents`` fit the columns of an existing table."""
+    known = {field.name for field in fields}
+    for document in documents:
+        for name in document.fields:
+            if name not in known:
+                raise InputError(
+                    f"document {document.id!r} has a field {name!r}, which the index does not have "
+                    f"(its fields: {', '.join(sorted(known)) or 'none'}); drop the field or make a new index"
+                )
+    for field in fields:
+        field_array(documents, field)
+
+
+def field_array(documents: Sequence[Document], field: pa.Field) -> pa.Array:
+    """The values of one column, null where a document lacks the field.
+
+    Raises InputError, naming document and field, for a value that the column's type would change or refuse.
+    """
+    values = [document.fields.get(field.name) for document in documents]
+    try:
+        array = pa.array(values, field.type)
+        stored = array.to_pylist()
+    except _MISFITS as error:
+        misfit = next((i for i in range(len(values)) if not _fits(values[i], field.type)), 0)
+        raise _misfit_error(documents[misfit], field, str(error)) from error
+    # Arrow cuts quietly: 2.7 to 2, a time to its date, unknown keys off a struct.
+    for document, value, kept in zip(documents, values, stored, strict=True):
+        if not _same(value, kept):
+            raise _misfit_error(document, field, f"it would be stored as {kept!r}")
+    return array
+
+
+def _misfit_error(document: Document, field: pa.Field, reason: str) -> InputError:
+    value = document.fields.get(field.name)
+    return InputError(
+        f"document {document.id!r}: field {field.name!r} is {value!r}, which does not fit its column of type "
+        f"{field.type} ({reason})"
+    )
+
+
+def _fits(value: Any, kind: pa.DataType) -> bool:
+    try:
+        pa.array([value], kind)
+    except _MISFITS:
+        return False
+    return True
+
+
+def _same(value: Any, stored: Any) -> bool:
+    """Whether ``stored`` is ``value`` as Arrow gives it back: a struct may gain nulls, an integer become a float."""
+    if isinstance(value, Mapping) and isinstance(stored, dict):
+        known = all(key in stored and _same(item, stored[key]) for key, item in value.items())
+        return known and all(item is None for key, item in stored.items() if key not in value)
+    if isinstance(stored, list):
+        is_list = hasattr(value, "__len__") and not isinstance(value, (str, bytes, Mapping))
+        return is_list and len(value) == len(stored) and all(map(_same, value, stored))
+    if isinstance(value, bool) or isinstance(stored, bool):
+        return value is stored
+    return bool(value == stored) or (value != value and stored != stored)
+
+
+def _has_large_integer(array: pa.Array) -> bool:
+    """Whether an integer that no float64 holds exactly is among the values, or within them."""
+    if pa.types.is_integer(array.type):
+        values = array.drop_null().to_numpy(zero_copy_only=False)
+        return len(values) > 0 and max(int(values.max()), -int(values.min())) > _MAX_EXACT
+    if pa.types.is_struct(array.type):
+        return any(map(_has_large_integer, array.flatten()))
+    return pa.types.is_list(array.type) and _has_large_integer(array.flatten())
+
+
+def _widens(a: pa.DataType, b: pa.DataType) -> bool:
+    """Whether integers of ``a`` are floats in ``b``."""
+    return any(pa.types.is_integer(x) and pa.types.is_floating(y) for x, y in _leaves(a, b))
+
+
+def _leaves(a: pa.DataType, b: pa.DataType) -> Iterator[tuple[pa.DataType, pa.DataType]]:
+    """What stands in the same place within two types."""
+    if pa.types.is_list(a) and pa.types.is_list(b):
+        yield from _leaves(a.value_type, b.value_type)
+    elif pa.types.is_struct(a) and pa.types.is_struct(b):
+        for field in a:
+            if b.get_field_index(field.name) >= 0:
+                yield from _leaves(field.type, b.field(field.name).type)
+    else:
+        yield a, b
+
+
+def _check_storable(kind: pa.DataType) -> None:
+    """Raise TypeError for what LanceDB cannot store: structs without fields, and names that it would cut."""
+    if pa.types.is_struct(kind) and not kind.num_fields:
+        raise TypeError("objects without any key")
+    for field in (kind.field(i) for i in range(kind.num_fields)):
+        if "\0" in field.name:
+            raise TypeError(f"a key with a null character, {field.name!r}")
+        _check_storable(field.type)
+
+
+def _without_null_types(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_null(kind):
+        return pa.string()
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_without_null_types(field.type)) for field in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_without_null_types(kind.value_type)))
+    return kind
+
+
+def _common_type(a: pa.DataType, b: pa.DataType) -> pa.DataType:
+    if any({str(x), str(y)} == {"string", "binary"} for x, y in _leaves(a, b)):
+        raise TypeError("strings beside bytes")
+    merged = pa.unify_schemas(
+        [pa.schema([pa.field("x", a)]), pa.schema([pa.field("x", b)])], promote_options="permissive"
+    ).field("x")
+    return merged.type

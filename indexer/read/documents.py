@@ -1,0 +1,210 @@
+"""Documents as they come in: mappings with an id, a text, perhaps a title, and the caller's own fields."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Integral
+from typing import Any
+
+from ...onnx_export.errors import InputError
+from .line_formats import BadRecord
+from .rejects import Rejects
+
+# Columns of the table that tansaku fills itself; the second only where documents are divided into passages.
+RESERVED_FIELDS = (
+    "id",
+    "title",
+    "text",
+    "token_count",
+    "centroid_ids",
+    "residuals",
+    "centroid_cosine",
+    "write_id",
+)
+PASSAGE_FIELDS = ("parent_id", "passage")
+
+
+@dataclass(frozen=True)
+class FieldNames:
+    """Which fields of a record are its id, text and title; ``id=None`` takes ``_id`` or else ``id``."""
+
+    id: str | None = None
+    text: str = "text"
+    title: str = "title"
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document.
+
+    Attributes:
+        id: unique in its index.
+        text: what is searched, together with the title.
+        title: may be empty.
+        fields: the caller's other columns.
+        parent_id: of a passage: the document it was cut from.
+        passage: of a passage: its number in that document, from 0.
+        place: where it was read ("data.jsonl:17").
+        whole_text: of a passage: the text it was cut from.
+    """
+
+    id: str
+    text: str
+    title: str = ""
+    fields: dict[str, Any] = field(default_factory=dict)
+    parent_id: str | None = None
+    passage: int = 0
+    place: str = field(default="", compare=False, repr=False)
+    whole_text: str = field(default="", compare=False, repr=False)
+
+    @property
+    def encoded_text(self) -> str:
+        """What the encoder sees: title and text, one space between."""
+        return f"{self.title} {self.text}" if self.title else self.text
+
+
+class DocumentReader:
+    """Turns records into checked documents; iterate over it as often as needed.
+
+    Args:
+        records: mappings, or (place, mapping) pairs as `tansaku.indexer.read.sources` yields them, the place being
+            what an error names ("data.jsonl:17").
+        names: which fields are id, text and title.
+        rejects: takes the records that cannot be used; None raises for the first of them.
+        reserved: field names that the index needs for itself.
+
+    Iterating raises InputError, or notes a reject, naming the place and the field, for a missing field, an id that is
+    neither str nor int, a text or title that is not str, an empty id or text, a lone surrogate, a field name that is no
+    name for a column or is reserved, or an id that occurred before or differs from an earlier one only in Unicode form.
+    A record that was rejected before is left out silently, so that every pass gives the same documents.
+
+    Memory: some 100 bytes for each id.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[Any],
+        names: FieldNames | None = None,
+        rejects: Rejects | None = None,
+        reserved: Sequence[str] = RESERVED_FIELDS,
+    ) -> None:
+        # An iterator can be read once only, and indexing reads more often.
+        self._records = list(records) if isinstance(records, Iterator) else records
+        self._names = names or FieldNames()
+        self._reserved = reserved
+        self._rejects = rejects
+        self._left_out: set[str] = set()
+        if rejects is not None:
+            rejects.begin()
+
+    def __iter__(self) -> Iterator[Document]:
+        """Yield the documents in order."""
+        seen: set[str] = set()
+        for position, record in enumerate(self._records):
+            has_place = isinstance(record, tuple) and len(record) == 2
+            place, content = record if has_place else (f"document {position}", record)
+            if place in self._left_out:
+                continue
+            try:
+                document = _as_document(content, place, self._names, self._reserved)
+                form = canonical_id(document.id)
+                if form in seen:
+                    raise InputError(
+                        f"{place}: id {document.id!r} occurs twice, perhaps in two Unicode forms; ids must be unique"
+                    )
+            except InputError as error:
+                self._note(place, error, content)
+                self._left_out.add(place)
+                continue
+            seen.add(form)
+            yield document
+
+    def leave_out(self, document: Document, error: InputError) -> None:
+        """Reject ``document``: no later pass will give it. Raises ``error`` where nothing may be rejected."""
+        self.reject(document, error)
+        self._left_out.add(document.place)
+
+    def reject(self, document: Document, error: InputError) -> None:
+        """Note ``document`` as a reject, but go on giving it, so that the others keep their positions."""
+        text = document.whole_text or document.text
+        record = {"id": document.parent_id or document.id, "title": document.title, "text": text}
+        self._note(document.place, error, {**record, **document.fields})
+
+    def _note(self, place: str, error: InputError, record: Any) -> None:
+        if self._rejects is None:
+            raise error
+        self._rejects.note(place, str(error), record)
+
+
+def canonical_id(doc_id: str) -> str:
+    """The form in which ids are compared (NFC): two that differ only in Unicode form are the same to a reader."""
+    return unicodedata.normalize("NFC", doc_id)
+
+
+def id_forms(doc_id: str) -> set[str]:
+    """``doc_id`` and its other Unicode forms, composed and decomposed."""
+    return {doc_id, *(unicodedata.normalize(form, doc_id) for form in ("NFC", "NFD"))}
+
+
+def _as_document(record: Any, place: str, names: FieldNames, reserved: Sequence[str]) -> Document:
+    if isinstance(record, BadRecord):
+        raise InputError(f"{place}: {record.reason}")
+    if isinstance(record, Document):
+        names, fields = FieldNames("id"), record.fields
+        values: Mapping[str, Any] = {"id": record.id, "title": record.title, "text": record.text}
+    elif isinstance(record, Mapping):
+        names = FieldNames(names.id or ("_id" if "_id" in record else "id"), names.text, names.title)
+        fields = {str(k): v for k, v in record.items() if k not in (names.id, names.text, names.title)}
+        values = record
+    else:
+        raise InputError(f"{place}: a document must be a mapping of field names to values, not {_kind(record)}")
+    doc_id = _text_value(values, names.id or "id", place, integers=True)
+    owner = f" of {doc_id!r}"
+    text = _text_value(values, names.text, place, owner)
+    has_title = values.get(names.title) is not None
+    title = _text_value(values, names.title, place, owner, may_be_empty=True) if has_title else ""
+    for name in fields:
+        if name in reserved:
+            raise InputError(f"{place}: the field name {name!r} is taken by the index itself; rename the field")
+        # LanceDB takes a period for a path into a struct and keeps names of this kind for itself.
+        if name in ("", "*") or set(".`\0") & set(name) or name.startswith("_row") or not _is_utf8(name):
+            raise InputError(f"{place}: a column cannot have the field name {name!r}; rename the field")
+    return Document(doc_id, text, title, fields, place=place)
+
+
+def _text_value(
+    values: Mapping[str, Any],
+    name: str,
+    place: str,
+    owner: str = "",
+    *,
+    integers: bool = False,
+    may_be_empty: bool = False,
+) -> str:
+    if name not in values:
+        raise InputError(f"{place}: no field {name!r} here (fields: {', '.join(map(str, values))})")
+    value = values[name]
+    if integers and isinstance(value, Integral) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        expected = "a string or an integer" if integers else "a string"
+        raise InputError(f"{place}: field {name!r}{owner} must be {expected}, not {_kind(value)}")
+    if not value.strip() and not may_be_empty:
+        raise InputError(f"{place}: field {name!r}{owner} is empty; fill it or leave the document out")
+    if not _is_utf8(value):
+        raise InputError(f"{place}: field {name!r}{owner} holds half a character (a lone surrogate); mend the text")
+    return value
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else type(value).__name__

@@ -1,0 +1,287 @@
+"""Long documents → passages that the model reads whole, cut at sentence ends."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from ...onnx_export.errors import InputError
+from .documents import Document
+
+# Tokens of each text, on its own and uncut. What the model adds to each (start, marker, end) may be among them.
+CountTokens = Callable[[Sequence[str]], list[int]]
+
+_BATCH = 8192  # texts counted at a time: a tokenizer's results take up to a kilobyte each
+_CLOSING = "」』）］】〉》〕｝〗〙｣”’)\\]}\"'＂＇"  # inside a regular expression's brackets
+
+# No branch looks twice at a run of the same characters, so that searching is linear. Digits and letters behind a mark
+# tell numbers (３．１４) and addresses (?q=) from sentence ends.
+_SENTENCE_END = re.compile(
+    rf"(?:[。｡！？‼⁇⁈⁉]|．(?![0-9０-９])|[!?](?![0-9A-Za-z=&/]))+[{_CLOSING}]*\s*"
+    rf"|\.[{_CLOSING}]*\s+"
+    r"|[\n\r\v\f\x85\u2028\u2029]\s*"
+)
+_PHRASE_END = re.compile(r"(?:[、，､・･\s]|,(?![0-9]))+")
+
+_ZERO_WIDTH_JOINER = "\u200d"
+_ATTACHED_CATEGORIES = ("Mn", "Mc", "Me", "Cf")  # marks, variation selectors; joiners and tags
+_ATTACHED = "ﾞﾟ\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"  # half-width voicing marks, skin tones
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A text to split: ``frame`` comes before each piece, both together have ``room`` tokens, a piece ``text_room``."""
+
+    text: str
+    frame: str
+    room: int
+    text_room: int
+
+    @property
+    def reach(self) -> int:
+        """Characters of what may be counted at once; more than that is too long, unseen, save for odd texts."""
+        return max(4096, 16 * self.room)
+
+
+@dataclass(slots=True)
+class _Unit:
+    """A stretch of a job's text that is not cut unless it alone is too long."""
+
+    job: _Job
+    text: str
+    tokens: int = 0
+
+
+@dataclass
+class _Pack:
+    """Neighbouring units that are to be a piece; ``settled`` once it fits or cannot be cut."""
+
+    job: _Job
+    units: list[_Unit]
+    settled: bool = False
+
+    @property
+    def text(self) -> str:
+        return "".join(unit.text for unit in self.units)
+
+
+def check_room(room: int, longest: int | None = None) -> None:
+    """Raise InputError if a passage cannot have ``room`` tokens: less than 1, or more than the model reads at once."""
+    if room < 1:
+        raise InputError(f"a passage has room for {room} tokens; it must be 1 or more")
+    if longest is not None and room > longest:
+        raise InputError(f"a passage has room for {room} tokens; the model reads no more than {longest}")
+
+
+def split_text(text: str, room: int, count_tokens: CountTokens) -> list[str]:
+    """Consecutive pieces of ``text``, as many sentences in each as ``room`` tokens hold.
+
+    A sentence that is too long is cut at commas and white space, and what is still too long between characters, never
+    between a character and its combining marks, variation selectors or joiners. White space stays with what comes
+    before it; no piece is blank unless ``text`` is. A piece that cannot be cut may have more than ``room`` tokens.
+
+    Raises InputError if ``room`` is less than 1.
+    """
+    check_room(room)
+    return _split([_Job(text, "", room, room)], count_tokens)[0]
+
+
+def passages(document: Document, room: int, count_tokens: CountTokens) -> list[Document]:
+    """The passages of one document; see `split_documents`."""
+    return split_documents([document], room, count_tokens)
+
+
+def split_documents(documents: Sequence[Document], room: int, count_tokens: CountTokens) -> list[Document]:
+    """The passages of ``documents``, in order.
+
+    Args:
+        documents: the documents, whole.
+        room: tokens of a passage, which are its title, a space and its text, as ``count_tokens`` counts them. Where a
+            title leaves less than a third of them to the text, the text gets a third all the same, and the model cuts
+            what is too much.
+        count_tokens: tokens of each text, on its own and uncut; never asked for a blank one.
+
+    Returns:
+        For each piece of a text a document with the title and fields of the whole one, the id "<id>#<n>" (n from 0),
+        ``parent_id`` and ``passage`` (n); a text that fits is one piece.
+
+    Raises:
+        InputError: ``room`` is less than 1.
+    """
+    check_room(room)
+    titles = iter(_count([f"{document.title} " for document in documents if document.title.strip()], count_tokens))
+    jobs = [_job(document, room, next(titles) if document.title.strip() else 0) for document in documents]
+    return [
+        replace(
+            document,
+            id=f"{document.id}#{n}",
+            text=piece.strip(),
+            parent_id=document.id,
+            passage=n,
+            whole_text=document.text,
+        )
+        for document, pieces in zip(documents, _split(jobs, count_tokens), strict=True)
+        for n, piece in enumerate(pieces)
+    ]
+
+
+def _job(document: Document, room: int, title_tokens: int) -> _Job:
+    third, text = -(-room // 3), document.text.strip()
+    if room - title_tokens < third:
+        return _Job(text, "", third, third)
+    return _Job(text, f"{document.title} " if document.title else "", room, room - title_tokens)
+
+
+def _split(jobs: Sequence[_Job], count_tokens: CountTokens) -> list[list[str]]:
+    """The pieces of each job's text. All jobs go through a stage together: tokenizers are fastest with many texts."""
+    whole = {i for i, job in enumerate(jobs) if not job.text.strip()}
+    short = [i for i, job in enumerate(jobs) if i not in whole and len(job.text) <= job.reach]
+    tokens = _count([jobs[i].frame + jobs[i].text for i in short], count_tokens)
+    whole.update(i for i, n in zip(short, tokens, strict=True) if n <= jobs[i].room)
+    units = [
+        _Unit(job, sentence)
+        for i, job in enumerate(jobs)
+        if i not in whole
+        for sentence in _cut_behind(_SENTENCE_END, job.text)
+    ]
+    pieces: dict[int, list[str]] = {}
+    for pack in _verified(_packed(_fitting(units, count_tokens), count_tokens), count_tokens):
+        pieces.setdefault(id(pack.job), []).append(pack.text)
+    return [[job.text] if i in whole else pieces[id(job)] for i, job in enumerate(jobs)]
+
+
+def _fitting(units: list[_Unit], count_tokens: CountTokens) -> list[_Unit]:
+    """``units``, counted; those that are too long in smaller units, as far as they can be cut."""
+    _count_units(units, count_tokens)
+    units, fresh = _refined(units, lambda unit: _cut_behind(_PHRASE_END, unit.text))
+    _count_units(fresh, count_tokens)
+    while True:
+        units, fresh = _refined(units, lambda unit: _cut_between_characters(unit.text, _shares(unit)))
+        if not fresh:
+            return units
+        _count_units(fresh, count_tokens)
+
+
+def _refined(units: list[_Unit], cut: Callable[[_Unit], list[str]]) -> tuple[list[_Unit], list[_Unit]]:
+    """``units`` with the too long ones cut, and those of them that are new and have yet to be counted."""
+    result: list[_Unit] = []
+    fresh: list[_Unit] = []
+    for unit in units:
+        parts = cut(unit) if unit.tokens > unit.job.text_room else []
+        if len(parts) > 1:
+            new = [_Unit(unit.job, part) for part in parts]
+            result += new
+            fresh += new
+        else:
+            result.append(unit)
+    return result, fresh
+
+
+def _shares(unit: _Unit) -> int:
+    """In how many parts of one length to cut a unit that is too long: few, and a tenth for uneven characters."""
+    size, limit = unit.tokens, unit.job.text_room
+    if len(unit.text) > unit.job.reach:
+        size, limit = len(unit.text), unit.job.reach
+    return max(2, math.ceil(size / (0.9 * limit)))
+
+
+def _packed(units: list[_Unit], count_tokens: CountTokens) -> list[_Pack]:
+    """Neighbouring units of a text, as many together as fit."""
+    # Tokenizers may begin each text with a token of its own, so what a unit adds is seen behind the one before it.
+    joined = [_Unit(unit.job, before.text + unit.text) for before, unit in pairwise(units)]
+    _count_units(joined, count_tokens)
+    packs: list[_Pack] = []
+    total = 0
+    for position, unit in enumerate(units):
+        total += joined[position - 1].tokens - units[position - 1].tokens if position else 0
+        if packs and packs[-1].job is unit.job and total <= unit.job.text_room:
+            packs[-1].units.append(unit)
+        else:
+            packs.append(_Pack(unit.job, [unit]))
+            total = unit.tokens
+    return packs
+
+
+def _verified(packs: list[_Pack], count_tokens: CountTokens) -> list[_Pack]:
+    """``packs``; those that turn out too long as a whole are halved until they fit."""
+    while unsettled := [pack for pack in packs if not pack.settled]:
+        tokens = _count([pack.job.frame + pack.text for pack in unsettled], count_tokens)
+        for pack, n in zip(unsettled, tokens, strict=True):
+            pack.settled = n <= pack.job.room
+        packs = [half for pack in packs for half in _halves(pack)]
+    return packs
+
+
+def _halves(pack: _Pack) -> list[_Pack]:
+    """The two halves of a pack that is not settled; itself, settled, if it cannot be cut."""
+    if pack.settled:
+        return [pack]
+    units = pack.units
+    if len(units) == 1:
+        text = units[0].text
+        parts = _cut_behind(_PHRASE_END, text)
+        parts = parts if len(parts) > 1 else _cut_between_characters(text, 2)
+        units = [_Unit(pack.job, part) for part in parts]
+    if len(units) == 1:
+        return [_Pack(pack.job, units, settled=True)]
+    half, length = len(pack.text) / 2, 0
+    ends = [length := length + len(unit.text) for unit in units[:-1]]
+    middle = min(range(len(ends)), key=lambda i: abs(ends[i] - half)) + 1
+    return [_Pack(pack.job, units[:middle]), _Pack(pack.job, units[middle:])]
+
+
+def _count_units(units: Sequence[_Unit], count_tokens: CountTokens) -> None:
+    # Some tokenizers take quadratic time over a long run of letters, so one beyond reach is too long uncounted.
+    within = [unit for unit in units if len(unit.text) <= unit.job.reach]
+    for unit in units:
+        unit.tokens = len(unit.text)
+    for unit, tokens in zip(within, _count([unit.text for unit in within], count_tokens), strict=True):
+        unit.tokens = tokens
+
+
+def _count(texts: Sequence[str], count_tokens: CountTokens) -> list[int]:
+    return [n for start in range(0, len(texts), _BATCH) for n in count_tokens(texts[start : start + _BATCH])]
+
+
+def _cut_behind(pattern: re.Pattern[str], text: str) -> list[str]:
+    """``text`` cut behind each match."""
+    # A cut falls before a visible character and behind one, so no part is blank.
+    first = len(text) - len(text.lstrip())
+    ends = [match.end() for match in pattern.finditer(text, first)]
+    return _parts(text, [end for end in ends if end < len(text) and _may_cut(text, end)])
+
+
+def _cut_between_characters(text: str, parts: int) -> list[str]:
+    """``text`` in about ``parts`` parts of about one length; in fewer, or whole, where it cannot be cut."""
+    first = len(text) - len(text.lstrip())
+    cuts = [first]
+    for part in range(1, parts):
+        target = max(first + 1, part * len(text) // parts)
+        if target <= cuts[-1]:
+            continue
+        later = next((i for i in range(target, len(text)) if _may_cut(text, i)), None)
+        if later is None:
+            earlier = (i for i in range(target - 1, cuts[-1], -1) if _may_cut(text, i))
+            cuts += [i for i in [next(earlier, None)] if i is not None]
+            break
+        cuts.append(later)
+    return _parts(text, cuts[1:])
+
+
+def _parts(text: str, cuts: Sequence[int]) -> list[str]:
+    return [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+
+def _may_cut(text: str, position: int) -> bool:
+    """Whether text[position] begins something: no white space, and nothing that goes with the character before it."""
+    character = text[position]
+    return not (
+        character.isspace()
+        or unicodedata.category(character) in _ATTACHED_CATEGORIES
+        or character in _ATTACHED
+        or text[position - 1] == _ZERO_WIDTH_JOINER
+    )

@@ -1,0 +1,104 @@
+"""The first stage of indexing: every document is read and checked before the first is encoded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from ...onnx_export.errors import InputError
+from .documents import Document
+
+# Called with the stage ("read", "sample", "encode", "commit"), how much is done, of how much (0: not known), and
+# how many token vectors that was.
+Progress = Callable[[str, int, int, int], None]
+
+# Called with a document that cannot be indexed and why; raises the error where nothing may be left out.
+Reject = Callable[[Document, InputError], None]
+
+CHUNK = 512  # documents encoded together and staged in one file
+
+
+@dataclass
+class Scan:
+    """What a pass over the documents found.
+
+    Attributes:
+        count: documents to be indexed.
+        characters: in all encoded texts together.
+        digests: a hash of the content of every `CHUNK` documents.
+    """
+
+    count: int = 0
+    characters: int = 0
+    digests: list[str] = field(default_factory=list)
+
+
+def scan(
+    documents: Iterable[Document],
+    check: Callable[[list[Document]], None],
+    reject: Reject,
+    progress: Progress,
+) -> Scan:
+    """Read all documents once.
+
+    Args:
+        documents: the documents.
+        check: raises InputError if some documents cannot be indexed.
+        reject: called for a document that cannot; it may raise the error.
+        progress: called as the work goes on.
+
+    Raises InputError if there is no document at all.
+    """
+    result = Scan()
+    digest = hashlib.blake2b(digest_size=16)
+    for chunk in chunks(documents):
+        for document in _accepted(chunk, check, reject):
+            digest.update(content_bytes(document))
+            result.count += 1
+            result.characters += len(document.encoded_text)
+            if result.count % CHUNK == 0:
+                result.digests.append(digest.hexdigest())
+        progress("read", result.count, 0, 0)
+    if result.count % CHUNK:
+        result.digests.append(digest.hexdigest())
+    if result.count == 0:
+        raise InputError("there are no documents to index")
+    return result
+
+
+def chunks(documents: Iterable[Document], size: int = CHUNK) -> Iterator[list[Document]]:
+    """``documents`` in lists of ``size``; the last may be shorter."""
+    remaining = iter(documents)
+    while chunk := list(islice(remaining, size)):
+        yield chunk
+
+
+def content_bytes(document: Document) -> bytes:
+    """All that is indexed of a document, as bytes: the same for the same content."""
+    fields = sorted((name, _plain(value)) for name, value in document.fields.items())
+    return repr((document.id, document.title, document.text, fields)).encode("utf-8", "surrogatepass")
+
+
+def _accepted(
+    chunk: list[Document],
+    check: Callable[[list[Document]], None],
+    reject: Reject,
+) -> list[Document]:
+    """Those of ``chunk`` that pass ``check``; the others are found by halving."""
+    try:
+        check(chunk)
+    except InputError as error:
+        if len(chunk) == 1:
+            reject(chunk[0], error)
+            return []
+        middle = len(chunk) // 2
+        return _accepted(chunk[:middle], check, reject) + _accepted(chunk[middle:], check, reject)
+    return chunk
+
+
+def _plain(value: Any) -> str:
+    # The repr of a long array leaves out its middle.
+    return repr(value.tolist() if hasattr(value, "tolist") else value)

@@ -1,0 +1,1 @@
+"""The LanceDB table: schema, codec, conditions, full text, changes."""

@@ -1,0 +1,232 @@
+"""Changes to an index that is there: rows merged in, rows deleted, files compacted. Each is one transaction of LanceDB.
+
+LanceDB commits optimistically: a writer that finds another's commit under its own tries again by itself where the two
+do not touch the same rows, and fails otherwise. A write from a table object that was opened before an overwrite or a
+rebuild always fails, so codes of an old codec can never come into a table of a new one.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import pyarrow as pa
+from lancedb.expr import Expr, col
+from lancedb.table import Table
+
+from ...onnx_export.errors import InputError
+from ..errors import StorageError, TableNotFoundError, WriteConflictError
+from .codec_table import prune_codecs, stored_codecs
+from .conditions import checked_condition, condition_errors
+from .database import find_table, storage_errors
+from .fulltext import ensure_text_index
+from .schema import read_header
+from .table import IndexTable
+
+SLICE_BYTES = 256 * 2**20  # of rows merged in one transaction: LanceDB holds them in memory
+_IDS_TOGETHER = 10_000
+_TRIES = 6
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class DeleteReport:
+    """What a delete did.
+
+    Attributes:
+        rows: rows deleted: documents, or passages of documents.
+        missing: ids that were not in the index, in the order given.
+    """
+
+    rows: int
+    missing: list[str]
+
+
+@dataclass(frozen=True)
+class OptimizeReport:
+    """What `Index.optimize` did.
+
+    Attributes:
+        fragments_before: data fragments of the table before.
+        fragments_after: and after.
+        versions_removed: versions of the table that were given up.
+        codecs_removed: codecs that no version needs any more.
+    """
+
+    fragments_before: int
+    fragments_after: int
+    versions_removed: int
+    codecs_removed: int
+
+
+def slices(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    """``batches`` in lists of about `SLICE_BYTES`."""
+    part: list[pa.RecordBatch] = []
+    size = 0
+    for batch in batches:
+        part.append(batch)
+        size += batch.nbytes
+        if size >= SLICE_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+def whole_documents(parts: Iterator[list[pa.RecordBatch]], column: str | None) -> Iterator[pa.Table]:
+    """``parts`` as tables, cut anew so that rows with one value of ``column`` after each other lie in one table."""
+    rest = None
+    part = next(parts, None)
+    while part is not None:
+        following = next(parts, None)
+        rows = pa.Table.from_batches(part)
+        rows = rows if rest is None else pa.concat_tables([rest, rows])
+        start = len(rows)
+        if column is not None and following is not None:
+            values = rows[column].to_pylist()
+            start = next((n for n in range(len(rows) - 1, 0, -1) if values[n - 1] != values[n]), 0)
+        rest = rows.slice(start) if start < len(rows) else None
+        if start:
+            yield rows.slice(0, start)
+        part = following
+
+
+def merge_rows(index: IndexTable, rows: pa.Table, *, update: bool, stale: Expr | None = None) -> tuple[int, int]:
+    """Insert rows whose ids are new; with ``update`` put the others in place of those that have their ids.
+
+    ``stale`` says which of the rows whose ids are not among ``rows`` are deleted with it.
+
+    Returns how many rows were inserted and how many updated.
+    """
+
+    def merge(table: Table) -> tuple[int, int]:
+        builder = table.merge_insert("id").when_not_matched_insert_all()
+        if update:
+            builder = builder.when_matched_update_all()
+        if stale is not None:
+            builder = builder.when_not_matched_by_source_delete(stale)
+        result = builder.execute(rows.combine_chunks())  # of several chunks the order would be lost
+        return result.num_inserted_rows, result.num_updated_rows
+
+    return _committed(index, merge)
+
+
+def delete_rows(index: IndexTable, where: Expr | str) -> int:
+    """Delete the rows that ``where`` describes; returns how many.
+
+    Raises InputError if ``where`` is no SQL condition over the table's columns.
+    """
+
+    def delete(table: Table) -> int:
+        with condition_errors(index.place(), where):
+            return table.delete(where).num_deleted_rows  # type: ignore[attr-defined]  # LanceDB's stub lacks it
+
+    return _committed(index, delete)
+
+
+def delete_documents(index: IndexTable, ids: Sequence[str] | None, where: str | None) -> DeleteReport:
+    """Delete documents by id or by a condition; see `Index.delete`."""
+    if (ids is None) == (where is None):
+        raise InputError("delete needs either ids or a condition")
+    if where is not None:
+        condition = checked_condition(where, if_empty="it would delete everything")
+        return DeleteReport(delete_rows(index, condition), [])
+    if isinstance(ids, str):
+        raise InputError("ids is one string; give a list of ids")
+    return _delete_ids(index, [str(doc_id) for doc_id in ids or []])
+
+
+def index_text(index: IndexTable) -> None:
+    """Make LanceDB's full text index, if the table has a column for it and no index."""
+    if index.header.fulltext:
+        _committed(index, ensure_text_index)
+
+
+def optimize_table(index: IndexTable, keep: timedelta) -> OptimizeReport:
+    """Merge small fragments, bring LanceDB's own indices up to date, give up versions older than ``keep``."""
+    if keep < timedelta(0):
+        raise InputError(f"keep is {keep}; it must not be negative")
+    database, name = index.database, index.name
+    before = _latest(index)
+    fragments, versions = _fragments(before), _versions(before)
+    index_text(index)
+
+    def optimize(table: Table) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that readers of old versions will fail: that is `keep`
+            table.optimize(cleanup_older_than=keep)
+
+    _committed(index, optimize)
+    after = _latest(index)
+    remaining = _versions(after)
+    removed = 0
+    if len(stored_codecs(database, name)) > 1:
+        with storage_errors(index.place()):
+            opened = [find_table(database, name, version) for version in remaining]
+            headers = [read_header(table.schema, index.place()) for table in opened if table is not None]
+        removed = prune_codecs(database, name, {header.codec_id for header in headers})
+    return OptimizeReport(fragments, _fragments(after), len(versions - remaining), removed)
+
+
+def _delete_ids(index: IndexTable, ids: Sequence[str]) -> DeleteReport:
+    """Delete documents by id; in an index of passages all passages of each. 10,000 ids are one transaction."""
+    column = index.header.document_id_field
+    rows, missing = 0, []
+    for start in range(0, len(ids), _IDS_TOGETHER):
+        part = list(dict.fromkeys(ids[start : start + _IDS_TOGETHER]))
+        with storage_errors(index.place()):
+            found = index.table.search().where(col(column).isin(part)).select([column]).to_arrow()
+        stored = set(found[column].to_pylist())
+        missing += [doc_id for doc_id in part if doc_id not in stored]
+        if stored:
+            rows += delete_rows(index, col(column).isin(part))
+    return DeleteReport(rows, missing)
+
+
+def _committed(index: IndexTable, action: Callable[[Table], T]) -> T:
+    """Run ``action`` on the latest version of the table, again if another writer got in its way.
+
+    Raises WriteConflictError if they keep doing so, or if the table was made anew since ``index`` was opened.
+    """
+    attempt = 0
+    while True:
+        table = _latest(index)  # raises for good if the table was made anew
+        try:
+            with storage_errors(index.place()):
+                return action(table)
+        except (WriteConflictError, StorageError) as error:
+            attempt += 1
+            # A version that `optimize` has just given up cannot be read; a later one is then there.
+            vanished = isinstance(error, StorageError) and _latest(index).version == table.version
+            if attempt == _TRIES or vanished:
+                raise
+            time.sleep(0.05 * 2**attempt)
+
+
+def _latest(index: IndexTable) -> Table:
+    with storage_errors(index.place()):
+        table = find_table(index.database, index.name)
+    if table is None:
+        raise TableNotFoundError(f"{index.place()} has been dropped since it was opened")
+    # Not moved to a later version from here on, so that a table made anew meanwhile refuses what is written through it.
+    if read_header(table.schema, index.place()) != index.header:
+        raise WriteConflictError(
+            f"{index.place()} was made anew or rebuilt since it was opened, and nothing was written; "
+            "open the index again and repeat"
+        )
+    return table
+
+
+def _versions(table: Table) -> set[int]:
+    with storage_errors(f"table {table.name!r}"):
+        return {int(version["version"]) for version in table.list_versions()}
+
+
+def _fragments(table: Table) -> int:
+    with storage_errors(f"table {table.name!r}"):
+        return table.stats()["fragment_stats"]["num_fragments"]  # type: ignore[index]  # a dict, whatever its type says

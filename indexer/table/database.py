@@ -1,0 +1,138 @@
+"""The LanceDB database that an index lies in, and the folder beside it for what can be made again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import lancedb
+import platformdirs
+from lancedb.db import DBConnection
+from lancedb.table import Table
+
+from ...onnx_export.errors import InputError
+from ..errors import StorageError, TableNotFoundError, WriteConflictError
+
+_CONFLICTS = ("conflict", "incompatible transaction", "different schema", "not found in target schema")
+
+Database = str | Path | DBConnection
+
+
+def connect(db: Database, *, create: bool = False, storage_options: dict[str, str] | None = None) -> DBConnection:
+    """Connect to a database: a folder, a URI, or a connection, which is returned as it is.
+
+    Args:
+        db: a folder, or a URI that LanceDB knows: ``s3://…``, ``gs://…``, ``az://…``.
+        create: make a local folder that is not there.
+        storage_options: LanceDB's own options for object stores (credentials, endpoint, region).
+
+    Raises:
+        TableNotFoundError: a local folder does not exist and ``create`` is false.
+        StorageError: the store cannot be reached, or refuses the credentials.
+    """
+    if isinstance(db, DBConnection):
+        return db
+    if not create and not database_exists(db):
+        raise TableNotFoundError(f"database {db}: no such folder; `tansaku index` makes one")
+    if database_exists(db) and "://" not in str(db) and not Path(db).is_dir():
+        raise InputError(f"database {db}: this is a file; a LanceDB database is a folder")
+    with storage_errors(f"database {db}"):
+        database = lancedb.connect(str(db), storage_options=storage_options)
+        if "://" in str(db):
+            database.list_tables()  # an object store is not asked for anything before this
+    return database
+
+
+def database_exists(db: Database) -> bool:
+    """Whether there is something at ``db``; connections and remote URIs count as there."""
+    return isinstance(db, DBConnection) or "://" in str(db) or Path(db).exists()
+
+
+def table_names(database: DBConnection) -> list[str]:
+    """Names of all tables in the database."""
+    names: list[str] = []
+    token: str | None = None
+    with storage_errors(f"database {database.uri}"):
+        while True:
+            page = database.list_tables(page_token=token)
+            names += page.tables
+            token = page.page_token
+            if not token:
+                return names
+
+
+def find_table(database: DBConnection, name: str, version: int | None = None) -> Table | None:
+    """The table at its latest version, or at ``version``; None if there is none that can be opened.
+
+    A table whose first write was cut off is listed, but cannot be opened; it counts as none.
+    """
+    try:
+        table = database.open_table(name)
+    except (ValueError, RuntimeError) as error:
+        if "not found" in str(error).lower():
+            return None
+        raise StorageError(
+            f"table {name!r}: LanceDB cannot read it ({_first_line(error)}){_remedy(str(error))}"
+        ) from error
+    if version is not None:
+        table.checkout(version)
+    return table
+
+
+def drop_table(database: DBConnection, name: str) -> None:
+    """Remove a table, if it is there."""
+    with contextlib.suppress(ValueError, RuntimeError):
+        database.drop_table(name)
+
+
+def side_folder(database: DBConnection, table: str) -> Path:
+    """Where unfinished builds and derived arrays of ``table`` lie: beside a local table, else in the user's cache."""
+    folder = local_folder(database)
+    if folder is None:
+        digest = hashlib.sha256(database.uri.encode()).hexdigest()[:16]
+        folder = Path(platformdirs.user_cache_dir("tansaku")) / digest
+    return folder / f"{table}.tansaku"
+
+
+def local_folder(database: DBConnection) -> Path | None:
+    """The database's folder, or None if it lies in an object store."""
+    uri = database.uri.removeprefix("file://")
+    return None if "://" in uri else Path(uri)
+
+
+@contextlib.contextmanager
+def storage_errors(place: str) -> Iterator[None]:
+    """Turn what LanceDB and the file system raise into StorageError or WriteConflictError, naming ``place``."""
+    try:
+        yield
+    except (RuntimeError, OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        text = str(error)
+        if any(word in text.lower() for word in _CONFLICTS):
+            raise WriteConflictError(
+                f"{place}: another writer changed the table at the same time, and nothing was written "
+                f"({_first_line(error)}); open the index again and repeat"
+            ) from error
+        raise StorageError(f"{place}: {_first_line(error)}{_remedy(text)}") from error
+
+
+def _remedy(text: str) -> str:
+    causes = {
+        "No space left": "; make room on the disk and repeat",
+        "Permission denied": "; check who may write there",
+        "Read-only file system": "; choose a folder that can be written to",
+        "Access Denied": "; check the credentials",
+        "AccessDenied": "; check the credentials",
+        "InvalidAccessKeyId": "; check the credentials",
+        "SignatureDoesNotMatch": "; check the credentials",
+        "NoSuchBucket": "; check the bucket's name",
+    }
+    return next((remedy for cause, remedy in causes.items() if cause in text), "")
+
+
+def _first_line(error: BaseException) -> str:
+    line = str(error).strip().split("\n")[0]
+    return line if len(line) <= 400 else line[:400] + "…"

@@ -1,0 +1,217 @@
+"""Rebuild: a new codec for an index as it has become, every row encoded again from its text, swapped in at the end.
+
+The rows are read from one version of the table. What other writers change after that is looked up before the swap, and
+once more after it: a commit that came in between is then applied to the new rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pyarrow as pa
+from lancedb.expr import col
+
+from ...onnx_export.encode.encoder import Encoder
+from ...onnx_export.errors import InputError
+from ..codec.codec import ResidualCodec
+from ..errors import StorageError, WriteConflictError
+from ..read.documents import Document
+from ..read.scan import CHUNK, scan
+from ..table.changes import delete_rows, index_text, merge_rows
+from ..table.database import side_folder, storage_errors
+from ..table.schema import document_schema, user_fields
+from ..table.table import IndexTable, create_index_table, open_index_table
+from .build import BuildReport, KnownCodes, RowMaker, compress_usable, train_codec
+from .staging import Staging
+from .writing import WriteOptions, no_progress
+
+
+def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, options: WriteOptions) -> BuildReport:
+    """Train a new codec and encode all rows with it; see `Index.rebuild`."""
+    with Staging(side_folder(index.database, index.name), resume=options.resume) as staging:
+        pinned = index
+        plan = staging.earlier_plan()
+        if options.restart:
+            staging.discard()
+        elif index.header.build_id == staging.write_id():  # the interruption came after the swap
+            fields = user_fields(index.table.schema, index.header)
+            maker = RowMaker(encoder, index.header, fields, index.header.build_id)
+            _apply_later_changes(index, int(plan["table"]), staging.caught_up(), maker)
+            index_text(index)
+            staging.finish()
+            return BuildReport(documents=index.table.count_rows())
+        elif plan.get("work") == "rebuild" and plan.get("table") == index.header.build_id:
+            pinned = _at_version(index, int(plan["version"]))
+            if pinned is None:  # optimized away meanwhile
+                staging.discard()
+                pinned = index
+        if not pinned.table.count_rows():
+            raise InputError("the index is empty; there is nothing to train a codec on")
+        texts = Texts(pinned)
+        found = scan(texts, lambda chunk: None, _no_rejects, no_progress)
+        write_id = staging.begin(
+            {
+                "work": "rebuild",
+                "table": index.header.build_id,
+                "version": pinned.table.version,
+                "nbits": nbits or index.codec.nbits,
+                "model": index.header.fingerprint,
+            }
+        )
+        fields = user_fields(pinned.table.schema, pinned.header)
+        maker = RowMaker(encoder, replace(index.header, build_id=write_id), fields, write_id)
+        trained = staging.load_codec()
+        if trained is None:
+            trained = train_codec(
+                texts, found, maker, nbits or index.codec.nbits, staging, _no_rejects, options.progress
+            )
+        codec, fit = trained
+        maker = replace(maker, header=replace(maker.header, codec_id=codec.codec_id))
+        report = _stage(pinned, maker, codec, staging, found.count, options)
+
+        schema = document_schema(fields, maker.header)
+        latest = open_index_table(index.database, index.name)
+        if latest.header != index.header:
+            raise WriteConflictError(f"{index.place()} was made anew while it was being rebuilt; nothing was written")
+        staging.note_caught_up(latest.table.version)
+        rows = _caught_up(staging, pinned.table.version, latest, maker, codec, schema)
+        create_index_table(index.database, index.name, schema, codec, fit, rows, overwrite=True)
+        _apply_later_changes(index, index.header.build_id, latest.table.version, maker)
+        index_text(open_index_table(index.database, index.name))
+        staging.finish()
+    return report
+
+
+class Texts:
+    """The rows of a table as documents without fields, in the table's order; iterate over it as often as needed."""
+
+    def __init__(self, index: IndexTable) -> None:
+        self._index = index
+
+    def __iter__(self) -> Iterator[Document]:
+        """Yield one document for each row."""
+        with storage_errors(self._index.place()):
+            for batch in self._index.table.search().select(["id", "title", "text"]).to_batches(CHUNK):
+                yield from _documents(batch)
+
+
+def _documents(batch: pa.RecordBatch) -> list[Document]:
+    rows = batch.select(["id", "title", "text"]).to_pylist()
+    return [Document(row["id"], row["text"], row["title"], place=f"row {row['id']!r}") for row in rows]
+
+
+def _stage(
+    pinned: IndexTable, maker: RowMaker, codec: ResidualCodec, staging: Staging, total: int, options: WriteOptions
+) -> BuildReport:
+    report = BuildReport()
+    with storage_errors(pinned.place()):
+        known = KnownCodes(staging.load_sample())
+        for number, batch in enumerate(pinned.table.search().to_batches(CHUNK)):
+            staged = staging.chunk_report(number)
+            if staged is None:
+                rows = _encoded_again(batch, maker, codec, known, report.documents)
+                staged = {"documents": rows.num_rows, "tokens": sum(rows["token_count"].to_pylist())}
+                staging.write_chunk(number, rows, staged)
+            else:
+                report.resumed += staged["documents"]
+            report.documents += staged["documents"]
+            report.tokens += staged["tokens"]
+            options.progress("encode", report.documents, total, report.tokens)
+    return report
+
+
+def _encoded_again(
+    batch: pa.RecordBatch,
+    maker: RowMaker,
+    codec: ResidualCodec,
+    known: KnownCodes | None = None,
+    start: int = 0,
+) -> pa.RecordBatch:
+    """The rows of ``batch`` with codes of the new codec; all other columns as they are.
+
+    ``known`` holds codes of rows that were in the codec's sample, by position; ``start`` is that of the first row.
+    """
+    known = known or KnownCodes(None)
+    documents = _documents(batch)
+    fresh = [document for position, document in enumerate(documents, start) if position not in known]
+    vectors, truncated = maker.vectors(fresh) if fresh else ([], [])
+    codes = compress_usable(fresh, vectors, truncated, maker, codec, _no_rejects)
+    codes |= {document.id: known[p] for p, document in enumerate(documents, start) if p in known}
+    kept = dict(zip(batch.schema.names, batch.columns, strict=True))
+    return maker.batch({**kept, **maker.code_columns([codes[document.id] for document in documents], codec)})
+
+
+def _caught_up(
+    staging: Staging, version: int, latest: IndexTable, maker: RowMaker, codec: ResidualCodec, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """Staged rows, read at ``version``, as the table is at ``latest``: without those gone since, with what is new."""
+    ids = {doc_id for batch in staging.batches(schema) for doc_id in batch["id"].to_pylist()}
+    gone, changed = _changes(ids, version, latest)
+    for batch in staging.batches(schema):
+        keep = [doc_id not in gone for doc_id in batch["id"].to_pylist()] if gone else None
+        yield batch if keep is None else batch.filter(pa.array(keep))
+    for batch in changed:
+        yield _encoded_again(batch, maker, codec)
+    # LanceDB sees another overwrite from the moment on that it began to take these rows; here are those before.
+    if open_index_table(latest.database, latest.name).header != latest.header:
+        raise WriteConflictError(f"{latest.place()} was made anew while it was being rebuilt; nothing was written")
+
+
+def _apply_later_changes(index: IndexTable, old_build: int, version: int, maker: RowMaker) -> None:
+    """Apply to the new rows what was committed after ``version`` of the old build and before the swap."""
+    rebuilt = open_index_table(index.database, index.name)
+    if rebuilt.header != maker.header:
+        return  # made anew by another
+    before_swap, swapped = None, rebuilt
+    for later in sorted(int(v["version"]) for v in rebuilt.table.list_versions() if int(v["version"]) > version):
+        candidate = _at_version(rebuilt, later, same_index=False)
+        if candidate is not None and candidate.header.build_id == old_build:
+            before_swap = candidate
+        elif candidate is not None and candidate.header == rebuilt.header:
+            swapped = candidate
+            break
+    if before_swap is None:
+        return
+    with storage_errors(rebuilt.place()):
+        rows = rebuilt.table.search().select(["id", "write_id"]).to_arrow().to_pylist()
+        at_swap = _ids(swapped)
+    # What others have written or deleted since the swap is newer than what is applied here.
+    unchanged = {row["id"] for row in rows if row["write_id"] == maker.write_id}
+    newer = (at_swap | {row["id"] for row in rows}) - unchanged
+    gone, changed = _changes(unchanged, version, before_swap)
+    batches = [_encoded_again(batch, maker, rebuilt.codec) for batch in changed]
+    if batches:
+        rows = pa.Table.from_batches(batches)
+        kept = rows.filter(pa.array([doc_id not in newer for doc_id in rows["id"].to_pylist()]))
+        merge_rows(rebuilt, kept, update=True)
+        gone -= set(rows["id"].to_pylist())
+    if gone:
+        delete_rows(rebuilt, col("id").isin(sorted(gone)) & (col("write_id") == maker.write_id))
+
+
+def _changes(ids: set[str], version: int, new: IndexTable) -> tuple[set[str], list[pa.RecordBatch]]:
+    """Which of the rows ``ids`` of ``version`` are other or gone in ``new``, and its rows that are other or new."""
+    if version == new.table.version:
+        return set(), []
+    with storage_errors(new.place()):
+        query = new.table.search().where(f"_row_last_updated_at_version > {int(version)}")
+        changed = query.to_arrow().to_batches(CHUNK)
+        gone = ids - _ids(new)
+    return gone | {doc_id for batch in changed for doc_id in batch["id"].to_pylist()}, changed
+
+
+def _ids(index: IndexTable) -> set[str]:
+    return set(index.table.search().select(["id"]).to_arrow()["id"].to_pylist())
+
+
+def _at_version(index: IndexTable, version: int, *, same_index: bool = True) -> IndexTable | None:
+    try:
+        found = open_index_table(index.database, index.name, version=version)
+    except StorageError:
+        return None
+    return found if not same_index or found.header == index.header else None
+
+
+def _no_rejects(document: Document, error: InputError) -> None:
+    raise error

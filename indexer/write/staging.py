@@ -1,0 +1,252 @@
+"""Encoded documents on their way into the table: a folder that survives a kill, from which the same work goes on.
+
+    plan.json           what is built: options, hashes of the source
+    codec.npz           the codec, once it is trained
+    sample.arrow        codes of the documents that it was trained on, so that they are not encoded twice
+    chunk-00000012.arrow   rows of the table, one file for every `scan.CHUNK` documents
+    caught-up.txt       of a rebuild: up to which version of the table others' changes are among the rows
+
+Every file is written under another name and then renamed, and the plan and the rows carry a checksum.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import pyarrow as pa
+
+from ..codec.codec import ResidualCodec
+from ..errors import BusyError, ResumeError
+from ..table.codec_table import Fit
+from ..table.database import storage_errors
+
+_REPORT_KEY = b"tansaku.chunk"
+_ATTEMPTS = 100
+_LEFT_OVER_SECONDS = 3600  # private folders without a living owner are removed after that
+
+
+class Staging:
+    """A folder of staged rows, locked for this process; use it as a context manager.
+
+    Args:
+        side_folder: the table's side folder, see `database.side_folder`.
+        resume: keep the folder after an interruption and take up the one that was left; otherwise it is private to
+            this call and always removed.
+
+    Raises BusyError if another process is at work in the folder to be resumed, StorageError if it cannot be made.
+    """
+
+    def __init__(self, side_folder: Path, *, resume: bool) -> None:
+        self._side = side_folder
+        self._resume = resume
+        name = "build" if resume else f"work-{secrets.token_hex(8)}"
+        self.folder = side_folder / name
+        self._lock = filelock.FileLock(side_folder / f"{name}.lock")
+        self._finished = False
+
+    def __enter__(self) -> Staging:
+        with storage_errors(f"folder {self._side}"):
+            self._acquire()
+            if not self._resume:
+                self._remove_left_overs()
+            self.folder.mkdir(exist_ok=True)
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        try:
+            if self._finished or not self._resume or not (self.folder / "plan.json").exists():
+                self._clear()
+        finally:
+            with contextlib.suppress(OSError):
+                Path(self._lock.lock_file).unlink()
+            self._lock.release()
+        with contextlib.suppress(OSError):  # it holds other things
+            self._side.rmdir()
+
+    def begin(self, plan: dict[str, Any]) -> int:
+        """Take up the work that ``plan`` describes, or begin it.
+
+        Returns the write_id for its rows. Raises ResumeError if an interrupted build here had another plan.
+        """
+        path = self.folder / "plan.json"
+        earlier = self._earlier()
+        if earlier is None:
+            self.discard()  # chunks without a plan are of other documents
+            write_id = secrets.randbits(62) + 1
+            content = json.dumps({"write_id": write_id, "plan": plan})
+            with storage_errors(f"folder {self.folder}"), _whole_file(path) as temporary:
+                temporary.write_text(f"{zlib.crc32(content.encode()):08x} {content}", encoding="utf-8")
+            return write_id
+        before, now = earlier["plan"], json.loads(json.dumps(plan))
+        changed = [key for key in now | before if before.get(key) != now.get(key)]
+        if changed:
+            details = ", ".join(
+                f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed if key != "source"
+            )
+            what = [details] if details else []
+            what += ["the documents have changed"] if "source" in changed else []
+            raise ResumeError(
+                f"an interrupted build in {self.folder} cannot be continued: {'; '.join(what)}. Repeat it as it was "
+                "begun, or give up what it had done (--no-resume)"
+            )
+        return earlier["write_id"]
+
+    def write_id(self) -> int | None:
+        """The write_id of the interrupted work here; None if there is none."""
+        earlier = self._earlier()
+        return earlier["write_id"] if earlier else None
+
+    def earlier_plan(self) -> dict[str, Any]:
+        """The plan of the interrupted work here; empty if there is none."""
+        return (self._earlier() or {"plan": {}})["plan"]
+
+    def note_caught_up(self, version: int) -> None:
+        """Remember up to which version of the table its changes are among the staged rows."""
+        with storage_errors(f"folder {self.folder}"), _whole_file(self.folder / "caught-up.txt") as temporary:
+            temporary.write_text(str(version), encoding="utf-8")
+
+    def caught_up(self) -> int:
+        """What `note_caught_up` was told last; 0 if nothing."""
+        try:
+            return int((self.folder / "caught-up.txt").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return 0
+
+    def discard(self) -> None:
+        """Remove what an interrupted build has left."""
+        with storage_errors(f"folder {self.folder}"):
+            self._clear()
+            self.folder.mkdir(exist_ok=True)
+
+    def finish(self) -> None:
+        """The rows are in the table: the folder is not needed any more."""
+        self._finished = True
+
+    def load_codec(self) -> tuple[ResidualCodec, Fit] | None:
+        """The codec that was trained before the interruption."""
+        try:
+            self.load_sample()
+            with (self.folder / "codec.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                codec = ResidualCodec(arrays["centroids"], arrays["groups"], arrays["codewords"])
+                return codec, Fit(*arrays["fit"].tolist())
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # none, or damaged
+            return None
+
+    def save_codec(self, codec: ResidualCodec, fit: Fit, sample: pa.Table) -> None:
+        """Keep the codec and the codes of its sample."""
+        with storage_errors(f"folder {self.folder}"):
+            self._write("sample.arrow", sample)
+            with _whole_file(self.folder / "codec.npz") as temporary, temporary.open("wb") as file:
+                np.savez(
+                    file,
+                    centroids=codec.centroids,
+                    groups=codec.groups,
+                    codewords=codec.codewords,
+                    fit=np.array([fit.mean, fit.low]),
+                )
+
+    def load_sample(self) -> pa.Table:
+        """The codes that `save_codec` kept, memory-mapped."""
+        return _read(self.folder / "sample.arrow")
+
+    def write_chunk(self, number: int, rows: pa.RecordBatch, report: dict[str, Any]) -> None:
+        """Keep the rows of chunk ``number`` and what there is to say about them."""
+        table = pa.Table.from_batches([rows])
+        metadata = {**(table.schema.metadata or {}), _REPORT_KEY: json.dumps(report)}
+        with storage_errors(f"folder {self.folder}"):
+            self._write(f"chunk-{number:08d}.arrow", table.replace_schema_metadata(metadata))
+
+    def chunk_report(self, number: int) -> dict[str, Any] | None:
+        """What was said about chunk ``number``; None if it is not there, or not readable."""
+        path = self.folder / f"chunk-{number:08d}.arrow"
+        try:
+            return json.loads((_read(path).schema.metadata or {})[_REPORT_KEY])
+        except (OSError, KeyError, ValueError):
+            return None
+
+    def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """The rows of all chunks in order, memory-mapped."""
+        for path in sorted(self.folder.glob("chunk-*.arrow")):
+            for batch in _read(path).to_batches():
+                yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+
+    def _acquire(self) -> None:
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._side.mkdir(parents=True, exist_ok=True)
+                self._lock.acquire(timeout=0)
+                return
+            except filelock.Timeout:
+                raise BusyError(
+                    f"folder {self.folder}: another process is building this table; wait for it to end"
+                ) from None
+            except (FileNotFoundError, FileExistsError):
+                # Others remove the empty side folder as they leave. Gone before the lock file is made, it is not
+                # found; gone while mkdir looks at what stands in its way, mkdir takes it for a file.
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(0.001 * secrets.randbelow(4))
+
+    def _earlier(self) -> dict[str, Any] | None:
+        try:
+            checksum, content = (self.folder / "plan.json").read_text(encoding="utf-8").split(" ", 1)
+        except (OSError, ValueError):
+            return None
+        return json.loads(content) if f"{zlib.crc32(content.encode()):08x}" == checksum else None
+
+    def _clear(self) -> None:
+        # The plan first: what is left after an interruption here is then of no build.
+        with contextlib.suppress(OSError):
+            (self.folder / "plan.json").unlink()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _write(self, name: str, table: pa.Table) -> None:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        content = sink.getvalue()
+        with _whole_file(self.folder / name) as temporary, temporary.open("wb") as file:
+            file.write(content)
+            file.write(zlib.crc32(content).to_bytes(4, "little"))
+
+    def _remove_left_overs(self) -> None:
+        for lock_file in self._side.glob("work-*.lock"):
+            lock = filelock.FileLock(lock_file)
+            with contextlib.suppress(OSError, filelock.Timeout):
+                if lock_file.stat().st_mtime > time.time() - _LEFT_OVER_SECONDS:
+                    continue
+                lock.acquire(timeout=0)
+                shutil.rmtree(lock_file.with_suffix(""), ignore_errors=True)
+                lock_file.unlink(missing_ok=True)
+                lock.release()
+
+
+@contextlib.contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    """A name to write to; afterwards the file is on the disk under ``path``, or there is none."""
+    temporary = path.with_name(path.name + ".part")
+    yield temporary
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _read(path: Path) -> pa.Table:
+    """Raises ValueError if the file is not as it was written."""
+    with pa.memory_map(str(path)) as file:
+        content = file.read_buffer()
+    if content.size < 4 or zlib.crc32(content.slice(0, content.size - 4)) != int.from_bytes(content[-4:], "little"):
+        raise ValueError(f"{path} is damaged")
+    return pa.ipc.open_file(content.slice(0, content.size - 4)).read_all()

@@ -1,0 +1,42 @@
+"""The query expansion of a checkpoint, or another one that the user asks for."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from ...encode.rules import Expansion, TextRules
+from ...errors import CheckpointError
+
+QueryExpansion = Literal["paper", "shipped", "fixed", "none"]
+_MULTIPLE = 32  # of the paper's rule and the shipped one
+
+
+def query_rules(
+    expansion: QueryExpansion | None, rules: TextRules, mask: str | None, longest: int, folder: Path
+) -> TextRules:
+    """``rules`` with ``expansion`` in place of their own.
+
+    Args:
+        expansion: None leaves the rules as they are. "paper" and "shipped" (see `Expansion`) never cut a query
+            that the backbone can read; "fixed" fills or cuts
+            to the checkpoint's length; "none" adds no masks.
+        rules: the checkpoint's own.
+        mask: name of the mask token, or None if there is none.
+        longest: the longest sequence that the backbone reads.
+        folder: the checkpoint, for the error.
+
+    Raises CheckpointError if masks are asked for and the tokenizer has no mask token.
+    """
+    if expansion is None:
+        return rules
+    if expansion == "none":
+        return dataclasses.replace(rules, expansion=None)
+    if mask is None:
+        raise CheckpointError(f"{folder}: query expansion {expansion!r} needs a mask token; use 'none'")
+    attend = rules.expansion is not None and rules.expansion.attend
+    if expansion == "fixed":
+        length = rules.expansion.length if rules.expansion else rules.max_length
+        return dataclasses.replace(rules, expansion=Expansion(mask, "fixed", length, attend), max_length=length)
+    return dataclasses.replace(rules, expansion=Expansion(mask, expansion, _MULTIPLE, attend), max_length=longest)

@@ -1,0 +1,148 @@
+"""A checkpoint's tokenizer as one that runs without transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, models, processors
+from transformers import AutoTokenizer
+
+from ...encode.segment import MECAB_UNIDIC_LITE, load_segmenter
+from ...errors import CheckpointError, MissingExtraError
+from .files import read_json
+
+_VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "spm.model",
+    "tokenizer.model",
+)
+_JAPANESE: dict[str, Any] = {
+    "do_lower_case": False,
+    "do_word_tokenize": True,
+    "do_subword_tokenize": True,
+    "word_tokenizer_type": "mecab",
+    "subword_tokenizer_type": "wordpiece",
+    "mecab_kwargs": {"mecab_dic": "unidic_lite"},
+}
+
+
+@dataclass(frozen=True)
+class LoadedTokenizer:
+    """A tokenizer and what the formats ask of it.
+
+    Attributes:
+        tokenizer: adds start and end tokens, does not pad or cut.
+        segmenter: what cuts a text into words first, or None.
+        mask: name of the mask token, or None.
+        unknown: name of the unknown token, or None.
+        max_length: the longest text in tokens that its configuration names; a huge number if it names none.
+    """
+
+    tokenizer: Tokenizer
+    segmenter: str | None
+    mask: str | None
+    unknown: str | None
+    max_length: int
+
+    def has(self, token: str) -> bool:
+        """Whether ``token`` is in the vocabulary."""
+        return self.tokenizer.token_to_id(token) is not None
+
+    def first_tokens(self, texts: Iterable[str]) -> list[str]:
+        """The first token of each text, without the start token; texts that have none are left out."""
+        segment = load_segmenter(self.segmenter, self.tokenizer)
+        cut = [segment(text) if segment else text for text in texts]
+        encodings = self.tokenizer.encode_batch(cut, is_pretokenized=segment is not None, add_special_tokens=False)
+        return [encoding.tokens[0] for encoding in encodings if encoding.tokens]
+
+
+def load_tokenizer(folder: Path) -> LoadedTokenizer:
+    """The tokenizer in ``folder``.
+
+    Raises:
+        CheckpointError: it cannot be read, or has no form that runs without transformers.
+        MissingExtraError: it is a BertJapaneseTokenizer and MeCab is not installed.
+    """
+    _check_files(folder)
+    try:
+        loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except ModuleNotFoundError as error:
+        # transformers says so in words of its own, without naming the module.
+        raise MissingExtraError("fugashi with unidic-lite", "japanese") from error
+    except Exception as error:  # transformers raises whatever its parts raise
+        raise CheckpointError(f"{folder}: transformers cannot load the tokenizer ({error})") from error
+    kind = type(loaded).__name__
+    if kind == "BertJapaneseTokenizer":
+        tokenizer, segmenter = _japanese_wordpiece(loaded, folder), MECAB_UNIDIC_LITE
+    elif loaded.is_fast:
+        tokenizer, segmenter = Tokenizer.from_str(loaded.backend_tokenizer.to_str()), None
+    else:
+        raise CheckpointError(f"{folder}: tokenizer {kind} has no form that runs without transformers")
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    special = tokenizer.encode("a").special_tokens_mask
+    if special[0] != 1 or special[-1] != 1:
+        raise CheckpointError(f"{folder}: tokenizer {kind} puts no token at the start or none at the end of a text")
+    return LoadedTokenizer(tokenizer, segmenter, loaded.mask_token, loaded.unk_token, int(loaded.model_max_length))
+
+
+def _japanese_wordpiece(loaded: Any, folder: Path) -> Tokenizer:
+    """The part of a BertJapaneseTokenizer that comes after MeCab, as a `tokenizers` file can hold it."""
+    _check_japanese({name: getattr(loaded, name) for name in _JAPANESE}, folder)
+    tokenizer = Tokenizer(
+        models.WordPiece(dict(loaded.vocab), unk_token=loaded.unk_token, max_input_chars_per_word=100)
+    )
+    for token_id, token in sorted(loaded.added_tokens_decoder.items()):
+        if token.lstrip or token.rstrip or token.single_word:
+            raise CheckpointError(
+                f"{folder}: added token {token.content!r} eats the space beside it, which is not known"
+            )
+        plain = AddedToken(token.content, special=token.special, normalized=False)
+        (tokenizer.add_special_tokens if token.special else tokenizer.add_tokens)([plain])
+        if tokenizer.token_to_id(token.content) != token_id:
+            raise CheckpointError(f"{folder}: added token {token.content!r} has the id {token_id}, which leaves a gap")
+    start, end = loaded.cls_token, loaded.sep_token
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A {end}",
+        pair=f"{start} $A {end} $B:1 {end}:1",
+        special_tokens=[(start, loaded.cls_token_id), (end, loaded.sep_token_id)],
+    )
+    return tokenizer
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse what transformers would load in another way, or not at all for a package that is not the reason."""
+    if not any((folder / name).is_file() for name in _VOCABULARIES):
+        raise CheckpointError(f"{folder}: no tokenizer here, that is, none of {', '.join(_VOCABULARIES)}")
+    path = folder / "tokenizer_config.json"
+    settings = read_json(path)
+    if "auto_map" in settings:
+        raise CheckpointError(
+            f"{path}: this tokenizer runs code of its own ({settings['auto_map']}), which tansaku does not run"
+        )
+    longest = settings.get("model_max_length")  # 1e30 where there is no limit
+    if longest is not None and (not isinstance(longest, (int, float)) or longest < 1):
+        raise CheckpointError(f"{path}: model_max_length is {longest!r}; expected a number of tokens")
+    if "BertJapaneseTokenizer" in (
+        settings.get("tokenizer_class"),
+        read_json(folder / "config.json").get("tokenizer_class"),
+    ):
+        _check_japanese(settings, folder)
+
+
+def _check_japanese(settings: dict[str, Any], folder: Path) -> None:
+    for name, known in _JAPANESE.items():
+        found = settings.get(name, known)
+        if isinstance(known, dict) and isinstance(found, (dict, type(None))):
+            found = known | (found or {})
+        if found != known:
+            raise CheckpointError(
+                f"{folder}: BertJapaneseTokenizer with {name} {found!r}; tansaku knows {known!r} only"
+            )

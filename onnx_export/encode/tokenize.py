@@ -1,0 +1,145 @@
+"""Text → token ids, by the rules in a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+
+from ..errors import BundleError, InputError
+from .rules import TextRules
+from .segment import Segmenter, nfkc_origins
+
+# Where in a text a token stands, first character and the one after its last; None for a token that stands for no text.
+Span = tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """One text as the graph takes it.
+
+    Attributes:
+        ids: int64 (length,): start, marker, text, end and mask tokens.
+        attention: int64 (length,): 1 where other tokens may attend to the position.
+        keep: bool (length,): the positions whose vectors are kept.
+        truncated: whether the text was longer than the rules allow, and was cut.
+    """
+
+    ids: np.ndarray
+    attention: np.ndarray
+    keep: np.ndarray
+    truncated: bool
+
+
+class TextTokenizer:
+    """Tokenizes one kind of text, query or document.
+
+    Args:
+        tokenizer: adds the start and end tokens; does not pad or cut.
+        rules: the rules for this kind.
+        segment: cuts a text into words first, or None.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, rules: TextRules, segment: Segmenter | None = None) -> None:
+        self._tokenizer = tokenizer
+        self._segment = segment
+        self._rules = rules
+        self._marker = None if rules.marker is None else _token_id(tokenizer, rules.marker)
+        self._mask = None if rules.expansion is None else _token_id(tokenizer, rules.expansion.token)
+        self._skiplist = np.array([_token_id(tokenizer, token) for token in rules.skiplist], np.int64)
+
+    def __call__(self, texts: Sequence[str]) -> list[TokenizedText]:
+        """Tokenize ``texts``; raises InputError, naming the position, for a text that is empty or not a str."""
+        return [self._apply_rules(encoding) for encoding in self._encode(texts)]
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text uncut: start, marker, prefix and end included, masks not; raises as a call does."""
+        return [len(encoding) + (self._marker is not None) for encoding in self._encode(texts)]
+
+    def spans(self, text: str) -> list[Span]:
+        """Where each vector of ``text`` comes from, in its characters; None for marker, end and mask tokens.
+
+        Where the characters of a token came together in normalisation, it is the span of all that they came from.
+        """
+        (encoding,) = self._encode([text])
+        tokenized = self._apply_rules(encoding)
+        spans = self._text_spans(text, encoding)
+        if self._marker is not None:
+            spans.insert(1, None)
+        if tokenized.truncated:
+            spans = [*spans[: self._rules.max_length - 1], spans[-1]]
+        spans += [None] * (len(tokenized.ids) - len(spans))
+        return [span for span, kept in zip(spans, tokenized.keep, strict=True) if kept]
+
+    def _text_spans(self, text: str, encoding: Encoding) -> list[Span]:
+        """The span of every token of ``encoding`` in ``text``, which was prepared for it."""
+        before = len(text) - len(text.lstrip()) if self._rules.strip else 0
+        prefix = len(self._rules.prefix)
+        found = self._word_places(text, encoding) if self._segment else encoding.offsets
+        spans: list[Span] = []
+        for special, place in zip(encoding.special_tokens_mask, found, strict=True):
+            if special or place is None or place[0] == place[1] or place[1] <= prefix:
+                spans.append(None)
+            else:
+                spans.append((max(place[0] - prefix, 0) + before, place[1] - prefix + before))
+        return spans
+
+    def _word_places(self, text: str, encoding: Encoding) -> list[Span]:
+        """The span of every token in the prepared text, whose words were cut off in NFKC."""
+        prepared, after = self._prepare(text), 0
+        normal, origins = nfkc_origins(prepared)
+        starts: list[int | None] = []
+        for word in self._segment(prepared) if self._segment else []:
+            found = normal.find(word, after)
+            starts.append(found if found >= 0 else None)
+            after = found + len(word) if found >= 0 else after
+        places: list[Span] = []
+        for (start, end), word in zip(encoding.offsets, encoding.word_ids, strict=True):
+            at = None if word is None else starts[word]
+            if at is None or start == end:
+                places.append(None)
+            else:
+                places.append((origins[at + start][0], origins[at + end - 1][1]))
+        return places
+
+    def _encode(self, texts: Sequence[str]) -> list[Encoding]:
+        for position, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise InputError(f"text {position} is {type(text).__name__}, not str")
+            if not text.strip():
+                raise InputError(f"text {position} is empty; leave it out")
+        prepared = [self._prepare(text) for text in texts]
+        if self._segment:
+            return self._tokenizer.encode_batch([self._segment(text) for text in prepared], is_pretokenized=True)
+        return self._tokenizer.encode_batch(prepared)
+
+    def _prepare(self, text: str) -> str:
+        text = self._rules.prefix + (text.strip() if self._rules.strip else text)
+        # A lone surrogate is no character and no tokenizer takes it: "?" stands in its place.
+        return text.encode("utf-8", "replace").decode("utf-8")
+
+    def _apply_rules(self, encoding: Encoding) -> TokenizedText:
+        ids = np.array(encoding.ids, np.int64)
+        if self._marker is not None:
+            ids = np.insert(ids, 1, self._marker)
+        truncated = len(ids) > self._rules.max_length
+        if truncated:
+            # The cut falls before the end token, which stays.
+            ids = np.append(ids[: self._rules.max_length - 1], ids[-1])
+        attention = np.ones(len(ids), np.int64)
+        keep = ~np.isin(ids, self._skiplist)
+        if expansion := self._rules.expansion:
+            masks = min(expansion.masks(len(ids)), self._rules.max_length - len(ids))
+            ids = np.append(ids, np.full(masks, self._mask))
+            attention = np.append(attention, np.full(masks, int(expansion.attend)))
+            keep = np.append(keep, np.full(masks, True))
+        return TokenizedText(ids, attention, keep, truncated)
+
+
+def _token_id(tokenizer: Tokenizer, token: str) -> int:
+    token_id = tokenizer.token_to_id(token)
+    if token_id is None:
+        raise BundleError(f"bundle.json names the token {token!r}, which tokenizer.json does not have")
+    return token_id

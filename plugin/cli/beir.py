@@ -1,0 +1,126 @@
+"""The command `tansaku beir`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from ...onnx_export.encode.encoder import Encoder
+from ...onnx_export.errors import InputError
+from ..evaluation.beir import MTEB_MIN_K, BeirResult, Way, evaluate_beir, mteb_result
+from . import display as console
+from .options import AsJson, RecallOption, Threads
+
+
+def beir(
+    folder: Annotated[Path, typer.Argument(help="BEIR folder: corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv.")],
+    split: Annotated[str, typer.Option(help="Which judgements: the SPLIT of qrels/SPLIT.tsv.")] = "dev",
+    models: Annotated[
+        list[Path] | None,
+        typer.Option("--model", help="Folder of an encoder bundle; may be repeated. By default the one inside."),
+    ] = None,
+    questions: Annotated[
+        int | None, typer.Option(help="Only so many of the judged questions, evenly spread; by default all.")
+    ] = None,
+    nbits: Annotated[int, typer.Option(help="Bits per dimension of the index: 1, 2 or 4.")] = 2,
+    recall: RecallOption = "balanced",
+    k: Annotated[int, typer.Option("-k", help="How many documents are ranked; no measure looks at more.")] = 100,
+    bm25: Annotated[bool, typer.Option(help="Rank by BM25 over character bigrams.")] = True,
+    exhaustive: Annotated[bool, typer.Option(help="Rank by MaxSim of uncompressed vectors, every document.")] = True,
+    index: Annotated[bool, typer.Option(help="Rank through an index, as `tansaku search` does.")] = True,
+    mteb: Annotated[
+        Path | None, typer.Option(help="Also write MTEB's result files: this folder/WAY/TASK.json.")
+    ] = None,
+    as_json: AsJson = False,
+    threads: Threads = None,
+) -> None:
+    """Measure on a BEIR folder how well models rank, exhaustively and through an index, and BM25 beside them.
+
+    The corpus is encoded anew for each, so large ones take hours. Needs the extra `evaluate`.
+
+    Example: `tansaku beir ./jsquad --model ./jacolbert --questions 500`
+    """
+    if mteb is not None:
+        if k < MTEB_MIN_K:
+            raise InputError(f"k is {k}; MTEB's main score is nDCG@10, so --mteb needs {MTEB_MIN_K} or more")
+        _made(mteb)
+    chosen: dict[Way, bool] = {"bm25": bm25, "exhaustive": exhaustive, "index": index}
+    ways: list[Way] = [way for way in chosen if chosen[way]]
+    results: list[BeirResult] = []
+    with console.ProgressDisplay() as progress:
+        encoders = _load(models, threads) if exhaustive or index else {}
+        how: dict[str, Any] = {"questions": questions, "nbits": nbits, "recall": recall, "progress": progress}
+        for result in evaluate_beir(folder, split, models=encoders, ways=ways, k=k, **how):
+            if mteb is not None:
+                _write(mteb, result)
+            results.append(dataclasses.replace(result, run={}))  # which takes far more memory than all the rest
+    if as_json:
+        console.show_json(_as_json(results))
+    else:
+        _show(results)
+
+
+def _load(paths: Sequence[Path] | None, threads: int | None) -> dict[str, Encoder]:
+    """Encoders by the names of their bundles, or by their folders where two bundles have one name."""
+    encoders = [(str(path), Encoder.load(path, threads=threads)) for path in dict.fromkeys(paths or ())]
+    if not encoders:
+        inside = Encoder.load(threads=threads)
+        return {inside.bundle.name: inside}
+    names = [encoder.bundle.name for _, encoder in encoders]
+    return {
+        path if names.count(name) > 1 else name: encoder for name, (path, encoder) in zip(names, encoders, strict=True)
+    }
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error}); choose another folder by --mteb") from error
+    return folder
+
+
+def _write(folder: Path, result: BeirResult) -> None:
+    path = _made(folder / result.way.replace("/", "__").replace(" ", "_")) / f"{result.beir.name}.json"
+    path.write_text(json.dumps(mteb_result(result), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _as_json(results: Sequence[BeirResult]) -> dict[str, Any]:
+    beir, k = results[0].beir, results[0].k
+    return {
+        "name": beir.name,
+        "split": beir.split,
+        "revision": beir.revision,
+        "questions": len(beir.queries),
+        "documents": beir.documents,
+        "empty": beir.empty,
+        "missing": len(beir.missing),
+        "k": k,
+        "results": [{"way": r.way, "metrics": r.measures, "seconds": r.seconds} for r in results],
+    }
+
+
+def _show(results: Sequence[BeirResult]) -> None:
+    beir = results[0].beir
+    console.out.print(
+        f"{escape(beir.name)}, {escape(beir.split)}: {len(beir.queries):,} questions, {beir.documents:,} documents"
+    )
+    if beir.empty:
+        console.out.print(f"[yellow]{beir.empty:,} documents have no word[/yellow] and were left out")
+    if beir.missing:
+        console.out.print(
+            f"[yellow]{len(beir.missing):,} judged documents are not in the corpus[/yellow] and cannot be found, "
+            f"{escape(repr(beir.missing[0]))} for one"
+        )
+    width = max(len(result.way) for result in results)
+    names = list(results[0].measures)
+    console.out.print(f"[bold]{'':<{width}}" + "".join(f"{name:>12}" for name in names) + f"{'seconds':>10}[/bold]")
+    for result in results:
+        values = "".join(f"{result.measures[name]:>12.4f}" for name in names)
+        console.out.print(f"{escape(f'{result.way:<{width}}')}{values}{result.seconds:>10.1f}")

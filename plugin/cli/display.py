@@ -1,0 +1,247 @@
+"""What the command line shows people: progress, hits and sizes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ...indexer.info import Drift, IndexInfo
+from ...indexer.read.rejects import Rejects
+from ...indexer.table.changes import DeleteReport, OptimizeReport
+from ...indexer.write.build import BuildReport
+from ...onnx_export.encode.bundle import Bundle
+from ...onnx_export.encode.rules import TextRules
+from ..search.explain import Explanation
+from ..search.results import Hits
+
+_STAGES = {
+    "read": "reading",
+    "sample": "encoding a sample",
+    "encode": "encoding",
+    "commit": "storing",
+    "search": "searching",
+}
+_PLAIN_SECONDS = 5.0  # between lines where there is no terminal
+_SNIPPET = 80
+_AROUND = 12  # characters shown on either side of a token that was met
+_MUCH_DRIFT = 0.25  # share of later rows that lie farther than 95% of those the codec was trained on
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class ProgressDisplay:
+    """A progress bar on a terminal, a plain line now and then elsewhere; both on standard error.
+
+    Call it as a `tansaku.indexer.Progress`.
+    """
+
+    def __init__(self) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rates]}"),
+            TimeRemainingColumn(),
+        )
+        self._bars = Progress(*columns, console=err) if err.is_terminal else None
+        self._tasks: dict[str, TaskID] = {}
+        self._stage = ""
+        self._last_line = 0.0
+        self._began: dict[str, tuple[float, int, int]] = {}  # time, documents and tokens at a stage's first call
+
+    def __enter__(self) -> ProgressDisplay:
+        if self._bars:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars:
+            self._bars.stop()
+
+    def __call__(self, stage: str, done: int, total: int, tokens: int = 0) -> None:
+        """Show that ``done`` of ``total`` (0: not known) are done in ``stage``, with ``tokens`` token vectors."""
+        label = _STAGES.get(stage, stage)
+        now = time.monotonic()
+        rates = self._rates(stage, done, tokens, now)
+        if self._bars:
+            if stage not in self._tasks:
+                self._tasks[stage] = self._bars.add_task(label, rates="")
+            self._bars.update(self._tasks[stage], completed=done, total=total or None, rates=rates)
+            return
+        finished = 0 < total <= done
+        if stage != self._stage or finished or now - self._last_line >= _PLAIN_SECONDS:
+            self._stage, self._last_line = stage, now
+            line = f"{label}: {done:,}" + (f" of {total:,}" if total else "") + (f", {rates}" if rates else "")
+            err.print(line + self._time_left(stage, done, total, now))
+
+    def _rates(self, stage: str, done: int, tokens: int, now: float) -> str:
+        began, first, first_tokens = self._began.setdefault(stage, (now, done, tokens))
+        if now - began < 1:
+            return ""
+        documents_rate, tokens_rate = (done - first) / (now - began), (tokens - first_tokens) / (now - began)
+        return f"{documents_rate:,.0f} documents/s" + (f", {tokens_rate:,.0f} tokens/s" if tokens else "")
+
+    def _time_left(self, stage: str, done: int, total: int, now: float) -> str:
+        began, first, _ = self._began[stage]
+        if done <= first or done >= total or now - began < 1:
+            return ""
+        minutes, seconds = divmod(round((now - began) * (total - done) / (done - first)), 60)
+        return f", {minutes}:{seconds:02d} left"
+
+
+def show_error(error: Exception) -> None:
+    """Print what went wrong to standard error."""
+    err.print(f"[red]error:[/red] {escape(str(error))}")
+
+
+def show_json(content: dict[str, Any]) -> None:
+    """Print as JSON; columns of the caller's may hold dates and the like, which become texts."""
+    typer.echo(json.dumps(content, ensure_ascii=False, indent=2, default=str))
+
+
+def show_hits(query: str, hits: Hits, explanations: Sequence[Explanation] = ()) -> None:
+    """Print ranked hits with scores and snippets; with explanations also what met what, and each stage's time."""
+    out.print(f"\n[bold]{escape(query)}[/bold]")
+    if not hits:
+        out.print("  nothing found")
+    for rank, hit in enumerate(hits, start=1):
+        snippet = " ".join(hit.text.split())
+        snippet = snippet[:_SNIPPET] + ("…" if len(snippet) > _SNIPPET else "")
+        title = f"{escape(hit.title)}  " if hit.title else ""
+        out.print(f"{rank:>3}  [green]{hit.score:7.3f}[/green]  [bold]{title}[/bold][dim]{escape(hit.id)}[/dim]")
+        out.print(f"              {escape(snippet)}")
+        if explanations:
+            out.print(_matches(explanations[rank - 1]))
+    if hits.missing:
+        out.print(f"[yellow]not in the index:[/yellow] {escape(', '.join(hits.missing))}")
+    if explanations:
+        stages = ", ".join(f"{name} {value:.2f}" for name, value in hits.stages.items())
+        out.print(f"[dim]{hits.scored:,} documents scored; milliseconds: {stages}[/dim]")
+
+
+def _matches(explanation: Explanation) -> Table:
+    """What each query token met, with the text around it; a bar says how similar they are."""
+    table = Table(box=None, padding=(0, 1, 0, 2), show_header=False)
+    for match in explanation.matches:
+        around = "[dim](no text)[/dim]"
+        if match.document_span:
+            start, end = match.document_span
+            before = explanation.text[max(0, start - _AROUND) : start].replace("\n", " ")
+            after = explanation.text[end : end + _AROUND].replace("\n", " ")
+            around = f"{escape(before)}[bold yellow]{escape(match.document_text)}[/bold yellow]{escape(after)}"
+        bar = "█" * round(8 * max(match.similarity, 0))
+        similarity = f"{match.weight:4.2f} × {match.similarity:6.3f}"
+        table.add_row(similarity, bar.ljust(8), escape(match.query_text) or "[dim]·[/dim]", around)
+    return table
+
+
+def show_build(report: BuildReport, seconds: float) -> None:
+    """Print what was indexed and how long it took."""
+    out.print(
+        f"{report.documents:,} documents, {report.tokens:,} token vectors in {seconds:.1f} s "
+        f"({report.documents / seconds:.0f} documents/s, {report.tokens / seconds:,.0f} tokens/s)"
+    )
+    if report.resumed:
+        out.print(f"{report.resumed:,} of them had been encoded before an interruption")
+    if report.updated:
+        out.print(f"{report.updated:,} of them took the place of older ones")
+    if report.truncated:
+        out.print(f"{report.truncated:,} documents were longer than the model reads and were cut")
+
+
+def show_rejects(rejects: Rejects) -> None:
+    """Print how many records were left out and where they are."""
+    if len(rejects):
+        out.print(f"[yellow]{len(rejects):,} records were rejected[/yellow]; they are in {escape(str(rejects.path))}")
+
+
+def show_delete(report: DeleteReport) -> None:
+    """Print what was deleted and which ids were not there."""
+    out.print(f"{report.rows:,} rows deleted")
+    if report.missing:
+        some = ", ".join(report.missing[:5]) + (", …" if len(report.missing) > 5 else "")
+        out.print(f"{len(report.missing):,} ids were not in the index: {escape(some)}")
+
+
+def show_optimize(report: OptimizeReport) -> None:
+    """Print what optimizing changed."""
+    out.print(
+        f"{report.fragments_before:,} fragments became {report.fragments_after:,}; "
+        f"{report.versions_removed:,} old versions and {report.codecs_removed:,} codecs removed"
+    )
+
+
+def show_info(info: IndexInfo) -> None:
+    """Print the counts and sizes of an index."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    rows = {
+        "table": f"{info.table}, version {info.version} ({info.versions} kept)",
+        "model": f"{info.model} ({info.fingerprint})",
+        "documents": f"{info.documents:,}"
+        + (f" in {info.rows:,} passages of up to {info.passage_tokens} tokens" if info.passage_tokens else ""),
+        "token vectors": f"{info.tokens:,}" + (f", pooled by {info.pool}" if info.pool > 1 else ""),
+        "codec": f"{info.dim} dimensions, {info.nbits}-bit residuals, {info.centroids:,} centroids",
+        "columns": ", ".join(f"{name}: {kind}" for name, kind in info.columns.items()),
+    }
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    for part, size in info.bytes_by_part.items():
+        per_token = size / max(info.tokens, 1)
+        table.add_row(f"  {part.replace('_', ' ')}", f"{size / 1e6:.2f} MB, {per_token:.2f} bytes/token")
+    if info.bytes_on_disk is not None:
+        table.add_row("all files on disk", f"{info.bytes_on_disk / 1e6:.2f} MB, {info.bytes_per_token:.2f} bytes/token")
+    if info.derived_bytes:
+        table.add_row("derived arrays", f"{info.derived_bytes / 1e6:.2f} MB")
+    table.add_row("searched from", f"{info.searched_bytes_per_token:.2f} bytes/token")
+    table.add_row("drift", _drift_line(info.drift))
+    out.print(table)
+
+
+def _drift_line(drift: Drift) -> str:
+    line = f"cosine with centroids {drift.trained_cosine:.3f} at training"
+    if drift.cosine is None or drift.strange is None:
+        return f"{line}; no rows since"
+    advice = "; rebuild" if drift.strange > _MUCH_DRIFT else ""
+    return f"{line}, {drift.cosine:.3f} in {drift.rows:,} rows since, {drift.strange:.0%} of them strange{advice}"
+
+
+def show_bundle(folder: Path, bundle: Bundle, size: int) -> None:
+    """Print what an exported bundle is and how near its vectors are to the checkpoint's."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    rows = {
+        "bundle": f"{folder}, {bundle.precision}, {size / 1e6:.1f} MB",
+        "model": f"{bundle.name} ({', '.join(f'{name} {value}' for name, value in bundle.origin.items())})",
+        "dimensions": str(bundle.dim),
+        "queries": _rules_line(bundle.query),
+        "documents": _rules_line(bundle.document),
+        "parity": ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in bundle.parity.items()),
+    }
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    out.print(table)
+
+
+def _rules_line(rules: TextRules) -> str:
+    parts = [f"at most {rules.max_length} tokens"]
+    parts += [f"marker {rules.marker!r}"] if rules.marker else []
+    parts += [f"prefix {rules.prefix!r}"] if rules.prefix else []
+    if rules.expansion:
+        attended = "attended" if rules.expansion.attend else "not attended"
+        parts.append(
+            f"{rules.expansion.token} by the {rules.expansion.rule} rule to {rules.expansion.length}, {attended}"
+        )
+    parts += [f"{len(rules.skiplist)} tokens skipped"] if rules.skiplist else []
+    return ", ".join(parts)

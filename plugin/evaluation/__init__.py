@@ -1,0 +1,1 @@
+"""Quality of a search: judgements, measures, BEIR folders, BM25."""

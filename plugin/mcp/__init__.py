@@ -1,0 +1,1 @@
+"""An MCP server: searches for agents."""

@@ -1,0 +1,28 @@
+"""Japanese late-interaction search on a CPU.
+
+This package is the public face of tansaku: import from here, and the adapters from `tansaku.plugin.hosts`. Every
+other module is internal. A name is imported when it is first used, so ``import tansaku`` itself loads nothing.
+
+Example:
+    >>> from tansaku import Index, Searcher
+    >>> index = Index.create(folder, "docs", [{"id": "kyoto", "text": "京都は794年から都だった。"}])
+    >>> [hit.id for hit in Searcher.open(folder, "docs").search("昔の首都はどこ？", k=1)]
+    ['kyoto']
+"""
+
+import lazy_loader
+
+_find, _, _names = lazy_loader.attach_stub(__name__, __file__)
+__all__ = sorted(["__version__", *_names])  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("tansaku")
+    return _find(name)
+
+
+def __dir__() -> list[str]:
+    return __all__

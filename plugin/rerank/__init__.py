@@ -1,0 +1,1 @@
+"""Documents that another engine found, in the order of MaxSim."""

@@ -1,0 +1,1 @@
+"""The path of a query: encode → filter → probe → gather → prune → refine → fetch."""

@@ -1,0 +1,1 @@
+"""Rerank and search APIs that other software speaks already, one file for each."""

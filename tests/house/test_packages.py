@@ -1,0 +1,109 @@
+"""The house rules that no linter knows: what is packaged, what is public, and which way imports run."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
+
+import tansaku
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = ("onnx_export", "indexer", "plugin", "training")
+FACE = ROOT / "plugin" / "public"
+DATA = {"tansaku.onnx_export.default_bundle", "tansaku.plugin.sample"}
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def modules(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def test_packages_list_equals_the_tree():
+    listed = project()["tool"]["setuptools"]["packages"]
+    in_tree = {
+        ".".join(("tansaku", *init.parent.relative_to(ROOT).parts))
+        for folder in FOLDERS
+        for init in (ROOT / folder).rglob("__init__.py")
+        if init.parent != FACE
+    }
+    assert listed == sorted(in_tree | DATA | {"tansaku"})
+
+
+def test_every_folder_with_modules_is_a_package():
+    for folder in FOLDERS:
+        for path in modules(folder):
+            assert (path.parent / "__init__.py").exists(), f"{path.parent} has modules but no __init__.py"
+
+
+def test_imports_run_only_downward(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    assert lint_imports() == EXIT_STATUS_SUCCESS
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_imports_within_the_house_are_relative(folder: str):
+    """An absolute one would work where tansaku is installed, but not in the tree as it stands."""
+    for path in modules(folder):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                absolute = [str(node.module)]
+            elif isinstance(node, ast.Import):
+                absolute = [alias.name for alias in node.names]
+            else:
+                continue
+            for name in absolute:
+                assert name.split(".")[0] not in {*FOLDERS, "tansaku"}, f"{path}:{node.lineno}: write it relatively"
+
+
+def test_public_names_are_sorted_and_there():
+    assert sorted(tansaku.__all__) == tansaku.__all__
+    for name in tansaku.__all__:
+        assert getattr(tansaku, name), name
+    assert set(tansaku.__all__) <= set(dir(tansaku))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="Sercher"):
+        tansaku.Sercher  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize(("folder", "name"), [("onnx_export", "Encoder"), ("indexer", "Index"), ("plugin", "Searcher")])
+def test_names_of_before_work_and_warn(folder: str, name: str):
+    module = importlib.import_module(f"tansaku.{folder}")
+    with pytest.warns(DeprecationWarning, match=f"now tansaku.{name}"):
+        assert getattr(module, name) is getattr(tansaku, name)
+    with pytest.raises(AttributeError, match="Unknown"):
+        module.Unknown  # noqa: B018
+
+
+def test_importing_tansaku_loads_nothing_else():
+    heavy = "numpy lancedb pyarrow onnxruntime numba pydantic torch"
+    script = f"import sys, tansaku; print([name for name in '{heavy}'.split() if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# A file is one idea. CONTRIBUTING.md says why there is a limit and why these may be longer.
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_files_are_one_idea_long(folder: str):
+    for path in modules(folder):
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        assert lines <= 400 or path.parent.name == "kernels", f"{path.relative_to(ROOT)} has {lines} lines"
+
+
+def test_packages_are_marked_as_typed():
+    for folder in (*FOLDERS, FACE.relative_to(ROOT)):
+        assert (ROOT / folder / "py.typed").exists()

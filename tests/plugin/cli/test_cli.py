@@ -1,0 +1,377 @@
+"""The command line through its real entry point, the installed script."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import lancedb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tansaku.plugin.cli.demo import SAMPLE
+
+TANSAKU = Path(sysconfig.get_path("scripts")) / "tansaku"
+COMMANDS = (
+    "demo",
+    "index",
+    "delete",
+    "optimize",
+    "rebuild",
+    "search",
+    "info",
+    "export",
+    "evaluate",
+    "beir",
+    "serve",
+    "mcp",
+    "train",
+    "average",
+    "mine",
+    "weigh",
+)
+TWO = [{"_id": "dog", "title": "犬", "text": "犬は嗅覚が鋭い。", "year": 2001}, {"_id": "sea", "text": "海は塩辛い。"}]
+
+
+def tansaku(
+    *arguments: str | Path, stdin: str | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+    command = [str(TANSAKU), *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=120, check=False, input=stdin, cwd=cwd
+    )
+
+
+def succeeds(*arguments: str | Path, stdin: str | None = None, cwd: Path | None = None) -> str:
+    """Standard output of a command that must end well."""
+    result = tansaku(*arguments, stdin=stdin, cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def contents(table: tuple[str | Path, ...]) -> dict[str, str]:
+    """Id and text of every row."""
+    _, db, _, name = table
+    rows = lancedb.connect(str(db)).open_table(str(name)).to_arrow()
+    return dict(zip(rows["id"].to_pylist(), rows["text"].to_pylist(), strict=True))
+
+
+def write_jsonl(path: Path, records: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def two_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    source = write_jsonl(folder / "docs.jsonl", TWO)
+    result = tansaku("index", source, "--db", folder / "db", "--table", "docs")
+    assert result.returncode == 0, result.stderr
+    assert "2 documents" in result.stdout
+    return folder / "db"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str):
+    result = tansaku(command, "--help")
+    assert result.returncode == 0
+    assert f"Example: tansaku {command}" in " ".join(result.stdout.replace("│", " ").split())
+
+
+def test_demo_indexes_and_answers_three_questions():
+    result = tansaku("demo")
+    assert result.returncode == 0, result.stderr
+    assert "300 documents" in result.stdout
+    assert "bytes/token" in result.stdout
+    for question, answer in (("梅雨がない", "梅雨"), ("マーラー", "グスタフ"), ("活版印刷", "グーテンベルク")):
+        first_hit = result.stdout.split(question)[1].split("\n")[1]
+        assert first_hit.lstrip().startswith("1 ")
+        assert answer in first_hit
+    assert "encoding" in result.stderr  # plain progress lines where there is no terminal
+
+
+def test_search_prints_hits_and_json(two_db: Path):
+    table = ("--db", two_db, "--table", "docs")
+    shown = tansaku("search", "嗅覚が鋭いのは", *table, "-k", "1")
+    assert "dog" in shown.stdout
+    assert "犬は嗅覚が鋭い。" in shown.stdout
+    printed = json.loads(tansaku("search", "嗅覚が鋭いのは", *table, "--json").stdout)
+    assert [hit["rank"] for hit in printed["hits"]] == [1, 2]
+    assert printed["hits"][0] == {
+        "rank": 1,
+        "id": "dog",
+        "score": printed["hits"][0]["score"],
+        "title": "犬",
+        "text": "犬は嗅覚が鋭い。",
+        "fields": {"year": 2001},
+    }
+
+
+def test_a_search_can_be_narrowed_and_explained(two_db: Path):
+    table = ("--db", two_db, "--table", "docs")
+    found = json.loads(succeeds("search", "嗅覚", *table, "--where", "year > 2000", "--explain", "--json"))
+    assert [hit["id"] for hit in found["hits"]] == ["dog"]
+    matches = found["hits"][0]["matches"]
+    assert sum(match["weight"] * match["similarity"] for match in matches) == pytest.approx(
+        found["hits"][0]["score"], abs=1e-3
+    )
+    assert {"encode", "refine", "fetch"} <= set(found["stages_ms"])
+    assert found["scored"] == 1
+    found = json.loads(succeeds("search", "嗅覚", *table, "--id", "sea", "--id", "cat", "--recall", "exact", "--json"))
+    assert ([hit["id"] for hit in found["hits"]], found["missing"]) == (["sea"], ["cat"])
+    asked = ("search", "犬の嗅覚", *table, "--json", "--phrase-weight")
+    plain, phrases = (json.loads(succeeds(*asked, weight)) for weight in ("0", "0.2"))
+    assert plain["hits"][0]["id"] == phrases["hits"][0]["id"] == "dog"
+    assert plain["hits"][0]["score"] != phrases["hits"][0]["score"]
+    printed = succeeds("search", "嗅覚", *table, "-k", "1", "--explain")
+    assert "嗅" in printed
+    assert "milliseconds" in printed
+
+
+def test_candidates_can_come_from_full_text(tmp_path: Path):
+    table = ("--db", tmp_path / "db", "--table", "docs")
+    succeeds("index", write_jsonl(tmp_path / "docs.jsonl", TWO), *table, "--fulltext")
+    for source in ("text", "fused"):
+        hits = json.loads(succeeds("search", "海", *table, "--source", source, "--json"))["hits"]
+        assert hits[0]["id"] == "sea"
+        assert "fulltext" not in hits[0]["fields"]
+        more = json.loads(succeeds("search", "海", *table, "--source", source, "--bm25-weight", "1", "--json"))["hits"]
+        assert more[0]["score"] > hits[0]["score"]
+
+
+def test_info_tells_documents_and_bytes_per_token(two_db: Path):
+    table = ("--db", two_db, "--table", "docs")
+    printed = json.loads(tansaku("info", *table, "--json").stdout)
+    assert (printed["documents"], printed["nbits"]) == (2, 2)
+    assert printed["bytes_per_token"] == pytest.approx(printed["bytes_on_disk"] / printed["tokens"])
+    assert "bytes/token" in tansaku("info", *table).stdout
+
+
+def test_evaluate_prints_the_measures_and_writes_a_run(sample_db: Path, tmp_path: Path):
+    result = tansaku(
+        *("evaluate", "--db", sample_db, "--table", "sample", "--json", "--run", tmp_path / "run.txt"),
+        *("--queries", SAMPLE / "queries.jsonl", "--qrels", SAMPLE / "qrels.tsv"),
+    )
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads(result.stdout)["metrics"]
+    assert list(metrics) == ["ndcg@10", "mrr@10", "hit@1", "hit@3", "hit@5", "hit@10"]
+    assert 0.93 <= metrics["hit@1"] <= metrics["mrr@10"] <= metrics["ndcg@10"] <= metrics["hit@10"] <= 1
+    run = (tmp_path / "run.txt").read_text(encoding="utf-8").splitlines()
+    assert len(run) == 3000
+    assert run[0].split()[1::2][0] == "Q0"
+
+
+def test_evaluate_asks_all_queries_for_a_run_alone(sample_db: Path, tmp_path: Path):
+    table = ("evaluate", "--db", sample_db, "--table", "sample", "--queries", SAMPLE / "queries.jsonl")
+    result = tansaku(*table, "--run", tmp_path / "run.txt")
+    assert result.returncode == 0, result.stderr
+    lines = (tmp_path / "run.txt").read_text(encoding="utf-8").splitlines()
+    asked = (SAMPLE / "queries.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len({line.split()[0] for line in lines}) == len(asked)
+    for more, said in (((), "--qrels"), (("--run", tmp_path / "run.txt", "--source", "text"), "without full text")):
+        without = tansaku(*table, *more)
+        assert without.returncode == 2
+        assert said in without.stderr
+
+
+def test_other_formats_and_field_names(tmp_path: Path):
+    records = [{"key": "a", "body": "犬は嗅覚が鋭い。", "head": "犬"}]
+    pq.write_table(pa.Table.from_pylist(records), tmp_path / "docs.parquet")
+    (tmp_path / "docs.tsv").write_text("key\tbody\thead\na\t犬は嗅覚が鋭い。\t犬\n", encoding="utf-8")
+    with gzip.open(tmp_path / "docs.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.write(json.dumps(records[0]) + "\n")
+    names = ("--id-field", "key", "--text-field", "body", "--title-field", "head", "--nbits", "4")
+    for number, name in enumerate(("docs.parquet", "docs.tsv", "docs.jsonl.gz")):
+        table = ("--db", tmp_path / "db", "--table", f"t{number}")
+        result = tansaku("index", tmp_path / name, *table, *names)
+        assert result.returncode == 0, result.stderr
+        (hit,) = json.loads(tansaku("search", "犬", *table, "--json").stdout)["hits"]
+        assert (hit["id"], hit["title"], hit["text"]) == ("a", "犬", "犬は嗅覚が鋭い。")
+
+
+def test_append_upsert_and_overwrite(tmp_path: Path):
+    dog, sea = ({"_id": row["_id"], "text": row["text"]} for row in TWO)
+    first = write_jsonl(tmp_path / "first.jsonl", [dog])
+    second = write_jsonl(tmp_path / "second.jsonl", [sea])
+    third = write_jsonl(tmp_path / "third.jsonl", [{**sea, "text": "海は広い。"}, {"_id": "cat", "text": "猫は眠る。"}])
+    table = ("--db", tmp_path / "db", "--table", "t")
+    succeeds("index", first, *table)
+    succeeds("index", second, *table, "--mode", "append")
+    assert contents(table) == {"dog": dog["text"], "sea": sea["text"]}
+    shown = succeeds("index", third, *table, "--mode", "upsert")
+    assert "2 documents" in shown
+    assert "1 of them took the place of older ones" in shown
+    assert contents(table) == {"dog": dog["text"], "sea": "海は広い。", "cat": "猫は眠る。"}
+    succeeds("index", second, *table, "--mode", "overwrite")
+    assert contents(table) == {"sea": sea["text"]}
+
+
+def test_appending_what_is_there_already_ends_with_status_2(two_db: Path, tmp_path: Path):
+    source = write_jsonl(tmp_path / "docs.jsonl", [TWO[1]])
+    result = tansaku("index", source, "--db", two_db, "--table", "docs", "--mode", "append")
+    assert result.returncode == 2
+    assert "docs.jsonl:1: document 'sea' is in the index already" in result.stderr
+
+
+def test_standard_input_is_a_source(tmp_path: Path):
+    table = ("--db", tmp_path / "db", "--table", "t")
+    succeeds("index", "-", *table, "--format", "csv", stdin="id,text\na,犬は嗅覚が鋭い。\nb,海は塩辛い。\n")
+    assert contents(table) == {"a": "犬は嗅覚が鋭い。", "b": "海は塩辛い。"}
+
+
+def test_bad_records_are_rejected_to_a_file_if_so_told(tmp_path: Path):
+    records = [TWO[0], {"_id": "x"}, {**TWO[1], "_id": "old", "year": "昔"}, TWO[1]]
+    source = write_jsonl(tmp_path / "docs.jsonl", records)
+    with source.open("a", encoding="utf-8") as file:
+        file.write('{"_id": "cut o\n')
+    table = ("--db", tmp_path / "db", "--table", "t")
+    shown = succeeds("index", source, *table, "--on-error", "reject", cwd=tmp_path)
+    assert "2 documents" in shown
+    assert "3 records were rejected; they are in t.rejects.jsonl" in shown
+    assert sorted(contents(table)) == ["dog", "sea"]
+    lines = [json.loads(line) for line in (tmp_path / "t.rejects.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert sorted(line["place"] for line in lines) == [f"{source}:{n}" for n in (2, 3, 5)]
+    shown = succeeds("index", source, *table, "--mode", "upsert", "--on-error", "reject", "--rejects", tmp_path / "r")
+    assert "2 of them took the place of older ones" in shown
+    assert len((tmp_path / "r").read_text(encoding="utf-8").splitlines()) == 3
+
+
+def test_a_source_is_not_removed_for_a_file_of_rejects(tmp_path: Path):
+    source = write_jsonl(tmp_path / "docs.jsonl", TWO)
+    before = source.read_bytes()
+    table = ("--db", tmp_path / "db", "--table", "t")
+    result = tansaku("index", source, *table, "--on-error", "reject", "--rejects", source)
+    assert result.returncode == 2
+    assert source.read_bytes() == before
+
+
+def test_pooled_passages(tmp_path: Path):
+    text = "犬は嗅覚が鋭い。海は塩辛い。" * 10
+    source = write_jsonl(tmp_path / "docs.jsonl", [{"_id": "a", "text": text}, TWO[0]])
+    table = ("--db", tmp_path / "db", "--table", "t")
+    succeeds("index", source, *table, "--passage-tokens", "40", "--pool", "2")
+    info = json.loads(succeeds("info", *table, "--json"))
+    assert (info["documents"], info["pool"], info["passage_tokens"]) == (2, 2, 40)
+    assert info["rows"] > 3
+    assert info["tokens"] < 21 * info["rows"]
+    assert f"2 in {info['rows']} passages of up to 40 tokens" in " ".join(succeeds("info", *table).split())
+    assert "a#0" in contents(table)
+    succeeds("delete", *table, "--id", "a")
+    assert list(contents(table)) == ["dog#0"]
+
+
+def test_delete_by_id_file_and_condition_then_optimize_and_rebuild(tmp_path: Path):
+    records = [{"_id": f"d{i}", "text": f"犬の話、その{i}。", "year": 2000 + i} for i in range(12)]
+    source = write_jsonl(tmp_path / "docs.jsonl", records)
+    table = ("--db", tmp_path / "db", "--table", "t")
+    succeeds("index", source, *table)
+    shown = succeeds("delete", *table, "--id", "d0", "--id", "none", "--id", "d1")
+    assert "2 rows deleted" in shown
+    assert "1 ids were not in the index: none" in shown
+    (tmp_path / "ids.txt").write_text("d2\nd3\n\n", encoding="utf-8")
+    assert "3 rows deleted" in succeeds("delete", *table, "--ids-file", tmp_path / "ids.txt", "--id", "d4")
+    assert "2 rows deleted" in succeeds("delete", *table, "--where", "year >= 2010")
+    assert sorted(contents(table)) == ["d5", "d6", "d7", "d8", "d9"]
+    assert "old versions" in succeeds("optimize", *table, "--keep-hours", "0")
+    assert len(lancedb.connect(str(tmp_path / "db")).open_table("t").list_versions()) == 1
+    assert "5 documents" in succeeds("rebuild", *table, "--nbits", "4")
+    info = json.loads(succeeds("info", *table, "--json"))
+    assert (info["documents"], info["nbits"]) == (5, 4)
+    assert sorted(contents(table)) == ["d5", "d6", "d7", "d8", "d9"]
+
+
+@pytest.mark.parametrize("option", ["--derived", "--no-derived"])
+def test_a_search_finds_the_same_with_and_without_arrays_on_disk(two_db: Path, option: str):
+    table = ("--db", two_db, "--table", "docs")
+    hits = [json.loads(succeeds("search", "嗅覚", *table, "--json", *more))["hits"] for more in ((), (option,))]
+    assert hits[0] == hits[1]
+    assert [hit["id"] for hit in hits[0]] == ["dog", "sea"]
+
+
+def test_indexing_makes_the_arrays_that_a_search_reads(two_db: Path):
+    assert (two_db / "docs.tansaku" / "arrays" / "arrays.json").exists()
+    info = json.loads(succeeds("info", "--db", two_db, "--table", "docs", "--json"))
+    assert info["derived_bytes"] > 0
+    assert info["searched_bytes_per_token"] == pytest.approx(sum(info["bytes_by_part"].values()) / info["tokens"])
+
+
+@pytest.mark.parametrize(
+    ("content", "offender"),
+    [
+        (None, "docs.jsonl: no such file"),
+        (b'{"_id": "a", "text": "x"}\n{"_id": "b", "te\n', "docs.jsonl:2: not valid JSON"),
+        (b'{"_id": "a"}\n', "docs.jsonl:1: no field 'text'"),
+        (b'{"_id": "a", "text": " "}\n', "docs.jsonl:1: field 'text' of 'a' is empty"),
+        (b'{"_id": "a", "text": 7}\n', "docs.jsonl:1: field 'text' of 'a' must be a string, not int"),
+        (b'{"_id": "a", "text": "x"}\n{"_id": "a", "text": "y"}\n', "docs.jsonl:2: id 'a' occurs twice"),
+        (b"", "no documents"),
+    ],
+)
+def test_a_bad_source_ends_with_status_2_and_leaves_nothing(tmp_path: Path, content: bytes | None, offender: str):
+    source = tmp_path / "docs.jsonl"
+    if content is not None:
+        source.write_bytes(content)
+    result = tansaku("index", source, "--db", tmp_path / "db", "--table", "t")
+    assert result.returncode == 2
+    assert offender in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "db").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "offender"),
+    [
+        (("search", "", "--table", "docs"), "query is empty"),
+        (("search", "犬", "--table", "docs", "-k", "0"), "k is 0"),
+        (("search", "犬", "--table", "docs", "--where", "no such condition"), "cannot be used"),
+        (("search", "犬", "--table", "docs", "--source", "text"), "made without full text"),
+        (("search", "犬", "--table", "docs", "--bm25-weight", "0.1"), "set source to 'fused'"),
+        (("search", "犬", "--table", "docs", "--recall", "most"), "most"),
+        (("search", "犬", "--table", "other"), "'other': not in this database (tables: docs)"),
+        (("info", "--table", "other"), "'other'"),
+        (("search", "犬", "--table", "docs", "--model", "/nonexistent"), "/nonexistent: no bundle.json"),
+        (("index", SAMPLE / "corpus.jsonl", "--table", "docs"), "'docs' exists already"),
+        (("index", SAMPLE / "corpus.jsonl", "--table", "new", "--nbits", "3"), "nbits is 3"),
+        (("index", SAMPLE / "README.md", "--table", "new"), "unknown kind of file"),
+        (("index", SAMPLE / "corpus.jsonl", "--table", "new", "--format", "xml"), "unknown format 'xml'"),
+        (("index", SAMPLE / "corpus.jsonl", "--table", "new", "--mode", "append"), "'new': not in this database"),
+        (("search", "犬", "--table", "docs", "--storage-option", "secret"), "expected KEY=VALUE"),
+        (("delete", "--table", "docs"), "either ids or a condition"),
+        (("delete", "--table", "docs", "--id", "dog", "--where", "year = 1"), "either ids or a condition"),
+        (("delete", "--table", "docs", "--where", "no such condition"), "cannot be used"),
+        (("delete", "--table", "docs", "--ids-file", "/none.txt"), "/none.txt: cannot be read"),
+        (("delete", "--table", "other", "--id", "dog"), "'other': not in this database"),
+        (("optimize", "--table", "docs", "--keep-hours", "-1"), "must not be negative"),
+        (("optimize", "--table", "docs", "--keep-hours", "nan"), "keep"),
+        (("rebuild", "--table", "docs", "--nbits", "3"), "nbits is 3"),
+        (("evaluate", "--table", "docs", "--queries", "/none.jsonl", "--qrels", SAMPLE / "qrels.tsv"), "/none.jsonl"),
+    ],
+)
+def test_bad_arguments_end_with_status_2(two_db: Path, arguments: tuple[str | Path, ...], offender: str):
+    result = tansaku(*arguments, "--db", two_db)
+    assert result.returncode == 2
+    assert offender in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("search", "犬"),
+        ("search", "犬", "--storage-option", "region=eu"),
+        ("info",),
+        ("delete", "--id", "dog"),
+        ("optimize",),
+        ("rebuild",),
+    ],
+)
+def test_a_missing_database_is_not_made(tmp_path: Path, arguments: tuple[str, ...]):
+    result = tansaku(*arguments, "--db", tmp_path / "none", "--table", "t")
+    assert result.returncode == 2
+    assert not (tmp_path / "none").exists()

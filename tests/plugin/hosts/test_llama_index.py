@@ -1,0 +1,241 @@
+"""LlamaIndex: retriever and node postprocessor, and the events that its users trace."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("llama_index.core")
+
+from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
+from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+from llama_index.core.schema import Document, ImageNode, NodeWithScore, QueryBundle, TextNode
+from llama_index_instrumentation import get_dispatcher
+from llama_index_instrumentation.event_handlers import BaseEventHandler
+from pydantic import ValidationError
+
+from tansaku import Index, InputError, MissingExtraError, Reranker, Searcher
+from tansaku.plugin.hosts.llama_index import TansakuRerank, TansakuRetriever
+
+from ...support.fakes import FakeEncoder, corpus, exhaustive
+
+RECIPE = Path(__file__).parents[3] / "docs" / "how-to" / "llama-index.md"
+QUERY = "3a9f"
+DOCS = corpus(12, year=lambda i: 1900 + i, title=lambda i: "ab" if i == 4 else "")
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory):
+    """A database whose table ``t`` has `DOCS`; not to be changed."""
+    folder = tmp_path_factory.mktemp("llama")
+    Index.create(folder, "t", DOCS, encoder=FakeEncoder(), fulltext=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def opened(db):
+    return Searcher.open(db, "t", encoder=FakeEncoder())
+
+
+@pytest.fixture
+def searcher(opened):
+    opened.encoder.encoded.clear()
+    return opened
+
+
+@pytest.fixture
+def encoder(searcher):
+    return searcher.encoder
+
+
+@pytest.fixture
+def rerank(searcher):
+    return TansakuRerank(Reranker(searcher=searcher))
+
+
+def by_maxsim(db):
+    """Ids and mean scores of all documents, best first."""
+    best = exhaustive(db, FakeEncoder().vectors(QUERY))
+    return [doc_id for doc_id, _ in best], [score / len(QUERY) for _, score in best]
+
+
+def nodes(*pairs):
+    return [
+        NodeWithScore(node=TextNode(id_=doc_id, text=text), score=float(n)) for n, (doc_id, text) in enumerate(pairs)
+    ]
+
+
+class TestRetriever:
+    def test_nodes_carry_the_row_and_a_mean_cosine(self, searcher, db):
+        ids, scores = by_maxsim(db)
+        found = TansakuRetriever(searcher, k=12).retrieve(QUERY)
+        assert [node.node_id for node in found] == ids
+        assert [node.score for node in found] == pytest.approx(scores, abs=1e-5)
+        by_id = {doc["id"]: doc for doc in DOCS}
+        assert [node.text for node in found] == [by_id[doc_id]["text"] for doc_id in ids]
+        metadata = {node.node_id: node.metadata for node in found}
+        assert metadata["d4"] == {"year": 1904, "title": "ab"}
+        assert metadata["d5"] == {"year": 1905}
+
+    @pytest.mark.parametrize("options", [{"where": "year < 1903"}, {"ids": ["d0", "d2"]}, {"recall": "exact"}])
+    async def test_options_are_those_of_a_search(self, searcher, options):
+        retriever = TansakuRetriever(searcher, k=5, **options)
+        expected = [hit.id for hit in searcher.search(QUERY, 5, **options)]
+        assert [node.node_id for node in retriever.retrieve(QueryBundle(QUERY))] == expected
+        assert [node.node_id for node in await retriever.aretrieve(QUERY)] == expected
+
+    @pytest.mark.parametrize("source", ["text", "fused"])
+    def test_candidates_may_come_from_full_text(self, searcher, source):
+        found = TansakuRetriever(searcher, k=1, source=source, candidates=2).retrieve(DOCS[3]["text"])
+        assert [node.text for node in found] == [DOCS[3]["text"]]
+
+    def test_the_scale_of_the_scores_can_be_chosen(self, searcher):
+        mean, raw = (TansakuRetriever(searcher, k=1, score=score).retrieve(QUERY)[0].score for score in ("mean", "raw"))
+        assert raw == pytest.approx(mean * len(QUERY))
+
+    def test_ids_that_the_index_has_not_are_counted_in_the_log(self, searcher, caplog):
+        with caplog.at_level(logging.WARNING, "tansaku.plugin.hosts"):
+            TansakuRetriever(searcher, ids=["d1", "zz", "yy"]).retrieve(QUERY)
+        assert "2 of the ids" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"k": 0}, "k is 0"),
+            ({"recall": "most"}, "recall is 'most'"),
+            ({"score": "best"}, "score is 'best'"),
+            ({"similarity_top_k": 3}, "no option 'similarity_top_k'; it has"),
+        ],
+    )
+    def test_wrong_options_are_refused_at_once(self, searcher, options, said):
+        with pytest.raises(InputError, match=said):
+            TansakuRetriever(searcher, **options)
+
+    @pytest.mark.parametrize(
+        ("query", "options"), [("", {}), (QUERY, {"where": "century = 3"}), (QUERY, {"ids": "d1"})]
+    )
+    def test_wrong_calls_are_refused(self, searcher, query, options):
+        with pytest.raises(InputError):
+            TansakuRetriever(searcher, **options).retrieve(query)
+
+
+class TestRerank:
+    def test_stored_ids_are_ranked_by_codes_and_the_others_by_text(self, rerank, encoder, db):
+        found = rerank.postprocess_nodes(
+            nodes(("d4", "never read"), ("yy", QUERY), ("zz", "ab"), ("d7", "never read")), query_str=QUERY
+        )
+        assert encoder.encoded == [QUERY, "ab"]
+        assert found[0].node_id == "yy"
+        scores = dict(zip(*by_maxsim(db), strict=True))
+        by_id = {node.node_id: node.score for node in found}
+        assert [by_id["d4"], by_id["d7"]] == pytest.approx([scores["d4"], scores["d7"]], abs=1e-5)
+        assert [node.score for node in found] == sorted(by_id.values(), reverse=True)
+
+    async def test_sync_and_async_are_one(self, rerank):
+        given = nodes(("d4", "x"), ("d7", "y"), ("d1", "z"))
+        bundle = QueryBundle(QUERY)
+        assert rerank.postprocess_nodes(given, bundle) == await rerank.apostprocess_nodes(given, bundle)
+
+    @pytest.mark.parametrize("keep", [False, True])
+    def test_what_is_given_stays_as_it_is(self, searcher, keep):
+        given = nodes(("d4", "x"), ("zz", QUERY))
+        rerank = TansakuRerank(Reranker(searcher=searcher), keep_retrieval_score=keep)
+        found = rerank.postprocess_nodes(given, query_str=QUERY)
+        assert given == nodes(("d4", "x"), ("zz", QUERY))
+        assert [node.metadata for node in found] == (
+            [{"retrieval_score": 1.0}, {"retrieval_score": 0.0}] if keep else [{}] * 2
+        )
+
+    def test_the_text_is_what_would_be_embedded(self, encoder):
+        node = TextNode(text="body", metadata={"a": 1, "b": 2}, excluded_embed_metadata_keys=["b"])
+        TansakuRerank(Reranker(encoder)).postprocess_nodes([NodeWithScore(node=node)], query_str=QUERY)
+        assert encoder.encoded == ["a: 1\n\nbody"]
+
+    def test_other_kinds_of_nodes_keep_their_kind(self, encoder):
+        given = [NodeWithScore(node=ImageNode(image_url="x")), NodeWithScore(node=Document(text=QUERY))]
+        rerank = TansakuRerank(Reranker(encoder), keep_retrieval_score=True)
+        found = rerank.postprocess_nodes(given, query_str=QUERY)
+        assert [type(node.node) for node in found] == [Document, ImageNode]
+        assert found[0].get_content() == QUERY
+        assert found[1].score == 0.0
+
+    def test_nothing_and_doubles_are_taken_as_they_come(self, rerank):
+        assert rerank.postprocess_nodes([], query_str=QUERY) == []
+        assert len(rerank.postprocess_nodes(nodes(("d4", "x"), ("d4", "x"), ("zz", "")), query_str=QUERY)) == 3
+
+    def test_top_n_and_the_scale_can_be_chosen(self, searcher):
+        given = nodes(*((doc["id"], doc["text"]) for doc in DOCS))
+        every, best = (TansakuRerank(Reranker(searcher=searcher), top_n=n) for n in (12, 3))
+        raw = TansakuRerank(Reranker(searcher=searcher), top_n=3, score="raw")
+        found = every.postprocess_nodes(given, query_str=QUERY)
+        assert best.postprocess_nodes(given, query_str=QUERY) == found[:3]
+        assert [node.score for node in raw.postprocess_nodes(given, query_str=QUERY)] == pytest.approx(
+            [node.score * len(QUERY) for node in found[:3]]
+        )
+
+    def test_callbacks_see_the_reranking(self, searcher):
+        handler = LlamaDebugHandler(print_trace_on_end=False)
+        rerank = TansakuRerank(Reranker(searcher=searcher), top_n=1, callback_manager=CallbackManager([handler]))
+        found = rerank.postprocess_nodes(nodes(("d4", "x"), ("d7", "y")), query_str=QUERY)
+        ((start, end),) = handler.get_event_pairs(CBEventType.RERANKING)
+        assert start.payload["top_k"] == 1
+        assert start.payload["model_name"] == "fake"
+        assert start.payload["query_str"] == QUERY
+        assert len(start.payload["nodes"]) == 2
+        assert end.payload["nodes"] == found
+
+    def test_instrumentation_sees_the_reranking(self, rerank, monkeypatch):
+        seen = []
+
+        class Handler(BaseEventHandler):
+            def handle(self, event, **kwargs):
+                seen.append(event)
+
+        monkeypatch.setattr(get_dispatcher(), "event_handlers", [Handler()])
+        found = rerank.postprocess_nodes(nodes(("d4", "x")), query_str=QUERY)
+        start, end = (event for event in seen if isinstance(event, (ReRankStartEvent, ReRankEndEvent)))
+        assert (start.model_name, start.top_n, start.query.query_str) == ("fake", 10, QUERY)
+        assert end.nodes == found
+
+    def test_it_is_described_as_llama_index_does(self, rerank):
+        assert rerank.to_dict() == {
+            "top_n": 10,
+            "score": "mean",
+            "keep_retrieval_score": False,
+            "class_name": "TansakuRerank",
+        }
+
+    @pytest.mark.parametrize("fields", [{"top_n": 0}, {"top_n": "many"}, {"score": "best"}])
+    def test_wrong_fields_are_refused_at_once(self, encoder, fields):
+        with pytest.raises(ValidationError, match=next(iter(fields))):
+            TansakuRerank(Reranker(encoder), **fields)
+
+    def test_a_query_is_needed(self, rerank):
+        with pytest.raises(InputError, match="no query to rank by"):
+            rerank.postprocess_nodes(nodes(("d4", "x")))
+        with pytest.raises(InputError, match="query is empty"):
+            rerank.postprocess_nodes(nodes(("d4", "x")), query_str=" ")
+
+
+def test_the_recipe_runs_as_printed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", RECIPE.read_text(encoding="utf-8"), flags=re.DOTALL):
+        exec(compile(block, RECIPE.name, "exec"), names)  # noqa: S102
+    assert [node.node_id for node in names["reranked"]] == ["kyoto"]
+    assert names["found"][0].node_id == "kyoto"
+    assert [node.node_id for node in names["older"]] == ["horyuji"]
+    assert [node.node_id for node in names["answer"].source_nodes] == ["kyoto"]
+
+
+def test_without_llama_index_the_extra_is_named(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("llama_index")]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "tansaku.plugin.hosts.llama_index")
+    with pytest.raises(MissingExtraError, match=re.escape("pip install 'tansaku[llama-index]'")):
+        importlib.import_module("tansaku.plugin.hosts.llama_index")

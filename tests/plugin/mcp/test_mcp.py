@@ -1,0 +1,399 @@
+"""The MCP server, asked by the SDK's own client: in this process, over stdio and over HTTP."""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from mcp import Client, StdioServerParameters, stdio_client
+
+from tansaku import Index, InputError, MissingExtraError, Searcher
+from tansaku.indexer.table.database import connect, drop_table
+from tansaku.plugin.mcp import results as mcp_results
+from tansaku.plugin.mcp import server as host
+
+from ...support.fakes import FakeEncoder, corpus
+
+TANSAKU = Path(sysconfig.get_path("scripts")) / "tansaku"
+QUERY = "3a9f"
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return FakeEncoder()
+
+
+@pytest.fixture(scope="module")
+def db(encoder, tmp_path_factory):
+    """Tables: docs, of 12; passages, with one document of three; columns, with values of all sorts."""
+    folder = tmp_path_factory.mktemp("mcp")
+    Index.create(folder, "docs", corpus(12, year=lambda i: 1900 + i, genre=lambda i: "ab"[i % 2]), encoder=encoder)
+    parts = [{"id": "long", "title": "t", "text": "3a9f。b0b0。\nc1c1。", "year": 1}, {"id": "short", "text": "d2"}]
+    Index.create(folder, "passages", parts, encoder=encoder, passage_tokens=7)
+    values = {
+        "when": datetime.date(1397, 5, 1),
+        "ratio": float("nan"),
+        "raw": b"\xff\x00",
+        "tags": ["寺", "庭"],
+        "nothing": None,
+        "note": "長" * 5_000,
+        **{f"more{i:02}": "x" * 150 for i in range(20)},
+    }
+    Index.create(folder, "columns", [{"id": "c", "title": "題" * 500, "text": "3a9f", **values}], encoder=encoder)
+    return folder
+
+
+def server(db, encoder, *tables, refresh_seconds=2.0):
+    return host.make_server(db, tables or ["docs"], encoder=encoder, refresh_seconds=refresh_seconds)
+
+
+async def answer(server, tool, **arguments):
+    """The typed answer of a call that must succeed."""
+    async with Client(server) as client:
+        result = await client.call_tool(tool, arguments)
+    assert not result.is_error, result.content[0].text
+    return result.structured_content
+
+
+async def refusal(server, tool, **arguments):
+    """The message of a call that must fail."""
+    async with Client(server) as client:
+        result = await client.call_tool(tool, arguments)
+    assert result.is_error
+    assert "Traceback" not in result.content[0].text
+    return result.content[0].text
+
+
+class TestTools:
+    @pytest.mark.parametrize("mode", ["auto", "legacy"])
+    async def test_all_only_read_and_say_what_they_take_and_return(self, db, encoder, mode):
+        async with Client(server(db, encoder, "docs", "passages"), mode=mode) as client:
+            tools = (await client.list_tools()).tools
+            assert "docs, passages" in (client.instructions or "")
+        assert [tool.name for tool in tools] == ["search", "read", "describe"]
+        for tool in tools:
+            assert tool.annotations.read_only_hint
+            assert tool.annotations.destructive_hint is tool.annotations.open_world_hint is False
+            assert tool.description.endswith("Tables: docs, passages")
+            assert tool.input_schema["additionalProperties"] is False
+            assert all(argument["description"] for argument in tool.input_schema["properties"].values())
+            assert tool.output_schema["type"] == "object"
+
+    async def test_the_text_says_what_the_typed_answer_says(self, db, encoder):
+        async with Client(server(db, encoder)) as client:
+            found = await client.call_tool("search", {"query": QUERY, "k": 2})
+            best = found.structured_content["hits"][0]
+            assert found.content[0].text.startswith(f"1. [{best['id']}] (score {best['score']:.3f})\n(year: 19")
+            read = await client.call_tool("read", {"ids": ["d1", "zz"]})
+            assert read.content[0].text.startswith("[d1]\n(year: 1901; genre: b)\n")
+            assert read.content[0].text.endswith("docs has no documents with these ids: zz")
+            described = (await client.call_tool("describe", {})).content[0].text.splitlines()
+            assert described[0].startswith("table docs: 12 documents, model fake")
+            assert described[-1] == "- genre: string, such as a, b"
+
+
+class TestSearch:
+    async def test_hits_are_the_searchers_with_mean_scores(self, db, encoder):
+        expected = Searcher.open(db, "docs", encoder=encoder).search(QUERY, k=3)
+        hits = (await answer(server(db, encoder), "search", query=QUERY, k=3))["hits"]
+        assert [(hit["id"], hit["title"], hit["text"], hit["fields"], hit["passage"]) for hit in hits] == [
+            (hit.id, hit.title, hit.text, hit.fields, None) for hit in expected
+        ]
+        assert [hit["score"] for hit in hits] == pytest.approx([hit.score / len(QUERY) for hit in expected], abs=1e-4)
+
+    async def test_a_condition_and_recall_reach_the_search(self, db, encoder):
+        found = await answer(
+            server(db, encoder), "search", query=QUERY, k=50, where="year >= 1905 AND genre = 'a'", recall="exact"
+        )
+        assert sorted(hit["id"] for hit in found["hits"]) == ["d10", "d6", "d8"]
+
+    async def test_nothing_found_is_said(self, db, encoder):
+        async with Client(server(db, encoder)) as client:
+            result = await client.call_tool("search", {"query": QUERY, "where": "year > 3000"})
+        assert (result.content[0].text, result.structured_content["hits"]) == ("no hits", [])
+
+    async def test_a_passage_is_found_under_its_documents_id(self, db, encoder):
+        found = await answer(server(db, encoder, "passages"), "search", query="c1c1", k=1)
+        hit = found["hits"][0]
+        assert (hit["id"], hit["passage"], hit["text"], hit["fields"]) == ("long", 2, "c1c1。", {"year": 1})
+        assert (await answer(server(db, encoder, "passages"), "read", ids=[hit["id"]]))["unknown_ids"] == []
+
+    async def test_columns_come_as_json_knows_them_within_their_room(self, db, encoder):
+        (hit,) = (await answer(server(db, encoder, "columns"), "search", query=QUERY))["hits"]
+        fields = hit["fields"]
+        assert (fields["when"], fields["raw"], fields["tags"]) == ("1397-05-01", "_wA=", ["寺", "庭"])
+        assert fields["note"] == "長" * 199 + "…"
+        assert not {"ratio", "nothing"} & set(fields)
+        assert len(fields) + hit["fields_left_out"] == 24
+        assert len(json.dumps(fields, ensure_ascii=False)) < 800
+        assert hit["title"] == "題" * 199 + "…"
+
+    async def test_a_long_text_is_cut_to_where_the_query_is_met(self, tmp_path, default_encoder):
+        filler = ["庭に出て昼食の支度をした。", "明日の天気は分からない。"]
+        text = filler[0] * 30 + "金閣寺は足利義満が1397年に建てた。" + filler[1] * 30
+        docs = [{"id": f"{i}", "title": title, "text": text} for i, title in enumerate(["京都の寺", ""])]
+        Index.create(
+            tmp_path, "t", [*docs, {"id": "end", "text": text[: 30 * len(filler[0]) + 22]}], encoder=default_encoder
+        )
+        hits = (await answer(server(tmp_path, default_encoder, "t"), "search", query="金閣寺は誰が建てたのか"))["hits"]
+        assert len(hits) == 3
+        for hit in hits:
+            assert "足利義満" in hit["text"]
+            assert hit["text"].strip("…") in text
+            assert len(hit["text"].strip("…")) == 400
+            assert hit["text"].startswith("…")
+            assert hit["text"].endswith("…") == (hit["id"] != "end")
+
+    async def test_a_text_whose_document_has_gone_is_cut_at_its_end(self, tmp_path, default_encoder, monkeypatch):
+        def gone(*_):
+            raise InputError("it is gone")
+
+        Index.create(tmp_path, "t", [{"id": "a", "text": "海は広い。" * 200}], encoder=default_encoder)
+        monkeypatch.setattr(Searcher, "explain", gone)
+        (hit,) = (await answer(server(tmp_path, default_encoder, "t"), "search", query="海"))["hits"]
+        assert hit["text"] == "海は広い。" * 80 + "…"
+
+
+class TestRead:
+    async def test_documents_come_whole_and_in_order_and_unknown_ids_are_named(self, db, encoder):
+        read = await answer(server(db, encoder), "read", ids=["d7", "zz", "d2", "d7", ""])
+        stored = {doc["id"]: doc for doc in corpus(12)}
+        assert [(doc["id"], doc["text"]) for doc in read["documents"]] == [
+            (doc_id, stored[doc_id]["text"]) for doc_id in ("d7", "d2")
+        ]
+        assert read["documents"][0]["fields"] == {"year": 1907, "genre": "b"}
+        assert {doc["next_offset"] for doc in read["documents"]} == {None}
+        assert read["unknown_ids"] == ["zz", ""]
+
+    async def test_the_passages_of_a_document_are_one_text(self, db, encoder):
+        read = await answer(server(db, encoder, "passages"), "read", ids=["long", "short", "long#1"])
+        assert [(doc["id"], doc["title"], doc["text"]) for doc in read["documents"]] == [
+            ("long", "t", "3a9f。\nb0b0。\nc1c1。"),
+            ("short", "", "d2"),
+        ]
+        assert read["documents"][0]["fields"] == {"year": 1}
+        assert read["unknown_ids"] == ["long#1"]
+
+    async def test_a_long_text_is_read_in_pages(self, tmp_path, encoder):
+        text = "".join(f"{i}。" for i in range(150))
+        Index.create(tmp_path, "t", [{"id": "a", "text": text}, {"id": "b", "text": "b"}], encoder=encoder)
+        pages, offset = [], 0
+        while offset is not None:
+            read = await answer(server(tmp_path, encoder, "t"), "read", ids=["a"], offset=offset, max_chars=200)
+            (part,) = read["documents"]
+            assert (part["offset"], part["length"]) == (offset, len(text))
+            pages.append(part["text"])
+            offset = part["next_offset"]
+        assert [len(page) for page in pages] == [200, 200, len(text) - 400]
+        assert "".join(pages) == text
+        both = await answer(server(tmp_path, encoder, "t"), "read", ids=["a", "b"], max_chars=200)
+        assert [(doc["text"], doc["next_offset"]) for doc in both["documents"]] == [(text[:200], 200), ("", 0)]
+
+    async def test_an_offset_that_fits_nothing_is_refused(self, db, encoder):
+        assert "offset is 99, but the document 'd0' has 3" in await refusal(
+            server(db, encoder), "read", ids=["d0"], offset=99
+        )
+        assert "it goes with one" in await refusal(server(db, encoder), "read", ids=["d0", "d1"], offset=1)
+
+
+class TestDescribe:
+    async def test_tables_are_described_for_conditions(self, db, encoder):
+        (docs, passages) = (await answer(server(db, encoder, "docs", "passages"), "describe"))["tables"]
+        assert (docs["table"], docs["documents"], docs["passages"], docs["model"]) == ("docs", 12, None, "fake")
+        assert docs["columns"] == [
+            {"name": "id", "type": "string", "examples": []},
+            {"name": "title", "type": "string", "examples": []},
+            {"name": "text", "type": "string", "examples": []},
+            {"name": "year", "type": "int64", "examples": [1900, 1901, 1902]},
+            {"name": "genre", "type": "string", "examples": ["a", "b"]},
+        ]
+        assert (passages["documents"], passages["passages"]) == (2, 4)
+        assert [column["name"] for column in passages["columns"]][3:] == ["parent_id", "passage", "year"]
+
+    async def test_every_column_named_may_stand_in_a_condition(self, db, encoder):
+        for table in ("docs", "passages", "columns"):
+            (described,) = (await answer(server(db, encoder, table), "describe"))["tables"]
+            condition = " AND ".join(f"({column['name']} IS NULL) IS NOT NULL" for column in described["columns"])
+            found = await answer(server(db, encoder, table), "search", query=QUERY, k=50, where=condition)
+            assert len({hit["id"] for hit in found["hits"]}) == described["documents"]
+
+    async def test_examples_are_short_and_of_plain_columns(self, db, encoder):
+        (table,) = (await answer(server(db, encoder, "columns"), "describe"))["tables"]
+        examples = {column["name"]: column["examples"] for column in table["columns"]}
+        assert examples["when"] == ["1397-05-01"]
+        assert examples["note"] == ["長" * 39 + "…"]
+        assert examples["raw"] == examples["tags"] == examples["ratio"] == []
+
+    async def test_of_very_many_columns_the_rest_is_counted(self, db, encoder, monkeypatch):
+        monkeypatch.setattr(mcp_results, "_MOST_COLUMNS", 4)
+        (table,) = (await answer(server(db, encoder), "describe"))["tables"]
+        assert (len(table["columns"]), table["columns_left_out"]) == (4, 1)
+
+
+class TestTables:
+    async def test_with_several_a_call_names_one(self, db, encoder):
+        both = server(db, encoder, "docs", "passages")
+        assert (await answer(both, "search", query=QUERY, table="passages"))["table"] == "passages"
+        assert "one of docs, passages" in await refusal(both, "search", query=QUERY)
+        assert "one of docs, passages" in await refusal(both, "read", ids=["d1"])
+        assert "'columns'" in await refusal(both, "describe", table="columns")
+
+    async def test_changes_are_seen_after_a_moment(self, tmp_path, encoder):
+        index = Index.create(tmp_path, "t", corpus(3), encoder=encoder)
+        at_once, later = (server(tmp_path, encoder, "t", refresh_seconds=s) for s in (0, 3_600))
+        assert len((await answer(at_once, "describe"))["tables"][0]["columns"]) == 3
+        index.add([{"id": "new", "text": QUERY}])
+        index.delete(["d0"])
+        hits = (await answer(at_once, "search", query=QUERY, k=10))["hits"]
+        assert sorted(hit["id"] for hit in hits) == ["d1", "d2", "new"]
+        assert (await answer(at_once, "read", ids=["new", "d0"]))["unknown_ids"] == ["d0"]
+        assert (await answer(at_once, "describe"))["tables"][0]["documents"] == 3
+        assert (await answer(later, "read", ids=["new", "d0"]))["unknown_ids"] == ["new"]
+
+    async def test_a_table_that_is_gone_is_an_error_until_it_is_back(self, tmp_path, encoder):
+        Index.create(tmp_path, "t", corpus(3), encoder=encoder)
+        asked = server(tmp_path, encoder, "t", refresh_seconds=0)
+        drop_table(connect(tmp_path), "t")
+        assert "table 't': not in this database" in await refusal(asked, "search", query=QUERY)
+        assert "table 't': not in this database" in await refusal(asked, "describe")
+        Index.create(tmp_path, "t", corpus(2, "e"), encoder=encoder)
+        assert {hit["id"] for hit in (await answer(asked, "search", query=QUERY))["hits"]} == {"e0", "e1"}
+
+    def test_none_or_one_that_is_not_there_cannot_be_served(self, db, encoder):
+        for tables in ([], "docs"):
+            with pytest.raises(InputError, match="no table to serve"):
+                host.make_server(db, tables, encoder=encoder)
+        with pytest.raises(Exception, match=r"nowhere.*docs"):
+            server(db, encoder, "docs", "nowhere")
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("tool", "arguments", "message"),
+        [
+            ("search", {}, "query"),
+            ("search", {"query": ""}, "query"),
+            ("search", {"query": " \n"}, "the query is empty"),
+            ("search", {"query": 7}, "query"),
+            ("search", {"query": "犬" * 2_001}, "2000"),
+            ("search", {"query": QUERY, "k": 0}, "greater than or equal to 1"),
+            ("search", {"query": QUERY, "k": 51}, "less than or equal to 50"),
+            ("search", {"query": QUERY, "recall": "all"}, "'fast', 'balanced' or 'exact'"),
+            ("search", {"query": QUERY, "where": ""}, "the condition is empty"),
+            ("search", {"query": QUERY, "where": "nope = 1"}, "No field named nope"),
+            ("search", {"query": QUERY, "where": "year = 1; DROP TABLE docs"}, "semicolon"),
+            ("search", {"query": QUERY, "where": "x" * 4_001}, "4000"),
+            ("search", {"query": QUERY, "filter": "year = 1"}, "filter"),
+            ("read", {"ids": []}, "ids"),
+            ("read", {"ids": "d1"}, "ids"),
+            ("read", {"ids": ["d1"] * 21}, "20"),
+            ("read", {"ids": [1]}, "ids.0"),
+            ("read", {"ids": ["x" * 1_001]}, "1000"),
+            ("read", {"ids": ["d1"], "offset": -1}, "offset"),
+            ("read", {"ids": ["d1"], "max_chars": 20_001}, "20000"),
+            ("describe", {"table": "x" * 101}, "100"),
+            ("drop", {}, "drop"),
+        ],
+    )
+    async def test_is_refused_with_a_message_that_names_it(self, db, encoder, tool, arguments, message):
+        assert message in await refusal(server(db, encoder), tool, **arguments)
+
+    async def test_what_we_did_not_expect_stays_here(self, db, encoder, monkeypatch):
+        def fails(*_, **__):
+            raise RuntimeError("a secret")
+
+        monkeypatch.setattr(Searcher, "search", fails)
+        assert await refusal(server(db, encoder), "search", query=QUERY) == "Error executing tool search"
+
+    def test_without_the_sdk_the_extra_is_named(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "mcp.server", None)
+        with pytest.raises(MissingExtraError, match=r"tansaku\[mcp\]"):
+            importlib.reload(host)
+
+
+class TestCommand:
+    """The real thing: the installed command, another process, the model inside."""
+
+    async def test_an_agent_searches_and_reads_over_stdio(self, sample_db, tmp_path):
+        command = StdioServerParameters(
+            command=str(TANSAKU), args=["mcp", "--db", str(sample_db), "--table", "sample"], cwd=tmp_path
+        )
+        with (tmp_path / "stderr").open("w+") as stderr:
+            async with Client(stdio_client(command, errlog=stderr), read_timeout_seconds=60) as client:
+                assert [tool.name for tool in (await client.list_tools()).tools] == ["search", "read", "describe"]
+                found = await client.call_tool("search", {"query": "入梅は何の目安の時期か？", "k": 3})
+                best = found.structured_content["hits"][0]
+                assert (best["id"], best["title"]) == ("jsquad-a10336p1", "梅雨")
+                assert 0.5 < best["score"] <= 1
+                read = await client.call_tool("read", {"ids": [best["id"]]})
+                assert "田植えの時期の目安" in read.structured_content["documents"][0]["text"]
+                described = (await client.call_tool("describe", {})).structured_content["tables"][0]
+                assert described["documents"] == 300
+                refused = await client.call_tool("search", {"query": "秘密の質問", "where": "秘密 = 1"})
+                assert refused.is_error
+            stderr.seek(0)
+            assert "秘密" not in stderr.read()
+
+    async def test_agents_ask_over_http_on_this_machine_only(self, sample_db):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [TANSAKU, "mcp", "--db", sample_db, "--table", "sample", "--http", str(port)]
+        serving = subprocess.Popen(command, stderr=subprocess.PIPE)
+        try:
+            url = f"http://127.0.0.1:{port}/mcp"
+            wait_for(port, serving)
+            async with Client(url, read_timeout_seconds=60) as client:
+                found = await client.call_tool("search", {"query": "入梅は何の目安の時期か？", "k": 1})
+                assert found.structured_content["hits"][0]["id"] == "jsquad-a10336p1"
+            headers = {"content-type": "application/json", "accept": "application/json"}
+            async with httpx.AsyncClient(headers=headers, timeout=10) as client:
+                assert (await client.post(url, json={}, headers={"host": "evil.example"})).status_code == 421
+                assert (await client.post(url, json={}, headers={"origin": "http://evil.example"})).status_code == 403
+                assert (await client.post(url, content=b"x" * (1 << 20 | 1))).status_code == 413
+        finally:
+            serving.terminate()
+            _, errors = serving.communicate(timeout=20)
+        assert b"Traceback" not in errors
+
+    def test_an_interrupt_ends_it(self, sample_db):
+        command = [TANSAKU, "mcp", "--db", sample_db, "--table", "sample"]
+        serving = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+        request = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello})
+        try:
+            serving.stdin.write(request.encode() + b"\n")
+            serving.stdin.flush()
+            assert json.loads(serving.stdout.readline())["result"]["serverInfo"]["name"] == "tansaku"
+            serving.send_signal(signal.SIGINT)
+            assert serving.wait(timeout=20) != 0
+            assert b"Traceback" not in serving.stderr.read()
+        finally:
+            serving.kill()
+            serving.communicate()
+
+    def test_a_missing_table_ends_the_command(self, sample_db):
+        command = [TANSAKU, "mcp", "--db", sample_db, "--table", "nowhere"]
+        ended = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert "'nowhere'" in ended.stderr
+
+
+def wait_for(port: int, serving: subprocess.Popen) -> None:
+    for _ in range(600):
+        with socket.socket() as probe:
+            if not probe.connect_ex(("127.0.0.1", port)):
+                return
+        assert serving.poll() is None, "the server has ended"
+        time.sleep(0.05)
+    pytest.fail("the server does not listen")

@@ -1,0 +1,224 @@
+"""What a search can be told: recall, filters, many queries at once; against the exhaustive ranking of the codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tansaku import Index, InputError, Searcher
+
+from ...support.fakes import DIM, FakeEncoder, corpus, exhaustive
+
+QUERIES = ["02468ace", "d", "ffee01", "0123456789abcdef" * 3]
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("options")
+    records = corpus(1500, year=lambda i: 1000 + i, kind=lambda i: "寺;社"[i % 3], **{"it's": lambda i: i % 2})
+    index = Index.create(folder, "t", records, encoder=FakeEncoder())
+    index.delete([f"d{i}" for i in range(0, 1500, 10)])
+    index.add(corpus(30, "e", year=lambda i: 3000 + i, kind=lambda i: "寺", **{"it's": lambda i: 0}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def searcher(db):
+    return Searcher.open(db, "t", encoder=FakeEncoder())
+
+
+@pytest.fixture(scope="module")
+def full(db):
+    """Query → all ids and scores, best first."""
+    return {query: exhaustive(db, FakeEncoder().vectors(query)) for query in QUERIES}
+
+
+def assert_is(hits, ranking, k):
+    assert [hit.id for hit in hits] == [doc_id for doc_id, _ in ranking[:k]]
+    np.testing.assert_allclose([hit.score for hit in hits], [score for _, score in ranking[:k]], atol=1e-4)
+
+
+@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize("derived", [True, False])
+def test_exact_is_the_exhaustive_ranking(db, full, query, derived):
+    hits = Searcher.open(db, "t", encoder=FakeEncoder(), derived=derived).search(query, 40, recall="exact")
+    assert_is(hits, full[query], 40)
+    assert hits.scored == 1380
+
+
+@pytest.mark.parametrize("recall", ["fast", "balanced"])
+def test_likely_documents_are_scored_as_in_the_exhaustive_ranking(searcher, full, recall):
+    found = 0
+    for query in QUERIES:
+        scores = dict(full[query])
+        hits = searcher.search(query, 10, recall=recall)
+        assert 64 < hits.scored <= {"fast": 256, "balanced": 1024}[recall]
+        np.testing.assert_allclose([hit.score for hit in hits], [scores[hit.id] for hit in hits], atol=1e-4)
+        found += len({hit.id for hit in hits} & {doc_id for doc_id, _ in full[query][:10]})
+    assert found >= {"fast": 28, "balanced": 32}[recall]
+
+
+@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize(
+    ("where", "holds"),
+    [
+        ("year >= 2480", lambda i: 1000 + i >= 2480),
+        ("year = 1777", lambda i: i == 777),
+        ("kind = ';' AND year < 1100", lambda i: i % 3 == 1 and i < 100),
+        ("year IN (1003, 1005) OR id = 'd77'", lambda i: i in (3, 5, 77)),
+    ],
+)
+def test_a_condition_leaves_what_filtering_the_exhaustive_ranking_leaves(searcher, full, query, where, holds):
+    expected = [
+        (doc_id, score)
+        for doc_id, score in full[query]
+        if (holds(int(doc_id[1:])) if doc_id[0] == "d" else where == "year >= 2480")
+    ]
+    hits = searcher.search(query, 500, where=where)
+    assert_is(hits, expected, 500)
+    assert len(hits) == len(expected) > 0
+
+
+def test_ids_leave_theirs_and_the_missing_are_named(searcher, full):
+    ids = ["d7", "e3", "d10", "d7", "nowhere", "d8"]
+    hits = searcher.search(QUERIES[0], 10, ids=ids)
+    assert_is(hits, [entry for entry in full[QUERIES[0]] if entry[0] in ids], 10)
+    assert hits.missing == ("d10", "nowhere")
+    assert (searcher.search("d", ids=[]), searcher.search("d", ids=["nowhere"])) == ([], [])
+
+
+def test_a_condition_and_ids_hold_both(searcher):
+    hits = searcher.search("d", 10, where="year < 1006", ids=["d3", "d5", "d700", "e1"])
+    assert {hit.id for hit in hits} == {"d3", "d5"}
+
+
+def test_ids_are_data_and_no_condition(searcher):
+    assert searcher.search("d", ids=["d1' OR 'a' = 'a", 'd1" OR 1=1', "d1; --"]) == []
+
+
+def test_ten_thousands_of_ids_are_as_good_as_few(searcher, full):
+    ids = [f"x{i}" for i in range(25_000)] + ["d1", "e2"]
+    hits = searcher.search("d", 5, ids=ids)
+    assert_is(hits, [entry for entry in full["d"] if entry[0] in ("d1", "e2")], 5)
+    assert len(hits.missing) == 25_000
+
+
+def test_ids_of_an_index_of_passages_are_those_of_documents(tmp_path):
+    records = [{"id": "long", "text": "0123. 4567. 89ab. cdef."}, {"id": "short", "text": "0123."}]
+    Index.create(tmp_path, "t", records, encoder=FakeEncoder(), passage_tokens=6)
+    hits = Searcher.open(tmp_path, "t", encoder=FakeEncoder()).search("0123", 10, ids=["long", "none"])
+    assert len(hits) > 1
+    assert {hit.fields["parent_id"] for hit in hits} == {"long"}
+    assert hits.missing == ("none",)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"where": "nosuch = 1"}, "nosuch"),
+        ({"where": "year >"}, "cannot be used"),
+        ({"where": "year"}, "boolean"),
+        ({"where": " "}, "empty"),
+        ({"where": "year > 1; DROP TABLE t"}, "semicolon"),
+        ({"where": "1" + "+1" * 1000 + " > 1"}, "more than 800 characters without AND, OR or a comma"),
+        ({"where": "true" + "=(true OR false)" * 1000}, "more than 800 characters without AND, OR or a comma"),
+        ({"where": "id" + " IS NULL" * 2000}, "more than 800 characters without AND, OR or a comma"),
+        ({"ids": "d1"}, "one string"),
+        ({"recall": "all"}, "recall is 'all'; it must be one of fast, balanced, exact"),
+        ({"nprob": 3}, "no option 'nprob'"),
+        ({"k": 0, "recall": "exact"}, "k is 0"),
+    ],
+)
+def test_what_cannot_be_used_is_named(searcher, options, said):
+    with pytest.raises(InputError, match=said):
+        searcher.search("d", **options)
+
+
+def test_a_condition_may_be_long_where_its_parts_are_short(searcher):
+    any_of = " OR ".join(f"(year = {year} AND id <> 'x')" for year in range(300, 2500))
+    listed = ", ".join(str(year) for year in range(9000))
+    assert searcher.search("d", where=f"({any_of}) AND year IN ({listed})") == searcher.search("d")
+
+
+def test_a_condition_that_nothing_fulfils_finds_nothing(searcher):
+    hits = searcher.search("d", where="year < 0")
+    assert (hits, hits.scored) == ([], 0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_vectors_that_are_not_finite_are_refused(searcher, value):
+    query = FakeEncoder().vectors("0123")
+    query[2, 1] = value
+    with pytest.raises(InputError, match="not finite"):
+        searcher.search_vectors(query)
+
+
+@pytest.mark.parametrize("shape", [(0, DIM), (DIM,), (1, 2, DIM), (3, DIM + 1)])
+def test_vectors_of_another_shape_are_refused(searcher, shape):
+    with pytest.raises(InputError, match="expected"):
+        searcher.search_vectors(np.ones(shape, np.float32))
+
+
+def test_queries_of_any_length_rank_as_the_codes_do(db, searcher):
+    random = np.random.default_rng(4)
+    for n_tokens in (1, 15, 16, 17, 32, 33, 64, 600):
+        query = random.normal(size=(n_tokens, DIM)).astype(np.float32)
+        query /= np.linalg.norm(query, axis=1, keepdims=True)
+        hits = searcher.search_vectors(query, 5, recall="exact")
+        expected = exhaustive(db, query)
+        assert [hit.id for hit in hits] == [doc_id for doc_id, _ in expected[:5]]
+        likely = searcher.search_vectors(query, 5)
+        assert len({hit.id for hit in hits} & {hit.id for hit in likely}) >= 4
+
+
+def test_k_beyond_the_index_returns_everything_with_few_candidates_too(searcher):
+    assert len(searcher.search("d", 5000)) == 1380
+    assert len(searcher.search("d", 5000, candidates=100)) == 100
+
+
+def test_many_queries_at_once_are_as_each_alone(searcher):
+    queries = [*QUERIES, *QUERIES[:2]]
+    together = searcher.search_many(queries, 7, threads=3, where="year >= 1100")
+    assert together == [searcher.search(query, 7, where="year >= 1100") for query in queries]
+    assert searcher.search_many([], 7) == []
+    with pytest.raises(InputError, match="empty"):
+        searcher.search_many(["d", " "])
+
+
+def test_the_hits_say_how_they_were_found(searcher):
+    hits = searcher.search("d", 3)
+    assert list(hits.stages) == ["encode", "filter", "tables", "probe", "gather", "prune", "refine", "fetch"]
+    assert all(value >= 0 for value in hits.stages.values())
+    assert hits.version == searcher.version
+
+
+def test_a_text_asked_again_is_not_encoded_again(db):
+    encoder = FakeEncoder()
+    asked = []
+    searcher = Searcher.open(db, "t", encoder=encoder)
+    encode = encoder.encode_queries
+    encoder.encode_queries = lambda texts: asked.extend(texts) or encode(texts)
+    first = searcher.search("0123", 3)
+    assert searcher.search("0123", 3) == first
+    assert asked == ["0123"]
+
+
+def test_without_numba_the_hits_are_the_same(db, searcher):
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); sys.modules['numba'] = None\n"
+        "from tests.support.fakes import FakeEncoder\n"
+        "from tansaku import Searcher\n"
+        "from tansaku.plugin.kernels import dispatch as engine, reference as oracles\n"
+        "assert engine.refine is oracles.refine\n"
+        "searcher = Searcher.open(sys.argv[2], 't', encoder=FakeEncoder())\n"
+        "for query in sys.argv[3:]:\n"
+        "    print(*[hit.id for hit in searcher.search(query, 10)])\n"
+    )
+    root = Path(__file__).parents[3]
+    command = [sys.executable, "-c", script, str(root), str(db), *QUERIES]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert printed.split("\n")[:-1] == [" ".join(hit.id for hit in searcher.search(q, 10)) for q in QUERIES]

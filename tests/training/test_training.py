@@ -1,0 +1,351 @@
+"""The trainer on a language of its own: questions spell every character of a passage with another one."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from tansaku import CheckpointError, InputError
+from tansaku.onnx_export.convert.load import load_checkpoint
+from tansaku.plugin.cli.main import app
+from tansaku.training.config import DataConfig, LossConfig, ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
+from tansaku.training.model.frozen import SplitBackbone
+from tansaku.training.model.student import Student, with_rules
+from tansaku.training.run.averaging import average_weights, read_weights, save_average
+from tansaku.training.run.evaluation import Evaluation
+from tansaku.training.run.trainer import train
+
+from ..support import checkpoints
+
+SPELLED = "日本東京大学山川田中国人年月"
+SPELLS = "水火木金土上下時代市県区町駅"
+TRAINED, HELD = 400, 60
+NWAY = 8
+
+
+def write_jsonl(path: Path, records: list) -> None:
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A checkpoint, training groups, and passages with as many questions that are not among them."""
+    folder = tmp_path_factory.mktemp("world")
+    checkpoints.stanford(folder / "start", tokenizer="bert", config={"hidden_dropout_prob": 0.0})
+    random = np.random.default_rng(5)
+    passages = {f"p{i}": "".join(random.choice(list(SPELLED), 5, replace=False)) for i in range(TRAINED + HELD)}
+    spell = dict(zip(SPELLED, SPELLS, strict=True))
+    questions = {f"q{i}": "".join(spell[c] for c in passages[f"p{i}"][1:4]) for i in range(TRAINED + HELD)}
+    write_jsonl(folder / "queries.jsonl", [{"_id": q, "text": t} for q, t in questions.items()])
+    write_jsonl(folder / "corpus.jsonl", [{"_id": p, "text": t} for p, t in passages.items()])
+    groups = []
+    for i in range(TRAINED):
+        others = [f"p{j}" for j in random.choice(TRAINED, NWAY, replace=False) if j != i][: NWAY - 1]
+        asked = set(passages[f"p{i}"][1:4])
+        groups.append([f"q{i}", *([p, float(len(asked & set(passages[p])))] for p in [f"p{i}", *others])])
+    write_jsonl(folder / "groups.jsonl", groups)
+    held = folder / "held"
+    (held / "qrels").mkdir(parents=True)
+    write_jsonl(
+        held / "corpus.jsonl", [{"_id": f"p{i}", "text": passages[f"p{i}"]} for i in range(TRAINED, TRAINED + HELD)]
+    )
+    write_jsonl(
+        held / "queries.jsonl", [{"_id": f"q{i}", "text": questions[f"q{i}"]} for i in range(TRAINED, TRAINED + HELD)]
+    )
+    rows = [f"q{i}\tp{i}\t1" for i in range(TRAINED, TRAINED + HELD)]
+    (held / "qrels" / "dev.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *rows]) + "\n")
+    return folder
+
+
+def config_for(world: Path, output: Path, **sections) -> TrainingConfig:
+    def of(kind, name, **values):
+        return kind(**{**values, **sections.get(name, {})})
+
+    return TrainingConfig(
+        model=of(ModelConfig, "model", checkpoint=str(world / "start"), query_length=16, document_length=24),
+        data=of(
+            DataConfig,
+            "data",
+            groups=[str(world / "groups.jsonl")],
+            queries=[str(world / "queries.jsonl")],
+            collection=[str(world / "corpus.jsonl")],
+            nway=NWAY,
+        ),
+        loss=of(LossConfig, "loss"),
+        optimizer=of(OptimizerConfig, "optimizer", learning_rate=1e-2, batch_size=32, warmup_steps=5),
+        run=of(RunConfig, "run", output=str(output), steps=8, device="cpu", seed=3),
+    )
+
+
+def losses(output: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_hundred_steps_lower_the_loss_and_find_more(world, tmp_path):
+    config = config_for(
+        world,
+        tmp_path / "out",
+        optimizer={"learning_rate": 4e-3, "batch_size": 64},
+        run={"steps": 100, "evaluation": str(world / "held")},
+    )
+    checkpoint = with_rules(load_checkpoint(config.model.checkpoint), config.model)
+    before = Evaluation.read(world / "held").measure(Student(checkpoint).eval())
+    seen = []
+    folder = train(config, progress=seen.append)
+    after = seen[-1].evaluation
+    made = losses(tmp_path / "out")
+    assert np.mean(made[-10:]) < 0.8 * np.mean(made[:10])
+    assert after["hit@1"] > before["hit@1"] + 0.1
+    assert after["mrr@10"] > before["mrr@10"] + 0.2
+    assert folder == tmp_path / "out" / "checkpoint-100"
+    assert [p.step for p in seen] == list(range(1, 101))
+
+
+class StopError(Exception):
+    pass
+
+
+def stop_at(step):
+    def told(progress):
+        if progress.step == step:
+            raise StopError
+
+    return told
+
+
+@pytest.mark.parametrize("schedule", ["schedule_free", "linear"])
+def test_going_on_gives_the_weights_of_not_stopping(world, tmp_path, schedule):
+    sections = {"optimizer": {"schedule": schedule}, "run": {"save_every": 3}}
+    whole = train(config_for(world, tmp_path / "whole", **sections))
+    with pytest.raises(StopError):
+        train(config_for(world, tmp_path / "cut", **sections), progress=stop_at(5))
+    seen = []
+    cut = train(config_for(world, tmp_path / "cut", **sections), progress=seen.append)
+    assert [p.step for p in seen] == [4, 5, 6, 7, 8]
+    assert same(read_weights(cut), read_weights(whole))
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
+def test_a_finished_training_is_not_begun_again(world, tmp_path):
+    folder = train(config_for(world, tmp_path / "out"))
+    seen = []
+    assert train(config_for(world, tmp_path / "out"), progress=seen.append) == folder
+    assert seen == []
+    train(config_for(world, tmp_path / "out"), resume=False, progress=seen.append)
+    assert len(seen) == 8
+
+
+def test_going_on_with_another_configuration_is_refused(world, tmp_path):
+    train(config_for(world, tmp_path / "out"))
+    with pytest.raises(InputError, match=r"another configuration \(loss"):
+        train(config_for(world, tmp_path / "out", loss={"kind": "margin_mse"}))
+
+
+def test_accumulated_passes_make_one_step(world, tmp_path):
+    sections = {"run": {"steps": 2}, "model": {"dropout": 0.0}}
+    train(config_for(world, tmp_path / "one", optimizer={"schedule": "linear"}, **sections))
+    train(config_for(world, tmp_path / "four", optimizer={"schedule": "linear", "accumulate": 4}, **sections))
+    assert losses(tmp_path / "one") == pytest.approx(losses(tmp_path / "four"), rel=1e-3)
+
+
+def test_dropout_is_as_asked_for(world, tmp_path):
+    def first_loss(name, **model):
+        train(config_for(world, tmp_path / name, run={"steps": 1}, model=model))
+        return losses(tmp_path / name)[0]
+
+    # The backbone's own is 0.1, of attention weights alone.
+    assert len({first_loss("own"), first_loss("none", dropout=0.0), first_loss("much", dropout=0.5)}) == 3
+    assert first_loss("again", dropout=0.5) == first_loss("and_again", dropout=0.5)
+
+
+def test_two_ranks_share_every_batch(world, tmp_path):
+    """Two processes over gloo: each takes half of the groups, and both end with the same weights."""
+    script = (
+        "import sys, torch\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "from tests.training.test_training import config_for\n"
+        "from tansaku.training.run.trainer import train\n"
+        "from pathlib import Path\n"
+        "torch.set_num_threads(1)\n"
+        "train(config_for(Path(sys.argv[2]), Path(sys.argv[3]), run={'steps': 3}))\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, "-c", script, root, str(world), str(tmp_path / "two")]
+    ranks = [subprocess.Popen(command, env={**environment, "RANK": str(r)}) for r in (0, 1)]
+    assert [process.wait(120) for process in ranks] == [0, 0]
+    one = train(config_for(world, tmp_path / "one", run={"steps": 3}))
+    assert read_weights(tmp_path / "two" / "checkpoint-3").keys() == read_weights(one).keys()
+    # Dropout differs; the groups of each step do not.
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=0.2)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        {"kind": "margin_mse"},
+        {"normalize_student": False},
+        {"normalize_teacher": False},
+        {"in_batch_negatives": True},
+    ],
+)
+def test_every_loss_can_be_trained_with(world, tmp_path, loss):
+    train(config_for(world, tmp_path / "out", loss=loss, run={"steps": 2}))
+    assert all(0 < value < 1e4 for value in losses(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("augmentation", ["none", "fixed", "paper"])
+def test_the_trained_model_can_be_exported_in_both_formats(world, tmp_path, augmentation):
+    config = config_for(
+        world,
+        tmp_path / "out",
+        model={"augmentation": augmentation, "query_length": 16},
+        run={"steps": 1, "formats": ["stanford", "pylate"]},
+        optimizer={"learning_rate": 1e-2},
+    )
+    folder = train(config)
+    weights = read_weights(folder)
+    for form in ("stanford", "pylate"):
+        loaded = load_checkpoint(tmp_path / "out" / form)
+        assert torch.equal(loaded.projection.state_dict().popitem()[1], weights["projection.weight"])
+        assert torch.equal(
+            loaded.backbone.state_dict()["encoder.layer.0.output.dense.weight"],
+            weights["backbone.encoder.layer.0.output.dense.weight"],
+        )
+        assert loaded.document.max_length == 24
+
+
+def test_only_the_upper_layers_change_if_only_they_are_trained(world, tmp_path):
+    config = config_for(world, tmp_path / "out", optimizer={"trained_layers": 1}, run={"steps": 2})
+    start = load_checkpoint(config.model.checkpoint).backbone.state_dict()
+    weights = read_weights(train(config))
+    changed = {name for name in start if not torch.equal(start[name], weights[f"backbone.{name}"])}
+    assert changed
+    assert all(name.startswith("encoder.layer.1.") for name in changed)
+    with pytest.raises(InputError, match="trained_layers is 3; the model has 2"):
+        train(config_for(world, tmp_path / "more", optimizer={"trained_layers": 3}))
+
+
+def test_token_similarities_come_near_the_layers_and_resuming_keeps_their_teacher(world, tmp_path):
+    sections = {"loss": {"kind": "tokens"}, "optimizer": {"trained_layers": 1}, "run": {"steps": 40, "save_every": 10}}
+    whole = train(config_for(world, tmp_path / "whole", **sections))
+    made = losses(tmp_path / "whole")
+    assert np.mean(made[-5:]) < 0.7 * np.mean(made[:5])
+    with pytest.raises(StopError):
+        train(config_for(world, tmp_path / "cut", **sections), progress=stop_at(25))
+    assert same(read_weights(train(config_for(world, tmp_path / "cut", **sections))), read_weights(whole))
+
+
+def test_what_frozen_layers_give_is_computed_once(world, tmp_path, monkeypatch):
+    settings = {"trained_layers": 1, "activations": str(tmp_path / "kept")}
+    sections = {"optimizer": settings, "run": {"save_every": 3}}
+    first = read_weights(train(config_for(world, tmp_path / "first", **sections)))
+    plain = read_weights(train(config_for(world, tmp_path / "plain", optimizer={"trained_layers": 1})))
+    for name, weight in first.items():  # fewer texts fill each other up where some are known
+        torch.testing.assert_close(weight, plain[name], rtol=0, atol=1e-3)
+    monkeypatch.setattr(SplitBackbone, "_run_lower", forbidden)
+    monkeypatch.setattr(SplitBackbone, "check", lambda *_: None)
+    again = read_weights(train(config_for(world, tmp_path / "again", **sections)))
+    assert same(first, again)
+
+
+def forbidden(*_):
+    raise AssertionError
+
+
+def test_neighbours_share_their_passages(world, tmp_path):
+    """Every passage of a batch is encoded once, with the loss of encoding it for each group."""
+    config = config_for(world, tmp_path / "out", data={"block": 4}, run={"steps": 1})
+    student = Student(with_rules(load_checkpoint(config.model.checkpoint), config.model)).eval()
+    queries = student.tokenize_queries(["水火", "木金", "土"])
+    texts = ["日本東京", "大学", "山川田中国", "日本東京", "山川田中国", "人"]
+    passages = student.tokenize_passages(texts)
+    seen = []
+    inputs, student.inputs = student.inputs, lambda some: seen.extend(some) or inputs(some)
+    with torch.no_grad():
+        scores, pairs = student(queries, passages, all_pairs=True)
+        assert len(seen) == 3 + 4
+        of_one = [[float(student([query], [passage])[0]) for passage in passages] for query in queries]
+    for i, alone in enumerate(of_one):
+        assert scores[i].tolist() == pytest.approx(alone[2 * i : 2 * i + 2], abs=1e-5)
+        # The second and the third group have the same first passage, which is no negative for either.
+        own = [score if {i, j} != {1, 2} else -np.inf for j, score in enumerate(alone[::2])]
+        assert pairs[i].tolist() == pytest.approx(own, abs=1e-5)
+    train(config)
+    assert len(losses(tmp_path / "out")) == 1
+
+
+class TestAveraging:
+    def test_is_the_mean_of_every_weight(self, world, tmp_path):
+        train(config_for(world, tmp_path / "out", run={"save_every": 2, "steps": 4}))
+        folders = [tmp_path / "out" / f"checkpoint-{step}" for step in (2, 4)]
+        two, four = map(read_weights, folders)
+        mean = average_weights([*folders, folders[1]])
+        name = "projection.weight"
+        assert torch.allclose(mean[name], (two[name] + 2 * four[name]) / 3, atol=1e-7)
+
+    def test_bad_folders_are_named(self, world, tmp_path):
+        with pytest.raises(InputError, match="no checkpoints"):
+            average_weights([])
+        with pytest.raises(CheckpointError, match="nowhere"):
+            average_weights([tmp_path / "nowhere"])
+
+    def test_one_of_another_model_is_named(self, world, tmp_path):
+        config = config_for(world, tmp_path / "out", run={"steps": 1})
+        folder = train(config)
+        weights = read_weights(folder)
+        del weights["projection.weight"]
+        other = tmp_path / "other"
+        other.mkdir()
+        save_file(weights, other / "weights.safetensors")
+        with pytest.raises(CheckpointError, match="not of the same model"):
+            average_weights([folder, other])
+        with pytest.raises(CheckpointError, match="not of the model"):
+            save_average(config, [other], tmp_path / "mean", "pylate")
+        with pytest.raises(InputError, match="format is 'onnx'"):
+            save_average(config, [folder], tmp_path / "mean", "onnx")
+
+
+def test_the_commands_train_and_average(world, tmp_path):
+    names = {"groups": "groups", "queries": "queries", "collection": "corpus"}
+    data = "\n".join(f'{key} = ["{world / name}.jsonl"]' for key, name in names.items())
+    (tmp_path / "train.toml").write_text(
+        f'[model]\ncheckpoint = "{world / "start"}"\nquery_length = 16\ndocument_length = 24\n'
+        f"[data]\n{data}\nnway = {NWAY}\n"
+        f'[optimizer]\nbatch_size = 8\n[run]\noutput = "out"\nsteps = 4\nsave_every = 2\ndevice = "cpu"\n',
+        encoding="utf-8",
+    )
+    done = CliRunner().invoke(app, ["train", str(tmp_path / "train.toml")])
+    assert done.exit_code == 0, done.output
+    assert str(tmp_path / "out" / "checkpoint-4") in done.output
+    assert "step 4 of 4: loss" in done.output
+    folders = [str(tmp_path / "out" / f"checkpoint-{step}") for step in (2, 4)]
+    done = CliRunner().invoke(app, ["average", str(tmp_path / "train.toml"), str(tmp_path / "mean"), *folders])
+    assert done.exit_code == 0, done.output
+    mean = load_checkpoint(tmp_path / "mean").projection.state_dict().popitem()[1]
+    assert torch.allclose(mean, average_weights(folders)["projection.weight"])

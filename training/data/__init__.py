@@ -1,0 +1,1 @@
+"""What is trained on: groups of passages, their teacher scores, their neighbours."""

@@ -1,0 +1,168 @@
+"""Distillation data: queries, passages, and groups of passages with a teacher's scores.
+
+A group is one line of JSONL, as the JaColBERTv2.5 code and ColBERTv2 have it: `[query id, [passage id, score], …]`,
+the first passage being the one that is known to be relevant.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import TrainingDataError
+
+
+@dataclass(frozen=True)
+class Group:
+    """A query and n passages.
+
+    Attributes:
+        query: its id.
+        passages: ids, the relevant one first.
+        scores: float32 (n,), the teacher's.
+    """
+
+    query: str
+    passages: tuple[str, ...]
+    scores: np.ndarray
+
+
+def read_texts(paths: Iterable[str | Path]) -> dict[str, str]:
+    """Id → text from JSONL (``_id`` or ``id``, ``text``, perhaps ``title``, put before it) or TSV files (id, text).
+
+    Raises TrainingDataError for a line that is neither, an empty text, and an id that occurs twice.
+    """
+    texts: dict[str, str] = {}
+    for path in map(Path, paths):
+        for number, (text_id, text) in _id_and_text(path):
+            if not text.strip():
+                raise TrainingDataError(f"{path}:{number}: the text of {text_id!r} is empty; leave it out")
+            if text_id in texts:
+                raise TrainingDataError(f"{path}:{number}: the id {text_id!r} occurs twice")
+            texts[text_id] = text
+    return texts
+
+
+def read_judgements(path: str | Path) -> dict[str, dict[str, int]]:
+    """Query id → passage id → grade, from a BEIR file: TSV, perhaps with a header.
+
+    Raises TrainingDataError, naming the line, for one with other fields.
+    """
+    judged: dict[str, dict[str, int]] = {}
+    for number, line in _lines(Path(path)):
+        parts = line.split("\t")
+        try:
+            query, passage, grade = parts[0], parts[1], int(parts[2])
+        except (IndexError, ValueError) as error:
+            if number == 1:  # a header
+                continue
+            raise TrainingDataError(f"{path}:{number}: expected query, passage and grade with tabs between") from error
+        judged.setdefault(query, {})[passage] = grade
+    return judged
+
+
+def read_groups(
+    paths: Iterable[str | Path], queries: dict[str, str], collection: dict[str, str], *, nway: int
+) -> list[Group]:
+    """The groups of all files, each cut to its first ``nway`` passages.
+
+    Raises TrainingDataError, naming file and line, for a line of another form, fewer passages than ``nway``, an unknown
+    id, a passage that occurs twice in a group, and scores that are not finite or all the same.
+    """
+    groups = []
+    for path in map(Path, paths):
+        for number, line in _lines(path):
+            place = f"{path}:{number}"
+            query, pairs = _parsed(place, line)
+            if len(pairs) < nway:
+                raise TrainingDataError(f"{place}: a group of {len(pairs)} passages, {nway} are wanted (data.nway)")
+            ids = tuple(str(passage) for passage, _ in pairs[:nway])
+            scores = np.array([score for _, score in pairs[:nway]], np.float32)
+            if query not in queries:
+                raise TrainingDataError(f"{place}: the query {query!r} is not among the queries")
+            for passage in ids:
+                if passage not in collection:
+                    raise TrainingDataError(f"{place}: the passage {passage!r} is not in the collection")
+            _check(place, ids, scores)
+            groups.append(Group(query, ids, scores))
+    if not groups:
+        raise TrainingDataError(f"{', '.join(map(str, paths))}: no groups here")
+    return groups
+
+
+def write_groups(path: str | Path, groups: Iterable[Group]) -> int:
+    """Write groups as JSONL; returns how many."""
+    count = 0
+    with Path(path).open("w", encoding="utf-8") as file:
+        for group in groups:
+            file.write(as_line(group))
+            count += 1
+    return count
+
+
+def as_line(group: Group) -> str:
+    """A group as a line of JSONL."""
+    pairs = [[p, round(float(s), 6)] for p, s in zip(group.passages, group.scores, strict=True)]
+    return json.dumps([group.query, *pairs], ensure_ascii=False) + "\n"
+
+
+def _check(place: str, ids: tuple[str, ...], scores: np.ndarray) -> None:
+    if len(set(ids)) < len(ids):
+        twice = next(passage for passage in ids if ids.count(passage) > 1)
+        raise TrainingDataError(f"{place}: the passage {twice!r} occurs twice in the group")
+    if not np.isfinite(scores).all():
+        raise TrainingDataError(f"{place}: a score is not finite")
+    if scores.min() == scores.max():
+        raise TrainingDataError(f"{place}: all scores are {scores[0]:g}; there is nothing to learn from them")
+
+
+def _parsed(place: str, line: str) -> tuple[str, list[tuple[Any, float]]]:
+    try:
+        content = json.loads(line)
+        if not isinstance(content, list) or not all(isinstance(pair, list) for pair in content[1:]):
+            raise TypeError(f"found {line[:60]}")
+        query, *pairs = content
+        known = [(passage, float(score)) for passage, score in pairs]
+    except (TypeError, ValueError) as error:
+        raise TrainingDataError(f"{place}: expected [query id, [passage id, score], …] ({error})") from error
+    return str(query), known
+
+
+def _id_and_text(path: Path) -> Iterator[tuple[int, tuple[str, str]]]:
+    for number, line in _lines(path):
+        if path.suffix == ".jsonl":
+            try:
+                record = json.loads(line)
+                text_id = record["_id"] if "_id" in record else record["id"]
+                text = f"{record.get('title') or ''} {record['text']}".strip()
+            except (TypeError, ValueError, KeyError, AttributeError) as error:
+                raise TrainingDataError(f"{path}:{number}: expected _id and text ({error!r})") from error
+            yield number, (str(text_id), text)
+        else:
+            parts = next(csv.reader([line], delimiter="\t", quoting=csv.QUOTE_NONE))
+            if len(parts) < 2:
+                raise TrainingDataError(f"{path}:{number}: expected an id and a text with a tab between them")
+            yield number, (parts[0], parts[1])
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield number, line.rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainingDataError(f"{path}: cannot be read ({error})") from error
+
+
+def normalized(scores: np.ndarray) -> np.ndarray:
+    """Scores brought to [0, 1], (s - min) / (max - min): float32, same shape; constant ones become 0."""
+    spread = float(scores.max() - scores.min())
+    return ((scores - scores.min()) / (spread if math.isfinite(spread) and spread > 0 else 1.0)).astype(np.float32)

@@ -1,0 +1,213 @@
+"""Teachers: what gives the scores that a model is trained to give, and how several of them become one."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+
+from ...onnx_export.encode.encoder import Encoder
+from ...onnx_export.errors import InputError, MissingExtraError
+from .bm25 import Bm25
+from .groups import normalized
+
+_TOGETHER = 32  # pairs that a cross-encoder reads at a time
+_PASSAGES = 256  # that are encoded together
+
+
+class Teacher(Protocol):
+    """Anything that scores passages for a query; perhaps with a ``name`` that tells it from others of its class."""
+
+    def scores(self, query: str, passages: Mapping[str, str]) -> np.ndarray:
+        """How well each passage, id → text, answers ``query``: float (passages,), higher is better."""
+        ...
+
+
+class CrossEncoderTeacher:
+    """A cross-encoder of sentence-transformers.
+
+    Args:
+        model: its folder or its name on a hub.
+
+    Raises MissingExtraError without sentence-transformers.
+    """
+
+    def __init__(self, model: str) -> None:
+        try:
+            from sentence_transformers import CrossEncoder
+        except ImportError as error:
+            raise MissingExtraError("sentence-transformers", "train") from error
+        self.name = f"cross-encoder:{model}"
+        self._model = CrossEncoder(model)
+
+    def scores(self, query: str, passages: Mapping[str, str]) -> np.ndarray:
+        """See `Teacher`."""
+        pairs = [(query, text) for text in passages.values()]
+        return np.asarray(self._model.predict(pairs, batch_size=_TOGETHER, show_progress_bar=False), np.float64)
+
+
+class TokenVectors:
+    """Token vectors by a bundle; passages' are kept for a while, as neighbouring queries are often asked of the same.
+
+    Args:
+        encoder: the model.
+        kept: so many passages, in 16 bits.
+    """
+
+    def __init__(self, encoder: Encoder, kept: int = 20_000) -> None:
+        self.model = f"{encoder.bundle.name} {encoder.bundle.fingerprint}"
+        self._encoder, self._limit = encoder, kept
+        self._kept: OrderedDict[str, np.ndarray] = OrderedDict()  # the oldest first
+        self._asked: tuple[str, np.ndarray] | None = None  # the last query: several teachers ask for it in turn
+
+    def of_query(self, query: str) -> np.ndarray:
+        """Float32 (tokens, dim)."""
+        if self._asked is None or self._asked[0] != query:
+            self._asked = query, self._encoder.encode_queries([query])[0]
+        return self._asked[1]
+
+    def of_passages(self, texts: Iterable[str]) -> list[np.ndarray]:
+        """Float16 (tokens, dim) of each."""
+        texts = list(texts)
+        missing = [text for text in dict.fromkeys(texts) if text not in self._kept]
+        for text, vectors in zip(missing, self._encoder.encode_documents(missing) if missing else [], strict=True):
+            self._kept[text] = vectors.astype(np.float16)
+        found = [self._kept[text] for text in texts]
+        while len(self._kept) > self._limit:
+            self._kept.popitem(last=False)
+        return found
+
+    def means_of_passages(self, texts: Iterable[str]) -> np.ndarray:
+        """The mean of each one's vectors: float32 (passages, dim), of unit length."""
+        means = np.array([of_one.mean(axis=0, dtype=np.float32) for of_one in self.of_passages(texts)])
+        return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+
+class MaxSimTeacher:
+    """A ColBERT model, run from its bundle.
+
+    Args:
+        vectors: of the model.
+    """
+
+    def __init__(self, vectors: TokenVectors) -> None:
+        self.name = f"maxsim:{vectors.model}"
+        self._vectors = vectors
+
+    def scores(self, query: str, passages: Mapping[str, str]) -> np.ndarray:
+        """See `Teacher`."""
+        asked = self._vectors.of_query(query)
+        found = self._vectors.of_passages(passages.values())
+        return np.array([float((asked @ of_one.T.astype(np.float32)).max(axis=1).sum()) for of_one in found])
+
+
+class DenseTeacher:
+    """One vector for each text, the mean of its tokens', compared by cosine.
+
+    Args:
+        vectors: of the model.
+    """
+
+    def __init__(self, vectors: TokenVectors) -> None:
+        self.name = f"dense:{vectors.model}"
+        self._vectors = vectors
+
+    def scores(self, query: str, passages: Mapping[str, str]) -> np.ndarray:
+        """See `Teacher`."""
+        return self._vectors.means_of_passages(passages.values()) @ self._vectors.of_query(query).mean(axis=0)
+
+
+class LabelTeacher:
+    """What people judged: 1 for a passage that is known to be relevant, 0 for any other.
+
+    Args:
+        positives: query text → ids of its relevant passages.
+    """
+
+    def __init__(self, positives: Mapping[str, Collection[str]]) -> None:
+        self._positives = positives
+
+    def scores(self, query: str, passages: Mapping[str, str]) -> np.ndarray:
+        """See `Teacher`."""
+        relevant = self._positives.get(query, ())
+        return np.array([float(doc_id in relevant) for doc_id in passages])
+
+
+class Bm25Teacher:
+    """BM25 with the statistics of the whole collection."""
+
+    def __init__(self, bm25: Bm25) -> None:
+        self._bm25 = bm25
+
+    def scores(self, query: str, passages: Mapping[str, str]) -> np.ndarray:
+        """See `Teacher`."""
+        return self._bm25.scores(query, list(passages))
+
+
+def teacher_named(
+    name: str, bm25: Bm25 | None = None, positives: Mapping[str, Collection[str]] | None = None
+) -> tuple[Teacher, float]:
+    """The teacher and its weight that a name stands for, as "bm25", "cross-encoder:MODEL" or "2*maxsim:BUNDLE".
+
+    Args:
+        name: also "dense:BUNDLE" and "labels"; no BUNDLE is the model inside.
+        bm25: of the collection, for "bm25".
+        positives: query text → ids of its relevant passages, for "labels".
+
+    Raises InputError for another form, and for what was not given.
+    """
+    factor, star, spec = name.rpartition("*")
+    kind, _, model = spec.partition(":")
+    try:
+        weight = float(factor) if star else 1.0
+    except ValueError:
+        weight = 0.0
+    if weight > 0 and not model and kind == "bm25" and bm25 is not None:
+        return Bm25Teacher(bm25), weight
+    if weight > 0 and not model and kind == "labels":
+        if not positives:
+            raise InputError("the teacher 'labels' needs judgements; give --qrels")
+        return LabelTeacher(positives), weight
+    if weight > 0 and kind == "cross-encoder" and model:
+        return CrossEncoderTeacher(model), weight
+    if weight > 0 and kind in ("maxsim", "dense"):
+        vectors = _token_vectors(model or None)
+        return MaxSimTeacher(vectors) if kind == "maxsim" else DenseTeacher(vectors), weight
+    raise InputError(
+        f"teacher {name!r} is none; give cross-encoder:MODEL, maxsim:BUNDLE, dense:BUNDLE, bm25 or labels, perhaps as "
+        "WEIGHT*…"
+    )
+
+
+def dense_vectors(bundle: str | None, texts: Sequence[str]) -> np.ndarray:
+    """One vector for each passage, the mean of its tokens' by a bundle: float32 (passages, dim), of unit length."""
+    vectors = _token_vectors(bundle)
+    parts = [vectors.means_of_passages(texts[start : start + _PASSAGES]) for start in range(0, len(texts), _PASSAGES)]
+    return np.concatenate(parts)
+
+
+@lru_cache
+def _token_vectors(bundle: str | None) -> TokenVectors:
+    return TokenVectors(Encoder.load(bundle))
+
+
+def ensemble(
+    teachers: Sequence[Teacher], weights: Sequence[float], query: str, passages: Mapping[str, str]
+) -> np.ndarray:
+    """The weighted mean of the teachers' scores, each brought to [0, 1] over these passages: float32 (passages,).
+
+    Raises InputError for another number of weights, and for a teacher that gives something else than a number for each
+    passage.
+    """
+    if not teachers or len(weights) != len(teachers):
+        raise InputError(f"there are {len(teachers)} teachers and {len(weights)} weights; give one for each")
+    total = np.zeros(len(passages))
+    for teacher, weight in zip(teachers, weights, strict=True):
+        scores = np.asarray(teacher.scores(query, passages))
+        if scores.shape != (len(passages),) or not np.isfinite(scores).all():
+            raise InputError(f"{type(teacher).__name__} gave no number for each passage of the query {query!r}")
+        total += weight * normalized(scores.astype(np.float64))
+    return (total / sum(weights)).astype(np.float32)

@@ -1,0 +1,1 @@
+"""How the model that ships inside was made."""

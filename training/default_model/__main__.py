@@ -1,0 +1,5 @@
+"""`python -m tansaku.training.default_model`."""
+
+from .recipe import main
+
+main()

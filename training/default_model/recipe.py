@@ -1,0 +1,183 @@
+"""A default model from the base model by the recipe, in three steps.
+
+python -m tansaku.training.default_model data WORK --data FOLDER     # queries and passages
+python -m tansaku.training.default_model neighbours WORK             # groups of them, or `tansaku mine` with teachers
+python -m tansaku.training.default_model build OUT --config CONFIG.toml --data FOLDER --card CARD.md
+
+The projection and the vocabulary are fitted to the corpora first, see `base_model`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import sys
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ...onnx_export.convert.checkpoint import Checkpoint
+from ...onnx_export.convert.export import export_checkpoint
+from ...onnx_export.errors import InputError, TansakuError
+from ..config import read_config
+from ..data.groups import read_judgements, read_texts, write_groups
+from ..data.neighbours import neighbour_groups
+from ..errors import TrainingDataError
+from ..model.student import Student
+from ..run.averaging import average_weights
+from ..run.trainer import Progress, train
+from .base_model import base_model
+
+NAME = "tansaku-ja-small"
+LAYERS, DIM = 12, 128
+PHRASE_WEIGHT = 0.1  # see the model card for what it is worth
+CORPORA = ("jaquad", "msdocs-ja", "kyoto-wiki-ja")
+_SEED = 20240729
+_BLOCKS = (160, 160, 160)
+
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+Data = Annotated[Path, typer.Option(help="Folder with the corpora " + ", ".join(CORPORA) + " and queries-ja.")]
+
+
+@app.command("data")
+def write_data(
+    work: Annotated[Path, typer.Argument(help="Folder for what is trained on.")],
+    data: Data,
+    limit: Annotated[int | None, typer.Option(help="At most about so many passages of a corpus.")] = None,
+) -> None:
+    """Write queries, passages and judgements for training, without anything that is evaluated on.
+
+    What is relevant stays within a limit; the rest is whole pages, drawn by chance.
+    """
+    judged = {name: read_judgements(data / name / "qrels" / "train.tsv") for name in ("jaquad", "msdocs-ja")}
+    relevant = {name: {passage for found in judged[name].values() for passage in found} for name in judged}
+    passages = {name: list(_records(data / name / "corpus.jsonl")) for name in CORPORA}
+    overlap = set((data / "kyoto-wiki-ja" / "eval_overlap_ids.txt").read_text(encoding="utf-8").split())
+    passages["jaquad"] = [record for record in passages["jaquad"] if record["_id"] in relevant["jaquad"]]
+    passages["kyoto-wiki-ja"] = [record for record in passages["kyoto-wiki-ja"] if record["_id"] not in overlap]
+    for name, records in passages.items():
+        asked = list(_records(data / ("queries-ja" if name == "kyoto-wiki-ja" else name) / "queries.jsonl"))
+        if name in judged:
+            asked = [record for record in asked if record["_id"] in judged[name]]
+        _write(work / name, asked, _limited(records, limit, relevant.get(name, set())))
+    for name in judged:
+        (work / name / "qrels.tsv").write_bytes((data / name / "qrels" / "train.tsv").read_bytes())
+
+
+@app.command("neighbours")
+def write_neighbours(
+    work: Annotated[Path, typer.Argument(help="The folder that `data` wrote.")],
+    nway: Annotated[int, typer.Option(help="Neighbouring passages of a group.")] = 16,
+    queries: Annotated[int, typer.Option(help="Questions and sentences of a block of neighbours.")] = 32,
+    blocks: Annotated[tuple[int, int, int], typer.Option(help="Blocks of " + ", ".join(CORPORA) + ".")] = _BLOCKS,
+) -> None:
+    """Write groups of neighbouring passages, and the sentences that ask for them beside the questions."""
+    for name, most in zip(CORPORA, blocks, strict=True):
+        folder = work / name
+        qrels = folder / "qrels.tsv"
+        questions: dict[str, list[str]] = {}
+        asked = read_texts([folder / "queries.jsonl"])
+        for question, found in read_judgements(qrels).items() if qrels.exists() else ():
+            for passage in found if question in asked else ():
+                questions.setdefault(passage, []).append(question)
+        passages = read_texts([folder / "corpus.jsonl"])
+        try:
+            groups, sentences = neighbour_groups(
+                passages, questions, nway=nway, queries=queries, blocks=most, seed=_SEED
+            )
+        except TrainingDataError as error:
+            raise TrainingDataError(f"{folder}: {error}") from error
+        write_groups(folder / "neighbours.jsonl", groups)
+        _write_records(folder / "sentences.jsonl", [{"_id": query, "text": text} for query, text in sentences.items()])
+        typer.echo(f"{folder}: {len(groups):,} groups, {len(sentences):,} of them asked by a sentence")
+
+
+@app.command("build")
+def build(
+    out: Annotated[Path, typer.Argument(help="Folder for the bundle.")],
+    config: Annotated[Path, typer.Option(help="The training's configuration.")],
+    data: Data,
+    card: Annotated[Path, typer.Option(help="The model card, Markdown.")],
+    layers: Annotated[int, typer.Option(help="Transformer layers to keep.")] = LAYERS,
+    dim: Annotated[int, typer.Option(help="Length of a token vector.")] = DIM,
+    average: Annotated[list[int] | None, typer.Option(help="Steps whose checkpoints are averaged; repeatable.")] = None,
+) -> None:
+    """Train the base model as the configuration says, average its checkpoints, and export it at int8."""
+    settings = read_config(config)
+    start = base_model(data, layers=layers, dim=dim)
+
+    def show(step: Progress) -> None:
+        if step.evaluation or step.step % max(1, step.steps // 100) == 0:
+            typer.echo(step)
+
+    last = train(settings, start, progress=show)
+    folders = [last.with_name(f"checkpoint-{step}") for step in average] if average else [last]
+    checkpoint = trained(start, folders)
+    checkpoint.origin.update(
+        made_by="python -m tansaku.training.default_model",
+        trained_on=list(CORPORA),
+        averaged=[folder.name for folder in folders],
+    )
+    bundle = export_checkpoint(
+        checkpoint, out, precision="int8", card=card.read_text(encoding="utf-8"), phrase_weight=PHRASE_WEIGHT
+    )
+    size = sum(file.stat().st_size for file in out.iterdir())
+    typer.echo(f"{out}: {size / 1e6:.1f} MB, parity {bundle.parity}")
+
+
+def trained(start: Checkpoint, folders: list[Path]) -> Checkpoint:
+    """``start`` with the mean of the weights in ``folders``; texts are read by its own rules, not the training's."""
+    student = Student(start)
+    student.load_state_dict(average_weights(folders))
+    return dataclasses.replace(student.eval().checkpoint, name=NAME)
+
+
+def _limited(records: list[dict[str, Any]], limit: int | None, relevant: Collection[str]) -> list[dict[str, Any]]:
+    """The relevant passages and those of pages drawn by chance until there are about ``limit``; in their order."""
+    if limit is None:
+        return records
+    pages: dict[str, list[str]] = {}
+    for record in records:
+        pages.setdefault(record.get("title", ""), []).append(record["_id"])
+    titles = list(pages)
+    random.Random(_SEED).shuffle(titles)  # noqa: S311
+    chosen = set(relevant)
+    for title in titles:
+        if len(chosen) >= limit:
+            break
+        chosen.update(pages[title])
+    return [record for record in records if record["_id"] in chosen]
+
+
+def _write(folder: Path, queries: list[dict[str, Any]], passages: list[dict[str, Any]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, records in (("queries.jsonl", queries), ("corpus.jsonl", passages)):
+        if not records:
+            raise InputError(f"{folder / name}: nothing is left to train on")
+        _write_records(folder / name, records)
+    typer.echo(f"{folder}: {len(queries):,} queries, {len(passages):,} passages")
+
+
+def _write_records(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _records(path: Path) -> Iterable[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); --data is the folder with the corpora") from error
+
+
+def main() -> None:
+    """Entry point: errors that tansaku raises on purpose end the command with status 2."""
+    try:
+        app()
+    except TansakuError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,1 @@
+"""The student, its losses and its optimizer."""

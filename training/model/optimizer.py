@@ -1,0 +1,84 @@
+"""AdamW as the recipe has it, schedule-free, and with a linear decay beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from ...onnx_export.errors import MissingExtraError
+from ..config import OptimizerConfig
+
+try:
+    from schedulefree import AdamWScheduleFree
+except ModuleNotFoundError as error:
+    raise MissingExtraError(error.name or "schedulefree", "train") from error
+
+
+class Optimizer:
+    """An optimizer with its schedule.
+
+    Schedule-free training has two sets of weights, those it steps with and their running average, which is the model:
+    whatever evaluates or saves must do it inside `averaged`.
+
+    Args:
+        config: of the optimizer.
+        parameters: that are trained.
+        steps: in all, for the linear decay.
+    """
+
+    def __init__(self, config: OptimizerConfig, parameters: Iterable[torch.nn.Parameter], steps: int) -> None:
+        self._parameters = list(parameters)
+        self._schedule: torch.optim.lr_scheduler.LambdaLR | None = None
+        settings: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+        if config.schedule == "schedule_free":
+            self._free = AdamWScheduleFree(self._parameters, warmup_steps=config.warmup_steps, **settings)
+            self._inner: torch.optim.Optimizer = self._free
+            self._free.train()
+        else:
+            self._free = None
+            self._inner = torch.optim.AdamW(self._parameters, **settings)
+            warmup, rest = config.warmup_steps, max(1, steps - config.warmup_steps)
+            self._schedule = torch.optim.lr_scheduler.LambdaLR(
+                self._inner, lambda step: (step + 1) / warmup if step < warmup else max(0.0, (steps - step) / rest)
+            )
+
+    def step(self, scaler: torch.amp.GradScaler) -> None:
+        """One step with the gradients that have been added up, which are then cleared."""
+        if self._schedule is not None:  # as the paper's code does: no clipping where there is no schedule
+            scaler.unscale_(self._inner)
+            torch.nn.utils.clip_grad_norm_(self._parameters, 2.0)
+        scaler.step(self._inner)
+        scaler.update()
+        self._inner.zero_grad(set_to_none=True)
+        if self._schedule is not None:
+            self._schedule.step()
+
+    def averaged(self) -> _Averaged:
+        """A context in which the weights are the model's."""
+        return _Averaged(self._free)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is needed to go on; to be taken outside `averaged`."""
+        schedule = None if self._schedule is None else self._schedule.state_dict()
+        return {"optimizer": self._inner.state_dict(), "schedule": schedule}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._inner.load_state_dict(state["optimizer"])
+        if self._schedule is not None:
+            self._schedule.load_state_dict(state["schedule"])
+
+
+class _Averaged:
+    def __init__(self, free: AdamWScheduleFree | None) -> None:
+        self._free = free
+
+    def __enter__(self) -> None:
+        if self._free is not None:
+            self._free.eval()
+
+    def __exit__(self, *_: object) -> None:
+        if self._free is not None:
+            self._free.train()

@@ -1,0 +1,204 @@
+"""The model that is trained: token vectors of texts, and MaxSim of queries with passages, differentiable."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from ...onnx_export.convert.checkpoint import Checkpoint
+from ...onnx_export.encode.encoder import graph_inputs
+from ...onnx_export.encode.rules import Expansion, TextRules
+from ...onnx_export.encode.segment import load_segmenter
+from ...onnx_export.encode.tokenize import TextTokenizer, TokenizedText
+from ...onnx_export.errors import InputError
+from ..config import ModelConfig
+from .frozen import HiddenStates, SplitBackbone
+
+Inputs = dict[str, torch.Tensor]
+Encode = Callable[[Sequence[TokenizedText], Inputs], tuple[torch.Tensor, ...]]
+_MASKED = -1e4  # less than any cosine, and a number in 16 bits too
+_RUN_TOKENS = 16_384  # that go through the backbone together
+_ENOUGH_TOKENS = 1_024  # to go through it alone
+_UNEVEN = 1.25
+
+
+class Student(torch.nn.Module):
+    """A checkpoint's backbone and projection; tokenizes as the exported bundle will."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        self.checkpoint = checkpoint
+        self.backbone = checkpoint.backbone
+        self.projection = checkpoint.projection.requires_grad_(True)
+        pooler = getattr(self.backbone, "pooler", None)
+        if pooler is not None:  # not on the way to token vectors
+            pooler.requires_grad_(False)
+        segment = load_segmenter(checkpoint.segmenter, checkpoint.tokenizer)
+        self.tokenize_queries = TextTokenizer(checkpoint.tokenizer, checkpoint.query, segment)
+        self.tokenize_passages = TextTokenizer(checkpoint.tokenizer, checkpoint.document, segment)
+        self.split: SplitBackbone | None = None
+
+    def freeze_below(self, trained: int, kept: Path | None, precision: torch.dtype) -> None:
+        """Train so many of the upper layers alone; what the others give is kept in the folder ``kept``, if any.
+
+        Raises InputError for more layers than there are, and a backbone that cannot be cut at a layer.
+        """
+        self.split = SplitBackbone(self.backbone, trained, precision)
+        self.split.check(self.inputs(self.tokenize_passages(["日本語の文です。", "短い文"])))
+        if kept is not None:
+            self.split.kept = HiddenStates(kept / self.split.fingerprint(), self.backbone.config.hidden_size)
+
+    def drop_out(self, probability: float) -> None:
+        """Drop out so much of the backbone's values in training."""
+        for module in self.backbone.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = probability
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+    def vectors(self, texts: Sequence[TokenizedText]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token vectors of unit length, float32 (texts, longest, dim), and which are kept, bool (texts, longest).
+
+        Texts run together with others of about their length; what lies behind a text's end is not kept.
+        """
+        (vectors,) = self.in_runs(texts, lambda run, inputs: (self.project(self._hidden(run, inputs)),))
+        return vectors, self.kept(texts)
+
+    def in_runs(self, texts: Sequence[TokenizedText], encode: Encode) -> tuple[torch.Tensor, ...]:
+        """What ``encode`` gives for texts, (texts, longest, …) each; texts of about one length go through it together.
+
+        Args:
+            texts: in any order.
+            encode: takes some of the texts, and the same as the backbone takes them.
+        """
+        longest = max(len(text.ids) for text in texts)
+        order, parts = [], []
+        for numbers in runs_of(texts):
+            run = [texts[i] for i in numbers]
+            given = encode(run, self.inputs(run))
+            parts.append([functional.pad(part, (0, 0, 0, longest - part.shape[1])) for part in given])
+            order += numbers
+        places = torch.empty(len(order), dtype=torch.int64)
+        places[torch.tensor(order)] = torch.arange(len(order))
+        return tuple(torch.cat(part)[places.to(self.device)] for part in zip(*parts, strict=True))
+
+    def project(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Vectors of unit length, float32 (texts, longest, dim), from the backbone's last hidden states."""
+        return functional.normalize(self.projection(hidden).float(), dim=-1)
+
+    def kept(self, texts: Sequence[TokenizedText]) -> torch.Tensor:
+        """Which tokens count in MaxSim: bool (texts, longest)."""
+        keep = np.zeros((len(texts), max(len(text.ids) for text in texts)), bool)
+        for row, text in enumerate(texts):
+            keep[row, : len(text.keep)] = text.keep
+        return torch.from_numpy(keep).to(self.device)
+
+    def _hidden(self, texts: Sequence[TokenizedText], inputs: Inputs) -> torch.Tensor:
+        if self.split is None:
+            return self.backbone(**inputs).last_hidden_state
+        return self.split.upper(self.split.lower(texts, inputs), inputs)
+
+    def inputs(self, texts: Sequence[TokenizedText]) -> Inputs:
+        """The texts as the backbone takes them."""
+        return {name: torch.from_numpy(array).to(self.device) for name, array in graph_inputs(texts).items()}
+
+    def forward(
+        self, queries: Sequence[TokenizedText], passages: Sequence[TokenizedText], *, all_pairs: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Scores of each query's passages, float32 (queries, nway); and those of all pairs.
+
+        Args:
+            queries: one for each group.
+            passages: nway for each group, one group after the other.
+            all_pairs: return the scores of every query with every group's first passage too, (queries, queries); -inf
+                where that is the query's own first passage again, as of questions about one text. Otherwise None.
+        """
+        asked, asked_kept = self.vectors(queries)
+        distinct, numbers = distinct_texts(passages)
+        all_found, all_kept = self.vectors(distinct)
+        nway = len(passages) // len(queries)
+        found, found_kept = (part[numbers.to(self.device)] for part in (all_found, all_kept))
+        grouped = found.unflatten(0, (len(queries), nway))
+        scores = maxsim(asked[:, None], asked_kept[:, None], grouped, found_kept.unflatten(0, (len(queries), nway)))
+        if not all_pairs:
+            return scores, None
+        first, first_kept = grouped[:, 0], found_kept[::nway]
+        pairs = maxsim(asked[:, None], asked_kept[:, None], first[None], first_kept[None])
+        of_group = numbers[::nway].to(self.device)
+        again = (of_group[:, None] == of_group) & ~torch.eye(len(queries), dtype=torch.bool, device=self.device)
+        return scores, pairs.masked_fill(again, -torch.inf)
+
+
+def maxsim(
+    queries: torch.Tensor, query_kept: torch.Tensor, passages: torch.Tensor, passage_kept: torch.Tensor
+) -> torch.Tensor:
+    """MaxSim: for each kept query token the largest cosine with a kept passage token, summed.
+
+    Args:
+        queries: float32 (…, query tokens, dim).
+        query_kept: bool (…, query tokens).
+        passages: float32 (…, passage tokens, dim); leading dimensions are broadcast.
+        passage_kept: bool (…, passage tokens).
+    """
+    similarities = queries @ passages.transpose(-1, -2)
+    similarities = similarities.masked_fill(~passage_kept[..., None, :], _MASKED)
+    return (similarities.amax(dim=-1) * query_kept).sum(dim=-1)
+
+
+def with_rules(checkpoint: Checkpoint, config: ModelConfig) -> Checkpoint:
+    """The checkpoint with the lengths and the query augmentation of a configuration.
+
+    Raises InputError if mask tokens are wanted and the vocabulary has none.
+    """
+    query = dataclasses.replace(checkpoint.query, max_length=config.query_length, expansion=None)
+    if config.augmentation != "none":
+        token = _mask_token(checkpoint)
+        length = config.query_length
+        expansion = Expansion(token, "fixed" if config.augmentation == "fixed" else "paper", length)
+        longest = length if config.augmentation == "fixed" else checkpoint.query.max_length
+        query = dataclasses.replace(query, max_length=longest, expansion=expansion)
+    document: TextRules = dataclasses.replace(checkpoint.document, max_length=config.document_length)
+    return dataclasses.replace(checkpoint, query=query, document=document)
+
+
+def _mask_token(checkpoint: Checkpoint) -> str:
+    if checkpoint.query.expansion is not None:
+        return checkpoint.query.expansion.token
+    for token in ("[MASK]", "<mask>"):
+        if checkpoint.tokenizer.token_to_id(token) is not None:
+            return token
+    raise InputError(f"{checkpoint.name}: the vocabulary has no mask token; set model.augmentation to none")
+
+
+def runs_of(texts: Sequence[TokenizedText]) -> Iterator[list[int]]:
+    """Numbers of the texts that run together, shorter ones first: at most `_RUN_TOKENS` when filled up, or one text.
+
+    A run of `_ENOUGH_TOKENS` takes no text that is over a quarter longer than its shortest: filling up costs as much as
+    real tokens do.
+    """
+    lengths = [len(text.ids) for text in texts]
+    order = sorted(range(len(texts)), key=lengths.__getitem__)
+    start = 0
+    for end, number in enumerate(order):
+        filled = (end - start) * lengths[order[end - 1]]
+        uneven = filled >= _ENOUGH_TOKENS and lengths[number] > _UNEVEN * lengths[order[start]]
+        if end > start and (uneven or (end + 1 - start) * lengths[number] > _RUN_TOKENS):
+            yield order[start:end]
+            start = end
+    yield order[start:]
+
+
+def distinct_texts(texts: Sequence[TokenizedText]) -> tuple[list[TokenizedText], torch.Tensor]:
+    """The texts without repetitions, and for each text its number among them: int64 (texts,)."""
+    keys = [text.ids.tobytes() for text in texts]
+    distinct = dict(zip(keys, texts, strict=True))
+    numbers = {key: number for number, key in enumerate(distinct)}
+    return list(distinct.values()), torch.tensor([numbers[key] for key in keys])

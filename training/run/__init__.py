@@ -1,0 +1,1 @@
+"""A training from first step to saved checkpoint: loop, state, evaluation, averaging."""

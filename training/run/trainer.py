@@ -1,0 +1,285 @@
+"""`train`: from a configuration to a trained model, step by step, resumable."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch.nn.parallel import DistributedDataParallel
+
+from ...onnx_export.convert.checkpoint import Checkpoint
+from ...onnx_export.convert.load import load_checkpoint
+from ...onnx_export.errors import InputError
+from ..config import TrainingConfig
+from ..data.groups import Group, read_groups, read_texts
+from ..errors import ConfigError
+from ..model.layers import TokenSimilarities
+from ..model.losses import in_batch, loss_of
+from ..model.optimizer import Optimizer
+from ..model.student import Student, with_rules
+from .averaging import WEIGHTS_FILE
+from .evaluation import Evaluation
+from .order import batch_of_step
+from .saving import save_model
+from .state import load_state, save_state
+
+_SAMPLE = 256  # passages by which the layers that teach are centred
+_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What is told after every step.
+
+    Attributes:
+        step: steps done.
+        steps: steps in all.
+        loss: of this step.
+        evaluation: measures, after a step that was evaluated.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    evaluation: dict[str, float] | None = None
+
+    def __str__(self) -> str:
+        measured = "".join(f", {name} {value:.4f}" for name, value in (self.evaluation or {}).items())
+        return f"step {self.step:,} of {self.steps:,}: loss {self.loss:.4f}{measured}"
+
+
+def train(
+    config: TrainingConfig,
+    checkpoint: Checkpoint | None = None,
+    *,
+    resume: bool = True,
+    progress: Callable[[Progress], None] | None = None,
+) -> Path:
+    """Train a model; returns the folder of the last checkpoint.
+
+    Under `run.output`: `checkpoint-N` folders with the model's weights, `log.jsonl` with loss and evaluations, `state`
+    to go on from, and the model in the formats asked for. Started by torchrun, every rank takes its share of each
+    batch.
+
+    Args:
+        config: what to train, on what and how.
+        checkpoint: where to start, instead of what the configuration names.
+        resume: go on where an interrupted training of the same configuration stopped.
+        progress: told of every step.
+
+    Raises ConfigError for a configuration that cannot be carried out, TrainingDataError for data that cannot be
+    trained on, InputError if an interrupted training here had another configuration.
+    """
+    with _process_group() as (rank, ranks):
+        return _train(_Run(config, checkpoint, rank, ranks), resume, progress)
+
+
+def _train(run: _Run, resume: bool, progress: Callable[[Progress], None] | None) -> Path:
+    if resume:
+        run.resume()
+    while run.step < run.steps:
+        loss = run.train_step()
+        evaluation = run.after_step(loss)
+        if progress and run.rank == 0:
+            progress(Progress(run.step, run.steps, loss, evaluation))
+    return run.finish()
+
+
+class _Run:
+    """One training: its data, model and optimizer, and how far it is."""
+
+    def __init__(self, config: TrainingConfig, checkpoint: Checkpoint | None, rank: int, ranks: int) -> None:
+        self.config, self.rank, self.ranks = config, rank, ranks
+        batch, accumulate = config.optimizer.batch_size, config.optimizer.accumulate
+        if batch % (ranks * accumulate):
+            raise ConfigError(f"optimizer.batch_size is {batch}; {ranks} ranks × {accumulate} passes do not divide it")
+        self.queries, self.passages = read_texts(config.data.queries), read_texts(config.data.collection)
+        self.groups = read_groups(config.data.groups, self.queries, self.passages, nway=config.data.nway)
+        self.steps = config.run.steps or max(1, len(self.groups) // batch)
+        evaluation = config.run.evaluation
+        self.evaluation = None
+        if evaluation is not None and rank == 0:
+            self.evaluation = Evaluation.read(evaluation, config.run.split, config.run.evaluation_questions)
+        torch.manual_seed(config.run.seed)
+        device = config.run.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device(device, rank % max(1, torch.cuda.device_count())) if device == "cuda" else device
+        self.checkpoint = with_rules(checkpoint or load_checkpoint(config.model.checkpoint), config.model)
+        self.student = Student(self.checkpoint).to(self.device)
+        if config.model.dropout is not None:
+            self.student.drop_out(config.model.dropout)
+        self._freeze()
+        trained = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
+        self.optimizer = Optimizer(config.optimizer, trained, self.steps)
+        self.scaler = torch.amp.GradScaler(enabled=config.run.precision == "float16")
+        learner = self._learner()
+        self.module = DistributedDataParallel(learner) if ranks > 1 else learner
+        self.output = Path(config.run.output)
+        self.step = 0
+        self.started = time.monotonic()
+
+    def _freeze(self) -> None:
+        settings = self.config.optimizer
+        if settings.trained_layers is not None:
+            kept = None if settings.activations is None else Path(settings.activations)
+            if kept is not None and self.ranks > 1:
+                kept /= f"rank-{self.rank}-of-{self.ranks}"
+            self.student.freeze_below(settings.trained_layers, kept, _TYPES[self.config.run.precision])
+
+    def _learner(self) -> Student | TokenSimilarities:
+        if self.config.loss.kind != "tokens":
+            return self.student
+        texts = list(self.passages.values())
+        return TokenSimilarities(self.student, texts[:: max(1, len(texts) // _SAMPLE)][:_SAMPLE], self.config.loss)
+
+    def resume(self) -> None:
+        state = load_state(self.output / "state")
+        if state is None:
+            return
+        plan = self._plan()
+        if state["plan"] != plan:
+            changed = [key for key in plan if state["plan"].get(key) != plan[key]]
+            raise InputError(
+                f"{self.output}: an interrupted training here had another configuration ({', '.join(changed)}); "
+                "repeat it as it was, name another run.output, or begin anew (resume=False)"
+            )
+        self.student.load_state_dict(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step = state["step"]
+        if self.rank == 0:
+            self._cut_log()
+
+    def train_step(self) -> float:
+        """One step of the optimizer; returns the loss, the mean over all ranks' groups."""
+        settings = self.config.optimizer
+        # Dropout depends on the step and the rank alone, so a training that goes on does as one that never stopped.
+        torch.manual_seed(self.config.run.seed + 1_000_003 * (self.step * self.ranks + self.rank + 1))
+        self.module.train()
+        numbers = batch_of_step(
+            self.step,
+            groups=len(self.groups),
+            batch_size=settings.batch_size,
+            seed=self.config.run.seed,
+            block=self.config.data.block,
+            rank=self.rank,
+            ranks=self.ranks,
+        )
+        size = len(numbers) // settings.accumulate
+        total = torch.zeros((), device=self.device)
+        for start in range(0, len(numbers), size):
+            last = start + size >= len(numbers)
+            with contextlib.nullcontext() if last or self.ranks == 1 else self.module.no_sync():  # pyright: ignore
+                loss = self._loss([self.groups[i] for i in numbers[start : start + size]]) / settings.accumulate
+                self.scaler.scale(loss).backward()
+            total += loss.detach()
+        self.optimizer.step(self.scaler)
+        self.step += 1
+        if self.ranks > 1:
+            torch.distributed.all_reduce(total)
+            total /= self.ranks
+        value = float(total)
+        if not abs(value) < float("inf"):
+            raise InputError(f"the loss of step {self.step} is {value}; lower optimizer.learning_rate")
+        return value
+
+    def _loss(self, groups: list[Group]) -> torch.Tensor:
+        config = self.config
+        queries = self.student.tokenize_queries([self.queries[group.query] for group in groups])
+        passages = self.student.tokenize_passages([self.passages[p] for group in groups for p in group.passages])
+        precision = _TYPES[config.run.precision]
+        kind = torch.device(self.device).type
+        with torch.autocast(kind, precision, enabled=precision != torch.float32):
+            if config.loss.kind == "tokens":
+                return self.module(queries, passages)
+            scores, pairs = self.module(queries, passages, all_pairs=config.loss.in_batch_negatives)
+        teacher = torch.stack([torch.from_numpy(group.scores) for group in groups]).to(self.device)
+        loss = loss_of(config.loss, scores.float(), teacher)
+        if pairs is not None:
+            loss = loss + in_batch(config.loss, pairs.float(), torch.arange(len(groups), device=self.device))
+        return loss
+
+    def after_step(self, loss: float) -> dict[str, float] | None:
+        """Evaluate, log and save where it is time; the measures if it was."""
+        if self.rank != 0:
+            return None
+        run, last = self.config.run, self.step == self.steps
+        due = last or (run.evaluate_every is not None and self.step % run.evaluate_every == 0)
+        evaluation = None
+        with self.optimizer.averaged():
+            if due and self.evaluation is not None:
+                self.student.eval()
+                evaluation = self.evaluation.measure(self.student)
+            save = last or (run.save_every is not None and self.step % run.save_every == 0)
+            if save:
+                self._save_weights()
+        self.output.mkdir(parents=True, exist_ok=True)
+        with (self.output / "log.jsonl").open("a", encoding="utf-8") as log:
+            seconds = round(time.monotonic() - self.started, 1)
+            line = {"step": self.step, "loss": round(loss, 6), "seconds": seconds, **(evaluation or {})}
+            log.write(json.dumps(line) + "\n")
+        if save:
+            state = {
+                "plan": self._plan(),
+                "step": self.step,
+                "weights": self.student.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+            }
+            save_state(self.output / "state", state)
+        return evaluation
+
+    def finish(self) -> Path:
+        folder = self.output / f"checkpoint-{self.step}"
+        if self.rank == 0:
+            with self.optimizer.averaged():
+                for form in self.config.run.formats:
+                    facts = {"step": self.step, **self._plan()}
+                    save_model(self.checkpoint, self.output / form, form, facts)  # pyright: ignore[reportArgumentType]
+        return folder
+
+    def _cut_log(self) -> None:
+        """Take out of the log what was done after the state was saved and will be done again."""
+        log = self.output / "log.jsonl"
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
+        log.write_text("".join(line for line in lines if json.loads(line)["step"] <= self.step), encoding="utf-8")
+
+    def _save_weights(self) -> None:
+        folder = self.output / f"checkpoint-{self.step}"
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {n: t.detach().float().cpu().contiguous() for n, t in self.student.state_dict().items()}
+        making = folder / f".{WEIGHTS_FILE}"
+        save_file(weights, making)
+        os.replace(making, folder / WEIGHTS_FILE)
+
+    def _plan(self) -> dict[str, Any]:
+        """What must be the same for training to go on: all but how often it is saved, evaluated and where."""
+        config = self.config
+        run = {"steps": self.steps, "precision": config.run.precision, "seed": config.run.seed, "ranks": self.ranks}
+        parts = {name: dataclasses.asdict(getattr(config, name)) for name in ("model", "data", "loss", "optimizer")}
+        return json.loads(json.dumps({**parts, "run": run, "groups": len(self.groups)}))
+
+
+@contextlib.contextmanager
+def _process_group():  # noqa: ANN202
+    """Rank and number of ranks, in the process group that torchrun's environment describes."""
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks == 1:
+        yield 0, 1
+        return
+    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield torch.distributed.get_rank(), ranks
+        torch.distributed.barrier()  # none leaves while another still works
+    finally:
+        # What still refers to the group keeps its threads, and the interpreter aborts if it ends before them.
+        gc.collect()
+        torch.distributed.destroy_process_group()
