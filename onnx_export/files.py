@@ -1,0 +1,55 @@
+"""Files that are whole or not there: written beside their place, flushed to the disk, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` to write a file to; renamed to ``path`` at the end, or removed after an error.
+
+    Readers see the old file or the new one, never a part, also after a loss of power: the file and its folder are
+    flushed to the disk before and after the rename.
+
+    Args:
+        path: where the file is to be. Its folder must exist.
+
+    Yields:
+        A path in the same folder, which does not exist yet.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    making = path.with_name(f".{path.name}.{secrets.token_hex(4)}.making")
+    try:
+        yield making
+        _flush(making)
+        os.replace(making, path)
+        _flush(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            making.unlink()
+        raise
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write ``content`` (a str as UTF-8) to ``path`` as `atomic_path` does."""
+    with atomic_path(path) as making:
+        making.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _flush(path: Path) -> None:
+    """Flush a file or a folder to the disk, where the system can."""
+    if path.is_dir() and os.name == "nt":  # Windows cannot open a folder
+        return
+    # Windows flushes only files that are open for writing.
+    opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
