@@ -54,7 +54,7 @@ CHANGES = {
 class BrokenEncoder(FakeEncoder):
     """Gives no usable vectors for texts that begin with the name of what is wrong."""
 
-    def vectors(self, text):
+    def vectors(self, text: str) -> np.ndarray:
         vectors = super().vectors(text)
         for beginning, breakage in BREAKAGES.items():
             if text.startswith(beginning):

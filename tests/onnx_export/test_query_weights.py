@@ -167,12 +167,6 @@ def test_an_explanation_tells_weights_and_cosines(encoder, tmp_path):
     assert explanation.score == pytest.approx(searcher.search("嗅覚が鋭いのは", 1)[0].score, abs=1e-4)
 
 
-class AskingFakeEncoder(FakeEncoder):
-    """A `FakeEncoder` whose queries can be tokenized without being encoded."""
-
-    tokenize_queries = FakeEncoder.tokenize_documents
-
-
 def spelled(count, seed=3):
     """Passages of letters, and questions with three letters of a passage among digits that say nothing."""
     drawn = draws(seed)
@@ -190,7 +184,7 @@ def test_what_says_nothing_weighs_less():
     plan = WeightsPlan(pool=200, negatives=30, units=16, epochs=12, learning_rate=1e-2)
     said, done = [], []
     fitted = fit_query_weights(
-        AskingFakeEncoder(), queries, passages, judged, plan=plan, progress=lambda *of: done.append(of), say=said.append
+        FakeEncoder(), queries, passages, judged, plan=plan, progress=lambda *of: done.append(of), say=said.append
     )
     assert said[0] == "200 questions among 200 passages"
     assert done[0] == (64, 400)
@@ -209,7 +203,7 @@ def test_what_says_nothing_weighs_less():
 def test_what_is_measured_is_what_the_bundle_applies(tmp_path):
     queries, passages, judged = spelled(60)
     plan = WeightsPlan(pool=60, negatives=59, units=8, epochs=3, learning_rate=1e-2, strength=0.7)
-    fitted = fit_query_weights(AskingFakeEncoder(), queries, passages, judged, plan=plan)
+    fitted = fit_query_weights(FakeEncoder(), queries, passages, judged, plan=plan)
     vectors = FakeEncoder().encode_queries(["abc012"])[0]
     data = _Similarities(torch.from_numpy(vectors), torch.ones(len(vectors), 2), torch.tensor([len(vectors)]))
     applied = data.applied(fitted.network, plan.strength)[:, 0]
@@ -232,7 +226,7 @@ def test_similarities_of_some_queries_are_theirs(lengths, data):
 def test_the_same_seed_learns_the_same():
     data = spelled(120)
     plan = WeightsPlan(pool=120, negatives=20, units=8, epochs=2, learning_rate=1e-2)
-    first, again = (fit_query_weights(AskingFakeEncoder(), *data, plan=plan).arrays() for _ in range(2))
+    first, again = (fit_query_weights(FakeEncoder(), *data, plan=plan).arrays() for _ in range(2))
     np.testing.assert_array_equal(first[0], again[0])
 
 
@@ -241,20 +235,20 @@ def test_another_relevant_passage_is_no_negative():
     twins = {f"{p}-again": text for p, text in passages.items()}
     judged = {q: {**found, **{f"{p}-again": 1 for p in found}} for q, found in judged.items()}
     plan = WeightsPlan(pool=120, negatives=118, epochs=1)
-    fitted = fit_query_weights(AskingFakeEncoder(), queries, passages | twins, judged, plan=plan)
+    fitted = fit_query_weights(FakeEncoder(), queries, passages | twins, judged, plan=plan)
     assert fitted.before > 0.3
     too_many = WeightsPlan(pool=120, negatives=119)
     with pytest.raises(TrainingDataError, match="120 passages are too few: 119 that are not relevant are wanted"):
-        fit_query_weights(AskingFakeEncoder(), queries, passages | twins, judged, plan=too_many)
+        fit_query_weights(FakeEncoder(), queries, passages | twins, judged, plan=too_many)
 
 
 def test_too_little_to_learn_from_is_an_error():
     queries, passages, judged = spelled(40)
     plan = WeightsPlan(negatives=8)
     with pytest.raises(TrainingDataError, match="no judged query has its relevant passage in the collection"):
-        fit_query_weights(AskingFakeEncoder(), queries, passages, {"q1": {"elsewhere": 1}, "q9": {"p9": 0}}, plan=plan)
+        fit_query_weights(FakeEncoder(), queries, passages, {"q1": {"elsewhere": 1}, "q9": {"p9": 0}}, plan=plan)
     with pytest.raises(TrainingDataError, match="1 judged queries are too few"):
-        fit_query_weights(AskingFakeEncoder(), queries, passages, {"q1": judged["q1"]}, plan=plan)
+        fit_query_weights(FakeEncoder(), queries, passages, {"q1": judged["q1"]}, plan=plan)
 
 
 def test_the_command_gives_a_bundle_weights(tmp_path):

@@ -16,6 +16,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import lancedb
 import pyarrow as pa
@@ -88,10 +89,14 @@ def fill_groonga(url: str, documents: list[dict], tokenizer: str = "TokenBigram"
     groonga_command(url, "table_create", name="Docs", flags="TABLE_HASH_KEY", key_type="ShortText")
     for name, kind in (("title", "ShortText"), ("text", "Text"), ("year", "Int32")):
         groonga_command(url, "column_create", table="Docs", name=name, flags="COLUMN_SCALAR", type=kind)
-    lexicon = {"key_type": "ShortText", "default_tokenizer": tokenizer, "normalizer": "NormalizerNFKC130"}
+    lexicon: dict[str, Any] = {
+        "key_type": "ShortText",
+        "default_tokenizer": tokenizer,
+        "normalizer": "NormalizerNFKC130",
+    }
     groonga_command(url, "table_create", name="Terms", flags="TABLE_PAT_KEY", **lexicon)
     for name in ("title", "text"):
-        index = {"flags": "COLUMN_INDEX|WITH_POSITION", "type": "Docs", "source": name}
+        index: dict[str, Any] = {"flags": "COLUMN_INDEX|WITH_POSITION", "type": "Docs", "source": name}
         groonga_command(url, "column_create", table="Terms", name=f"docs_{name}", **index)
     rows = [{"_key": d["id"], "title": d["title"], "text": d["text"], "year": d.get("year", 0)} for d in documents]
     groonga_command(url, "load", json.dumps(rows, ensure_ascii=False).encode(), table="Docs")
@@ -104,7 +109,7 @@ def postgres(folder: Path, locale: str = "C.UTF-8") -> Iterator[str]:
 
     if not (POSTGRES / "initdb").exists():
         raise NotInstalledError("PostgreSQL 15 is not installed")
-    options = {"cwd": "/"}
+    options: dict[str, Any] = {"cwd": "/"}
     if os.geteuid() == 0:  # which PostgreSQL refuses
         user = pwd.getpwnam("postgres")
         os.chown(folder, user.pw_uid, user.pw_gid)

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -22,22 +23,17 @@ from tansaku.indexer.table.database import connect
 from tansaku.indexer.table.table import open_index_table
 from tansaku.indexer.write import build, rebuild
 from tansaku.onnx_export.encode.bundle import read_bundle
-from tansaku.onnx_export.encode.encoder import DEFAULT_BUNDLE
+from tansaku.onnx_export.encode.encoder import DEFAULT_BUNDLE, Encoder
+from tansaku.onnx_export.encode.tokenize import Span, TokenizedText
 
 SUPPORT = Path(__file__).parent  # for scripts that run in a process of their own
-MOUNT = shutil.which("mount")
+MOUNT = shutil.which("mount") or ""
 DIM = 16
 MAX_TOKENS = 12
 
 
 class KilledError(BaseException):
     """In place of a signal: nothing catches it but what must clean up."""
-
-
-@dataclasses.dataclass(frozen=True)
-class FakeText:
-    text: str
-    truncated: bool
 
 
 @cache
@@ -55,10 +51,12 @@ def token_vector(text: str, position: int) -> np.ndarray:
     return vector / np.linalg.norm(vector)
 
 
-class FakeEncoder:
-    """Looks like `Encoder`: a token for each character but spaces, vectors from hashes.
+class FakeEncoder(Encoder):
+    """An `Encoder` without a graph: a token for each character but spaces, vectors from hashes.
 
-    ``encoded`` lists the texts whose vectors were asked for; ``before_encoding`` is called with each batch of texts.
+    Attributes:
+        encoded: the texts whose vectors were asked for.
+        before_encoding: called with each batch of texts.
     """
 
     def __init__(self, name: str = "fake", *, phrase_weight: float = 0.0) -> None:
@@ -68,42 +66,47 @@ class FakeEncoder:
             _default_bundle(), name=name, dim=DIM, document=rules, files=files, phrase_weight=phrase_weight
         )
         self.encoded: list[str] = []
-        self.before_encoding = lambda texts: None
+        self.before_encoding: Callable[[list[str]], object] = lambda texts: None
 
-    @property
-    def dim(self):
-        return DIM
+    def tokenize_documents(self, texts: Iterable[str]) -> list[TokenizedText]:
+        return [self._tokenized(text) for text in texts]
 
-    def tokenize_documents(self, texts):
-        return [FakeText(text, self._length(text) > MAX_TOKENS) for text in texts]
+    tokenize_queries = tokenize_documents
 
-    def count_document_tokens(self, texts):
-        return [self._length(text) for text in texts]
+    def count_document_tokens(self, texts: Iterable[str]) -> list[int]:
+        return [_length(text) for text in texts]
 
-    def encode_tokens(self, tokenized):
-        texts = [item.text for item in tokenized]
+    def encode_tokens(self, tokenized: Sequence[TokenizedText]) -> list[np.ndarray]:
+        texts = ["".join(map(chr, item.ids)) for item in tokenized]
         self.before_encoding(texts)
         self.encoded += texts
         return [self.vectors(text) for text in texts]
 
-    def encode_queries(self, texts):
+    def encode_queries(self, texts: Iterable[str]) -> list[np.ndarray]:
         return [self.vectors(text) for text in texts]
 
-    def encode_documents(self, texts):
+    def encode_documents(self, texts: Iterable[str]) -> list[np.ndarray]:
         return self.encode_tokens(self.tokenize_documents(texts))
 
-    def query_spans(self, text):
-        return [(i, i + 1) for i, character in enumerate(text) if character != " "][:MAX_TOKENS]
+    def query_spans(self, text: str) -> list[Span]:
+        spans: list[Span] = [(i, i + 1) for i, character in enumerate(text) if character != " "]
+        return spans[:MAX_TOKENS]
 
     document_spans = query_spans
 
-    def vectors(self, text):
+    def vectors(self, text: str) -> np.ndarray:
         kept = text.replace(" ", "")[:MAX_TOKENS]
         return np.stack([token_vector(kept, position) for position in range(len(kept))])
 
     @staticmethod
-    def _length(text):
-        return len(text.replace(" ", ""))
+    def _tokenized(text: str) -> TokenizedText:
+        """The text itself, as the numbers of its characters."""
+        ids = np.array([ord(character) for character in text], np.int64)
+        return TokenizedText(ids, np.ones_like(ids), ids != ord(" "), _length(text) > MAX_TOKENS)
+
+
+def _length(text: str) -> int:
+    return len(text.replace(" ", ""))
 
 
 def small_chunks(monkeypatch, documents: int = 4) -> None:
@@ -151,7 +154,7 @@ def comparable(table: pa.Table, *, in_order: bool = True) -> tuple[dict, list[di
     return header, rows if in_order else sorted(rows, key=lambda row: row["id"])
 
 
-def after(calls: int, function, error=KilledError):
+def after(calls: int, function: Callable, error: type[BaseException] | BaseException = KilledError) -> Callable:
     """``function``, but the call after so many raises ``error``, and those that follow too."""
     made = [0]
 
