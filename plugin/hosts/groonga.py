@@ -8,86 +8,71 @@ import re
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ...onnx_export.errors import InputError
 from ..rerank.host_search import Candidate, HostError
-from ._checks import check_columns, check_request, joined
+from ._source import TableSource
 
 __all__ = ["GroongaSource"]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_#@-]*(\.[A-Za-z_][A-Za-z0-9_#@-]*)*")
-_ALL_TOKENS = 10_000  # more than a question has; without a number Groonga looks at an eighth of them
+_ALL_TOKENS = 10_000  # more than a question has; without a number Groonga takes an eighth of them
 
 
-class GroongaSource:
-    """Documents that are similar to the question, by Groonga's similar search (``*S``).
+@dataclass(eq=False)
+class GroongaSource(TableSource[str]):
+    """Groonga's similar search (``*S``) as a source of candidates.
 
-    It scores by tokens weighted by how rare they are and needs none of them to be there, which suits questions: the
-    ordinary query syntax asks for all words of a question. The columns need an index; over one with TokenBigram more of
-    the right documents are found than over one with TokenMecab.
+    It scores by tokens, weighted by how rare they are, and none of them is required. That suits questions: Groonga's
+    ordinary query syntax asks for all words of a question. The columns need an index; one with TokenBigram finds more
+    of the right documents than one with TokenMecab.
+
+    A condition (``where``) is a filter in Groonga's script syntax, ``year >= 2000``; it must come from the application,
+    not from users.
 
     Args:
-        url: of the server, ``http://localhost:10041``.
-        table: its name.
-        text_columns: columns to search, or index columns (``Bigrams.docs_text``) where a column has several.
-        id_column: the column with the ids that our index has; ``_key`` or ``_id`` too.
-        with_text: also return the text, for documents that our index has not; only with plain columns.
+        url: URL of the server, such as ``http://localhost:10041``.
+        table: name of the table.
+        text_columns: names of the columns to search, or of index columns (``Bigrams.docs_text``) where a column has
+            several.
+        id_column: name of the column with the ids that our index has; may be ``_key`` or ``_id``.
+        with_text: see `TableSource`; not with index columns.
         timeout: seconds to wait for an answer.
-        headers: sent with each request, for a proxy that asks who calls.
+        headers: HTTP headers sent with each request, such as those a proxy asks for.
 
-    Raises InputError for names that Groonga cannot have and a URL that is not http(s).
+    Raises:
+        InputError: a name that Groonga does not allow, or a URL that is not http or https.
     """
 
-    def __init__(
-        self,
-        url: str,
-        table: str,
-        *,
-        text_columns: Sequence[str] = ("text",),
-        id_column: str = "_key",
-        with_text: bool = False,
-        timeout: float = 10.0,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-            raise InputError(f"{url!r} is no http or https URL")
-        self.text_columns = check_columns(text_columns)
-        for name in (table, id_column, *self.text_columns):
+    url: str
+    table: str
+    id_column: str = field(default="_key", kw_only=True)
+    headers: Mapping[str, str] = field(default_factory=dict, kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if urllib.parse.urlsplit(self.url).scheme not in ("http", "https"):
+            raise InputError(f"{self.url!r} is not an http or https URL")
+        for name in (self.table, self.id_column, *self.text_columns):
             if not isinstance(name, str) or not _NAME.fullmatch(name):
                 raise InputError(f"{name!r} cannot be the name of a Groonga table or column")
-        self.url = url.rstrip("/")
-        self.table = table
-        self.id_column = id_column
-        self.with_text = with_text
-        self.timeout = timeout
-        self.headers = dict(headers or {})
+        self.url = self.url.rstrip("/")
 
-    def candidates(self, query: str, k: int, where: str | None = None) -> list[Candidate]:
-        """The ``k`` documents most similar to ``query``.
-
-        Args:
-            query: the question or keywords; Groonga's query syntax means nothing in it.
-            k: how many.
-            where: a filter in Groonga's script syntax, ``year >= 2000``; it comes from the application, not from users.
-
-        Raises InputError for an empty query and ``k`` below 1, HostError if Groonga is unreachable or refuses.
-        """
-        text = check_request(query, k).replace("\0", " ")
-        columns = [self.id_column, "_score", *(self.text_columns if self.with_text else ())]
+    def _search(self, query: str, k: int, where: str | None) -> list[Candidate]:
         arguments = {
             "table": self.table,
             "match_columns": "||".join(self.text_columns),
-            "query": f"*S{_ALL_TOKENS}" + _quoted(text),
-            "output_columns": ",".join(columns),
+            "query": f"*S{_ALL_TOKENS}" + _quoted(query.replace("\0", " ")),
+            "output_columns": ",".join([self.id_column, "_score", *(self.text_columns if self.with_text else ())]),
             "sort_keys": "-_score",
             "limit": str(k),
         }
         if where is not None:
             arguments["filter"] = where
-        rows = self._select(arguments)
-        return [Candidate(str(r[0]), float(r[1]), joined(r[2:]) if self.with_text else None) for r in rows]
+        return [self._candidate(row[0], row[1], row[2:]) for row in self._select(arguments)]
 
     def _select(self, arguments: Mapping[str, str]) -> list[list[Any]]:
         request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
@@ -100,9 +85,9 @@ class GroongaSource:
                 header, *body = json.loads(answer.read())
         except urllib.error.HTTPError as error:
             with error:
-                raise HostError(f"Groonga at {self.url} refused: {_said(error.read(65_536)) or error}") from error
+                raise HostError(f"Groonga at {self.url} refused: {_message(error.read(65_536)) or error}") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise HostError(f"Groonga at {self.url} cannot be asked: {error}") from error
+            raise HostError(f"Groonga at {self.url} cannot be reached: {error}") from error
         if header[0] != 0:
             raise HostError(f"Groonga at {self.url} refused: {header[3]}")
         _, _, *rows = body[0][0]
@@ -113,7 +98,7 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _said(answer: bytes) -> str:
+def _message(answer: bytes) -> str:
     """Groonga's own message in its answer, or nothing."""
     try:
         return str(json.loads(answer)[0][3])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 import pyarrow as pa
@@ -11,84 +11,55 @@ from lancedb.rerankers import Reranker as LanceReranker
 from lancedb.table import Table
 
 from ...onnx_export.errors import InputError
-from ..rerank.host_search import Candidate, HostError
+from ..rerank.host_search import Candidate
 from ..rerank.reranker import Reranker
 from ..search.scores import ScoreMode
-from ._checks import check_columns, check_name, check_request, joined
+from ._source import TableSource, host_errors
 
 __all__ = ["LanceDBSource", "TansakuReranker"]
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
-class LanceDBSource:
-    """Documents that share words with the question, by LanceDB's full text search (BM25).
+@dataclass(eq=False)
+class LanceDBSource(TableSource[str]):
+    """LanceDB's full text search (BM25) as a source of candidates.
 
-    The columns need a full text index; for Japanese with ``base_tokenizer`` "icu" or "ngram", as the default one takes
-    a whole sentence for one word.
+    The text columns need a full text index. For Japanese make it with ``base_tokenizer`` "icu" or "ngram": the default
+    takes a whole sentence for one word. A condition (``where``) is in LanceDB's SQL, ``year >= 2000``; it must come
+    from the application, not from users.
 
     Args:
-        table: a LanceDB table, not necessarily of ours.
-        text_columns: columns to search.
-        id_column: the column with the ids that our index has.
-        with_text: also return the text, for documents that our index has not.
-        timeout: seconds that the query may take.
+        table: a LanceDB table; it need not be one of ours.
+        text_columns, id_column, with_text, timeout: see `TableSource`.
 
-    Raises InputError for columns that the table has not, or without an index: LanceDB would search those too, as words
-    between spaces.
+    Raises:
+        InputError: a column that the table does not have, or a text column without a full text index, which LanceDB
+            would search as words between spaces.
     """
 
-    def __init__(
-        self,
-        table: Table,
-        *,
-        text_columns: Sequence[str] = ("text",),
-        id_column: str = "id",
-        with_text: bool = False,
-        timeout: float = 10.0,
-    ) -> None:
-        self.table = table
-        self.text_columns = check_columns(text_columns)
-        self.id_column = check_name(id_column)
-        self.with_text = with_text
-        self.timeout = timeout
+    table: Table
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        columns = self.table.schema.names
         for name in (self.id_column, *self.text_columns):
-            if name not in table.schema.names:
-                raise InputError(f"table {table.name!r} has no column {name!r}; it has {', '.join(table.schema.names)}")
-        indexed = {name for index in table.list_indices() if index.index_type == "FTS" for name in index.columns}
+            if name not in columns:
+                raise InputError(f"table {self.table.name!r} has no column {name!r}; it has {', '.join(columns)}")
+        indexed = {name for index in self.table.list_indices() if index.index_type == "FTS" for name in index.columns}
         for name in self.text_columns:
             if name not in indexed:
-                raise InputError(f"table {table.name!r} has no full text index over {name!r}; make one")
+                raise InputError(f"table {self.table.name!r} has no full text index over {name!r}; make one")
 
-    def candidates(self, query: str, k: int, where: str | None = None) -> list[Candidate]:
-        """The ``k`` best documents for ``query``.
-
-        Args:
-            query: the question or keywords.
-            k: how many.
-            where: a condition in LanceDB's SQL; it comes from the application, not from users.
-
-        Raises InputError for an empty query and ``k`` below 1, HostError if LanceDB refuses.
-        """
-        text = check_request(query, k)
+    def _search(self, query: str, k: int, where: str | None) -> list[Candidate]:
         texts = self.text_columns if self.with_text else []
-        try:
-            search = self.table.search(text, query_type="fts", fts_columns=self.text_columns)
+        with host_errors("LanceDB", self.table.name, RuntimeError, ValueError, OSError):
+            search = self.table.search(query, query_type="fts", fts_columns=list(self.text_columns))
             if where is not None:
                 search = search.where(where, prefilter=True)
             search = search.select(list(dict.fromkeys([self.id_column, *texts, "_score"]))).limit(k)
             rows = search.to_arrow(timeout=timedelta(seconds=self.timeout)).to_pylist()
-        except (RuntimeError, ValueError, OSError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise HostError(f"LanceDB cannot search {self.table.name!r}: {reason}") from error
-        return [
-            Candidate(
-                str(row[self.id_column]),
-                row["_score"],
-                joined([row[name] for name in texts]) if self.with_text else None,
-            )
-            for row in rows
-        ]
+        return [self._candidate(row[self.id_column], row["_score"], [row[name] for name in texts]) for row in rows]
 
 
 class TansakuReranker(LanceReranker):
@@ -169,7 +140,7 @@ class TansakuReranker(LanceReranker):
         scored = set(order)
         left = [i for i in range(len(rows)) if i not in scored]
         if left:
-            _log.warning("%d of %d rows have no id of the index and no text; they come last", len(left), len(rows))
+            _logger.warning("%d of %d rows have no id of the index and no text; they come last", len(left), len(rows))
         scores = pa.array([r.score for r in ranking] + [None] * len(left), pa.float32())
         ranked = rows.take(pa.array(order + left, pa.int64())).append_column("_relevance_score", scores)
         return self._keep_relevance_score(ranked)

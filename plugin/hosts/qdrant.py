@@ -7,11 +7,12 @@ import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ...onnx_export.errors import MissingExtraError
 from ..rerank.host_search import Candidate, HostError
-from ._checks import check_columns, check_request, joined
+from ._source import EngineSource, check_columns, host_errors, joined
 
 try:
     from qdrant_client import QdrantClient, models
@@ -25,52 +26,42 @@ __all__ = ["QdrantSource", "bigram_document", "bigram_query"]
 _K1, _B = 0.9, 0.4
 
 
-class QdrantSource:
-    """The nearest points of a collection.
+@dataclass(eq=False)
+class QdrantSource(EngineSource[models.Filter]):
+    """Qdrant's nearest points as a source of candidates.
+
+    A condition (``where``) is a filter of Qdrant's.
 
     Args:
-        client: a client of the server, or of a local folder.
-        collection: its name.
-        query_vector: makes of a question what Qdrant compares: the host's own embedding function, or `bigram_query`.
-        using: the vector's name in the collection; None is the unnamed one.
-        id_field: the payload's field with the ids that our index has; None takes the points' own.
-        text_fields: fields of the payload to return as the text, for documents that our index has not.
-        timeout: seconds that the query may take; the client's own limit on a connection is given to the client.
+        client: a client of the server, or of a local folder. A limit on the time to connect is an option of the client.
+        collection: name of the collection.
+        query_vector: makes the vector of a question: the application's own embedding function, or `bigram_query`.
+        using: name of the vector in the collection; None is the unnamed one.
+        id_field: name of the payload's field with the ids that our index has; None takes the ids of the points.
+        text_fields: names of the payload's fields to return as the text, to rank documents that our index does not
+            have.
+        timeout: seconds that a query may take.
+
+    Raises:
+        InputError: a name that no field can have.
     """
 
-    def __init__(
-        self,
-        client: QdrantClient,
-        collection: str,
-        query_vector: Callable[[str], Any],
-        *,
-        using: str | None = None,
-        id_field: str | None = None,
-        text_fields: Sequence[str] | None = None,
-        timeout: float = 10.0,
-    ) -> None:
-        self.client = client
-        self.collection = collection
-        self.query_vector = query_vector
-        self.using = using
-        self.id_field = id_field
-        self.text_fields = [] if text_fields is None else check_columns(text_fields)
-        self.timeout = timeout
+    client: QdrantClient
+    collection: str
+    query_vector: Callable[[str], Any]
+    using: str | None = field(default=None, kw_only=True)
+    id_field: str | None = field(default=None, kw_only=True)
+    text_fields: Sequence[str] | None = field(default=None, kw_only=True)
 
-    def candidates(self, query: str, k: int, where: models.Filter | None = None) -> list[Candidate]:
-        """The ``k`` nearest points to ``query``.
+    def __post_init__(self) -> None:
+        if self.text_fields is not None:
+            self.text_fields = check_columns("text_fields", self.text_fields)
 
-        Args:
-            query: the question or keywords, given to ``query_vector``.
-            k: how many.
-            where: a filter of Qdrant's.
-
-        Raises InputError for an empty query and ``k`` below 1, HostError if Qdrant is unreachable or refuses, or a
-        point has no ``id_field``.
-        """
-        vector = self.query_vector(check_request(query, k))
-        fields = [*self.text_fields, *([] if self.id_field is None else [self.id_field])]
-        try:
+    def _search(self, query: str, k: int, where: models.Filter | None) -> list[Candidate]:
+        fields = [*(self.text_fields or ()), *([] if self.id_field is None else [self.id_field])]
+        vector = self.query_vector(query)
+        # A local client raises ValueError; the server's own message is not in the first line.
+        with host_errors("Qdrant", self.collection, ApiException, QdrantException, ValueError, OSError, whole=True):
             found = self.client.query_points(
                 self.collection,
                 query=vector,
@@ -80,8 +71,6 @@ class QdrantSource:
                 with_payload=fields or False,
                 timeout=math.ceil(self.timeout),
             )
-        except (ApiException, QdrantException, ValueError, OSError) as error:  # a local client raises ValueError
-            raise HostError(f"Qdrant cannot search {self.collection!r}: {error}") from error
         return [self._candidate(point) for point in found.points]
 
     def _candidate(self, point: models.ScoredPoint) -> Candidate:
@@ -89,7 +78,7 @@ class QdrantSource:
         if self.id_field is not None and payload.get(self.id_field) is None:
             raise HostError(f"point {point.id} of {self.collection!r} has no {self.id_field!r} in its payload")
         doc_id = point.id if self.id_field is None else payload[self.id_field]
-        text = joined([payload.get(name) for name in self.text_fields]) if self.text_fields else None
+        text = joined(payload.get(name) for name in self.text_fields) if self.text_fields else None
         return Candidate(str(doc_id), point.score, text)
 
 

@@ -5,66 +5,48 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ..rerank.host_search import Candidate, HostError
-from ._checks import check_columns, check_name, check_request, joined
+from ..rerank.host_search import Candidate
+from ._source import SqlCondition, TableSource, check_identifier, host_errors
 
 __all__ = ["SqliteSource"]
 
-_STEPS = 10_000  # of SQLite's machine between two looks at the clock
+_STEPS_PER_CHECK = 10_000  # steps of SQLite's machine between two looks at the clock
 
 
-class SqliteSource:
-    """Documents that share trigrams with the question, by BM25.
+@dataclass(eq=False)
+class SqliteSource(TableSource[SqlCondition]):
+    """SQLite's full text search (FTS5) with trigrams as a source of candidates, by BM25.
 
-    A query whose words all have less than three characters has no trigram; what holds it literally is found then, by
-    reading the table, and scores 0.
+    A query whose words are all shorter than three characters has no trigram; documents that contain it literally are
+    found then, by reading the table, with the score 0.
+
+    A condition (``where``) is SQL over the table's columns, or SQL with named parameters:
+    ``("year > :year", {"year": 2000})``. The SQL must come from the application; the values may come from anybody.
 
     Args:
-        db: the file, opened to read for each query; or a connection, used as it is, without a limit on the time.
-        table: an FTS5 table with ``tokenize='trigram'``.
-        text_columns: columns to search.
-        id_column: the column with the ids that our index has; ``rowid`` too.
-        with_text: also return the text, for documents that our index has not.
-        timeout: seconds that a query may wait for a lock, and that it may run.
+        db: the file, opened for reading at each query; or a connection, used as it is, without a time limit.
+        table: name of an FTS5 table with ``tokenize='trigram'``.
+        text_columns, with_text: see `TableSource`.
+        id_column: name of the column with the ids that our index has; may be ``rowid``.
+        timeout: seconds that a query may wait for a lock, and seconds that it may run.
 
-    Raises InputError for names that no column can have.
+    Raises:
+        InputError: a name that no table or column can have.
     """
 
-    def __init__(
-        self,
-        db: str | Path | sqlite3.Connection,
-        table: str,
-        *,
-        text_columns: Sequence[str] = ("text",),
-        id_column: str = "id",
-        with_text: bool = False,
-        timeout: float = 10.0,
-    ) -> None:
-        self.db = db
-        self.table = check_name(table)
-        self.text_columns = check_columns(text_columns)
-        self.id_column = check_name(id_column)
-        self.with_text = with_text
-        self.timeout = timeout
+    db: str | Path | sqlite3.Connection
+    table: str
 
-    def candidates(
-        self, query: str, k: int, where: str | tuple[str, Mapping[str, Any]] | None = None
-    ) -> list[Candidate]:
-        """The ``k`` best documents for ``query``.
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_identifier(self.table)
 
-        Args:
-            query: the question or keywords; FTS5's syntax means nothing in it.
-            k: how many.
-            where: an SQL condition over the table's columns, or one with named parameters:
-                ``("year > :year", {"year": 2000})``. The condition comes from the application, values from anybody.
-
-        Raises InputError for an empty query and ``k`` below 1, HostError if the database cannot be read or refuses.
-        """
-        grams = _trigrams(check_request(query, k))
+    def _search(self, query: str, k: int, where: SqlCondition | None) -> list[Candidate]:
+        grams = _trigrams(query)
         table = _quoted(self.table)
         searched = [_quoted(name) for name in self.text_columns]
         condition, parameters = where if isinstance(where, tuple) else (where, {})
@@ -80,12 +62,9 @@ class SqliteSource:
             + (f" AND ({condition})" if condition else "")
             + f" ORDER BY {order} LIMIT :tansaku_k"
         )
-        try:
-            with self._opened() as connection:
-                rows = connection.execute(statement, {**parameters, "tansaku_query": wanted, "tansaku_k": k}).fetchall()
-        except sqlite3.Error as error:
-            raise HostError(f"SQLite cannot search {self.table!r}: {error}") from error
-        return [Candidate(str(r[0]), float(r[1]), joined(r[2:]) if self.with_text else None) for r in rows]
+        with host_errors("SQLite", self.table, sqlite3.Error), self._opened() as connection:
+            rows = connection.execute(statement, {**parameters, "tansaku_query": wanted, "tansaku_k": k}).fetchall()
+        return [self._candidate(row[0], row[1], row[2:]) for row in rows]
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
@@ -95,7 +74,7 @@ class SqliteSource:
         uri = Path(self.db).absolute().as_uri() + "?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=self.timeout)) as connection:
             end = time.monotonic() + self.timeout
-            connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
+            connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS_PER_CHECK)
             yield connection
 
 
