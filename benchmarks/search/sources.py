@@ -19,6 +19,7 @@ import time
 import warnings
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import lancedb
 import numpy as np
@@ -27,7 +28,7 @@ from lancedb.index import FTS
 from quality import cpu_name
 from vectors import read
 
-from tansaku import Searcher, SearchOptions
+from tansaku import Searcher
 from tansaku.indexer.table.fulltext import normalized
 from tansaku.plugin.evaluation.measures import MEASURES, Qrels, Run, judged_queries, measure, read_qrels, read_queries
 
@@ -73,7 +74,7 @@ def compare_sources(
     phrase_weights: list[float],
 ) -> None:
     searcher.search_many(list(queries.values()), 1)  # compiled, and all queries' vectors known from here on
-    ways: list[SearchOptions] = [{"source": "lists"}, {"source": "text"}, {"source": "fused"}]
+    ways: list[dict[str, Any]] = [{"source": "lists"}, {"source": "text"}, {"source": "fused"}]
     ways += [{"source": "fused", "bm25_weight": weight} for weight in bm25_weights]
     ways = [{**way, "phrase_weight": 0.0} for way in ways]
     ways += [{"source": "lists", "phrase_weight": weight} for weight in phrase_weights]

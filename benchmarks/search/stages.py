@@ -24,7 +24,7 @@ from vectors import questions, recall
 from tansaku.plugin.kernels import dispatch as engine
 from tansaku.plugin.kernels.query_layout import QueryTables, QueryVectors
 from tansaku.plugin.search.candidates import gather, probe, prune
-from tansaku.plugin.search.plan import make_plan
+from tansaku.plugin.search.plan import SearchOptions, make_plan
 from tansaku.plugin.search.refine import refine
 from tansaku.plugin.search.stored_codes import Codes
 
@@ -61,7 +61,7 @@ def main() -> None:
 
     for documents in (10_000, len(codes)):
         for name in ("fast", "balanced"):
-            plan = make_plan({"recall": name}, 10, documents)
+            plan = make_plan(SearchOptions(recall=name), documents)
             how = f"{plan.nprobe}, {plan.candidates:,}, {plan.margin:.2f}"
             report(f"{name} of {documents:,} documents: {how}", plan.nprobe, plan.candidates, plan.margin)
     if options.plans:

@@ -32,7 +32,7 @@ from ...indexer.table.fulltext import normalized
 from ...indexer.write.writing import no_progress
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
-from ..search.plan import Recall, make_plan
+from ..search.plan import Recall, SearchOptions
 from ..search.searcher import Searcher
 from .measures import MEASURES, Qrels, Run, exact_maxsim, judged_queries, measure, read_qrels, read_queries, search_all
 
@@ -206,7 +206,7 @@ def evaluate_beir(
     extra ``evaluate``, all before anything is encoded.
     """
     check_nbits(nbits)
-    make_plan({"recall": recall}, k)
+    SearchOptions(k=k, recall=recall)
     unknown = sorted(set(ways) - set(WAYS))
     if unknown or not ways:
         raise InputError(f"ways are {list(ways)}; give some of {', '.join(WAYS)}")

@@ -6,18 +6,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from ...indexer.errors import SourceError
 from ...indexer.read.sources import BadRecord, Source
 from ...onnx_export.errors import InputError, MissingExtraError
-from ..search.plan import SearchOptions
 from ..search.searcher import Searcher
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 # query id → document id → score, or grade of relevance
 Run = dict[str, dict[str, float]]
@@ -81,7 +77,7 @@ def search_all(
     *,
     k: int = 10,
     progress: Callable[[int], None] | None = None,
-    **options: Unpack[SearchOptions],
+    **options: Any,
 ) -> Run:
     """The ``k`` best documents for every query; ``progress`` is told how many queries are done."""
     vectors = dict(zip(queries, searcher.encoder.encode_queries(queries.values()), strict=True))
@@ -95,7 +91,7 @@ def rank_all(
     texts: Mapping[str, str] | None = None,
     k: int = 10,
     progress: Callable[[int], None] | None = None,
-    **options: Unpack[SearchOptions],
+    **options: Any,
 ) -> Run:
     """`search_all` for queries that are encoded already; as many at once as there are CPUs.
 
@@ -105,7 +101,7 @@ def rank_all(
 
     def rank(query_id: str) -> tuple[np.ndarray, np.ndarray]:
         text = None if texts is None else texts[query_id]
-        return searcher.rank_vectors(queries[query_id], k, text=text, **options)
+        return searcher.rank_vectors(queries[query_id], k, query_text=text, **options)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for query_id, found in zip(queries, pool.map(rank, queries), strict=True):

@@ -20,13 +20,13 @@ except ImportError as error:
     raise MissingExtraError("llama-index-core", "llama-index") from error
 
 from ..rerank.reranker import Reranker
-from ..search.plan import SearchOptions, make_plan
+from ..search.plan import SearchOptions
 from ..search.results import Hit
 from ..search.scores import ScoreMode, check_mode
 from ..search.searcher import Searcher
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    pass
 
 __all__ = ["TansakuRerank", "TansakuRetriever"]
 
@@ -58,18 +58,18 @@ class TansakuRetriever(BaseRetriever):
         score: ScoreMode = "mean",
         callback_manager: CallbackManager | None = None,
         verbose: bool = False,
-        **options: Unpack[SearchOptions],
+        **options: Any,
     ) -> None:
-        make_plan(options, k)
+        checked = SearchOptions.of({"k": k, **options})
         check_mode(score)
         super().__init__(callback_manager=callback_manager, verbose=verbose)
         self.searcher = searcher
         self.k = k
         self.score: ScoreMode = score
-        self.options = options
+        self.options = checked
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        hits = self.searcher.search(query_bundle.query_str, self.k, **self.options)
+        hits = self.searcher.search(query_bundle.query_str, **vars(self.options))
         if hits.missing:
             _logger.warning("%d of the ids that the search was restricted to are not in the index", len(hits.missing))
         scores = hits.scores(self.score)

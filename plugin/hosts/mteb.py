@@ -17,7 +17,7 @@ from ...indexer.index import Index
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError, MissingExtraError
 from ..evaluation.measures import exact_maxsim
-from ..search.plan import Recall, make_plan
+from ..search.plan import Recall, SearchOptions
 from ..search.searcher import Searcher
 
 try:
@@ -93,7 +93,7 @@ class TansakuIndexModel(TansakuModel):
         self, encoder: Encoder | None = None, *, nbits: int = 2, pool: int = 1, recall: Recall = "balanced"
     ) -> None:
         super().__init__(encoder)
-        make_plan({"recall": recall}, 1)
+        SearchOptions(recall=recall)
         self.nbits = nbits
         self.pool = pool
         self.recall: Recall = recall

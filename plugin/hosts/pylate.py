@@ -30,7 +30,7 @@ from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.encode.rules import TextRules
 from ...onnx_export.encode.tokenize import TokenizedText
 from ...onnx_export.errors import InputError, MissingExtraError
-from ..search.plan import Recall, make_plan
+from ..search.plan import Recall, SearchOptions
 from ..search.searcher import Searcher
 
 try:
@@ -71,7 +71,7 @@ class TansakuIndex(Base):
     ) -> None:
         check_name(index_name)
         check_nbits(nbits)
-        make_plan({"recall": recall}, 1)
+        SearchOptions(recall=recall)
         self.index_folder = str(index_folder)
         self.index_name = index_name
         self.nbits = nbits

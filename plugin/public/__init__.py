@@ -13,6 +13,7 @@ Example:
 import lazy_loader
 
 _find, _, _names = lazy_loader.attach_stub(__name__, __file__)
+_RENAMED = {"Ranked": "RerankedDocument", "Reranking": "RerankResult"}  # in version 0.2
 __all__ = sorted(["__version__", *_names])  # pyright: ignore[reportUnsupportedDunderAll]
 
 
@@ -21,6 +22,11 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         return version("tansaku")
+    if name in _RENAMED:
+        import warnings
+
+        warnings.warn(f"tansaku.{name} is now tansaku.{_RENAMED[name]}", DeprecationWarning, stacklevel=2)
+        return _find(_RENAMED[name])
     return _find(name)
 
 

@@ -44,9 +44,9 @@ from .plugin.rerank.host_search import HostError as HostError
 from .plugin.rerank.host_search import HostHit as HostHit
 from .plugin.rerank.host_search import HostHits as HostHits
 from .plugin.rerank.host_search import HostSearch as HostSearch
-from .plugin.rerank.reranker import Ranked as Ranked
+from .plugin.rerank.reranker import RerankedDocument as RerankedDocument
 from .plugin.rerank.reranker import Reranker as Reranker
-from .plugin.rerank.reranker import Reranking as Reranking
+from .plugin.rerank.reranker import RerankResult as RerankResult
 from .plugin.search.explain import Explanation as Explanation
 from .plugin.search.explain import Match as Match
 from .plugin.search.plan import SearchOptions as SearchOptions

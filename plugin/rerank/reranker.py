@@ -19,7 +19,7 @@ _TOGETHER = 128  # texts whose vectors are in memory at a time
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RerankedDocument:
     """One document in its new place.
 
     Attributes:
@@ -33,7 +33,7 @@ class Ranked:
     score: float
 
 
-class Reranking(list[Ranked]):
+class RerankResult(list[RerankedDocument]):
     """Documents in their new order, best first.
 
     Attributes:
@@ -43,7 +43,9 @@ class Reranking(list[Ranked]):
             left out.
     """
 
-    def __init__(self, ranked: Iterable[Ranked], *, stored: int, encoded: int, missing: tuple[str, ...]) -> None:
+    def __init__(
+        self, ranked: Iterable[RerankedDocument], *, stored: int, encoded: int, missing: tuple[str, ...]
+    ) -> None:
         super().__init__(ranked)
         self.stored = stored
         self.encoded = encoded
@@ -86,7 +88,7 @@ class Reranker:
         ids: Sequence[str | None] | None = None,
         k: int | None = None,
         score: ScoreMode = "mean",
-    ) -> Reranking:
+    ) -> RerankResult:
         """Documents by falling MaxSim; of equal ones the earlier first.
 
         Args:
@@ -118,8 +120,8 @@ class Reranker:
         best = scored[np.argsort(-scores[scored], kind="stable")][:k]
         values = as_mode(scores[best], len(vectors), score)
         names = [None] * n if ids is None else [None if doc_id is None else str(doc_id) for doc_id in ids]
-        return Reranking(
-            (Ranked(i, names[i], value) for i, value in zip(best.tolist(), values.tolist(), strict=True)),
+        return RerankResult(
+            (RerankedDocument(i, names[i], value) for i, value in zip(best.tolist(), values.tolist(), strict=True)),
             stored=int(np.count_nonzero(stored)),
             encoded=len(to_encode),
             missing=tuple(str(names[i]) for i in np.flatnonzero(~np.isfinite(scores)).tolist()),

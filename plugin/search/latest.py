@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ...indexer.errors import TableNotFoundError
 from ...indexer.table.database import Database
@@ -21,6 +21,7 @@ class LatestSearcher:
         encoder: the model, or a function that gives it when the table is first opened; None is the one that ships
             inside.
         every: seconds for which the table is not looked at again; 0 looks at every call.
+        storage_options: LanceDB's own options for an object store.
     """
 
     def __init__(
@@ -30,8 +31,10 @@ class LatestSearcher:
         encoder: Encoder | Callable[[], Encoder] | None = None,
         *,
         every: float = 0.0,
+        storage_options: Mapping[str, str] | None = None,
     ) -> None:
         self._db, self._table, self._encoder = db, table, encoder
+        self._storage_options = storage_options
         self._every = every
         self._lock = threading.Lock()
         self._open: Searcher | None = None
@@ -48,7 +51,9 @@ class LatestSearcher:
         with self._lock:
             if self._open is None:
                 encoder = self._encoder() if callable(self._encoder) else self._encoder
-                self._open = Searcher.open(self._db, self._table, encoder=encoder)
+                self._open = Searcher.open(
+                    self._db, self._table, encoder=encoder, storage_options=self._storage_options
+                )
             elif time.monotonic() - self._looked >= self._every:
                 try:
                     self._open.refresh()

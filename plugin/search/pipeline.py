@@ -17,34 +17,30 @@ from .results import Ranking, Stopwatch
 from .stored_codes import Codes
 
 
-def rank(
-    codes: Codes, text: str | None, query: np.ndarray, k: int, options: SearchOptions, watch: Stopwatch
-) -> Ranking:
-    """The ``k`` best documents.
+def rank(codes: Codes, text: str | None, query: np.ndarray, options: SearchOptions, watch: Stopwatch) -> Ranking:
+    """The best documents.
 
     Args:
         codes: of the index.
         text: the query's text, where candidates may come from full text.
         query: float (query tokens, dim).
-        k: how many.
         options: of the search.
         watch: takes the time of each stage.
 
     Raises InputError for vectors of another shape or that are not finite, and for options that cannot be used.
     """
     query = _checked_vectors(query, codes.codec.dim)
-    phrase_weight = codes.phrase_weight_for(options.get("phrase_weight"))
-    plan = make_plan({**options, "phrase_weight": phrase_weight}, k, len(codes))
+    plan = make_plan(options, len(codes), codes.phrase_weight_for(options.phrase_weight))
     words = check_text(codes, text) if plan.source != "lists" else ""
     with watch.stage("filter"):
-        allow = allowed(codes, options.get("where"), options.get("ids"))
+        allow = allowed(codes, options.where, options.ids)
     with watch.stage("tables"):
         vectors = QueryVectors.of(query, plan.phrase_weight)
-    score_all = plan.all_up_to is None or allow.count <= plan.all_up_to
+    score_all = plan.score_all_up_to is None or allow.count <= plan.score_all_up_to
     by_text, bm25 = np.empty(0, np.int64), np.empty(0, np.float32)
     if plan.bm25_weight or (plan.source != "lists" and not score_all):
         with watch.stage("text"):
-            by_text, bm25 = text_candidates(codes, words, allow, options.get("where"), plan.candidates)
+            by_text, bm25 = text_candidates(codes, words, allow, options.where, plan.candidates)
     if score_all:
         scored = allow.count
         with watch.stage("refine"):
@@ -68,7 +64,7 @@ def rank(
             ranked, scores, scored = refine(codes, tables, vectors, candidates, plan.depth, expected, plan.margin)
     if plan.bm25_weight:
         ranked, scores = with_bm25(ranked, scores, by_text, bm25, plan.bm25_weight)
-    return Ranking(ranked[:k], scores[:k], scored, allow.missing)
+    return Ranking(ranked[: options.k], scores[: options.k], scored, allow.missing)
 
 
 def score_ids(codes: Codes, query: np.ndarray, ids: Sequence[str], phrase_weight: float | None = None) -> np.ndarray:

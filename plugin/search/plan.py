@@ -1,11 +1,12 @@
-"""How much a search looks at: the knob `recall`, and what it stands for at a corpus size."""
+"""What the caller asks of a search (`SearchOptions`), and what the search does for it at a corpus size (`Plan`)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, TypedDict, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from numbers import Integral
+from typing import Any, Literal, get_args
 
 from ...onnx_export.encode.bundle import check_weight
 from ...onnx_export.errors import InputError
@@ -13,46 +14,99 @@ from ...onnx_export.errors import InputError
 Recall = Literal["fast", "balanced", "exact"]
 SourceName = Literal["lists", "text", "fused"]
 
-_ALL_UP_TO = 512
-# At up to `_SMALL` documents; beyond, more of them come close to the best, and `make_plan` lets these grow, so far as
-# that was measured: `benchmarks/search/stages.py --plans`, at 20,000 and 140,000.
+_SCORE_ALL_UP_TO = 512  # documents
+# The values for up to `_SMALL` documents. In a larger corpus more documents come close to the best, and `make_plan`
+# lets the values grow, up to `_LARGE` documents: as far as `benchmarks/search/stages.py --plans` measured it, at 20,000
+# and 140,000.
 _SMALL, _LARGE = 10_000, 140_000
 _NPROBE = {"fast": 16, "balanced": 32}
 _CANDIDATES = {"fast": 256, "balanced": 1024}
 _CANDIDATES_PER_HIT = {"fast": 4, "balanced": 16}
 _MARGIN = {"fast": 2.0, "balanced": 2.75}
-# Documents, the best by MaxSim, among which BM25 may change the order, or so many times the hits if that is more; and
-# phrases, which change it less.
-_BY_BM25, _BY_BM25_PER_HIT = 64, 4
-_BY_PHRASES = 16
+# How many of the best documents by MaxSim are reordered: by BM25 the first 64, or four times the hits if that is more;
+# by phrases, which change the order less, the first 16.
+_DEPTH_FOR_BM25, _DEPTH_FOR_BM25_PER_HIT = 64, 4
+_DEPTH_FOR_PHRASES = 16
 
 
-class SearchOptions(TypedDict, total=False):
-    """What a search can be told; all of it may be left out.
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """The options of a search. `Searcher.search` takes each of them by the same name, with the same default.
 
     Attributes:
-        recall: "fast", "balanced" (the default), or "exact", which scores every document.
-        where: a condition over the table's columns, in LanceDB's SQL; only documents for which it holds are found.
-        ids: only these documents are found; `Hits.missing` has those that the index has not.
-        source: where candidates come from: "lists" (the default), our inverted lists; "text", LanceDB's full text
-            search, in an index made with it; "fused", both by reciprocal rank. The final order is MaxSim's, unless:
-        bm25_weight: a hit's score is its MaxSim and so many times its BM25 by full text search; 0 (the default) is
-            MaxSim alone. Needs ``source`` "text" or "fused". BM25 grows with the rarity of the words that are met,
-            MaxSim with the query's tokens: 0.02 did well (`benchmarks/search/sources.py`).
-        phrase_weight: what the neighbours of a token count, see `phrases`; 0 is MaxSim alone. None (the default) is
-            what the model says, `Bundle.phrase_weight`, and 0 in an index of pooled vectors, which allows nothing else.
-        nprobe: centroids probed for each query token, instead of what ``recall`` stands for.
-        candidates: documents that may be scored by their codes, likewise; where no more are allowed, all are scored.
+        k: Number of hits, 1 or more.
+        recall: How much of the index is examined: "fast", "balanced", or "exact", which scores every document.
+        where: Condition over the table's columns, in LanceDB's SQL; only documents that meet it are found.
+        ids: Ids of documents; only these are found. `Hits.missing` lists the ids that are not in the index.
+        source: Where candidates come from: "lists", the inverted lists of tansaku; "text", LanceDB's full-text search,
+            in an index made with it; "fused", both, merged by reciprocal rank fusion. Candidates are ranked by MaxSim,
+            and by BM25 if it has a weight.
+        bm25_weight: Weight given to a hit's BM25 score: its score is MaxSim + weight × BM25. 0 is MaxSim alone. Needs
+            ``source`` "text" or "fused". BM25 grows with the rarity of the words found, MaxSim with the number of query
+            tokens: 0.02 did well (`benchmarks/search/sources.py`).
+        phrase_weight: Weight given to the similarity of neighbouring tokens, 0 or more; 0 is plain MaxSim. The formula
+            is in `plugin/kernels/phrases.py`. None takes the model's own (`Bundle.phrase_weight`), or 0 in an index of
+            pooled vectors, which allows no other.
+        nprobe: Number of centroids probed for each query token, 1 or more. None: as ``recall`` sets it.
+        candidates: Number of documents that may be scored by their codes, 1 or more; if the filters leave no more than
+            that, all of them are scored. None: as ``recall`` sets it.
+
+    Raises:
+        InputError: An unknown ``recall`` or ``source``, a number below 1, a weight that is negative or not finite, or
+            a ``bm25_weight`` where no full-text search runs.
     """
 
-    recall: Recall
-    where: str | None
-    ids: Sequence[str] | None
-    source: SourceName
-    bm25_weight: float
-    phrase_weight: float | None
-    nprobe: int | None
-    candidates: int | None
+    k: int = 10
+    recall: Recall = "balanced"
+    where: str | None = None
+    ids: Sequence[str] | None = None
+    source: SourceName = "lists"
+    bm25_weight: float = 0.0
+    phrase_weight: float | None = None
+    nprobe: int | None = None
+    candidates: int | None = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> SearchOptions:
+        """The options that are ``given`` by name, the others at their defaults.
+
+        Raises:
+            InputError: An unknown name, or a value that `SearchOptions` refuses.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in given:
+            if name not in known:
+                raise InputError(f"unknown search option {name!r}; use {_one_of(known)}")
+        return cls(**given)
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("recall", self.recall, get_args(Recall)),
+            ("source", self.source, get_args(SourceName)),
+        ):
+            if value not in known:
+                raise InputError(f"unknown {name} {value!r}; use {_one_of(known)}")
+        check_count("k", self.k)
+        for name, value in (("nprobe", self.nprobe), ("candidates", self.candidates)):
+            if value is not None:
+                check_count(name, value)
+        check_weight("bm25_weight", self.bm25_weight)
+        if self.phrase_weight is not None:
+            check_weight("phrase_weight", self.phrase_weight)
+        if self.bm25_weight and self.source == "lists":
+            raise InputError("bm25_weight needs candidates from full text: set source to 'fused' or 'text'")
+
+
+def check_count(name: str, value: int) -> int:
+    """``value``, if it is a whole number of 1 or more; raises InputError that calls it ``name`` if not."""
+    if not isinstance(value, Integral) or value < 1:
+        raise InputError(f"{name} is {value!r}; it must be 1 or more")
+    return value
+
+
+def _one_of(names: Sequence[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} or {last}"
 
 
 @dataclass(frozen=True)
@@ -60,17 +114,18 @@ class Plan:
     """What a search does.
 
     Attributes:
-        all_up_to: up to so many allowed documents all are scored, in float32; None is always.
-        source: where candidates come from otherwise.
-        bm25_weight: what a hit's BM25 counts beside its MaxSim.
-        phrase_weight: what the neighbours of a token count.
-        depth: how many documents are ranked before BM25 is added.
-        nprobe: centroids probed for each query token.
-        candidates: documents that may be scored by their codes.
-        margin: how sure it must be that the rest of the candidates hold no hit; see `refine`.
+        score_all_up_to: If no more documents than this are allowed, all are scored in float32; None: always.
+        source: Where candidates come from otherwise.
+        bm25_weight: Weight of a hit's BM25 beside its MaxSim.
+        phrase_weight: Weight of the similarity of neighbouring tokens.
+        depth: Number of documents ranked by MaxSim before BM25 is added.
+        nprobe: Number of centroids probed for each query token.
+        candidates: Number of documents that may be scored by their codes.
+        margin: How sure it must be that the remaining candidates hold no hit, in standard deviations; see
+            `refine.refine`.
     """
 
-    all_up_to: int | None
+    score_all_up_to: int | None
     source: SourceName
     bm25_weight: float
     phrase_weight: float
@@ -80,43 +135,31 @@ class Plan:
     margin: float
 
 
-def make_plan(options: SearchOptions, k: int, documents: int = 0) -> Plan:
-    """The plan for ``k`` hits among so many ``documents``; where options have no phrase weight, for MaxSim alone.
+def make_plan(options: SearchOptions, n_documents: int = 0, phrase_weight: float = 0.0) -> Plan:
+    """The plan for a search of an index.
 
-    Raises InputError for an option that is none, another ``recall``, a number below 1, a weight that is none, and one
-    of BM25 that no full text search would give.
+    Args:
+        options: Of the search; its ``phrase_weight`` is not read here.
+        n_documents: Number of documents in the index.
+        phrase_weight: The weight that the search uses, see `StoredCodes.phrase_weight_for`.
     """
-    unknown = sorted(set(options) - set(SearchOptions.__annotations__))
-    if unknown:
-        raise InputError(f"a search has no option {unknown[0]!r}; it has {', '.join(SearchOptions.__annotations__)}")
-    recall, nprobe, candidates = options.get("recall", "balanced"), options.get("nprobe"), options.get("candidates")
-    source = options.get("source", "lists")
-    for name, value, known in (("recall", recall, get_args(Recall)), ("source", source, get_args(SourceName))):
-        if value not in known:
-            raise InputError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
-    for name, value in (("k", k), ("nprobe", nprobe), ("candidates", candidates)):
-        if value is not None and value < 1:
-            raise InputError(f"{name} is {value}; it must be 1 or more")
-    weight = check_weight("bm25_weight", options.get("bm25_weight", 0.0))
-    if weight and source == "lists":
-        raise InputError("bm25_weight needs candidates from full text: set source to 'fused' or 'text'")
-    phrase_weight = check_weight("phrase_weight", options.get("phrase_weight") or 0.0)
+    k, recall = options.k, options.recall
     depth = k
-    if weight:
-        depth = max(_BY_BM25, _BY_BM25_PER_HIT * k)
+    if options.bm25_weight:
+        depth = max(_DEPTH_FOR_BM25, _DEPTH_FOR_BM25_PER_HIT * k)
     elif phrase_weight:
-        depth = max(_BY_PHRASES, k)
+        depth = max(_DEPTH_FOR_PHRASES, k)
     if recall == "exact":
-        return Plan(None, source, weight, phrase_weight, depth, 1, depth, 0.0)
-    growth = min(max(documents, _SMALL), _LARGE) / _SMALL
-    wanted = candidates or max(round(_CANDIDATES[recall] * growth**0.5), _CANDIDATES_PER_HIT[recall] * k)
+        return Plan(None, options.source, options.bm25_weight, phrase_weight, depth, 1, depth, 0.0)
+    growth = min(max(n_documents, _SMALL), _LARGE) / _SMALL
+    candidates = options.candidates or max(round(_CANDIDATES[recall] * growth**0.5), _CANDIDATES_PER_HIT[recall] * k)
     return Plan(
-        all_up_to=candidates or max(_ALL_UP_TO, k),
-        source=source,
-        bm25_weight=weight,
+        score_all_up_to=options.candidates or max(_SCORE_ALL_UP_TO, k),
+        source=options.source,
+        bm25_weight=options.bm25_weight,
         phrase_weight=phrase_weight,
         depth=depth,
-        nprobe=nprobe or round(_NPROBE[recall] * growth ** (1 / 3)),
-        candidates=max(wanted, depth) if weight else wanted,
+        nprobe=options.nprobe or round(_NPROBE[recall] * growth ** (1 / 3)),
+        candidates=max(candidates, depth) if options.bm25_weight else candidates,
         margin=_MARGIN[recall] + 0.2 * math.log(growth),
     )

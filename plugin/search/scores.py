@@ -16,7 +16,7 @@ _NEAREST_TO_ONE = 1 - 1e-6
 def check_mode(mode: ScoreMode) -> ScoreMode:
     """``mode``, if there is one of that name; raises InputError if not."""
     if mode not in get_args(ScoreMode):
-        raise InputError(f"score is {mode!r}; it must be one of {', '.join(get_args(ScoreMode))}")
+        raise InputError(f"unknown score {mode!r}; use mean, raw or logit")
     return mode
 
 

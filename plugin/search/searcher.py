@@ -6,11 +6,9 @@ here, the others in `rank`.
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,22 +22,19 @@ from ...indexer.table.database import Database, connect, find_table, storage_err
 from ...indexer.table.fulltext import FULLTEXT_FIELD
 from ...indexer.table.schema import CODE_FIELDS, RESERVED_FIELDS, build_column, user_fields
 from ...indexer.table.table import IndexTable, open_with_model
+from ...onnx_export.cores import usable_cores
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
+from ...onnx_export.retry import retrying
 from .explain import Explanation, explain_hit
 from .filters import checked_ids
 from .pipeline import rank, score_ids
-from .plan import SearchOptions
+from .plan import Recall, SearchOptions, SourceName
 from .query_encoder import QueryEncoder, check_query
 from .results import Hit, Hits, Ranking, Stopwatch
 from .stored_codes import Codes
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
 T = TypeVar("T")
-
-_TRIES = 5
 
 
 class Searcher:
@@ -58,7 +53,15 @@ class Searcher:
         self._encode = QueryEncoder(encoder)
 
     @classmethod
-    def open(cls, db: Database, table: str, *, encoder: Encoder | None = None, derived: bool = True) -> Searcher:
+    def open(
+        cls,
+        db: Database,
+        table: str,
+        *,
+        encoder: Encoder | None = None,
+        derived: bool = True,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> Searcher:
         """Open an index for searching.
 
         Args:
@@ -68,6 +71,7 @@ class Searcher:
             derived: memory-map arrays that are kept on disk beside the table and made first if they are not there.
                 False writes nothing and reads only the centroid ids of all documents, and the residuals of each
                 query's candidates from the table: for short-lived readers; slower, with the same hits.
+            storage_options: LanceDB's own options for an object store (credentials, endpoint, region).
 
         Raises:
             TableNotFoundError: no such database or table.
@@ -75,7 +79,8 @@ class Searcher:
             ModelMismatchError: the index was made with another model.
             StorageError: the database cannot be read.
         """
-        return cls(*open_with_model(connect(db), table, encoder), derived=derived)
+        options = None if storage_options is None else dict(storage_options)
+        return cls(*open_with_model(connect(db, storage_options=options), table, encoder), derived=derived)
 
     @property
     def version(self) -> int:
@@ -105,35 +110,144 @@ class Searcher:
         self._codes = self._read(self._latest(before))
         return True
 
-    def search(self, query: str, k: int = 10, **options: Unpack[SearchOptions]) -> Hits:
+    def search(
+        self,
+        query: str,
+        k: int = 10,
+        *,
+        recall: Recall = "balanced",
+        where: str | None = None,
+        ids: Sequence[str] | None = None,
+        source: SourceName = "lists",
+        bm25_weight: float = 0.0,
+        phrase_weight: float | None = None,
+        nprobe: int | None = None,
+        candidates: int | None = None,
+    ) -> Hits:
         """The ``k`` best documents for ``query``, best first; fewer if the index holds fewer.
 
         Args:
-            query: the question or keywords.
-            k: how many hits.
-            options: see `SearchOptions`.
+            query: Question or keywords.
+            k: Number of hits; `SearchOptions` describes this and the other options in full.
+            recall: How much of the index is examined.
+            where: Condition over the table's columns, in LanceDB's SQL.
+            ids: Only these documents are found.
+            source: Where candidates come from.
+            bm25_weight: Weight given to a hit's BM25 score beside its MaxSim.
+            phrase_weight: Weight given to the similarity of neighbouring tokens.
+            nprobe: Number of centroids probed for each query token.
+            candidates: Number of documents that may be scored by their codes.
 
-        Raises InputError for an empty query, numbers below 1 and a condition that cannot be used.
+        Raises:
+            InputError: An empty query, an option that `SearchOptions` refuses, or a condition that cannot be used.
         """
+        options = SearchOptions(
+            k=k,
+            recall=recall,
+            where=where,
+            ids=ids,
+            source=source,
+            bm25_weight=bm25_weight,
+            phrase_weight=phrase_weight,
+            nprobe=nprobe,
+            candidates=candidates,
+        )
         watch = Stopwatch()
         with watch.stage("encode"):
-            vectors = self._encode(query)
-        return self._found(query, vectors, k, options, watch)
+            query_vectors = self._encode(query)
+        return self._found(query, query_vectors, options, watch)
 
-    def search_vectors(self, query: np.ndarray, k: int = 10, **options: Unpack[SearchOptions]) -> Hits:
-        """`search` for a query that is encoded already: float (query tokens, dim), as long as they weigh.
+    def search_vectors(
+        self,
+        query_vectors: np.ndarray,
+        k: int = 10,
+        *,
+        recall: Recall = "balanced",
+        where: str | None = None,
+        ids: Sequence[str] | None = None,
+        source: SourceName = "lists",
+        bm25_weight: float = 0.0,
+        phrase_weight: float | None = None,
+        nprobe: int | None = None,
+        candidates: int | None = None,
+    ) -> Hits:
+        """`search` for a query that is encoded already.
 
-        Raises InputError for another shape and for numbers that are not finite too.
+        Args:
+            query_vectors: float32 (query tokens, dim); the length of each vector is the weight of its token.
+            k: Number of hits.
+            recall: How much of the index is examined.
+            where: Condition over the table's columns, in LanceDB's SQL.
+            ids: Only these documents are found.
+            source: Where candidates come from.
+            bm25_weight: Weight given to a hit's BM25 score beside its MaxSim.
+            phrase_weight: Weight given to the similarity of neighbouring tokens.
+            nprobe: Number of centroids probed for each query token.
+            candidates: Number of documents that may be scored by their codes.
+
+        Raises:
+            InputError: As `search`, and for vectors of another shape or with numbers that are not finite.
         """
-        return self._found(None, query, k, options, Stopwatch())
+        options = SearchOptions(
+            k=k,
+            recall=recall,
+            where=where,
+            ids=ids,
+            source=source,
+            bm25_weight=bm25_weight,
+            phrase_weight=phrase_weight,
+            nprobe=nprobe,
+            candidates=candidates,
+        )
+        return self._found(None, query_vectors, options, Stopwatch())
 
     def search_many(
-        self, queries: Sequence[str], k: int = 10, *, threads: int | None = None, **options: Unpack[SearchOptions]
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        *,
+        recall: Recall = "balanced",
+        where: str | None = None,
+        ids: Sequence[str] | None = None,
+        source: SourceName = "lists",
+        bm25_weight: float = 0.0,
+        phrase_weight: float | None = None,
+        nprobe: int | None = None,
+        candidates: int | None = None,
+        threads: int | None = None,
     ) -> list[Hits]:
-        """`search` for many queries, ``threads`` at once (None: as many as there are CPUs), in their order."""
+        """`search` for many queries, several at once; the hits of each, in the order of the queries.
+
+        Args:
+            queries: Questions or keywords.
+            k: Number of hits for each query.
+            recall: How much of the index is examined.
+            where: Condition over the table's columns, in LanceDB's SQL.
+            ids: Only these documents are found.
+            source: Where candidates come from.
+            bm25_weight: Weight given to a hit's BM25 score beside its MaxSim.
+            phrase_weight: Weight given to the similarity of neighbouring tokens.
+            nprobe: Number of centroids probed for each query token.
+            candidates: Number of documents that may be scored by their codes.
+            threads: Number of queries searched at once; None: one for each core that this process may use.
+
+        Raises:
+            InputError: As `search`.
+        """
+        options = SearchOptions(
+            k=k,
+            recall=recall,
+            where=where,
+            ids=ids,
+            source=source,
+            bm25_weight=bm25_weight,
+            phrase_weight=phrase_weight,
+            nprobe=nprobe,
+            candidates=candidates,
+        )
         vectors = self.encoder.encode_queries([check_query(query) for query in queries])
-        with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-            found = pool.map(lambda text, query: self._found(text, query, k, options, Stopwatch()), queries, vectors)
+        with ThreadPoolExecutor(threads or usable_cores()) as pool:
+            found = pool.map(lambda text, query: self._found(text, query, options, Stopwatch()), queries, vectors)
             return list(found)
 
     def explain(self, query: str, row_id: str, *, phrase_weight: float | None = None) -> Explanation:
@@ -170,14 +284,55 @@ class Searcher:
         return self._on_what_is_there(lambda codes: score_ids(codes, query, ids, phrase_weight))
 
     def rank_vectors(
-        self, query: np.ndarray, k: int = 10, *, text: str | None = None, **options: Unpack[SearchOptions]
+        self,
+        query_vectors: np.ndarray,
+        k: int = 10,
+        *,
+        recall: Recall = "balanced",
+        where: str | None = None,
+        ids: Sequence[str] | None = None,
+        source: SourceName = "lists",
+        bm25_weight: float = 0.0,
+        phrase_weight: float | None = None,
+        nprobe: int | None = None,
+        candidates: int | None = None,
+        query_text: str | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """`search_vectors` without fetching: document numbers, int64, and scores, float32, best first.
+        """`search_vectors` without fetching the rows of the hits.
 
-        The numbers hold until the next refresh. A search of full text needs the query's ``text`` too.
+        Args:
+            query_vectors: float32 (query tokens, dim); the length of each vector is the weight of its token.
+            k: Number of hits.
+            recall: How much of the index is examined.
+            where: Condition over the table's columns, in LanceDB's SQL.
+            ids: Only these documents are found.
+            source: Where candidates come from.
+            bm25_weight: Weight given to a hit's BM25 score beside its MaxSim.
+            phrase_weight: Weight given to the similarity of neighbouring tokens.
+            nprobe: Number of centroids probed for each query token.
+            candidates: Number of documents that may be scored by their codes.
+            query_text: The query's text, for ``source`` "text" or "fused".
+
+        Returns:
+            Row numbers, int64 (hits,), and scores, float32 (hits,), best first. The numbers hold until the next
+            refresh.
+
+        Raises:
+            InputError: As `search_vectors`.
         """
+        options = SearchOptions(
+            k=k,
+            recall=recall,
+            where=where,
+            ids=ids,
+            source=source,
+            bm25_weight=bm25_weight,
+            phrase_weight=phrase_weight,
+            nprobe=nprobe,
+            candidates=candidates,
+        )
         codes = self._codes
-        ranking = rank(codes, text, query, k, options, Stopwatch())
+        ranking = rank(codes, query_text, query_vectors, options, Stopwatch())
         return ranking.documents, ranking.scores
 
     def ids(self, documents: np.ndarray) -> list[str]:
@@ -193,9 +348,9 @@ class Searcher:
         wanted = checked_ids(ids)
         return self._on_what_is_there(lambda codes: _read(codes, wanted))
 
-    def _found(self, text: str | None, query: np.ndarray, k: int, options: SearchOptions, watch: Stopwatch) -> Hits:
+    def _found(self, text: str | None, query: np.ndarray, options: SearchOptions, watch: Stopwatch) -> Hits:
         def found(codes: Codes) -> Hits:
-            ranking = rank(codes, text, query, k, options, watch)
+            ranking = rank(codes, text, query, options, watch)
             with watch.stage("fetch"):
                 hits = _fetch(codes, ranking)
             return Hits(
@@ -220,29 +375,17 @@ class Searcher:
                     raise
 
     def _latest(self, index: IndexTable) -> IndexTable:
-        return _tried(lambda: open_with_model(index.database, index.name, self.encoder)[0])
+        return retrying(StorageError)(lambda: open_with_model(index.database, index.name, self.encoder)[0])
 
     def _read(self, index: IndexTable) -> Codes:
         """The codes of ``index``, or of a later version where `optimize` gives up that one while it is read."""
         try:
             return self._codes_of(index)
         except StorageError:
-            return _tried(lambda: self._codes_of(self._latest(index)))
+            return retrying(StorageError)(lambda: self._codes_of(self._latest(index)))
 
     def _codes_of(self, index: IndexTable) -> Codes:
         return Codes(index, load_arrays(index, derived=self._derived), self.encoder.bundle.phrase_weight)
-
-
-def _tried(action: Callable[[], T]) -> T:
-    """``action``, again after a moment where storage fails: `optimize` may just have given up what is being read."""
-    for attempt in range(_TRIES):
-        try:
-            return action()
-        except StorageError:
-            if attempt == _TRIES - 1:
-                raise
-            time.sleep(0.02 * 2**attempt)
-    raise AssertionError  # not reached
 
 
 def _state(table: Table) -> tuple[int, list[str]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...indexer.errors import StorageError
 from ...onnx_export.encode.encoder import Encoder
-from ..rerank.reranker import Ranked, Reranker
+from ..rerank.reranker import RerankedDocument, Reranker
 from ..search.results import Hits
 from ..search.scores import ScoreMode, as_mode
 from ..search.searcher import Searcher
@@ -35,7 +35,7 @@ class Reranked:
         cut: how many texts were cut at the limit.
     """
 
-    ranked: list[Ranked]
+    ranked: list[RerankedDocument]
     missing: tuple[str, ...]
     cut: int
 
@@ -145,7 +145,7 @@ class Service:
         cut = sum(text is not None and len(text) > limit for text in documents)
         reranker = self._texts() if ids is None else self._reranker(index)
         mode: ScoreMode = "raw" if score == "raw" else "mean"
-        found: list[Ranked] = []
+        found: list[RerankedDocument] = []
         missing: list[str] = []
         for start in range(0, len(texts), _TOGETHER):
             check_abandoned()

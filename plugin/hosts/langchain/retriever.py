@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from ....onnx_export.errors import MissingExtraError
@@ -75,8 +76,8 @@ class TansakuRetriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None, **options: Any
     ) -> list[Document]:
-        options = {name: getattr(self, name) for name in SearchOptions.__annotations__} | options
-        hits = search(self.searcher, query, self.k if k is None else k, options)
+        own = {field.name: getattr(self, field.name) for field in fields(SearchOptions) if field.name != "k"}
+        hits = search(self.searcher, query, self.k if k is None else k, own | options)
         return [
             Document(hit.text, id=hit.id, metadata={**hit.fields, "title": hit.title, RELEVANCE: score})
             for hit, score in zip(hits, hits.scores(self.score), strict=True)
@@ -126,7 +127,7 @@ class TansakuCompressor(BaseDocumentCompressor):
 
 def search(searcher: Searcher, query: str, k: int, options: Mapping[str, Any]) -> Hits:
     """`Searcher.search`; how many ids are missing goes into the log, as documents cannot say it."""
-    hits = searcher.search(query, k, **options)
+    hits = searcher.search(query, **vars(SearchOptions.of({"k": k, **options})))
     if hits.missing:
         _logger.warning("%d of the ids that the search was restricted to are not in the index", len(hits.missing))
     return hits

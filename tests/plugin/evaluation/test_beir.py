@@ -304,7 +304,7 @@ class TestEvaluating:
             ({"k": 0}, "k is 0; it must be 1 or more"),
             ({"questions": 0}, "questions is 0; it must be 1 or more"),
             ({"nbits": 3}, "nbits is 3"),
-            ({"recall": "all"}, "recall is 'all'"),
+            ({"recall": "all"}, "unknown recall 'all'"),
             ({"ways": ()}, r"ways are \[\]; give some of bm25, exhaustive, index"),
             ({"ways": ["bm25", "bm52"]}, "ways are .*bm52"),
             ({"models": {}}, "there are no models"),

@@ -142,7 +142,7 @@ class TestRetriever:
         [
             ("", {}, "query is empty"),
             (QUERY, {"k": 0}, "k is 0"),
-            (QUERY, {"filter": {"year": 3}}, "no option 'filter'; it has"),
+            (QUERY, {"filter": {"year": 3}}, "unknown search option 'filter'; use"),
             (QUERY, {"where": "century = 3"}, "century"),
         ],
     )
@@ -347,7 +347,7 @@ class TestStore:
         for query, options, said in (
             ("", {}, "query is empty"),
             ("abc", {"k": 0}, "k is 0"),
-            ("abc", {"filter": {"year": 3}}, "no option 'filter'"),
+            ("abc", {"filter": {"year": 3}}, "unknown search option 'filter'"),
         ):
             with pytest.raises(InputError, match=said):
                 store.similarity_search(query, **options)

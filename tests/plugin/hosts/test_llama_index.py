@@ -107,9 +107,9 @@ class TestRetriever:
         ("options", "said"),
         [
             ({"k": 0}, "k is 0"),
-            ({"recall": "most"}, "recall is 'most'"),
-            ({"score": "best"}, "score is 'best'"),
-            ({"similarity_top_k": 3}, "no option 'similarity_top_k'; it has"),
+            ({"recall": "most"}, "unknown recall 'most'"),
+            ({"score": "best"}, "unknown score 'best'"),
+            ({"similarity_top_k": 3}, "unknown search option 'similarity_top_k'; use"),
         ],
     )
     def test_wrong_options_are_refused_at_once(self, searcher, options, said):

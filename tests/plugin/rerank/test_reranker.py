@@ -127,7 +127,7 @@ class TestBadInput:
             ({"ids": "ab"}, "ids is one string"),
             ({"ids": ["ab"]}, "ids alone need an index"),
             ({"documents": ["ab"], "k": 0}, "k is 0"),
-            ({"documents": ["ab"], "score": "best"}, "score is 'best'"),
+            ({"documents": ["ab"], "score": "best"}, "unknown score 'best'"),
         ],
     )
     def test_is_named(self, encoder, arguments, said):

@@ -156,7 +156,7 @@ def test_an_index_without_full_text_and_a_query_without_text_are_refused(index, 
         plain.search("a", source="text", candidates=5)
     with pytest.raises(InputError, match="need the query's text"):
         open_searcher(tmp_path).search_vectors(FakeEncoder().vectors("a"), source="text", candidates=5)
-    with pytest.raises(InputError, match="source is 'bm25'"):
+    with pytest.raises(InputError, match="unknown source 'bm25'"):
         plain.search("a", source="bm25")  # type: ignore[arg-type]
 
 

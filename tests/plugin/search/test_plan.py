@@ -1,17 +1,22 @@
-"""What `recall` stands for at a corpus size."""
+"""The options of a search, and what `recall` stands for at a corpus size."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
-from tansaku.plugin.search.plan import make_plan
+from tansaku import InputError, Searcher
+from tansaku.plugin.search.plan import SearchOptions, make_plan
 
 
 @pytest.mark.parametrize("recall", ["fast", "balanced"])
 def test_more_is_looked_at_in_larger_corpora(recall):
-    plans = [make_plan({"recall": recall}, 10, documents) for documents in (0, 10_000, 20_000, 140_000, 1_000_000)]
+    sizes = (0, 10_000, 20_000, 140_000, 1_000_000)
+    plans = [make_plan(SearchOptions(recall=recall), n_documents) for n_documents in sizes]
     assert plans[0] == plans[1]
     assert plans[-2] == plans[-1]  # nothing was measured beyond
     for smaller, larger in pairwise(plans[1:-1]):
@@ -23,9 +28,45 @@ def test_more_is_looked_at_in_larger_corpora(recall):
 
 
 def test_given_numbers_hold_at_every_size():
-    plan = make_plan({"nprobe": 5, "candidates": 70}, 10, 1_000_000)
-    assert (plan.nprobe, plan.candidates, plan.all_up_to) == (5, 70, 70)
+    plan = make_plan(SearchOptions(nprobe=5, candidates=70), 1_000_000)
+    assert (plan.nprobe, plan.candidates, plan.score_all_up_to) == (5, 70, 70)
 
 
 def test_many_hits_need_many_candidates():
-    assert make_plan({}, 1000, 1_000_000).candidates >= 16_000
+    assert make_plan(SearchOptions(k=1000), 1_000_000).candidates >= 16_000
+
+
+@pytest.mark.parametrize("method", ["search", "search_vectors", "search_many", "rank_vectors"])
+def test_every_search_method_has_the_options_by_name_with_their_defaults(method):
+    parameters = inspect.signature(getattr(Searcher, method)).parameters
+    options = [(field.name, field.default, field.type) for field in dataclasses.fields(SearchOptions)]
+    assert [(p.name, p.default, p.annotation) for p in parameters.values()][2 : 2 + len(options)] == options
+    assert all(parameters[name].kind is inspect.Parameter.KEYWORD_ONLY for name, *_ in options if name != "k")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"recall": "all"}, "unknown recall 'all'; use fast, balanced or exact"),
+        ({"source": "bm25"}, "unknown source 'bm25'; use lists, text or fused"),
+        ({"k": 0}, "k is 0; it must be 1 or more"),
+        ({"k": "3"}, "k is '3'"),
+        ({"nprobe": -1}, "nprobe is -1"),
+        ({"candidates": 0.5}, "candidates is 0.5"),
+        ({"bm25_weight": np.nan, "source": "text"}, "bm25_weight is nan"),
+        ({"phrase_weight": -0.1}, "phrase_weight is -0.1"),
+        ({"bm25_weight": 0.1}, "bm25_weight needs candidates from full text"),
+        ({"nprob": 3}, "unknown search option 'nprob'; use k, recall, where, .* nprobe or candidates"),
+    ],
+)
+def test_options_are_checked_when_they_are_made(given, message):
+    with pytest.raises(InputError, match=message):
+        SearchOptions.of(given)
+
+
+def test_options_cannot_be_changed_and_are_given_by_name():
+    assert SearchOptions.of({"k": 3, "recall": "fast"}) == SearchOptions(k=3, recall="fast")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        SearchOptions().k = 3  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        SearchOptions(3)  # type: ignore[misc]

@@ -128,14 +128,18 @@ def test_ids_of_an_index_of_passages_are_those_of_documents(tmp_path):
         ({"where": "true" + "=(true OR false)" * 1000}, "more than 800 characters without AND, OR or a comma"),
         ({"where": "id" + " IS NULL" * 2000}, "more than 800 characters without AND, OR or a comma"),
         ({"ids": "d1"}, "one string"),
-        ({"recall": "all"}, "recall is 'all'; it must be one of fast, balanced, exact"),
-        ({"nprob": 3}, "no option 'nprob'"),
+        ({"recall": "all"}, "unknown recall 'all'; use fast, balanced or exact"),
         ({"k": 0, "recall": "exact"}, "k is 0"),
     ],
 )
 def test_what_cannot_be_used_is_named(searcher, options, said):
     with pytest.raises(InputError, match=said):
         searcher.search("d", **options)
+
+
+def test_an_unknown_option_is_named(searcher):
+    with pytest.raises(TypeError, match="'nprob'"):
+        searcher.search("d", nprob=3)
 
 
 def test_a_condition_may_be_long_where_its_parts_are_short(searcher):
