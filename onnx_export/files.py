@@ -1,10 +1,11 @@
-"""Files that are whole or not there: written beside their place, flushed to the disk, then renamed."""
+"""Files and folders that are complete or not there: written beside their place, flushed to the disk, then renamed."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,43 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except BaseException:
         with contextlib.suppress(OSError):
             making.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A new, empty folder beside ``path``; takes the place of ``path`` at the end, or is removed after an error.
+
+    A folder that is at ``path`` already stays until the new one is complete.
+
+    Args:
+        path: where the folder is to be. The folder above it must exist.
+
+    Yields:
+        The new folder.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    number = secrets.token_hex(4)
+    making, old = path.with_name(f".{path.name}.{number}.making"), path.with_name(f".{path.name}.{number}.old")
+    making.mkdir()
+    try:
+        yield making
+        for file in (*making.rglob("*"), making):
+            _flush(file)
+        if path.exists():
+            os.replace(path, old)
+        try:
+            os.replace(making, path)
+        except OSError:
+            if old.exists():
+                os.replace(old, path)
+            raise
+        _flush(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(making, ignore_errors=True)
         raise
 
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Collection
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from quality import cpu_name, exhaustive_run
 
 from tansaku import Encoder, Source
@@ -58,10 +59,23 @@ def show_parts(checkpoint: Checkpoint, folder: Path) -> None:
     print(f"\n{'left in float32':<32}{'mean cosine':>12}{'smallest':>10}{'MB':>8}")
     for part, names in {"nothing": [], **parts(model, checkpoint)}.items():
         path = folder / "part.onnx"
-        onnx.save(quantize(model, keep=names), path)
+        onnx.save(quantize(with_constants(model, names)), path)
         parity = measure_parity(path, module, checkpoint)
         size = path.stat().st_size / 1e6
         print(f"{part:<32}{parity['mean_cosine']:>12.5f}{parity['min_cosine']:>10.4f}{size:>8.1f}", flush=True)
+
+
+def with_constants(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
+    """A copy whose weights ``names`` are Constant nodes, which `quantize` leaves in float32."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    weights = list(changed.graph.initializer)
+    nodes = [helper.make_node("Constant", [], [w.name], value=w) for w in weights if w.name in names]
+    nodes += list(changed.graph.node)
+    del changed.graph.initializer[:], changed.graph.node[:]
+    changed.graph.initializer.extend(w for w in weights if w.name not in names)
+    changed.graph.node.extend(nodes)
+    return changed
 
 
 def parts(model: onnx.ModelProto, checkpoint: Checkpoint) -> dict[str, list[str]]:

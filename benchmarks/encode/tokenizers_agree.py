@@ -25,7 +25,7 @@ from transformers import AutoTokenizer
 
 from tansaku import TextRules
 from tansaku.onnx_export.convert.formats.tokenizer import load_tokenizer
-from tansaku.onnx_export.encode.segment import MecabWords, load_segmenter
+from tansaku.onnx_export.encode.segmenter import MecabSegmenter, load_segmenter
 from tansaku.onnx_export.encode.tokenize import TextTokenizer
 
 CORPORA = ("jsquad-valid", "niilc-qa", "jaquad", "queries-ja", "kyoto-wiki-ja", "msdocs-ja")
@@ -96,7 +96,7 @@ def read_sentences(data: Path, count: int | None) -> Iterator[str]:
 
 def train(sentences: list[str]) -> list[str]:
     """32,768 WordPiece pieces over MeCab's words."""
-    segment = MecabWords([])
+    segment = MecabSegmenter([])
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.WordPieceTrainer(vocab_size=32_768, special_tokens=SPECIAL, show_progress=False)

@@ -12,7 +12,7 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 _BIAS_INPUT = 5  # of MultiHeadAttention: query, key, value, bias, key padding mask, attention bias
-_LENGTHS = (1, 7, 300, 2048)  # of the texts that the bias is tried on
+_PROBED_LENGTHS = (1, 7, 300, 2048)  # of the texts that the bias is tried on
 
 
 def skip_empty_masks(model: onnx.ModelProto, longest: int) -> onnx.ModelProto:
@@ -65,7 +65,7 @@ def _is_zero_without_mask(model: onnx.ModelProto, bias: str, longest: int) -> bo
     probe.graph.output.append(helper.make_tensor_value_info(bias, TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
-    for length in sorted({min(length, longest) for length in _LENGTHS}):
+    for length in sorted({min(length, longest) for length in _PROBED_LENGTHS}):
         ones = np.ones((2, length), np.int64)
         (values,) = session.run(None, dict.fromkeys(names, ones))
         if np.asarray(values).any():

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Literal
 
 from ..encode.bundle import BUNDLE_FILE, Bundle, write_bundle
 from ..errors import CheckpointError, InputError, MissingExtraError
+from ..files import atomic_folder
 from .card import bundle_card
 
 try:
@@ -28,7 +27,7 @@ Precision = Literal["float32", "int8"]
 # A float32 graph computes the same sums in another order; an int8 graph is held to its mean cosine.
 _MAX_DIFFERENCE_FLOAT32 = 1e-4
 _MIN_MEAN_COSINE_INT8 = 0.99
-_MAX_BYTES = 2**31 - 2**26  # of the float32 weights in one protobuf message, with room for the rest
+_MAX_WEIGHT_BYTES = 2**31 - 2**26  # of the float32 weights in one protobuf message, with room for the rest
 
 
 def export_checkpoint(
@@ -72,19 +71,13 @@ def export_checkpoint(
         origin=checkpoint.origin,
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".bundle-") as scratch:
-        staging = Path(scratch) / "bundle"
-        staging.mkdir()
+    with atomic_folder(folder) as staging:
         graph = trace(checkpoint)
         onnx.save(quantize(graph) if precision == "int8" else graph, staging / bundle.graph)
         checkpoint.tokenizer.save(str(staging / bundle.tokenizer), pretty=False)
         bundle.parity.update(_checked_parity(checkpoint, staging / bundle.graph, precision))
         (staging / "README.md").write_text(bundle_card(bundle) if card is None else card, encoding="utf-8")
-        bundle = write_bundle(staging, bundle)
-        if folder.exists():
-            shutil.rmtree(folder)
-        staging.rename(folder)
-    return bundle
+        return write_bundle(staging, bundle)
 
 
 def _check_target(folder: Path) -> None:
@@ -94,7 +87,7 @@ def _check_target(folder: Path) -> None:
 
 def _check_size(checkpoint: Checkpoint) -> None:
     size = 4 * sum(parameter.numel() for parameter in checkpoint.backbone.parameters())
-    if size > _MAX_BYTES:
+    if size > _MAX_WEIGHT_BYTES:
         raise CheckpointError(f"{checkpoint.name}: {size / 2**30:.1f} GiB of weights, but an ONNX file holds 2 at most")
 
 

@@ -9,12 +9,12 @@ import onnxruntime
 import torch
 
 from ..encode.encoder import SLOW_FUSIONS, graph_inputs
-from ..encode.segment import load_segmenter
+from ..encode.segmenter import load_segmenter
 from ..encode.tokenize import TextTokenizer, TokenizedText
 from .checkpoint import Checkpoint
 
 # Short, long, mixed-script and English.
-_TEXTS = (
+_PARITY_TEXTS = (
     "探索",
     "What is late interaction?",
     "梅雨がないのはどこですか。",
@@ -33,9 +33,9 @@ def measure_parity(graph: Path, module: torch.nn.Module, checkpoint: Checkpoint)
     Returns the number of vectors compared (those of padding are not), the largest absolute difference, and the mean and
     smallest cosine.
     """
-    segment = load_segmenter(checkpoint.segmenter, checkpoint.tokenizer)
-    documents = TextTokenizer(checkpoint.tokenizer, checkpoint.document, segment)(_TEXTS)
-    queries = TextTokenizer(checkpoint.tokenizer, checkpoint.query, segment)(_TEXTS)
+    segmenter = load_segmenter(checkpoint.segmenter, checkpoint.tokenizer)
+    documents = TextTokenizer(checkpoint.tokenizer, checkpoint.document, segmenter)(_PARITY_TEXTS)
+    queries = TextTokenizer(checkpoint.tokenizer, checkpoint.query, segmenter)(_PARITY_TEXTS)
     session = onnxruntime.InferenceSession(
         str(graph), providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
     )

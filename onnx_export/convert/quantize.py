@@ -12,37 +12,36 @@ most that fits. The full range would be silently wrong there.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-_MICROSOFT = "com.microsoft"
+_MICROSOFT_DOMAIN = "com.microsoft"
 _ZERO_POINT = 128  # of the unsigned activations: VNNI multiplies unsigned by signed bytes
-_WEIGHT_LIMIT = 64
-_ROW_LIMIT = 127  # embedding rows are not multiplied as bytes
-_EMBEDDING_ROWS = 1024  # smaller tables are not worth a scale per row
+_MAX_WEIGHT = 64
+_MAX_EMBEDDING = 127  # embedding rows are not multiplied as bytes
+_MIN_EMBEDDING_ROWS = 1024  # smaller tables are not worth a scale per row
 
 
-def quantize(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.ModelProto:
+def quantize(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of ``model`` with int8 matrix products and embedding tables.
 
     Weights named in ``keep`` stay in float32; none need to, as benchmarks/encode/int8.py shows.
     """
     quantized = onnx.ModelProto()
     quantized.CopyFrom(model)
-    _Quantizer(quantized.graph, keep).run()
-    if all(entry.domain != _MICROSOFT for entry in quantized.opset_import):
-        quantized.opset_import.append(helper.make_opsetid(_MICROSOFT, 1))
+    _Quantizer(quantized.graph).run()
+    if all(entry.domain != _MICROSOFT_DOMAIN for entry in quantized.opset_import):
+        quantized.opset_import.append(helper.make_opsetid(_MICROSOFT_DOMAIN, 1))
     return quantized
 
 
 class _Quantizer:
-    def __init__(self, graph: onnx.GraphProto, keep: Collection[str]) -> None:
+    def __init__(self, graph: onnx.GraphProto) -> None:
         self.graph = graph
-        weights = (tensor for tensor in graph.initializer if tensor.name not in keep)
-        self.weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in weights}
+        self.weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self.nodes: list[onnx.NodeProto] = []
         self.activations: dict[str, tuple[str, str]] = {}  # float value → (its bytes, its scales)
         self.tables: set[str] = set()
@@ -81,7 +80,7 @@ class _Quantizer:
         name = node.input[1]
         if name not in self.tables:
             self.tables.add(name)
-            quantized, scale = _quantized(weight, axis=0, limit=_WEIGHT_LIMIT)
+            quantized, scale = _quantized(weight, axis=0, limit=_MAX_WEIGHT)
             self.constant(f"{name}_q8", quantized)
             self.constant(f"{name}_q8_scale", scale[0])
         tokens, token_scale = self.activation(node.input[0])
@@ -89,7 +88,7 @@ class _Quantizer:
             "MatMulIntegerToFloat",
             [tokens, f"{name}_q8", "q8_one", f"{name}_q8_scale", "q8_zero_point"],
             f"{node.output[0]}_q8",
-            _MICROSOFT,
+            _MICROSOFT_DOMAIN,
         )
         self.node("Mul", [product, token_scale], node.output[0])
 
@@ -109,7 +108,7 @@ class _Quantizer:
         name, ids = node.input[0], node.input[1]
         if f"{name}_rows" not in self.tables:
             self.tables.add(f"{name}_rows")
-            quantized, scale = _quantized(table, axis=1, limit=_ROW_LIMIT)
+            quantized, scale = _quantized(table, axis=1, limit=_MAX_EMBEDDING)
             self.constant(f"{name}_rows", quantized)
             self.constant(f"{name}_rows_scale", scale)
         rows = self.node("Gather", [f"{name}_rows", ids], f"{node.output[0]}_q8")
@@ -140,4 +139,4 @@ def _inputs(node: onnx.NodeProto) -> Iterator[str]:
 
 def _is_embedding(node: onnx.NodeProto, table: np.ndarray) -> bool:
     by_rows = all(attribute.name != "axis" or attribute.i == 0 for attribute in node.attribute)
-    return by_rows and table.ndim == 2 and table.dtype == np.float32 and len(table) >= _EMBEDDING_ROWS
+    return by_rows and table.ndim == 2 and table.dtype == np.float32 and len(table) >= _MIN_EMBEDDING_ROWS

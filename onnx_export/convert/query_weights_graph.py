@@ -10,6 +10,7 @@ import numpy as np
 
 from ..encode.bundle import Bundle, read_bundle, write_bundle
 from ..errors import InputError, MissingExtraError
+from ..files import write_atomically
 
 try:
     import onnx
@@ -56,9 +57,8 @@ def add_query_weights(
             raise InputError(f"{name} has shape {array.shape}, expected {shapes[name]} and finite numbers")
     if not 0 <= strength <= 1:
         raise InputError(f"strength is {strength}; it must be from 0 to 1")
-    making = folder / f".{QUERY_WEIGHTS_FILE}"
-    onnx.save(_graph({**arrays, "strength": np.array(strength), "rest": np.array(1 - strength)}, bundle.dim), making)
-    os.replace(making, folder / QUERY_WEIGHTS_FILE)
+    model = _graph({**arrays, "strength": np.array(strength), "rest": np.array(1 - strength)}, bundle.dim)
+    write_atomically(folder / QUERY_WEIGHTS_FILE, model.SerializeToString())
     return write_bundle(folder, dataclasses.replace(bundle, query_weights=QUERY_WEIGHTS_FILE))
 
 

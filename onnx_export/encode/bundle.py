@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError, InputError
+from ..files import write_atomically
 from .rules import TextRules, checked, parse_rules
 
 BUNDLE_FILE = "bundle.json"
@@ -95,11 +96,12 @@ def write_bundle(folder: Path, bundle: Bundle) -> Bundle:
 
     Returns the bundle with its file hashes filled in.
     """
-    names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name != BUNDLE_FILE)
+    found = sorted(path.name for path in folder.iterdir() if path.is_file())
+    names = [name for name in found if name != BUNDLE_FILE and not name.startswith(".")]
     bundle = dataclasses.replace(bundle, files={name: _sha256(folder / name) for name in names})
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, **dataclasses.asdict(bundle)}
     text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
-    (folder / BUNDLE_FILE).write_text(text, encoding="utf-8")
+    write_atomically(folder / BUNDLE_FILE, text)
     return bundle
 
 

@@ -11,17 +11,18 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
+from ..cores import usable_cores
 from ..errors import BundleError, InputError
 from .bundle import Bundle, read_bundle
 from .query_weights import QueryWeights
-from .segment import load_segmenter
+from .segmenter import load_segmenter
 from .tokenize import Span, TextTokenizer, TokenizedText
 
 DEFAULT_BUNDLE = Path(__file__).parents[1] / "default_bundle"
 
 # Tokens per run of the graph: what passes between two operators then stays in a core's cache. 128 to 1,024 are
 # as fast here, 2,048 is a fifth slower.
-_RUN_TOKENS = 512
+_TOKENS_PER_RUN = 512
 
 # ONNX Runtime would fuse Add and LayerNormalization into an operator that takes eight times as long on a CPU.
 SLOW_FUSIONS = ["SkipLayerNormFusion"]
@@ -47,9 +48,9 @@ class Encoder:
         self._session = session
         self._query_weights = query_weights
         self._threads = threads
-        segment = load_segmenter(bundle.segmenter, tokenizer)
-        self._tokenize_query = TextTokenizer(tokenizer, bundle.query, segment)
-        self._tokenize_document = TextTokenizer(tokenizer, bundle.document, segment)
+        segmenter = load_segmenter(bundle.segmenter, tokenizer)
+        self._tokenize_query = TextTokenizer(tokenizer, bundle.query, segmenter)
+        self._tokenize_document = TextTokenizer(tokenizer, bundle.document, segmenter)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, *, threads: int | None = None) -> Encoder:
@@ -69,7 +70,7 @@ class Encoder:
             raise InputError(f"threads is {threads}; it must be 1 or more")
         folder = DEFAULT_BUNDLE if path is None else Path(path)
         bundle = read_bundle(folder)
-        threads = threads or _usable_cores()
+        threads = threads or usable_cores()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
@@ -147,7 +148,7 @@ class Encoder:
             for row, i in enumerate(run):
                 vectors[i] = np.asarray(output)[row][tokenized[i].keep]
 
-        all_runs = list(runs(tokenized, _RUN_TOKENS))
+        all_runs = list(runs(tokenized, _TOKENS_PER_RUN))
         if self._threads == 1 or len(all_runs) == 1:
             for run in all_runs:
                 encode(run)
@@ -201,7 +202,3 @@ def _check_graph(session: onnxruntime.InferenceSession, bundle: Bundle, path: Pa
             f"{path}: takes {', '.join(inputs)} and returns vectors of {dim} dimensions; expected attention_mask, "
             f"input_ids and {bundle.dim}, as bundle.json says; export the checkpoint again"
         )
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

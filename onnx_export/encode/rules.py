@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 ExpansionRule = Literal["fixed", "minimum", "paper", "shipped"]
 
-_FEW_MASKS = 8  # the least number of masks of the "paper" rule, and the number both dynamic rules add beyond a multiple
+_MIN_MASKS = 8  # the least number of masks of the "paper" rule, and the number both dynamic rules add beyond a multiple
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Expansion:
         """Masks for a text of ``tokens`` tokens."""
         missing = -tokens % self.length
         if self.rule == "paper":
-            return missing if missing >= _FEW_MASKS else _FEW_MASKS
+            return missing if missing >= _MIN_MASKS else _MIN_MASKS
         if self.rule == "shipped":
-            return _FEW_MASKS if tokens % self.length <= _FEW_MASKS else missing
+            return _MIN_MASKS if tokens % self.length <= _MIN_MASKS else missing
         return max(0, self.length - tokens)
 
 

@@ -10,7 +10,7 @@ from tokenizers import Encoding, Tokenizer
 
 from ..errors import BundleError, InputError
 from .rules import TextRules
-from .segment import Segmenter, nfkc_origins
+from .segmenter import Segmenter, nfkc_origins
 
 # Where in a text a token stands, first character and the one after its last; None for a token that stands for no text.
 Span = tuple[int, int] | None
@@ -39,12 +39,12 @@ class TextTokenizer:
     Args:
         tokenizer: adds the start and end tokens; does not pad or cut.
         rules: the rules for this kind.
-        segment: cuts a text into words first, or None.
+        segmenter: cuts a text into words first, or None.
     """
 
-    def __init__(self, tokenizer: Tokenizer, rules: TextRules, segment: Segmenter | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer, rules: TextRules, segmenter: Segmenter | None = None) -> None:
         self._tokenizer = tokenizer
-        self._segment = segment
+        self._segmenter = segmenter
         self._rules = rules
         self._marker = None if rules.marker is None else _token_id(tokenizer, rules.marker)
         self._mask = None if rules.expansion is None else _token_id(tokenizer, rules.expansion.token)
@@ -77,7 +77,7 @@ class TextTokenizer:
         """The span of every token of ``encoding`` in ``text``, which was prepared for it."""
         before = len(text) - len(text.lstrip()) if self._rules.strip else 0
         prefix = len(self._rules.prefix)
-        found = self._word_places(text, encoding) if self._segment else encoding.offsets
+        found = self._word_places(text, encoding) if self._segmenter else encoding.offsets
         spans: list[Span] = []
         for special, place in zip(encoding.special_tokens_mask, found, strict=True):
             if special or place is None or place[0] == place[1] or place[1] <= prefix:
@@ -91,7 +91,7 @@ class TextTokenizer:
         prepared, after = self._prepare(text), 0
         normal, origins = nfkc_origins(prepared)
         starts: list[int | None] = []
-        for word in self._segment(prepared) if self._segment else []:
+        for word in self._segmenter(prepared) if self._segmenter else []:
             found = normal.find(word, after)
             starts.append(found if found >= 0 else None)
             after = found + len(word) if found >= 0 else after
@@ -111,8 +111,8 @@ class TextTokenizer:
             if not text.strip():
                 raise InputError(f"text {position} is empty; leave it out")
         prepared = [self._prepare(text) for text in texts]
-        if self._segment:
-            return self._tokenizer.encode_batch([self._segment(text) for text in prepared], is_pretokenized=True)
+        if self._segmenter:
+            return self._tokenizer.encode_batch([self._segmenter(text) for text in prepared], is_pretokenized=True)
         return self._tokenizer.encode_batch(prepared)
 
     def _prepare(self, text: str) -> str:

@@ -19,7 +19,7 @@ from tansaku.onnx_export.convert.export import export_checkpoint
 from tansaku.onnx_export.convert.load import load_checkpoint
 from tansaku.onnx_export.convert.trace import token_vectors_module
 from tansaku.onnx_export.encode.encoder import graph_inputs
-from tansaku.onnx_export.encode.segment import MecabWords, load_segmenter
+from tansaku.onnx_export.encode.segmenter import MecabSegmenter, load_segmenter
 from tansaku.onnx_export.encode.tokenize import TextTokenizer, TokenizedText
 
 from ..support import checkpoints
@@ -276,6 +276,6 @@ def test_marker_does_not_change_where_words_end(japanese: Path):
     checkpoint = load_checkpoint(japanese)
     text = "...すもももももももものうち"
     (row,) = tokenizer(checkpoint, "document")([text])
-    words = MecabWords([])(text)
+    words = MecabSegmenter([])(text)
     plain = checkpoint.tokenizer.encode(words, is_pretokenized=True).tokens
     assert tokens(checkpoint, row) == [plain[0], "[unused1]", *plain[1:]]

@@ -13,7 +13,7 @@ from torch.nn import functional
 from ...onnx_export.convert.checkpoint import Checkpoint
 from ...onnx_export.encode.encoder import graph_inputs
 from ...onnx_export.encode.rules import Expansion, TextRules
-from ...onnx_export.encode.segment import load_segmenter
+from ...onnx_export.encode.segmenter import load_segmenter
 from ...onnx_export.encode.tokenize import TextTokenizer, TokenizedText
 from ...onnx_export.errors import InputError
 from ..config import ModelConfig
@@ -38,9 +38,9 @@ class Student(torch.nn.Module):
         pooler = getattr(self.backbone, "pooler", None)
         if pooler is not None:  # not on the way to token vectors
             pooler.requires_grad_(False)
-        segment = load_segmenter(checkpoint.segmenter, checkpoint.tokenizer)
-        self.tokenize_queries = TextTokenizer(checkpoint.tokenizer, checkpoint.query, segment)
-        self.tokenize_passages = TextTokenizer(checkpoint.tokenizer, checkpoint.document, segment)
+        segmenter = load_segmenter(checkpoint.segmenter, checkpoint.tokenizer)
+        self.tokenize_queries = TextTokenizer(checkpoint.tokenizer, checkpoint.query, segmenter)
+        self.tokenize_passages = TextTokenizer(checkpoint.tokenizer, checkpoint.document, segmenter)
         self.split: SplitBackbone | None = None
 
     def freeze_below(self, trained: int, kept: Path | None, precision: torch.dtype) -> None:

@@ -17,10 +17,10 @@ METADATA_FILE = "artifact.metadata"
 MODULES_FILE = "modules.json"
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-_CONFIGURATION = ["*.json", "*.txt", "*.model", METADATA_FILE, "*_Dense/pytorch_model.bin"]
-_SAFE_WEIGHTS = ["*.safetensors"]
-_TORCH_WEIGHTS = ["pytorch_model*.bin", "*/pytorch_model.bin"]
-_NOT_WANTED = ["onnx/*", "openvino/*", "checkpoint-*"]
+_CONFIG_FILES = ["*.json", "*.txt", "*.model", METADATA_FILE, "*_Dense/pytorch_model.bin"]
+_SAFETENSORS_FILES = ["*.safetensors"]
+_TORCH_FILES = ["pytorch_model*.bin", "*/pytorch_model.bin"]
+_IGNORED_FILES = ["onnx/*", "openvino/*", "checkpoint-*"]
 
 
 def find_folder(source: str | Path, revision: str | None = None) -> Path:
@@ -40,16 +40,16 @@ def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     def fetch(patterns: list[str]) -> Path:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=_NOT_WANTED))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=_IGNORED_FILES))
 
     try:
-        folder = fetch(_CONFIGURATION + _SAFE_WEIGHTS)
+        folder = fetch(_CONFIG_FILES + _SAFETENSORS_FILES)
         if not any(folder.glob("*.safetensors")):
-            folder = fetch(_CONFIGURATION + _TORCH_WEIGHTS)
+            folder = fetch(_CONFIG_FILES + _TORCH_FILES)
     except Exception as error:  # whatever the HTTP library raises comes through
         raise CheckpointError(
             f"{name}: not a folder here, and the model hub did not give it ({type(error).__name__}: {error}). "
-            f"Without a network, copy the repository's files ({', '.join(_CONFIGURATION + _SAFE_WEIGHTS)} or "
+            f"Without a network, copy the repository's files ({', '.join(_CONFIG_FILES + _SAFETENSORS_FILES)} or "
             "pytorch_model.bin) to a folder and name that"
         ) from error
     return folder

@@ -10,7 +10,7 @@ from ...encode.rules import Expansion, TextRules
 from ...errors import CheckpointError
 
 QueryExpansion = Literal["paper", "shipped", "fixed", "none"]
-_MULTIPLE = 32  # of the paper's rule and the shipped one
+_MULTIPLE_OF = 32  # of the paper's rule and the shipped one
 
 
 def query_rules(
@@ -39,4 +39,4 @@ def query_rules(
     if expansion == "fixed":
         length = rules.expansion.length if rules.expansion else rules.max_length
         return dataclasses.replace(rules, expansion=Expansion(mask, "fixed", length, attend), max_length=length)
-    return dataclasses.replace(rules, expansion=Expansion(mask, expansion, _MULTIPLE, attend), max_length=longest)
+    return dataclasses.replace(rules, expansion=Expansion(mask, expansion, _MULTIPLE_OF, attend), max_length=longest)

@@ -10,11 +10,11 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, models, processors
 from transformers import AutoTokenizer
 
-from ...encode.segment import MECAB_UNIDIC_LITE, load_segmenter
+from ...encode.segmenter import MECAB_UNIDIC_LITE, load_segmenter
 from ...errors import CheckpointError, MissingExtraError
 from .files import read_json
 
-_VOCABULARIES = (
+_VOCABULARY_FILES = (
     "tokenizer.json",
     "vocab.txt",
     "vocab.json",
@@ -23,7 +23,7 @@ _VOCABULARIES = (
     "spm.model",
     "tokenizer.model",
 )
-_JAPANESE: dict[str, Any] = {
+_JAPANESE_SETTINGS: dict[str, Any] = {
     "do_lower_case": False,
     "do_word_tokenize": True,
     "do_subword_tokenize": True,
@@ -57,9 +57,9 @@ class LoadedTokenizer:
 
     def first_tokens(self, texts: Iterable[str]) -> list[str]:
         """The first token of each text, without the start token; texts that have none are left out."""
-        segment = load_segmenter(self.segmenter, self.tokenizer)
-        cut = [segment(text) if segment else text for text in texts]
-        encodings = self.tokenizer.encode_batch(cut, is_pretokenized=segment is not None, add_special_tokens=False)
+        segmenter = load_segmenter(self.segmenter, self.tokenizer)
+        cut = [segmenter(text) if segmenter else text for text in texts]
+        encodings = self.tokenizer.encode_batch(cut, is_pretokenized=segmenter is not None, add_special_tokens=False)
         return [encoding.tokens[0] for encoding in encodings if encoding.tokens]
 
 
@@ -95,7 +95,7 @@ def load_tokenizer(folder: Path) -> LoadedTokenizer:
 
 def _japanese_wordpiece(loaded: Any, folder: Path) -> Tokenizer:
     """The part of a BertJapaneseTokenizer that comes after MeCab, as a `tokenizers` file can hold it."""
-    _check_japanese({name: getattr(loaded, name) for name in _JAPANESE}, folder)
+    _check_japanese({name: getattr(loaded, name) for name in _JAPANESE_SETTINGS}, folder)
     tokenizer = Tokenizer(
         models.WordPiece(dict(loaded.vocab), unk_token=loaded.unk_token, max_input_chars_per_word=100)
     )
@@ -119,8 +119,8 @@ def _japanese_wordpiece(loaded: Any, folder: Path) -> Tokenizer:
 
 def _check_files(folder: Path) -> None:
     """Refuse what transformers would load in another way, or not at all for a package that is not the reason."""
-    if not any((folder / name).is_file() for name in _VOCABULARIES):
-        raise CheckpointError(f"{folder}: no tokenizer here, that is, none of {', '.join(_VOCABULARIES)}")
+    if not any((folder / name).is_file() for name in _VOCABULARY_FILES):
+        raise CheckpointError(f"{folder}: no tokenizer here, that is, none of {', '.join(_VOCABULARY_FILES)}")
     path = folder / "tokenizer_config.json"
     settings = read_json(path)
     if "auto_map" in settings:
@@ -138,7 +138,7 @@ def _check_files(folder: Path) -> None:
 
 
 def _check_japanese(settings: dict[str, Any], folder: Path) -> None:
-    for name, known in _JAPANESE.items():
+    for name, known in _JAPANESE_SETTINGS.items():
         found = settings.get(name, known)
         if isinstance(known, dict) and isinstance(found, (dict, type(None))):
             found = known | (found or {})

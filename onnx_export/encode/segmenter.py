@@ -34,10 +34,10 @@ def load_segmenter(name: str | None, tokenizer: Tokenizer) -> Segmenter | None:
         raise BundleError(
             f"segmenter {name!r} is not known to this tansaku, only {MECAB_UNIDIC_LITE!r}; update tansaku"
         )
-    return MecabWords(token.content for token in tokenizer.get_added_tokens_decoder().values())
+    return MecabSegmenter(token.content for token in tokenizer.get_added_tokens_decoder().values())
 
 
-class MecabWords:
+class MecabSegmenter:
     """Added tokens are split off first; the rest is brought to NFKC and cut into MeCab's surface forms.
 
     That is the order of transformers' BertJapaneseTokenizer, so a full-width "［ＭＡＳＫ］" is no mask token. MeCab's

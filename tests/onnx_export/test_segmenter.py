@@ -27,7 +27,7 @@ from transformers import AutoTokenizer
 from tansaku import Bundle, BundleError, Encoder, Expansion, MissingExtraError, TextRules
 from tansaku.onnx_export.convert.formats.tokenizer import LoadedTokenizer, load_tokenizer
 from tansaku.onnx_export.encode.bundle import write_bundle
-from tansaku.onnx_export.encode.segment import MECAB_UNIDIC_LITE, MecabWords, load_segmenter, nfkc_origins
+from tansaku.onnx_export.encode.segmenter import MECAB_UNIDIC_LITE, MecabSegmenter, load_segmenter, nfkc_origins
 from tansaku.onnx_export.encode.tokenize import TextTokenizer
 
 from ..support.checkpoints import pylate, stanford
@@ -215,8 +215,8 @@ def test_every_normalised_character_has_its_origin(text):
 
 
 @pytest.fixture(scope="module")
-def words() -> MecabWords:
-    return MecabWords(["[MASK]", "[CLS]", "[MASK]s"])
+def words() -> MecabSegmenter:
+    return MecabSegmenter(["[MASK]", "[CLS]", "[MASK]s"])
 
 
 @pytest.mark.parametrize(
@@ -249,14 +249,14 @@ def test_no_word_holds_white_space(words):
 
 @pytest.mark.parametrize("tokens", [[], [""], iter(())])
 def test_without_added_tokens_all_is_cut(tokens):
-    assert "".join(MecabWords(tokens)("東京[MASK]")) == "東京[MASK]"
-    assert len(MecabWords([])("東京[MASK]")) > 2
+    assert "".join(MecabSegmenter(tokens)("東京[MASK]")) == "東京[MASK]"
+    assert len(MecabSegmenter([])("東京[MASK]")) > 2
 
 
 def test_added_tokens_are_no_patterns():
-    assert MecabWords(["a.c", "(", "[Q] "])("東京a.c(") == ["東京", "a.c", "("]
-    assert MecabWords(["東.都"])("東京都") == ["東京", "都"]
-    assert MecabWords(["[Q] "])("東京[Q] 東京") == ["東京", "[Q] ", "東京"]
+    assert MecabSegmenter(["a.c", "(", "[Q] "])("東京a.c(") == ["東京", "a.c", "("]
+    assert MecabSegmenter(["東.都"])("東京都") == ["東京", "都"]
+    assert MecabSegmenter(["[Q] "])("東京[Q] 東京") == ["東京", "[Q] ", "東京"]
 
 
 def test_several_threads_at_once_get_the_words_of_one(words):
