@@ -30,6 +30,7 @@ from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.encode.rules import TextRules
 from ...onnx_export.encode.tokenize import TokenizedText
 from ...onnx_export.errors import InputError, MissingExtraError
+from ..search.latest import LatestSearcher
 from ..search.plan import Recall, SearchOptions
 from ..search.searcher import Searcher
 
@@ -77,7 +78,7 @@ class TansakuIndex(Base):
         self.nbits = nbits
         self.recall: Recall = recall
         self.threads = threads
-        self._searcher: Searcher | None = None
+        self._latest = LatestSearcher(self._open_searcher)
         if override and database_exists(self.index_folder):
             for name in (index_name, codec_table(index_name)):
                 drop_table(connect(self.index_folder), name)
@@ -142,7 +143,9 @@ class TansakuIndex(Base):
         than of queries.
         """
         queries = _matrices(queries_embeddings)
-        searcher = self._latest_searcher()
+        searcher = self._latest.or_none()
+        if searcher is None:
+            raise InputError(f"the index {self.index_name!r} is empty; add documents before searching")
         allowed: list[list[str] | None] = [None] * len(queries)
         if subset is not None:
             per_query = len(subset) > 0 and not isinstance(subset[0], (str, int))
@@ -219,16 +222,9 @@ class TansakuIndex(Base):
         except TableNotFoundError:
             return None
 
-    def _latest_searcher(self) -> Searcher:
-        opened = self._opened()
-        if opened is None:
-            raise InputError(f"the index {self.index_name!r} is empty; add documents before searching")
-        if self._searcher is None:
-            encoder = _GivenVectors(opened.codec.dim, {})
-            self._searcher = Searcher.open(self.index_folder, self.index_name, encoder=encoder)
-        else:
-            self._searcher.refresh()
-        return self._searcher
+    def _open_searcher(self) -> Searcher:
+        opened = open_index_table(connect(self.index_folder), self.index_name)
+        return Searcher(opened, _GivenVectors(opened.codec.dim, {}))
 
 
 class _GivenVectors(Encoder):

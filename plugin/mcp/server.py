@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import threading
-import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Annotated, Any, ParamSpec
@@ -18,6 +16,7 @@ from ...indexer.table.database import Database, connect
 from ...indexer.table.table import open_index_table
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError, MissingExtraError, TansakuError
+from ..search.latest import LatestSearcher
 from ..search.plan import Recall
 from ..search.searcher import Searcher
 
@@ -101,22 +100,11 @@ class _Served:
     def __init__(self, db: Database, name: str, encoder: Encoder, refresh_seconds: float) -> None:
         self.name = name
         self._database = connect(db)
-        self._searcher = Searcher.open(self._database, name, encoder=encoder)
-        self._refresh_seconds = refresh_seconds
-        self._looked = time.monotonic()
-        self._looking = threading.Lock()
+        self.searcher = LatestSearcher(
+            lambda: Searcher.open(self._database, name, encoder=encoder), every=refresh_seconds
+        )
+        self.searcher()  # a table that is not there is an error now, not at the first call
         self._described: tuple[tuple[int, int], TableDescription] | None = None
-
-    def searcher(self) -> Searcher:
-        """Raises as `Searcher.refresh` does: a table that is gone, or has another model now, is not searched."""
-        due = time.monotonic() - self._looked >= self._refresh_seconds
-        if due and self._looking.acquire(blocking=False):  # who comes meanwhile searches what is open
-            try:
-                self._searcher.refresh()
-                self._looked = time.monotonic()
-            finally:
-                self._looking.release()
-        return self._searcher
 
     def description(self) -> TableDescription:
         index = open_index_table(self._database, self.name)

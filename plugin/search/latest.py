@@ -1,71 +1,68 @@
-"""`LatestSearcher`: a searcher that follows a table which others change, make anew or have not made yet."""
+"""`LatestSearcher`: a searcher that follows a table which others change, replace, or have yet to make."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from ...indexer.errors import TableNotFoundError
-from ...indexer.table.database import Database
-from ...onnx_export.encode.encoder import Encoder
 from .searcher import Searcher
 
 
 class LatestSearcher:
-    """Gives a `Searcher` of the table's latest version; several threads may ask.
+    """Gives a `Searcher` of the latest version of a table; several threads may ask.
 
     Args:
-        db: a database folder, a URI or a LanceDB connection.
-        table: name of the table; it need not exist yet.
-        encoder: the model, or a function that gives it when the table is first opened; None is the one that ships
-            inside.
-        every: seconds for which the table is not looked at again; 0 looks at every call.
-        storage_options: LanceDB's own options for an object store.
+        open_searcher: opens the searcher, such as ``lambda: Searcher.open(db, table)``. It is called first when a
+            searcher is asked for, and again after the table has been removed.
+        every: seconds after a look at the table before the next one. 0 looks at every call, so that a caller finds what
+            it has just written. Otherwise callers who come while the table is being looked at get the searcher as it
+            is, without waiting.
     """
 
-    def __init__(
-        self,
-        db: Database,
-        table: str,
-        encoder: Encoder | Callable[[], Encoder] | None = None,
-        *,
-        every: float = 0.0,
-        storage_options: Mapping[str, str] | None = None,
-    ) -> None:
-        self._db, self._table, self._encoder = db, table, encoder
-        self._storage_options = storage_options
+    def __init__(self, open_searcher: Callable[[], Searcher], *, every: float = 0.0) -> None:
+        self._open_searcher = open_searcher
         self._every = every
         self._lock = threading.Lock()
-        self._open: Searcher | None = None
+        self._searcher: Searcher | None = None
         self._looked = 0.0
 
     def __call__(self) -> Searcher:
-        """The searcher, of the table's latest version.
+        """The searcher, at most ``every`` seconds behind the table.
 
         Raises:
-            TableNotFoundError: the table does not exist, or no longer.
+            TableNotFoundError: the table does not exist, or does no longer.
             ModelMismatchError: the table was made with another model.
             StorageError: the database cannot be read.
         """
-        with self._lock:
-            if self._open is None:
-                encoder = self._encoder() if callable(self._encoder) else self._encoder
-                self._open = Searcher.open(
-                    self._db, self._table, encoder=encoder, storage_options=self._storage_options
-                )
-            elif time.monotonic() - self._looked >= self._every:
-                try:
-                    self._open.refresh()
-                except TableNotFoundError:
-                    self._open = None
-                    raise
-            self._looked = time.monotonic()
-            return self._open
+        searcher = self._searcher
+        if searcher is not None and self._every:
+            if time.monotonic() - self._looked < self._every or not self._lock.acquire(blocking=False):
+                return searcher
+        else:
+            self._lock.acquire()
+        try:
+            return self._look()
+        finally:
+            self._lock.release()
 
     def or_none(self) -> Searcher | None:
-        """As a call; None if the table does not exist."""
+        """The searcher, or None if the table does not exist."""
         try:
             return self()
         except TableNotFoundError:
             return None
+
+    def _look(self) -> Searcher:
+        searcher = self._searcher
+        if searcher is None:
+            searcher = self._searcher = self._open_searcher()
+        else:
+            try:
+                searcher.refresh()
+            except TableNotFoundError:
+                self._searcher = None
+                raise
+        self._looked = time.monotonic()
+        return searcher

@@ -14,7 +14,7 @@ from ...rerank.reranker import Reranker
 from ...search.plan import Recall
 from ...search.scores import ScoreMode
 from .filters import Filters
-from .store import LatestSearcher, TansakuDocumentStore, shared_encoder, title_of
+from .store import TansakuDocumentStore, latest_searcher, shared_encoder, title_of
 
 try:
     from haystack import Document, component, default_from_dict, default_to_dict
@@ -155,7 +155,7 @@ class TansakuRanker:
         self.top_k = _checked_top_k(top_k)
         self.score: ScoreMode = score
         self.meta_fields_to_embed = list(meta_fields_to_embed or [])
-        self._searcher = None if db is None or table is None else LatestSearcher(str(db), table, self.model)
+        self._latest = None if db is None or table is None else latest_searcher(str(db), table, self.model)
         self._kept: Reranker | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -224,8 +224,8 @@ class TansakuRanker:
         return await asyncio.to_thread(self.run, query, documents, top_k)
 
     def _reranker(self) -> Reranker:
-        searcher = None if self._searcher is None else self._searcher()
-        if self._searcher is not None and searcher is None:
+        searcher = None if self._latest is None else self._latest.or_none()
+        if self._latest is not None and searcher is None:
             raise TableNotFoundError(f"table {self.table!r}: not in {self.db}; index the documents before ranking them")
         kept = self._kept
         if kept is None or kept.searcher is not searcher:

@@ -23,6 +23,7 @@ from ....indexer.table.schema import user_fields
 from ....indexer.table.table import IndexTable, open_index_table
 from ....onnx_export.encode.encoder import Encoder
 from ....onnx_export.errors import InputError, MissingExtraError
+from ...search.latest import LatestSearcher
 from ...search.plan import Recall
 from ...search.query_encoder import check_query
 from ...search.scores import ScoreMode, check_mode
@@ -57,31 +58,9 @@ def title_of(document: Document, meta_fields: Sequence[str]) -> str:
     return " ".join(str(value) for value in values if value is not None and str(value).strip())
 
 
-class LatestSearcher:
-    """A searcher of a table that others may change, make anew or not have made yet.
-
-    Args:
-        db: a database folder or URI.
-        table: name of the table.
-        model: the bundle folder of its model; None is the one that ships inside.
-    """
-
-    def __init__(self, db: str, table: str, model: str | None) -> None:
-        self._db, self._table, self._model = db, table, model
-        self._lock = threading.Lock()
-        self._open: Searcher | None = None
-
-    def __call__(self) -> Searcher | None:
-        """The searcher, of the table's latest version; None if there is no table."""
-        with self._lock:
-            try:
-                if self._open is None:
-                    self._open = Searcher.open(self._db, self._table, encoder=shared_encoder(self._model))
-                else:
-                    self._open.refresh()
-            except TableNotFoundError:
-                self._open = None
-            return self._open
+def latest_searcher(db: str, table: str, model: str | None) -> LatestSearcher:
+    """Follows a table that others may change, replace, or have yet to make; the model is loaded with it."""
+    return LatestSearcher(lambda: Searcher.open(db, table, encoder=shared_encoder(model)))
 
 
 class TansakuDocumentStore(MetadataQuestions):
@@ -117,7 +96,7 @@ class TansakuDocumentStore(MetadataQuestions):
         self.model = None if model is None else str(model)
         self.nbits = nbits
         self.meta_fields_to_embed = list(meta_fields_to_embed or [])
-        self._searcher = LatestSearcher(self.db, table, self.model)
+        self._latest = latest_searcher(self.db, table, self.model)
         self._writing = threading.Lock()
 
     def to_dict(self) -> dict[str, Any]:
@@ -139,7 +118,7 @@ class TansakuDocumentStore(MetadataQuestions):
     def warm_up(self) -> None:
         """Load the model and open the table, if it is there."""
         shared_encoder(self.model)
-        self._searcher()
+        self._latest.or_none()
 
     def count_documents(self) -> int:
         """How many documents there are."""
@@ -248,7 +227,7 @@ class TansakuDocumentStore(MetadataQuestions):
         check_query(query)
         check_filters(filters)
         ids = self._ids(filters) if filters else None
-        searcher = self._searcher()
+        searcher = self._latest.or_none()
         if searcher is None or ids == []:
             return []
         hits = searcher.search(query, top_k, ids=ids, recall=recall)

@@ -27,6 +27,7 @@ except ImportError as error:
     raise MissingExtraError("langchain-core", "langchain") from error
 
 from ...search.filters import checked_ids
+from ...search.latest import LatestSearcher
 from ...search.results import Hit
 from ...search.searcher import Searcher
 from .retriever import search
@@ -87,8 +88,8 @@ class TansakuVectorStore(VectorStore):
         self._name = table
         self._columns = list(columns)
         self._options = {"nbits": nbits, "fulltext": fulltext}
-        self._searcher: Searcher | None = None
-        self._reading, self._writing = threading.Lock(), threading.Lock()
+        self._latest = LatestSearcher(lambda: Searcher(self._open(), self.encoder))
+        self._writing = threading.Lock()
 
     @classmethod
     def from_texts(
@@ -167,7 +168,7 @@ class TansakuVectorStore(VectorStore):
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Documents by id, in the order of ``ids``, each once; those that are not there are left out."""
-        searcher = self._current_searcher()
+        searcher = self._latest.or_none()
         wanted = list(dict.fromkeys(checked_ids(ids)))
         found = [] if searcher is None else searcher.read(wanted)
         return [_document(row) for row in found if row is not None]
@@ -181,7 +182,7 @@ class TansakuVectorStore(VectorStore):
 
         Raises InputError for an empty query and for options that cannot be used.
         """
-        searcher = self._current_searcher()
+        searcher = self._latest.or_none()
         if searcher is None:
             _logger.warning("table %r is not there; it is made by the first documents added", self._name)
             return []
@@ -206,26 +207,15 @@ class TansakuVectorStore(VectorStore):
         index.upsert(_with_columns(records, _columns(table)))
         return index
 
-    def _current_searcher(self) -> Searcher | None:
-        """A searcher of the table as it is now; None if there is no table."""
-        with self._reading:
-            try:
-                if self._searcher is not None:
-                    self._searcher.refresh()
-                    return self._searcher
-            except TableNotFoundError:
-                self._searcher = None
-            table = self._opened()
-            if table is not None:
-                self._searcher = Searcher(table, self.encoder)
-            return self._searcher
-
     def _opened(self) -> IndexTable | None:
         """The table as it is now; None if it is not there."""
         try:
-            table, _ = open_with_model(self._database, self._name, self.encoder)
+            return self._open()
         except TableNotFoundError:
             return None
+
+    def _open(self) -> IndexTable:
+        table, _ = open_with_model(self._database, self._name, self.encoder)
         names = {field.name for field in user_fields(table.table.schema, table.header)}
         if METADATA not in names or table.header.passage_tokens:
             raise InputError(
