@@ -113,7 +113,7 @@ async def measure(name: str, db: str, requests: list[Request], options: argparse
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     script = (
-        "from typer import Typer\nfrom tansaku.plugin.service.command import serve\n"
+        "from typer import Typer\nfrom tansaku.plugin.cli.serve import serve\n"
         "app = Typer(); app.command()(serve); app()"
     )
     command = [sys.executable, "-c", script, "--db", db, "--table", "t", "--port", str(port)]

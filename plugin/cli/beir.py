@@ -6,68 +6,91 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
-from ..evaluation.beir import MTEB_MIN_K, BeirResult, Way, evaluate_beir, mteb_result
-from . import display as console
+from . import display
 from .options import AsJson, RecallOption, Threads
+
+if TYPE_CHECKING:
+    from ...onnx_export.encode.encoder import Encoder
+    from ..evaluation.beir import BeirResult, Way
 
 
 def beir(
     folder: Annotated[Path, typer.Argument(help="BEIR folder: corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv.")],
-    split: Annotated[str, typer.Option(help="Which judgements: the SPLIT of qrels/SPLIT.tsv.")] = "dev",
+    split: Annotated[str, typer.Option(help="Name of the judgements: SPLIT of qrels/SPLIT.tsv.")] = "dev",
     models: Annotated[
         list[Path] | None,
-        typer.Option("--model", help="Folder of an encoder bundle; may be repeated. By default the one inside."),
+        typer.Option(
+            "--model", help="Folder of an encoder bundle; may be repeated. By default the model inside tansaku."
+        ),
     ] = None,
     questions: Annotated[
-        int | None, typer.Option(help="Only so many of the judged questions, evenly spread; by default all.")
+        int | None, typer.Option(help="Number of judged questions to ask, evenly spread; by default all.")
     ] = None,
     nbits: Annotated[int, typer.Option(help="Bits per dimension of the index: 1, 2 or 4.")] = 2,
     recall: RecallOption = "balanced",
-    k: Annotated[int, typer.Option("-k", help="How many documents are ranked; no measure looks at more.")] = 100,
-    bm25: Annotated[bool, typer.Option(help="Rank by BM25 over character bigrams.")] = True,
-    exhaustive: Annotated[bool, typer.Option(help="Rank by MaxSim of uncompressed vectors, every document.")] = True,
-    index: Annotated[bool, typer.Option(help="Rank through an index, as `tansaku search` does.")] = True,
+    k: Annotated[int, typer.Option("-k", help="Number of documents ranked for each question.")] = 100,
+    bm25: Annotated[bool, typer.Option("--bm25/--no-bm25", help="Ranking by BM25 over character bigrams.")] = True,
+    exhaustive: Annotated[
+        bool,
+        typer.Option(
+            "--exhaustive/--no-exhaustive", help="Ranking of all documents by MaxSim of uncompressed vectors."
+        ),
+    ] = True,
+    index: Annotated[
+        bool, typer.Option("--index/--no-index", help="Ranking through an index, as `tansaku search` does.")
+    ] = True,
     mteb: Annotated[
-        Path | None, typer.Option(help="Also write MTEB's result files: this folder/WAY/TASK.json.")
+        Path | None, typer.Option(help="Folder for result files in MTEB's format, WAY/TASK.json; by default none.")
     ] = None,
     as_json: AsJson = False,
     threads: Threads = None,
 ) -> None:
-    """Measure on a BEIR folder how well models rank, exhaustively and through an index, and BM25 beside them.
+    """Measure how well models rank a BEIR folder: exhaustively, through an index, and BM25 for comparison.
 
-    The corpus is encoded anew for each, so large ones take hours. Needs the extra `evaluate`.
+    The corpus is encoded for each way of ranking, so large ones take hours. Needs the extra `evaluate`.
 
     Example: `tansaku beir ./jsquad --model ./jacolbert --questions 500`
     """
+    from ..evaluation.beir import MTEB_MIN_K, evaluate_beir
+
     if mteb is not None:
         if k < MTEB_MIN_K:
             raise InputError(f"k is {k}; MTEB's main score is nDCG@10, so --mteb needs {MTEB_MIN_K} or more")
         _made(mteb)
     chosen: dict[Way, bool] = {"bm25": bm25, "exhaustive": exhaustive, "index": index}
-    ways: list[Way] = [way for way in chosen if chosen[way]]
     results: list[BeirResult] = []
-    with console.ProgressDisplay() as progress:
-        encoders = _load(models, threads) if exhaustive or index else {}
-        how: dict[str, Any] = {"questions": questions, "nbits": nbits, "recall": recall, "progress": progress}
-        for result in evaluate_beir(folder, split, models=encoders, ways=ways, k=k, **how):
+    with display.ProgressDisplay() as progress:
+        measured = evaluate_beir(
+            folder,
+            split,
+            models=_load(models, threads) if exhaustive or index else {},
+            ways=[way for way, wanted in chosen.items() if wanted],
+            k=k,
+            questions=questions,
+            nbits=nbits,
+            recall=recall,
+            progress=progress,
+        )
+        for result in measured:
             if mteb is not None:
                 _write(mteb, result)
-            results.append(dataclasses.replace(result, run={}))  # which takes far more memory than all the rest
+            results.append(dataclasses.replace(result, run={}))  # the run takes more memory than all the rest
     if as_json:
-        console.show_json(_as_json(results))
+        display.show_json(_as_json(results))
     else:
         _show(results)
 
 
 def _load(paths: Sequence[Path] | None, threads: int | None) -> dict[str, Encoder]:
-    """Encoders by the names of their bundles, or by their folders where two bundles have one name."""
+    """Encoders by the names of their bundles, or by their folders where two bundles share a name."""
+    from ...onnx_export.encode.encoder import Encoder
+
     encoders = [(str(path), Encoder.load(path, threads=threads)) for path in dict.fromkeys(paths or ())]
     if not encoders:
         inside = Encoder.load(threads=threads)
@@ -82,11 +105,13 @@ def _made(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error}); choose another folder by --mteb") from error
+        raise InputError(f"{folder}: cannot be created ({error}); choose another folder by --mteb") from error
     return folder
 
 
 def _write(folder: Path, result: BeirResult) -> None:
+    from ..evaluation.beir import mteb_result
+
     path = _made(folder / result.way.replace("/", "__").replace(" ", "_")) / f"{result.beir.name}.json"
     path.write_text(json.dumps(mteb_result(result), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
@@ -108,19 +133,19 @@ def _as_json(results: Sequence[BeirResult]) -> dict[str, Any]:
 
 def _show(results: Sequence[BeirResult]) -> None:
     beir = results[0].beir
-    console.out.print(
+    display.out.print(
         f"{escape(beir.name)}, {escape(beir.split)}: {len(beir.queries):,} questions, {beir.documents:,} documents"
     )
     if beir.empty:
-        console.out.print(f"[yellow]{beir.empty:,} documents have no word[/yellow] and were left out")
+        display.out.print(f"[yellow]{beir.empty:,} documents are empty[/yellow] and were left out")
     if beir.missing:
-        console.out.print(
+        display.out.print(
             f"[yellow]{len(beir.missing):,} judged documents are not in the corpus[/yellow] and cannot be found, "
-            f"{escape(repr(beir.missing[0]))} for one"
+            f"such as {escape(repr(beir.missing[0]))}"
         )
     width = max(len(result.way) for result in results)
     names = list(results[0].measures)
-    console.out.print(f"[bold]{'':<{width}}" + "".join(f"{name:>12}" for name in names) + f"{'seconds':>10}[/bold]")
+    display.out.print(f"[bold]{'':<{width}}" + "".join(f"{name:>12}" for name in names) + f"{'seconds':>10}[/bold]")
     for result in results:
         values = "".join(f"{result.measures[name]:>12.4f}" for name in names)
-        console.out.print(f"{escape(f'{result.way:<{width}}')}{values}{result.seconds:>10.1f}")
+        display.out.print(f"{escape(f'{result.way:<{width}}')}{values}{result.seconds:>10.1f}")

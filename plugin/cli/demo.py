@@ -1,15 +1,15 @@
-"""The demonstration: the sample corpus indexed, three questions answered."""
+"""The command `tansaku demo`."""
 
 from __future__ import annotations
 
 import tempfile
 import time
 from pathlib import Path
+from typing import Annotated
 
-from ...indexer.index import Index
-from ...indexer.read.sources import Source
-from ..search.searcher import Searcher
-from . import display as console
+import typer
+
+from . import display
 
 SAMPLE = Path(__file__).parents[1] / "sample"
 
@@ -22,28 +22,39 @@ QUESTIONS = (
 _TABLE = "sample"
 
 
-def run_demo(folder: Path | None = None) -> None:
-    """Index the sample corpus into ``folder``, or a temporary one, and print what three questions find."""
-    if folder is not None:
-        _demonstrate(folder)
+def demo(
+    db: Annotated[
+        Path | None, typer.Option("--db", help="Folder to keep the database in; by default a temporary one.")
+    ] = None,
+) -> None:
+    """Index the sample corpus inside tansaku and answer three questions.
+
+    Example: `tansaku demo`
+    """
+    if db is not None:
+        _demonstrate(db)
         return
     with tempfile.TemporaryDirectory(prefix="tansaku-demo-") as scratch:
         _demonstrate(Path(scratch))
 
 
 def _demonstrate(folder: Path) -> None:
-    console.out.print("Indexing the sample corpus: paragraphs of the Japanese Wikipedia (JSQuAD, CC BY-SA 4.0)")
+    from ...indexer.index import Index
+    from ...indexer.read.sources import Source
+    from ..search.searcher import Searcher
+
+    display.out.print("Indexing the sample corpus: paragraphs of the Japanese Wikipedia (JSQuAD, CC BY-SA 4.0)")
     started = time.perf_counter()
-    with console.ProgressDisplay() as progress:
+    with display.ProgressDisplay() as progress:
         index = Index.create(folder, _TABLE, Source(SAMPLE / "corpus.jsonl"), overwrite=True, progress=progress)
     if index.last_build:
-        console.show_build(index.last_build, time.perf_counter() - started)
-    console.show_info(index.info())
+        display.show_build(index.last_build, time.perf_counter() - started)
+    display.show_info(index.info())
 
     searcher = Searcher.open(folder, _TABLE, encoder=index.encoder)
     for question in QUESTIONS:
         started = time.perf_counter()
         hits = searcher.search(question, k=3)
         milliseconds = (time.perf_counter() - started) * 1000
-        console.show_hits(question, hits)
-        console.out.print(f"[dim]     {milliseconds:.0f} ms, query encoding included[/dim]")
+        display.show_hits(question, hits)
+        display.out.print(f"[dim]     {milliseconds:.0f} ms, including the encoding of the question[/dim]")

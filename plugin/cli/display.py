@@ -1,13 +1,13 @@
-"""What the command line shows people: progress, hits and sizes."""
+"""What the command line shows people: progress, hits, reports and sizes."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -15,35 +15,43 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ...indexer.info import Drift, IndexInfo
-from ...indexer.read.rejects import Rejects
-from ...indexer.table.changes import DeleteReport, OptimizeReport
-from ...indexer.write.build import BuildReport
-from ...onnx_export.encode.bundle import Bundle
-from ...onnx_export.encode.rules import TextRules
-from ..search.explain import Explanation
-from ..search.results import Hits
+if TYPE_CHECKING:
+    from ...indexer.info import Drift, IndexInfo
+    from ...indexer.read.rejects import Rejects
+    from ...indexer.table.changes import DeleteReport, OptimizeReport
+    from ...indexer.write.build import BuildReport
+    from ...onnx_export.encode.bundle import Bundle
+    from ...onnx_export.encode.rules import TextRules
+    from ..search.explain import Explanation
+    from ..search.results import Hits
 
+# Name of a stage -> what people read, and what is counted.
 _STAGES = {
-    "read": "reading",
-    "sample": "encoding a sample",
-    "encode": "encoding",
-    "commit": "storing",
-    "search": "searching",
+    "read": ("reading", "documents"),
+    "sample": ("encoding a sample", "documents"),
+    "encode": ("encoding", "documents"),
+    "commit": ("storing", "documents"),
+    "search": ("searching", "queries"),
+    "train": ("training", "steps"),
+    "mine": ("mining", "queries"),
+    "weigh": ("weighing", "passages"),
 }
-_PLAIN_SECONDS = 5.0  # between lines where there is no terminal
-_SNIPPET = 80
-_AROUND = 12  # characters shown on either side of a token that was met
-_MUCH_DRIFT = 0.25  # share of later rows that lie farther than 95% of those the codec was trained on
+_SECONDS_BETWEEN_LINES = 5.0  # where there is no terminal
+_SNIPPET_CHARS = 80
+_CONTEXT_CHARS = 12  # shown on either side of a token that matched
+_HIGH_DRIFT = 0.25  # share of later rows that lie farther out than 95% of those the codec was trained on
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class ProgressDisplay:
-    """A progress bar on a terminal, a plain line now and then elsewhere; both on standard error.
+    """A `tansaku.Progress` for people: bars on a terminal, elsewhere a plain line now and then; on standard error.
 
-    Call it as a `tansaku.indexer.Progress`.
+    Example:
+        >>> with ProgressDisplay() as progress:
+        ...     progress("train", 10, 100)
+        ...     progress.note("loss 0.1234")
     """
 
     def __init__(self) -> None:
@@ -58,7 +66,7 @@ class ProgressDisplay:
         self._tasks: dict[str, TaskID] = {}
         self._stage = ""
         self._last_line = 0.0
-        self._began: dict[str, tuple[float, int, int]] = {}  # time, documents and tokens at a stage's first call
+        self._began: dict[str, tuple[float, int, int]] = {}  # time, items and tokens at a stage's first call
 
     def __enter__(self) -> ProgressDisplay:
         if self._bars:
@@ -71,28 +79,34 @@ class ProgressDisplay:
         if self._bars:
             self._bars.stop()
 
-    def __call__(self, stage: str, done: int, total: int, tokens: int = 0) -> None:
-        """Show that ``done`` of ``total`` (0: not known) are done in ``stage``, with ``tokens`` token vectors."""
-        label = _STAGES.get(stage, stage)
+    def __call__(self, stage: str, done: int, total: int, tokens: int = 0, /) -> None:
+        """Show how far a stage is; the arguments are those of `tansaku.Progress`."""
+        group, _, name = stage.rpartition(": ")
+        label, items = _STAGES.get(name, (name, "items"))
+        label = f"{group}: {label}" if group else label
         now = time.monotonic()
-        rates = self._rates(stage, done, tokens, now)
+        rates = self._rates(stage, done, tokens, now, items)
         if self._bars:
             if stage not in self._tasks:
                 self._tasks[stage] = self._bars.add_task(label, rates="")
             self._bars.update(self._tasks[stage], completed=done, total=total or None, rates=rates)
             return
         finished = 0 < total <= done
-        if stage != self._stage or finished or now - self._last_line >= _PLAIN_SECONDS:
+        if stage != self._stage or finished or now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._stage, self._last_line = stage, now
             line = f"{label}: {done:,}" + (f" of {total:,}" if total else "") + (f", {rates}" if rates else "")
             err.print(line + self._time_left(stage, done, total, now))
 
-    def _rates(self, stage: str, done: int, tokens: int, now: float) -> str:
+    def note(self, text: str) -> None:
+        """Print a line between those of the progress, or above its bars."""
+        err.print(escape(text))
+
+    def _rates(self, stage: str, done: int, tokens: int, now: float, items: str) -> str:
         began, first, first_tokens = self._began.setdefault(stage, (now, done, tokens))
         if now - began < 1:
             return ""
-        documents_rate, tokens_rate = (done - first) / (now - began), (tokens - first_tokens) / (now - began)
-        return f"{documents_rate:,.0f} documents/s" + (f", {tokens_rate:,.0f} tokens/s" if tokens else "")
+        item_rate, token_rate = (done - first) / (now - began), (tokens - first_tokens) / (now - began)
+        return f"{item_rate:,.0f} {items}/s" + (f", {token_rate:,.0f} tokens/s" if tokens else "")
 
     def _time_left(self, stage: str, done: int, total: int, now: float) -> str:
         began, first, _ = self._began[stage]
@@ -103,23 +117,28 @@ class ProgressDisplay:
 
 
 def show_error(error: Exception) -> None:
-    """Print what went wrong to standard error."""
+    """Print an error to standard error."""
     err.print(f"[red]error:[/red] {escape(str(error))}")
 
 
+def show_warning(text: str) -> None:
+    """Print a warning to standard error."""
+    err.print(f"[yellow]warning:[/yellow] {escape(text)}")
+
+
 def show_json(content: dict[str, Any]) -> None:
-    """Print as JSON; columns of the caller's may hold dates and the like, which become texts."""
+    """Print as JSON; values that JSON does not have, such as dates in columns, become strings."""
     typer.echo(json.dumps(content, ensure_ascii=False, indent=2, default=str))
 
 
 def show_hits(query: str, hits: Hits, explanations: Sequence[Explanation] = ()) -> None:
-    """Print ranked hits with scores and snippets; with explanations also what met what, and each stage's time."""
+    """Print ranked hits with scores and snippets; with explanations also the matches and the time of each stage."""
     out.print(f"\n[bold]{escape(query)}[/bold]")
     if not hits:
         out.print("  nothing found")
     for rank, hit in enumerate(hits, start=1):
         snippet = " ".join(hit.text.split())
-        snippet = snippet[:_SNIPPET] + ("…" if len(snippet) > _SNIPPET else "")
+        snippet = snippet[:_SNIPPET_CHARS] + ("…" if len(snippet) > _SNIPPET_CHARS else "")
         title = f"{escape(hit.title)}  " if hit.title else ""
         out.print(f"{rank:>3}  [green]{hit.score:7.3f}[/green]  [bold]{title}[/bold][dim]{escape(hit.id)}[/dim]")
         out.print(f"              {escape(snippet)}")
@@ -133,14 +152,14 @@ def show_hits(query: str, hits: Hits, explanations: Sequence[Explanation] = ()) 
 
 
 def _matches(explanation: Explanation) -> Table:
-    """What each query token met, with the text around it; a bar says how similar they are."""
+    """What each query token matched, with the text around it; a bar shows their similarity."""
     table = Table(box=None, padding=(0, 1, 0, 2), show_header=False)
     for match in explanation.matches:
         around = "[dim](no text)[/dim]"
         if match.document_span:
             start, end = match.document_span
-            before = explanation.text[max(0, start - _AROUND) : start].replace("\n", " ")
-            after = explanation.text[end : end + _AROUND].replace("\n", " ")
+            before = explanation.text[max(0, start - _CONTEXT_CHARS) : start].replace("\n", " ")
+            after = explanation.text[end : end + _CONTEXT_CHARS].replace("\n", " ")
             around = f"{escape(before)}[bold yellow]{escape(match.document_text)}[/bold yellow]{escape(after)}"
         bar = "█" * round(8 * max(match.similarity, 0))
         similarity = f"{match.weight:4.2f} × {match.similarity:6.3f}"
@@ -155,11 +174,11 @@ def show_build(report: BuildReport, seconds: float) -> None:
         f"({report.documents / seconds:.0f} documents/s, {report.tokens / seconds:,.0f} tokens/s)"
     )
     if report.resumed:
-        out.print(f"{report.resumed:,} of them had been encoded before an interruption")
+        out.print(f"{report.resumed:,} of them were encoded before the interruption")
     if report.updated:
-        out.print(f"{report.updated:,} of them took the place of older ones")
+        out.print(f"{report.updated:,} of them replaced older ones")
     if report.truncated:
-        out.print(f"{report.truncated:,} documents were longer than the model reads and were cut")
+        out.print(f"{report.truncated:,} documents were longer than the model reads and were cut off")
 
 
 def show_rejects(rejects: Rejects) -> None:
@@ -169,19 +188,26 @@ def show_rejects(rejects: Rejects) -> None:
 
 
 def show_delete(report: DeleteReport) -> None:
-    """Print what was deleted and which ids were not there."""
+    """Print how many rows were deleted and which ids the index does not have."""
     out.print(f"{report.rows:,} rows deleted")
     if report.missing:
         some = ", ".join(report.missing[:5]) + (", …" if len(report.missing) > 5 else "")
-        out.print(f"{len(report.missing):,} ids were not in the index: {escape(some)}")
+        out.print(f"{len(report.missing):,} ids are not in the index: {escape(some)}")
 
 
 def show_optimize(report: OptimizeReport) -> None:
-    """Print what optimizing changed."""
+    """Print what the optimization changed."""
     out.print(
         f"{report.fragments_before:,} fragments became {report.fragments_after:,}; "
         f"{report.versions_removed:,} old versions and {report.codecs_removed:,} codecs removed"
     )
+
+
+def show_metrics(metrics: Mapping[str, float], n_queries: int) -> None:
+    """Print measures averaged over queries."""
+    out.print(f"{n_queries:,} queries")
+    for name, value in metrics.items():
+        out.print(f"{name:<8} {value:.4f}")
 
 
 def show_info(info: IndexInfo) -> None:
@@ -214,12 +240,12 @@ def _drift_line(drift: Drift) -> str:
     line = f"cosine with centroids {drift.trained_cosine:.3f} at training"
     if drift.cosine is None or drift.strange is None:
         return f"{line}; no rows since"
-    advice = "; rebuild" if drift.strange > _MUCH_DRIFT else ""
-    return f"{line}, {drift.cosine:.3f} in {drift.rows:,} rows since, {drift.strange:.0%} of them strange{advice}"
+    advice = "; run `tansaku rebuild`" if drift.strange > _HIGH_DRIFT else ""
+    return f"{line}, {drift.cosine:.3f} in {drift.rows:,} rows since, {drift.strange:.0%} of them outliers{advice}"
 
 
 def show_bundle(folder: Path, bundle: Bundle, size: int) -> None:
-    """Print what an exported bundle is and how near its vectors are to the checkpoint's."""
+    """Print the properties of an exported bundle and how near its vectors are to the checkpoint's."""
     table = Table(box=None, show_header=False, pad_edge=False)
     rows = {
         "bundle": f"{folder}, {bundle.precision}, {size / 1e6:.1f} MB",

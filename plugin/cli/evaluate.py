@@ -7,34 +7,61 @@ from typing import Annotated
 
 import typer
 
-from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
-from ..evaluation.measures import judged_queries, measure, read_qrels, read_queries, search_all, trec_lines
-from ..search.searcher import Searcher
-from . import display as console
-from .options import AsJson, Bm25Weight, Db, Model, PhraseWeight, RecallOption, SourceOption, TableName
+from . import display
+from .options import (
+    AsJson,
+    Bm25Weight,
+    Candidates,
+    Db,
+    Ids,
+    Model,
+    Nprobe,
+    PhraseWeight,
+    RecallOption,
+    SourceOption,
+    StorageOptions,
+    TableName,
+    Threads,
+    Where,
+    storage_options,
+)
 
 
 def evaluate(
     db: Db,
     table: TableName,
-    queries: Annotated[Path, typer.Option(help="Queries: JSONL, CSV, TSV or Parquet with _id and text.")],
+    queries: Annotated[Path, typer.Option(help="File of queries: JSONL, CSV, TSV or Parquet with _id and text.")],
     qrels: Annotated[
-        Path | None, typer.Option(help="Judgements: BEIR .tsv or TREC format; --run alone asks all queries.")
+        Path | None,
+        typer.Option(help="File of judgements, in BEIR's .tsv or TREC's format; without it, --run asks every query."),
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="How many hits a query is searched for, at least 10.")] = 10,
+    k: Annotated[int, typer.Option("-k", help="Number of hits for each query, at least 10.")] = 10,
     recall: RecallOption = "balanced",
+    where: Where = None,
+    ids: Ids = None,
     source: SourceOption = "lists",
     bm25_weight: Bm25Weight = 0.0,
     phrase_weight: PhraseWeight = None,
-    run_file: Annotated[Path | None, typer.Option("--run", help="Write the hits to this TREC run file.")] = None,
+    nprobe: Nprobe = None,
+    candidates: Candidates = None,
+    run_file: Annotated[Path | None, typer.Option("--run", help="File for the hits, in TREC's run format.")] = None,
     as_json: AsJson = False,
     model: Model = None,
+    threads: Threads = None,
+    storage_option: StorageOptions = None,
 ) -> None:
     """Measure how well an index ranks, over the judged queries.
 
+    Needs the extra `evaluate`.
+
     Example: `tansaku evaluate --db ./db --table docs --queries queries.jsonl --qrels qrels.tsv`
     """
+    from ...indexer.table.database import connect
+    from ...onnx_export.encode.encoder import Encoder
+    from ..evaluation.measures import judged_queries, measure, read_qrels, read_queries, search_all, trec_lines
+    from ..search.searcher import Searcher
+
     if k < 10:
         raise InputError(f"k is {k}; the measures look at the first 10 hits, so it must be 10 or more")
     if qrels is None and run_file is None:
@@ -43,24 +70,27 @@ def evaluate(
     asked = read_queries(queries)
     if judgements:
         asked = judged_queries(asked, judgements)
-    searcher = Searcher.open(db, table, encoder=Encoder.load(model))
-    with console.ProgressDisplay() as progress:
+    database = connect(db, storage_options=storage_options(storage_option))
+    searcher = Searcher.open(database, table, encoder=Encoder.load(model, threads=threads))
+    with display.ProgressDisplay() as progress:
         run = search_all(
             searcher,
             asked,
             k=k,
             progress=lambda done: progress("search", done, len(asked)),
             recall=recall,
+            where=where,
+            ids=ids,
             source=source,
             bm25_weight=bm25_weight,
             phrase_weight=phrase_weight,
+            nprobe=nprobe,
+            candidates=candidates,
         )
     metrics = measure(run, judgements) if judgements else {}
     if run_file:
         run_file.write_text("\n".join(trec_lines(run)) + "\n", encoding="utf-8")
     if as_json:
-        console.show_json({"metrics": metrics, "queries": len(asked)})
-        return
-    console.out.print(f"{len(asked):,} queries")
-    for name, value in metrics.items():
-        console.out.print(f"{name:<8} {value:.4f}")
+        display.show_json({"metrics": metrics, "queries": len(asked)})
+    else:
+        display.show_metrics(metrics, len(asked))

@@ -8,30 +8,38 @@ from typing import Annotated
 
 import typer
 
-from ...onnx_export.encode.encoder import Encoder
-from .options import Db, Model
+from .options import Db, Model, StorageOptions, Threads, storage_options
 
-_MOST_BYTES = 1 << 20  # of an HTTP request
+_MAX_REQUEST_BYTES = 1 << 20  # over HTTP
 
 
 def mcp(
     db: Db,
-    tables: Annotated[list[str], typer.Option("--table", help="Name of a table; may be repeated.")],
+    tables: Annotated[list[str], typer.Option("--table", help="Name of a table to serve; may be repeated.")],
     http: Annotated[
         int | None,
-        typer.Option(help="Serve streamable HTTP at this port of 127.0.0.1, path /mcp.", min=1, max=65535),
+        typer.Option(
+            help="Port of 127.0.0.1 for streamable HTTP, path /mcp; by default the server talks over stdio.",
+            min=1,
+            max=65535,
+        ),
     ] = None,
     model: Model = None,
+    threads: Threads = None,
+    storage_option: StorageOptions = None,
 ) -> None:
-    """Serve indexes to agents over MCP: to search, to read documents, to see the columns. By default over stdio.
+    """Serve indexes to agents over MCP, with tools that search, read documents and describe the columns.
 
     Needs the extra `mcp`.
 
     Example: `tansaku mcp --db ./db --table docs`
     """
-    from ..mcp.server import make_server  # brings the SDK, which no other command needs
+    from ...indexer.table.database import connect
+    from ...onnx_export.encode.encoder import Encoder
+    from ..mcp.server import make_server
 
-    server = make_server(db, tables, encoder=Encoder.load(model))
+    database = connect(db, storage_options=storage_options(storage_option))
+    server = make_server(database, tables, encoder=Encoder.load(model, threads=threads))
     if http is not None:
         server.run(
             "streamable-http",
@@ -39,11 +47,11 @@ def mcp(
             port=http,
             json_response=True,
             stateless_http=True,
-            max_request_body_size=_MOST_BYTES,
+            max_request_body_size=_MAX_REQUEST_BYTES,
         )
         return
     if sys.stdin.isatty():
-        typer.echo("An agent starts this command and talks to it over stdin; see --http for a server.", err=True)
+        typer.echo("An agent starts this command and talks to it over stdin; for a server see --http.", err=True)
     # The SDK reads stdin in a thread that an interrupt does not end; there is nothing to be saved.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     server.run("stdio")

@@ -1,32 +1,90 @@
-"""Arguments that several commands take."""
+"""Options and arguments that several commands take."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ...onnx_export.errors import InputError
 from ..search.plan import Recall, SourceName
 
+# Where an index is, and the model.
 Db = Annotated[str, typer.Option("--db", help="Folder or URI of the LanceDB database.")]
 TableName = Annotated[str, typer.Option("--table", help="Name of the table.")]
-Model = Annotated[
-    Path | None, typer.Option("--model", help="Folder of an encoder bundle; by default the one that ships inside.")
-]
-Threads = Annotated[int | None, typer.Option("--threads", help="Threads for encoding; by default all cores.")]
 StorageOptions = Annotated[
     list[str] | None,
     typer.Option(
-        "--storage-option", help="KEY=VALUE for an object store, as LanceDB names them; better in the environment."
+        "--storage-option",
+        metavar="KEY=VALUE",
+        help="Option for an object store, in LanceDB's names; may be repeated. Credentials are safer in the "
+        "environment.",
     ),
 ]
-RecallOption = Annotated[Recall, typer.Option(help="exact scores every document, the others the likely ones.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Model = Annotated[
+    Path | None, typer.Option("--model", help="Folder of an encoder bundle; by default the model inside tansaku.")
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", help="Number of threads for encoding; by default one per usable core.")
+]
+
+# What a search is given: the fields of `tansaku.SearchOptions`, with their defaults.
+K = Annotated[int, typer.Option("-k", help="Number of hits.")]
+RecallOption = Annotated[
+    Recall,
+    typer.Option("--recall", help="Thoroughness: exact scores every document; balanced and fast only the likely ones."),
+]
+Where = Annotated[
+    str | None,
+    typer.Option("--where", help="SQL condition over the columns, such as 'year < 1950'; only matches are searched."),
+]
+Ids = Annotated[list[str] | None, typer.Option("--id", help="Id of a document to search among; may be repeated.")]
 SourceOption = Annotated[
-    SourceName, typer.Option("--source", help="Candidates from inverted lists, full text, or both.")
+    SourceName,
+    typer.Option("--source", help="Source of candidates: inverted lists, full text search (text), or both (fused)."),
 ]
-Bm25Weight = Annotated[float, typer.Option(help="Of BM25 beside MaxSim, for --source fused or text.")]
+Bm25Weight = Annotated[
+    float,
+    typer.Option(
+        "--bm25-weight", help="Weight of BM25 added to MaxSim (0 = none); needs --source text or --source fused."
+    ),
+]
 PhraseWeight = Annotated[
-    float | None, typer.Option(help="Of a token's neighbours; 0 is MaxSim alone, by default what the model says.")
+    float | None,
+    typer.Option(
+        "--phrase-weight",
+        help="Weight given to the similarity of neighbouring tokens (0 = plain MaxSim); by default the model's.",
+    ),
 ]
+Nprobe = Annotated[
+    int | None,
+    typer.Option("--nprobe", help="Number of centroids probed for each query token; by default set by --recall."),
+]
+Candidates = Annotated[
+    int | None,
+    typer.Option("--candidates", help="Number of candidates scored by their codes; by default set by --recall."),
+]
+
+# How a command works and prints.
+Resume = Annotated[
+    bool,
+    typer.Option("--resume/--no-resume", help="Continue what an interrupted run left, or discard that and start over."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def storage_options(given: Sequence[str] | None) -> dict[str, str] | None:
+    """What `--storage-option` was given, as a mapping; None if nothing was.
+
+    Raises:
+        InputError: an option is not KEY=VALUE. The message leaves the option out, which may be a credential.
+    """
+    options: dict[str, str] = {}
+    for option in given or ():
+        key, separator, value = option.partition("=")
+        if not separator or not key:
+            raise InputError("--storage-option: expected KEY=VALUE")
+        options[key] = value
+    return options or None

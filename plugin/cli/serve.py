@@ -2,62 +2,70 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...onnx_export.errors import InputError
 from ..search.scores import ScoreMode
-from ..service.settings import Settings
-from .options import Model, PhraseWeight, Threads
+from .options import Model, PhraseWeight, StorageOptions, Threads, storage_options
+
+if TYPE_CHECKING:
+    from ...indexer.table.database import Database
+    from ..service.settings import Settings
 
 
 def serve(
     db: Annotated[str | None, typer.Option("--db", help="Folder or URI of the LanceDB database.")] = None,
     table: Annotated[
         list[str] | None,
-        typer.Option("--table", help="Name of a table to serve; may be repeated. The first is default."),
+        typer.Option("--table", help="Name of a table to serve; may be repeated. The first one is the default."),
     ] = None,
     index: Annotated[
         list[str] | None,
-        typer.Option("--index", help="NAME=DB/TABLE, an index of another database; may be repeated."),
+        typer.Option("--index", metavar="NAME=DB/TABLE", help="Name and place of an index elsewhere; may be repeated."),
     ] = None,
     model: Model = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every one.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 is any that is free.")] = 8080,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 means every one.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 means any free one.")] = 8080,
     token: Annotated[
         str | None,
-        typer.Option(
-            "--token", envvar="TANSAKU_TOKEN", help="Token that clients must send; better in the environment."
-        ),
+        typer.Option("--token", envvar="TANSAKU_TOKEN", help="Token that clients must send; safer in the environment."),
     ] = None,
     score: Annotated[
-        ScoreMode, typer.Option(help="What scores mean: MaxSim per query token, its sum, or the log-odds of the first.")
+        ScoreMode,
+        typer.Option(help="Scale of scores: mean MaxSim per query token, raw sum, or logit, the log-odds of the mean."),
     ] = "mean",
     phrase_weight: PhraseWeight = None,
-    concurrency: Annotated[int | None, typer.Option(help="Requests at work at a time; by default all cores.")] = None,
-    queue: Annotated[int, typer.Option(help="Requests that may wait; further ones are refused with 429.")] = 64,
-    deadline: Annotated[float, typer.Option(help="Seconds after which a request is given up.")] = 30.0,
-    max_body: Annotated[float, typer.Option(help="Longest body of a request, in MiB.")] = 8.0,
-    max_documents: Annotated[int, typer.Option(help="Most documents of a rerank request.")] = 1000,
-    max_text: Annotated[int, typer.Option(help="Characters after which a text is cut.")] = 8192,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Number of requests worked on at a time; by default one per usable core.")
+    ] = None,
+    queue: Annotated[int, typer.Option(help="Number of requests that may wait; more are refused with 429.")] = 64,
+    deadline: Annotated[float, typer.Option(help="Time limit of a request, in seconds.")] = 30.0,
+    max_body: Annotated[float, typer.Option(help="Maximum size of a request's body, in MiB.")] = 8.0,
+    max_documents: Annotated[int, typer.Option(help="Maximum number of documents in a rerank request.")] = 1000,
+    max_text: Annotated[int, typer.Option(help="Maximum characters of a text; longer ones are cut off.")] = 8192,
     refresh_seconds: Annotated[
-        float, typer.Option(help="How often to look for later versions of the tables; 0 is never.")
+        float, typer.Option(help="Seconds between looks for new versions of the tables; 0 means never.")
     ] = 5.0,
     drain_seconds: Annotated[
-        float, typer.Option(help="How long to stay at work, but not ready, after the signal to stop.")
+        float, typer.Option(help="Seconds between the signal to stop and the end, in which /ready answers 503.")
     ] = 0.0,
     log_text: Annotated[
-        bool, typer.Option("--log-text", help="Also log queries and messages of unexpected errors.")
+        bool, typer.Option("--log-text", help="Messages of unexpected errors in the log, which may hold users' text.")
     ] = False,
     threads: Threads = None,
+    storage_option: StorageOptions = None,
 ) -> None:
-    """Serve reranking, token vectors and search over HTTP, in the dialects that other stacks speak.
+    """Serve search, reranking and token vectors over HTTP, with the APIs of Cohere, Jina, TEI and Weaviate.
 
-    Without an index, documents are ranked by their texts alone. Needs the extra `serve`.
+    Without an index, only texts in the requests are ranked. Needs the extra `serve`.
 
     Example: `tansaku serve --db ./db --table docs`
     """
+    from ..service.settings import Settings
+
     if not 0 < max_body <= 1024:
         raise InputError(f"max-body is {max_body}; it must be more than 0 and at most 1,024 MiB")
     if not drain_seconds >= 0:
@@ -77,18 +85,23 @@ def serve(
         deadline_seconds=deadline,
         refresh_seconds=refresh_seconds,
         log_text=log_text,
+        storage_options=storage_options(storage_option),
     )
     run(settings, host=host, port=port, drain_seconds=drain_seconds)
 
 
 def run(settings: Settings, *, host: str, port: int, drain_seconds: float = 0.0) -> None:
-    """Serve until a signal comes, then answer what is under way; raises what kept the service from loading."""
-    # These need the extra, which other commands do not.
+    """Serve until a signal to stop, then answer the requests under way.
+
+    Raises:
+        TansakuError: the model or an index cannot be loaded.
+    """
+    # These need the extra `serve`, which other commands do not.
     from ..service.app import create_app
-    from ..service.observability import all_as_json_lines
+    from ..service.observability import log_json_lines
     from ..service.server import DrainingServer, config_of
 
-    all_as_json_lines()
+    log_json_lines()
     failures: list[Exception] = []
 
     def on_failure(error: Exception) -> None:
@@ -103,20 +116,22 @@ def run(settings: Settings, *, host: str, port: int, drain_seconds: float = 0.0)
         raise failures[0]
 
 
-def _indexes(db: str | None, tables: list[str] | None, others: list[str] | None) -> dict[str, tuple[Any, str]]:
-    """Name → database and table."""
+def _indexes(
+    db: str | None, tables: Sequence[str] | None, others: Sequence[str] | None
+) -> dict[str, tuple[Database, str]]:
+    """Name → database and table of each index."""
     if (db is None) != (not tables):
         raise InputError("--db and --table go together; give both, or neither to rank texts alone")
-    found: dict[str, tuple[Any, str]] = {}
-    named = [(table, str(db), table) for table in tables or ()]
+    named: list[tuple[str, str, str]] = [(table, str(db), table) for table in tables or ()]
     for other in others or ():
         name, _, place = other.partition("=")
         folder, _, table = place.rstrip("/").rpartition("/")
         if not name or not folder or not table:
             raise InputError(f"--index {other}: expected NAME=DB/TABLE")
         named.append((name, folder, table))
+    found: dict[str, tuple[Database, str]] = {}
     for name, folder, table in named:
         if name in found:
-            raise InputError(f"two indexes are called {name!r}; name one of them by --index NAME=DB/TABLE")
+            raise InputError(f"two indexes are called {name!r}; give one of them another name by --index NAME=DB/TABLE")
         found[name] = folder, table
     return found

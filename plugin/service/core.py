@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from ...indexer.errors import StorageError
+from ...indexer.table.database import connect
 from ...onnx_export.encode.encoder import Encoder
 from ..rerank.reranker import RerankedDocument, Reranker
 from ..search.results import Hits
@@ -87,8 +88,10 @@ class Service:
         if encoder is None:
             encoder = Encoder.load(self.settings.model, threads=self.settings.threads)
         if searchers is None:
+            options = None if self.settings.storage_options is None else dict(self.settings.storage_options)
             self.searchers = {
-                name: Searcher.open(db, table, encoder=encoder) for name, (db, table) in self.settings.indexes.items()
+                name: Searcher.open(connect(db, storage_options=options), table, encoder=encoder)
+                for name, (db, table) in self.settings.indexes.items()
             }
         weight = self.settings.phrase_weight
         self._of_texts = Reranker(encoder, phrase_weight=weight)

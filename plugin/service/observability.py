@@ -100,7 +100,7 @@ def json_lines(stream: TextIO | None = None) -> Any:
     )
 
 
-def all_as_json_lines(stream: TextIO | None = None) -> None:
+def log_json_lines(stream: TextIO | None = None) -> None:
     """Make the standard library's loggers, uvicorn's too, write such lines."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(

@@ -37,6 +37,7 @@ class Settings:
         deadline_seconds: a request that takes longer is answered 408, 503 or 504.
         refresh_seconds: how often later versions of the indexes are looked for; 0 is never.
         log_text: also log queries and the messages of unexpected errors, which may hold users' text.
+        storage_options: of the object store that the indexes lie in, as LanceDB names them.
 
     Raises InputError for a number that cannot be.
     """
@@ -60,6 +61,7 @@ class Settings:
     deadline_seconds: float = 30.0
     refresh_seconds: float = 5.0
     log_text: bool = False
+    storage_options: Mapping[str, str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("threads", "concurrency"):

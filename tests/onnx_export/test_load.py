@@ -26,6 +26,7 @@ from tansaku import Bundle, CheckpointError, Encoder, Expansion, InputError, Mis
 from tansaku.onnx_export.convert import export as export_module
 from tansaku.onnx_export.convert import load as load_module
 from tansaku.onnx_export.convert.load import load_checkpoint
+from tansaku.plugin.cli import display
 from tansaku.plugin.cli import main as cli
 
 from ..support import checkpoints
@@ -968,7 +969,7 @@ def tansaku(monkeypatch, capsys) -> Callable[..., SimpleNamespace]:
 def test_export_writes_a_bundle_and_prints_it_as_json(make, tansaku, tmp_path):
     out = tmp_path / "new" / "bundle"
     folder = make("pylate", tokenizer="japanese")
-    done = tansaku("export", folder, out, "--int8", "--query-expansion", "shipped", "--json")
+    done = tansaku("export", folder, out, "--precision", "int8", "--query-expansion", "shipped", "--json")
     assert (done.status, done.err) == (0, "")
     printed = json.loads(done.out)
     assert (printed["bundle"], printed["precision"], printed["dim"]) == (str(out), "int8", DIM)
@@ -1004,7 +1005,17 @@ def stubs(monkeypatch) -> dict[str, Any]:
 
 def test_export_passes_on_what_it_is_asked(tansaku, stubs, tmp_path):
     out = tmp_path / "out"
-    options = ["--query-expansion", "none", "--revision", "refs/pr/5", "--int8", "--json", "--phrase-weight", "0.1"]
+    options = [
+        "--query-expansion",
+        "none",
+        "--revision",
+        "refs/pr/5",
+        "--precision",
+        "float32",
+        "--json",
+        "--phrase-weight",
+        "0.1",
+    ]
     done = tansaku("export", "owner/name", out, *options)
     assert (done.status, json.loads(done.out)["bytes"]) == (0, 5)
     assert stubs == {
@@ -1013,20 +1024,26 @@ def test_export_passes_on_what_it_is_asked(tansaku, stubs, tmp_path):
         "query_expansion": "none",
         "checkpoint": "checkpoint",
         "folder": out,
-        "precision": "int8",
+        "precision": "float32",
         "phrase_weight": 0.1,
     }
+
+
+def test_the_old_flag_for_int8_still_works_and_warns(tansaku, stubs, tmp_path):
+    done = tansaku("export", "owner/name", tmp_path / "out", "--int8", "--precision", "float32", "--json")
+    assert (done.status, stubs["precision"]) == (0, "int8")
+    assert "--int8 is deprecated" in done.err
 
 
 def test_export_leaves_the_defaults_to_the_loader(tansaku, stubs, tmp_path):
     done = tansaku("export", "owner/name", tmp_path / "out")
     assert done.status == 0
-    assert (stubs["revision"], stubs["query_expansion"], stubs["precision"]) == (None, None, "float32")
+    assert (stubs["revision"], stubs["query_expansion"], stubs["precision"]) == (None, None, "int8")
     assert stubs["phrase_weight"] == 0
 
 
 def test_export_shows_people_what_was_made(tansaku, stubs, monkeypatch, tmp_path):
-    monkeypatch.setattr(cli.console.out, "width", 200)
+    monkeypatch.setattr(display.out, "width", 200)
     done = tansaku("export", "owner/name", tmp_path / "out")
     shown = dict(line.strip().split(maxsplit=1) for line in done.out.splitlines())
     assert shown == {

@@ -1,13 +1,16 @@
-"""The command line through its real entry point, the installed script."""
+"""The command line: in this process through its entry point, and once as the installed script."""
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import io
 import json
 import os
 import subprocess
 import sysconfig
 from pathlib import Path
+from unittest.mock import patch
 
 import lancedb
 import pyarrow as pa
@@ -15,8 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tansaku.plugin.cli.demo import SAMPLE
+from tansaku.plugin.cli.main import main
 
-TANSAKU = Path(sysconfig.get_path("scripts")) / "tansaku"
+SCRIPT = Path(sysconfig.get_path("scripts")) / "tansaku"
+WIDE = {"COLUMNS": "200", "NO_COLOR": "1"}
 COMMANDS = (
     "demo",
     "index",
@@ -38,19 +43,29 @@ COMMANDS = (
 TWO = [{"_id": "dog", "title": "犬", "text": "犬は嗅覚が鋭い。", "year": 2001}, {"_id": "sea", "text": "海は塩辛い。"}]
 
 
-def tansaku(
-    *arguments: str | Path, stdin: str | None = None, cwd: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-    command = [str(TANSAKU), *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=environment, timeout=120, check=False, input=stdin, cwd=cwd
-    )
+def tansaku(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the command in this process."""
+    command = ["tansaku", *map(str, arguments)]
+    out, err = io.StringIO(), io.StringIO()
+    status: object = 0
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        patch.dict(os.environ, WIDE),
+        patch("sys.argv", command),
+        patch("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8")),
+    ):
+        try:
+            main()
+        except SystemExit as ended:
+            status = ended.code or 0
+    assert isinstance(status, int)
+    return subprocess.CompletedProcess(command, status, out.getvalue(), err.getvalue())
 
 
-def succeeds(*arguments: str | Path, stdin: str | None = None, cwd: Path | None = None) -> str:
+def succeeds(*arguments: str | Path, stdin: str = "") -> str:
     """Standard output of a command that must end well."""
-    result = tansaku(*arguments, stdin=stdin, cwd=cwd)
+    result = tansaku(*arguments, stdin=stdin)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -85,7 +100,8 @@ def test_every_command_has_help_with_an_example(command: str):
 
 
 def test_demo_indexes_and_answers_three_questions():
-    result = tansaku("demo")
+    environment = {**os.environ, **WIDE}
+    result = subprocess.run([SCRIPT, "demo"], capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert result.returncode == 0, result.stderr
     assert "300 documents" in result.stdout
     assert "bytes/token" in result.stdout
@@ -206,7 +222,7 @@ def test_append_upsert_and_overwrite(tmp_path: Path):
     assert contents(table) == {"dog": dog["text"], "sea": sea["text"]}
     shown = succeeds("index", third, *table, "--mode", "upsert")
     assert "2 documents" in shown
-    assert "1 of them took the place of older ones" in shown
+    assert "1 of them replaced older ones" in shown
     assert contents(table) == {"dog": dog["text"], "sea": "海は広い。", "cat": "猫は眠る。"}
     succeeds("index", second, *table, "--mode", "overwrite")
     assert contents(table) == {"sea": sea["text"]}
@@ -225,20 +241,21 @@ def test_standard_input_is_a_source(tmp_path: Path):
     assert contents(table) == {"a": "犬は嗅覚が鋭い。", "b": "海は塩辛い。"}
 
 
-def test_bad_records_are_rejected_to_a_file_if_so_told(tmp_path: Path):
+def test_bad_records_are_rejected_to_a_file_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
     records = [TWO[0], {"_id": "x"}, {**TWO[1], "_id": "old", "year": "昔"}, TWO[1]]
     source = write_jsonl(tmp_path / "docs.jsonl", records)
     with source.open("a", encoding="utf-8") as file:
         file.write('{"_id": "cut o\n')
     table = ("--db", tmp_path / "db", "--table", "t")
-    shown = succeeds("index", source, *table, "--on-error", "reject", cwd=tmp_path)
+    shown = succeeds("index", source, *table, "--on-error", "reject")
     assert "2 documents" in shown
     assert "3 records were rejected; they are in t.rejects.jsonl" in shown
     assert sorted(contents(table)) == ["dog", "sea"]
     lines = [json.loads(line) for line in (tmp_path / "t.rejects.jsonl").read_text(encoding="utf-8").splitlines()]
     assert sorted(line["place"] for line in lines) == [f"{source}:{n}" for n in (2, 3, 5)]
     shown = succeeds("index", source, *table, "--mode", "upsert", "--on-error", "reject", "--rejects", tmp_path / "r")
-    assert "2 of them took the place of older ones" in shown
+    assert "2 of them replaced older ones" in shown
     assert len((tmp_path / "r").read_text(encoding="utf-8").splitlines()) == 3
 
 
@@ -273,7 +290,7 @@ def test_delete_by_id_file_and_condition_then_optimize_and_rebuild(tmp_path: Pat
     succeeds("index", source, *table)
     shown = succeeds("delete", *table, "--id", "d0", "--id", "none", "--id", "d1")
     assert "2 rows deleted" in shown
-    assert "1 ids were not in the index: none" in shown
+    assert "1 ids are not in the index: none" in shown
     (tmp_path / "ids.txt").write_text("d2\nd3\n\n", encoding="utf-8")
     assert "3 rows deleted" in succeeds("delete", *table, "--ids-file", tmp_path / "ids.txt", "--id", "d4")
     assert "2 rows deleted" in succeeds("delete", *table, "--where", "year >= 2010")

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from tansaku import BuildReport, DeleteReport, Drift, OptimizeReport, Rejects
-from tansaku.plugin.cli import display as console
+from tansaku.plugin.cli import display
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def shown(monkeypatch):
     """Everything that is printed."""
     stream = io.StringIO()
     for name in ("out", "err"):
-        monkeypatch.setattr(console, name, Console(file=stream, width=200, soft_wrap=True, highlight=False))
+        monkeypatch.setattr(display, name, Console(file=stream, width=200, soft_wrap=True, highlight=False))
     return stream
 
 
@@ -24,7 +24,7 @@ def shown(monkeypatch):
 def clock(monkeypatch):
     """A clock that stands still until told."""
     now = [100.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
 
     def advance(seconds):
         now[0] += seconds
@@ -34,7 +34,7 @@ def clock(monkeypatch):
 
 class TestProgressWithoutATerminal:
     def test_each_stage_has_a_line_at_its_start_and_its_end(self, shown, clock):
-        with console.ProgressDisplay() as progress:
+        with display.ProgressDisplay() as progress:
             progress("read", 512, 0, 0)
             progress("read", 600, 0, 0)
             progress("encode", 300, 600, 9000)
@@ -49,7 +49,7 @@ class TestProgressWithoutATerminal:
         ]
 
     def test_between_them_a_line_now_and_then_with_rates_and_the_time_left(self, shown, clock):
-        with console.ProgressDisplay() as progress:
+        with display.ProgressDisplay() as progress:
             progress("encode", 100, 1100, 1000)
             clock(2)
             progress("encode", 300, 1100, 3000)
@@ -64,7 +64,7 @@ class TestProgressWithoutATerminal:
         ]
 
     def test_a_stage_without_an_end_in_sight_tells_no_time_left(self, shown, clock):
-        with console.ProgressDisplay() as progress:
+        with display.ProgressDisplay() as progress:
             progress("read", 512, 0, 0)
             clock(10)
             progress("read", 1512, 0, 0)
@@ -75,38 +75,38 @@ class TestProgressWithoutATerminal:
     ("report", "seconds", "lines"),
     [
         (BuildReport(1200, 36000), 2.0, ["1,200 documents, 36,000 token vectors in 2.0 s (600 documents/s, 18,000 to"]),
-        (BuildReport(2, 9, resumed=1), 1.0, ["2 documents", "1 of them had been encoded before an interruption"]),
-        (BuildReport(2, 9, updated=1), 1.0, ["2 documents", "1 of them took the place of older ones"]),
+        (BuildReport(2, 9, resumed=1), 1.0, ["2 documents", "1 of them were encoded before the interruption"]),
+        (BuildReport(2, 9, updated=1), 1.0, ["2 documents", "1 of them replaced older ones"]),
         (BuildReport(2, 9, truncated=1), 1.0, ["2 documents", "1 documents were longer than the model reads"]),
     ],
 )
 def test_a_build_says_what_it_wrote(shown, report, seconds, lines):
-    console.show_build(report, seconds)
+    display.show_build(report, seconds)
     printed = shown.getvalue().splitlines()
     assert [line[: len(start)] for line, start in zip(printed, lines, strict=True)] == lines
 
 
 def test_rejects_are_counted_with_their_file_and_none_are_not_mentioned(shown, tmp_path):
     with Rejects(tmp_path / "[r].jsonl") as rejects:
-        console.show_rejects(rejects)
+        display.show_rejects(rejects)
         assert shown.getvalue() == ""
         rejects.note("docs.jsonl:1", "bad", {})
-        console.show_rejects(rejects)
+        display.show_rejects(rejects)
     assert shown.getvalue() == f"1 records were rejected; they are in {tmp_path}/[r].jsonl\n"
 
 
 def test_a_deletion_names_some_of_the_ids_that_were_not_there(shown):
-    console.show_delete(DeleteReport(3, []))
-    console.show_delete(DeleteReport(0, [f"[{i}]" for i in range(7)]))
+    display.show_delete(DeleteReport(3, []))
+    display.show_delete(DeleteReport(0, [f"[{i}]" for i in range(7)]))
     assert shown.getvalue().splitlines() == [
         "3 rows deleted",
         "0 rows deleted",
-        "7 ids were not in the index: [0], [1], [2], [3], [4], …",
+        "7 ids are not in the index: [0], [1], [2], [3], [4], …",
     ]
 
 
 def test_optimizing_says_what_became_fewer(shown):
-    console.show_optimize(OptimizeReport(9, 1, 4, 0))
+    display.show_optimize(OptimizeReport(9, 1, 4, 0))
     assert shown.getvalue() == "9 fragments became 1; 4 old versions and 0 codecs removed\n"
 
 
@@ -114,11 +114,11 @@ def test_optimizing_says_what_became_fewer(shown):
     ("drift", "line"),
     [
         (Drift(0.8, 0, None, None), "cosine with centroids 0.800 at training; no rows since"),
-        (Drift(0.8, 40, 0.75, 0.05), "cosine with centroids 0.800 at training, 0.750 in 40 rows since, 5% of them str"),
-        (Drift(0.8, 40, 0.5, 0.6), "cosine with centroids 0.800 at training, 0.500 in 40 rows since, 60% of them str"),
+        (Drift(0.8, 40, 0.75, 0.05), "cosine with centroids 0.800 at training, 0.750 in 40 rows since, 5% of them out"),
+        (Drift(0.8, 40, 0.5, 0.6), "cosine with centroids 0.800 at training, 0.500 in 40 rows since, 60% of them out"),
     ],
 )
 def test_drift_is_told_and_much_of_it_with_a_remedy(drift, line):
-    shown = console._drift_line(drift)
+    shown = display._drift_line(drift)
     assert shown.startswith(line)
-    assert shown.endswith("rebuild") == (drift.strange is not None and drift.strange > 0.25)
+    assert shown.endswith("run `tansaku rebuild`") == (drift.strange is not None and drift.strange > 0.25)

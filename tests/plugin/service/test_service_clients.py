@@ -210,7 +210,7 @@ class TestStopping:
         assert {"ready", "request", "Shutting down"} <= {line["event"] for line in lines}
 
     def test_an_index_that_is_not_there_ends_the_command(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(observability, "all_as_json_lines", lambda: None)
+        monkeypatch.setattr(observability, "log_json_lines", lambda: None)
         with pytest.raises(TableNotFoundError, match="none"):
             run(Settings(indexes={"t": (str(tmp_path), "none")}), host="127.0.0.1", port=0)
 

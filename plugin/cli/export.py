@@ -1,0 +1,59 @@
+"""The command `tansaku export`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from . import display
+from .options import AsJson
+
+Precision = Literal["int8", "float32"]
+QueryExpansion = Literal["paper", "shipped", "fixed", "none"]
+
+
+def export(
+    checkpoint: Annotated[str, typer.Argument(help="ColBERT checkpoint: a folder, or OWNER/NAME on the model hub.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the bundle.")],
+    precision: Annotated[
+        Precision, typer.Option(help="Number format of the weights; int8 takes a quarter of the space of float32.")
+    ] = "int8",
+    int8: Annotated[bool, typer.Option("--int8", hidden=True, help="Deprecated: int8 is the default.")] = False,
+    query_expansion: Annotated[
+        QueryExpansion | None,
+        typer.Option(
+            help="Rule for mask tokens of queries; by default paper for Stanford checkpoints, else the checkpoint's."
+        ),
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the model hub.")] = None,
+    phrase_weight: Annotated[
+        float,
+        typer.Option(
+            help="Weight given to the similarity of neighbouring tokens, for searches that do not set one "
+            "(0 = plain MaxSim)."
+        ),
+    ] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a ColBERT checkpoint into an encoder bundle, and measure how near its vectors are to the checkpoint's.
+
+    Needs the extra `export`, and `japanese` for tokenizers that use MeCab.
+
+    Example: `tansaku export answerdotai/JaColBERTv2.5 ./jacolbert`
+    """
+    # These bring torch and transformers, which no other command needs.
+    from ...onnx_export.convert.export import export_checkpoint
+    from ...onnx_export.convert.load import load_checkpoint
+
+    if int8:
+        display.show_warning("--int8 is deprecated and will be removed: int8 is the default (see --precision)")
+    loaded = load_checkpoint(checkpoint, revision=revision, query_expansion=query_expansion)
+    bundle = export_checkpoint(loaded, out, precision="int8" if int8 else precision, phrase_weight=phrase_weight)
+    size = sum(file.stat().st_size for file in out.iterdir())
+    if as_json:
+        display.show_json({"bundle": str(out), "bytes": size, **dataclasses.asdict(bundle)})
+    else:
+        display.show_bundle(out, bundle, size)

@@ -1,0 +1,213 @@
+"""The commands that make and change an index: `index`, `delete`, `optimize`, `rebuild`, `info`."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ...onnx_export.errors import InputError
+from . import display
+from .options import AsJson, Db, Model, Resume, StorageOptions, TableName, Threads, storage_options
+
+if TYPE_CHECKING:
+    from ...indexer.table.database import Database
+    from ...indexer.table.table import IndexTable
+
+Mode = Literal["create", "append", "upsert", "overwrite"]
+OnError = Literal["stop", "reject"]
+
+
+def index(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Documents: JSONL, CSV, TSV (also .gz, .zst), Parquet, Arrow, or the folder of a Lance or Hugging "
+            "Face dataset; - reads standard input."
+        ),
+    ],
+    db: Db,
+    table: TableName,
+    id_field: Annotated[str | None, typer.Option(help="Name of the id field; by default _id or id.")] = None,
+    text_field: Annotated[str, typer.Option(help="Name of the text field.")] = "text",
+    title_field: Annotated[str, typer.Option(help="Name of the title field; documents may lack it.")] = "title",
+    source_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="Format of the source: jsonl, csv, tsv, parquet or arrow; by default from its name."
+        ),
+    ] = None,
+    nbits: Annotated[int, typer.Option(help="Bits per dimension of a new table: 1, 2 or 4.")] = 2,
+    pool: Annotated[
+        int, typer.Option(help="Pooling factor of a new table: keep one token vector in N (1 = keep all).")
+    ] = 1,
+    passage_tokens: Annotated[
+        int | None,
+        typer.Option(help="Maximum tokens of a passage in a new table; by default documents are not divided."),
+    ] = None,
+    fulltext: Annotated[
+        bool, typer.Option("--fulltext", help="Full text search in a new table, for --source text and fused.")
+    ] = False,
+    mode: Annotated[
+        Mode, typer.Option(help="Mode: make a new table, add to one, update documents in one, or replace one.")
+    ] = "create",
+    resume: Resume = True,
+    on_error: Annotated[OnError, typer.Option(help="Action at a bad record: stop, or write it to --rejects.")] = "stop",
+    rejects: Annotated[
+        Path | None, typer.Option(help="File for rejected records; by default TABLE.rejects.jsonl in this folder.")
+    ] = None,
+    model: Model = None,
+    threads: Threads = None,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Index documents as compressed token vectors; fields besides id, text and title become columns.
+
+    Example: `tansaku index docs.jsonl --db ./db --table docs`
+    """
+    from ...indexer.derived.arrays import load_arrays
+    from ...indexer.index import Index
+    from ...indexer.read.documents import FieldNames
+    from ...indexer.read.rejects import Rejects
+    from ...indexer.read.sources import Source
+    from ...indexer.table.database import connect
+    from ...indexer.table.table import open_index_table
+    from ...onnx_export.encode.encoder import Encoder
+
+    encoder = Encoder.load(model, threads=threads)
+    options = storage_options(storage_option)
+    database: Database = connect(db, create=True, storage_options=options) if options else db
+    documents = Source(source, format=source_format)
+    names = FieldNames(id_field, text_field, title_field)
+    rejected = None if on_error == "stop" else Rejects(_rejects_path(rejects, table, source))
+    started = time.perf_counter()
+    with display.ProgressDisplay() as progress:
+        if mode in ("append", "upsert"):
+            built = Index.open(database, table, encoder=encoder)
+            write = built.add if mode == "append" else built.upsert
+            write(documents, names=names, rejects=rejected, resume=True, restart=not resume, progress=progress)
+        else:
+            built = Index.create(
+                database,
+                table,
+                documents,
+                encoder=encoder,
+                nbits=nbits,
+                pool=pool,
+                passage_tokens=passage_tokens,
+                fulltext=fulltext,
+                names=names,
+                overwrite=mode == "overwrite",
+                rejects=rejected,
+                resume=True,
+                restart=not resume,
+                progress=progress,
+            )
+    if built.last_build:
+        display.show_build(built.last_build, time.perf_counter() - started)
+    if rejected is not None:
+        rejected.close()
+        display.show_rejects(rejected)
+    load_arrays(open_index_table(connect(database), table))  # so that the first search does not have to
+
+
+def delete(
+    db: Db,
+    table: TableName,
+    ids: Annotated[list[str] | None, typer.Option("--id", help="Id of a document; may be repeated.")] = None,
+    ids_file: Annotated[Path | None, typer.Option(help="File with one id per line.")] = None,
+    where: Annotated[str | None, typer.Option(help="SQL condition over the columns, such as 'year < 1950'.")] = None,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Delete documents by id, or all that meet a condition.
+
+    Example: `tansaku delete --db ./db --table docs --id doc1 --id doc2`
+    """
+    from ...indexer.table.changes import delete_documents
+
+    given = list(ids or [])
+    if ids_file is not None:
+        try:
+            given += [line for line in ids_file.read_text(encoding="utf-8-sig").splitlines() if line]
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{ids_file}: cannot be read ({error}); give a UTF-8 file with one id per line") from error
+    chosen = given if ids is not None or ids_file is not None else None
+    display.show_delete(delete_documents(_opened(db, table, storage_option), chosen, where))
+
+
+def optimize(
+    db: Db,
+    table: TableName,
+    keep_hours: Annotated[float, typer.Option(help="Hours for which old versions of the table are kept.")] = 1.0,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Merge small data files of a table and remove its old versions.
+
+    Example: `tansaku optimize --db ./db --table docs`
+    """
+    from ...indexer.table.changes import optimize_table
+
+    if not 0 <= keep_hours <= 1e6:
+        raise InputError(f"keep-hours is {keep_hours}; it must not be negative, and at most 1,000,000")
+    display.show_optimize(optimize_table(_opened(db, table, storage_option), timedelta(hours=keep_hours)))
+
+
+def rebuild(
+    db: Db,
+    table: TableName,
+    nbits: Annotated[
+        int | None, typer.Option(help="Bits per dimension of the new codec: 1, 2 or 4; by default unchanged.")
+    ] = None,
+    resume: Resume = True,
+    model: Model = None,
+    threads: Threads = None,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Train a new codec on the documents as they are now and encode them again; `tansaku info` shows when it pays.
+
+    Example: `tansaku rebuild --db ./db --table docs`
+    """
+    from ...indexer.index import Index
+    from ...indexer.table.database import connect
+    from ...onnx_export.encode.encoder import Encoder
+
+    encoder = Encoder.load(model, threads=threads)
+    database = connect(db, storage_options=storage_options(storage_option))
+    started = time.perf_counter()
+    with display.ProgressDisplay() as progress:
+        report = Index.open(database, table, encoder=encoder).rebuild(
+            nbits=nbits, resume=True, restart=not resume, progress=progress
+        )
+    display.show_build(report, time.perf_counter() - started)
+
+
+def info(db: Db, table: TableName, as_json: AsJson = False, storage_option: StorageOptions = None) -> None:
+    """Show what an index holds, its size in bytes per token, and how far later documents have drifted.
+
+    Example: `tansaku info --db ./db --table docs`
+    """
+    from ...indexer.info import describe
+
+    found = describe(_opened(db, table, storage_option))
+    if not as_json:
+        display.show_info(found)
+        return
+    per_token = {name: getattr(found, name) for name in ("bytes_per_token", "searched_bytes_per_token")}
+    display.show_json({**dataclasses.asdict(found), **per_token})
+
+
+def _opened(db: str, table: str, storage_option: list[str] | None) -> IndexTable:
+    from ...indexer.table.database import connect
+    from ...indexer.table.table import open_index_table
+
+    return open_index_table(connect(db, storage_options=storage_options(storage_option)), table)
+
+
+def _rejects_path(rejects: Path | None, table: str, source: str) -> Path:
+    path = rejects or Path(f"{table}.rejects.jsonl")
+    if path.exists() and path.resolve().is_relative_to(Path(source).resolve()):  # it would be replaced
+        raise InputError(f"{path}: the file for rejects is among the documents; choose another by --rejects")
+    return path

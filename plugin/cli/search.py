@@ -1,0 +1,90 @@
+"""The command `tansaku search`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from . import display
+from .options import (
+    AsJson,
+    Bm25Weight,
+    Candidates,
+    Db,
+    Ids,
+    K,
+    Model,
+    Nprobe,
+    PhraseWeight,
+    RecallOption,
+    SourceOption,
+    StorageOptions,
+    TableName,
+    Threads,
+    Where,
+    storage_options,
+)
+
+
+def search(
+    query: Annotated[str, typer.Argument(help="Question or keywords.")],
+    db: Db,
+    table: TableName,
+    k: K = 10,
+    recall: RecallOption = "balanced",
+    where: Where = None,
+    ids: Ids = None,
+    source: SourceOption = "lists",
+    bm25_weight: Bm25Weight = 0.0,
+    phrase_weight: PhraseWeight = None,
+    nprobe: Nprobe = None,
+    candidates: Candidates = None,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Explanation of each hit by the tokens that matched, and each stage's time."),
+    ] = False,
+    derived: Annotated[
+        bool,
+        typer.Option(
+            "--derived/--no-derived",
+            help="Arrays kept on disk beside the table for fast searches; --no-derived reads the table alone.",
+        ),
+    ] = True,
+    as_json: AsJson = False,
+    model: Model = None,
+    threads: Threads = None,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Search an index.
+
+    Example: `tansaku search "金閣寺" --db ./db --table docs --where "year < 1500" --explain`
+    """
+    from ...indexer.table.database import connect
+    from ...onnx_export.encode.encoder import Encoder
+    from ..search.searcher import Searcher
+
+    database = connect(db, storage_options=storage_options(storage_option))
+    searcher = Searcher.open(database, table, encoder=Encoder.load(model, threads=threads), derived=derived)
+    hits = searcher.search(
+        query,
+        k,
+        recall=recall,
+        where=where,
+        ids=ids,
+        source=source,
+        bm25_weight=bm25_weight,
+        phrase_weight=phrase_weight,
+        nprobe=nprobe,
+        candidates=candidates,
+    )
+    explanations = [searcher.explain(query, hit.id, phrase_weight=phrase_weight) for hit in hits] if explain else []
+    if not as_json:
+        display.show_hits(query, hits, explanations)
+        return
+    shown = [{"rank": rank, **dataclasses.asdict(hit)} for rank, hit in enumerate(hits, start=1)]
+    for hit, explanation in zip(shown, explanations, strict=False):
+        hit["matches"] = [dataclasses.asdict(match) for match in explanation.matches]
+    missing = {"missing": hits.missing} if ids else {}
+    display.show_json({"query": query, "hits": shown, "stages_ms": hits.stages, "scored": hits.scored, **missing})
