@@ -1,6 +1,6 @@
 """Encoding speed: tansaku against torch and sentence-transformers' ONNX backend, on the same texts and threads.
 
-    python benchmarks/encode/encode.py --data ../shared/data [--peer-python PYTHON]
+    python -m benchmarks.encode.encode --data ../shared/data [--peer-python PYTHON]
 
 Two models with random weights (speed does not depend on them): the shape of the model inside (12 layers of 384) and
 JaColBERT's (12 of 768). Documents are passages of four corpora, queries the questions of `jsquad-valid`; every system
@@ -28,7 +28,6 @@ import numpy as np
 import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from quality import cpu_name
 from transformers import BertConfig, BertModel
 
 from tansaku import Encoder, TextRules
@@ -36,6 +35,8 @@ from tansaku.onnx_export.convert.checkpoint import Checkpoint, linear_projection
 from tansaku.onnx_export.convert.export import export_checkpoint
 from tansaku.onnx_export.convert.trace import token_vectors_module
 from tansaku.onnx_export.encode.encoder import graph_inputs
+
+from ..support.machine import cpu_name
 
 CORPORA = ("jsquad-valid", "jaquad", "kyoto-wiki-ja", "msdocs-ja")
 SHAPES = {"inside": (12, 384), "jacolbert": (12, 768)}  # layers, hidden
@@ -250,7 +251,7 @@ def peer_rates(
 
 def show_start() -> None:
     """Seconds from starting Python to a loaded default encoder."""
-    code = "from tansaku.onnx_export import Encoder; Encoder.load()"
+    code = "from tansaku import Encoder; Encoder.load()"
     for label, program in (("nothing else", "pass"), ("import and load the default bundle", code)):
         seconds = []
         for _ in range(7):

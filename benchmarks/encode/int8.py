@@ -1,6 +1,6 @@
 """What int8 costs the model inside: parity and ranking against float32, and which parts would be better left in float.
 
-    python benchmarks/encode/int8.py --data ../shared/data [--set jsquad-valid --set jaquad]
+    python -m benchmarks.encode.int8 --data ../shared/data [--set jsquad-valid --set jaquad]
 
 Needs the extra `base-model`. The checkpoint is built as for the bundle. First table: mean and smallest cosine with
 torch, and size, where one kind of weight stays in float32. Then exhaustive MaxSim at both precisions over the same
@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
-from quality import cpu_name, exhaustive_run
 
 from tansaku import Encoder, Source
 from tansaku.indexer.read.documents import DocumentReader
@@ -30,6 +29,9 @@ from tansaku.onnx_export.convert.trace import token_vectors_module
 from tansaku.plugin.evaluation.measures import judged_queries, measure, read_qrels, read_queries
 from tansaku.training.default_model.base_model import DIM, LAYERS, base_checkpoint, kept_pieces, sample_passages
 from tansaku.training.default_model.e5_weights import packaged_weights, read_e5_weights
+
+from ..quality.quality import exhaustive_run
+from ..support.machine import cpu_name
 
 
 def main() -> None:

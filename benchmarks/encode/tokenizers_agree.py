@@ -1,6 +1,6 @@
 """Token ids without transformers against transformers' own, over every sentence of the corpora.
 
-    python benchmarks/encode/tokenizers_agree.py --data ../shared/data [--texts N]
+    python -m benchmarks.encode.tokenizers_agree --data ../shared/data [--texts N]
 
 Two tokenizers, since no published one can be had offline: a BertJapaneseTokenizer (MeCab, unidic-lite, WordPiece), of
 JaColBERT's kind, with a vocabulary of 32,768 pieces trained on the corpora, and a BertTokenizer with the same pieces.
@@ -14,12 +14,10 @@ import json
 import re
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
-from quality import cpu_name
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
@@ -27,6 +25,8 @@ from tansaku import TextRules
 from tansaku.onnx_export.convert.formats.tokenizer import load_tokenizer
 from tansaku.onnx_export.encode.segmenter import MecabSegmenter, load_segmenter
 from tansaku.onnx_export.encode.tokenize import TextTokenizer
+
+from ..support.machine import cpu_name
 
 CORPORA = ("jsquad-valid", "niilc-qa", "jaquad", "queries-ja", "kyoto-wiki-ja", "msdocs-ja")
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"[unused{i}]" for i in range(10))]
@@ -64,7 +64,7 @@ def compare(folder: Path, sentences: list[str]) -> None:
     loaded = load_tokenizer(folder)
     segment = load_segmenter(loaded.segmenter, loaded.tokenizer)
     ours = TextTokenizer(loaded.tokenizer, TextRules("", None, LONGEST), segment)
-    seconds = Counter()
+    seconds = {"theirs": 0.0, "ours": 0.0}
     different = []
     for start in range(0, len(sentences), 1000):
         batch = sentences[start : start + 1000]
@@ -73,7 +73,8 @@ def compare(folder: Path, sentences: list[str]) -> None:
         marks.append(time.perf_counter())
         found = [text.ids.tolist() for text in ours(batch)]
         marks.append(time.perf_counter())
-        seconds += Counter(theirs=marks[1] - marks[0], ours=marks[2] - marks[1])
+        seconds["theirs"] += marks[1] - marks[0]
+        seconds["ours"] += marks[2] - marks[1]
         different += [text for text, a, b in zip(batch, expected, found, strict=True) if a != b]
     rates = {name: f"{len(sentences) / value:,.0f}" for name, value in seconds.items()}
     print(

@@ -1,6 +1,6 @@
 """Which residual codec: PLAID's buckets, buckets per dimension, product codes; centroids in one level or two.
 
-    python benchmarks/index/codecs.py --data ../shared/data --cache CACHE
+    python -m benchmarks.index.codecs --data ../shared/data --cache CACHE
 
 The same vectors for all: the first passages of `jsquad-valid` and `jaquad`, by default 6,000, and 200 questions.
 Reported are the mean squared error of the decoded vectors, and recall@10 and @100 of exhaustive MaxSim over them,
@@ -17,11 +17,12 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-from quality import cpu_name
-from vectors import exhaustive, passages, questions, recall
 
 from tansaku.indexer.codec.clustering import cluster, nearest
 from tansaku.indexer.codec.codec import ResidualCodec, default_centroids
+
+from ..support.machine import cpu_name
+from ..support.vectors import exhaustive, passages, questions, recall
 
 SAMPLE = 400_000
 RESIDUAL_SAMPLE = 65_536

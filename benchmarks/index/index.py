@@ -1,7 +1,7 @@
 """What an index costs and keeps: build time, bytes and recall on given vectors; speed and memory of a whole build.
 
-    python benchmarks/index/index.py given --data ../shared/data --cache CACHE [--peer-python PYTHON]
-    python benchmarks/index/index.py whole --data ../shared/data --corpus kyoto-wiki-ja
+    python -m benchmarks.index.index given --data ../shared/data --cache CACHE [--peer-python PYTHON]
+    python -m benchmarks.index.index whole --data ../shared/data --corpus kyoto-wiki-ja
 
 `given`: 6,000 real passages whose token vectors are there already go through `Index.create` (a stand-in for the encoder
 looks them up), at 1, 2 and 4 bits and with pooling, and through fast-plaid in its own environment (PYTHON has
@@ -22,18 +22,19 @@ import resource
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
 
 import numpy as np
-from quality import cpu_name
-from vectors import Vectors, exhaustive, hit_at_1, passages, questions, recall, relevant
 
 from tansaku import Encoder, Index, IndexInfo, Searcher, Source, TokenizedText
 from tansaku.indexer.derived.arrays import load_arrays
 from tansaku.indexer.table.database import connect
 from tansaku.indexer.table.table import open_index_table
+
+from ..support.machine import cpu_name
+from ..support.vectors import Vectors, exhaustive, hit_at_1, passages, questions, recall, relevant
 
 PEER = Path(__file__).with_name("index_peer.py")
 
@@ -85,6 +86,7 @@ def measure_given(options: argparse.Namespace) -> None:
         )
 
     stand_in = Known(documents)
+    latencies: dict[bool, tuple[float, float, float]] = {}
     for nbits in options.nbits:
         for pool in options.pools if nbits == 2 else (1,):
             with tempfile.TemporaryDirectory() as folder:
@@ -101,7 +103,7 @@ def measure_given(options: argparse.Namespace) -> None:
             per_token = peer["bytes"] / len(documents.tokens)
             name = f"{peer['name']}, {nbits} bits"
             report(name, peer["seconds"], per_token, per_token, np.load(peer["out"]), documents.offsets)
-    if 2 in options.nbits:
+    if latencies:
         print("\nbytes per token are per stored vector; pooling halves the vectors")
         for derived, (opening, p50, p95) in latencies.items():
             print(f"search, derived={derived}: opening {opening:.2f} s, p50 {p50:.1f} ms, p95 {p95:.1f} ms")
@@ -160,7 +162,7 @@ class Known(Encoder):
         self._documents = documents
         self._waiting: dict[int, int] = {}
 
-    def tokenize_documents(self, texts: Sequence[str]) -> list[TokenizedText]:
+    def tokenize_documents(self, texts: Iterable[str]) -> list[TokenizedText]:
         tokenized = []
         for text in texts:
             number = self._numbers[text.strip()]
@@ -180,7 +182,7 @@ class Timed(Encoder):
         self.__dict__.update(encoder.__dict__)
         self.seconds = 0.0
 
-    def tokenize_documents(self, texts: Sequence[str]) -> list[TokenizedText]:
+    def tokenize_documents(self, texts: Iterable[str]) -> list[TokenizedText]:
         started = time.perf_counter()
         tokenized = super().tokenize_documents(texts)
         self.seconds += time.perf_counter() - started

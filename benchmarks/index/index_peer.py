@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fast_plaid.search import FastPlaid
+from fast_plaid.search import FastPlaid  # pyright: ignore[reportMissingImports]
 
 
 def main() -> None:

@@ -7,8 +7,8 @@
     tansaku mine WORK/jaquad/groups.jsonl $M --teacher '2*labels' --teacher maxsim:WORK/teacher  # the baseline
     tansaku mine WORK/jaquad/maxsim.jsonl $M --teacher maxsim:WORK/teacher                       # one teacher alone
     tansaku mine WORK/jaquad/labels.jsonl $M --teacher labels                                    # and the other
-    python benchmarks/quality/ablations.py --work WORK --data ../shared/data
-    python benchmarks/quality/ablations.py --work WORK --data ../shared/data --dim 64 --seeds 1 --only token 'the base'
+    python -m benchmarks.quality.ablations --work WORK --data ../shared/data
+    python -m benchmarks.quality.ablations --work WORK --data ../shared/data --dim 64 --seeds 1 --only token 'the base'
 
 Every training starts at the same untrained base, trains its upper layers and the projection for `--steps` steps on
 the first `--groups` groups of `jaquad`, and differs from the baseline in what the row says. Reported are nDCG@10 and
@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from quality import cpu_name
 
 from tansaku.onnx_export.convert.checkpoint import Checkpoint
 from tansaku.training.config import DataConfig, LossConfig, ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
@@ -41,6 +40,8 @@ from tansaku.training.model.student import Student, with_rules
 from tansaku.training.run.averaging import average_weights
 from tansaku.training.run.evaluation import Evaluation
 from tansaku.training.run.trainer import train
+
+from ..support.machine import cpu_name
 
 SETS = ("jsquad-valid", "niilc-qa", "jaquad")
 BASELINE = "the recipe, without masks"

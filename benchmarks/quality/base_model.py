@@ -1,6 +1,6 @@
 """Which layers and dimensions the first default model should keep, and how much of the vocabulary covers what.
 
-    python benchmarks/quality/base_model.py --data ../shared/data
+    python -m benchmarks.quality.base_model --data ../shared/data
 
 One int8 export for each number of layers, with all 384 principal components; fewer dimensions are the first ones of
 these, brought to unit length again, as the projection would. Exhaustive MaxSim over uncompressed vectors, for the first
@@ -15,7 +15,6 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-from quality import cpu_name, exhaustive_run
 
 from tansaku import Encoder, Source
 from tansaku.indexer.read.documents import DocumentReader
@@ -24,6 +23,9 @@ from tansaku.plugin.evaluation.measures import judged_queries, measure, read_qre
 from tansaku.training.default_model.base_model import CORPORA, base_checkpoint, kept_pieces, read_texts, sample_passages
 from tansaku.training.default_model.e5_weights import packaged_weights, read_e5_weights
 from tansaku.training.default_model.vocabulary import build_tokenizer, count_pieces, jis_kanji
+
+from ..support.machine import cpu_name
+from .quality import exhaustive_run
 
 SETS = ("jsquad-valid", "niilc-qa")
 QUERIES = 500

@@ -1,6 +1,6 @@
 """What MaxSim over an engine's own candidates gains and costs: nDCG@10 and hit@1 before and after, and milliseconds.
 
-    python benchmarks/quality/hosts.py --data ../shared/data/jaquad --cache CACHE --engine groonga --engine postgres
+    python -m benchmarks.quality.hosts --data ../shared/data/jaquad --cache CACHE --engine groonga --engine postgres
 
 For each engine the corpus is loaded into a real server (or file), which gives `--candidates` documents for each
 question of the split. "host" is the engine's own order, "tansaku" the order by MaxSim over the stored codes of an index
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 import tempfile
 import time
 import warnings
@@ -24,9 +23,7 @@ from pathlib import Path
 import numpy as np
 import psycopg
 from qdrant_client import QdrantClient
-from quality import cpu_name
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
 from tansaku import CandidateSource, Encoder, Index, Reranker, Searcher, Source
 from tansaku.indexer.read.documents import DocumentReader
 from tansaku.plugin.evaluation.measures import Qrels, Run, judged_queries, measure, read_qrels, read_queries
@@ -36,6 +33,8 @@ from tansaku.plugin.hosts.postgres import PostgresSource
 from tansaku.plugin.hosts.qdrant import QdrantSource, bigram_query
 from tansaku.plugin.hosts.sqlite import SqliteSource
 from tests.support import engines
+
+from ..support.machine import cpu_name
 
 BOTH = ("title", "text")
 Documents = list[dict[str, str]]
@@ -104,7 +103,7 @@ def main() -> None:
             Path(folder).chmod(0o755)  # PostgreSQL runs as another user
             try:
                 with ENGINES[name](documents, Path(folder)) as source:
-                    show(name, source, Reranker(searcher=searcher), queries, qrels, options.candidates)
+                    show(name, source, searcher, queries, qrels, options.candidates)
             except engines.NotInstalledError as error:
                 print(f"{name:<10}{error}")
 
@@ -132,8 +131,9 @@ def indexed(options: argparse.Namespace, documents: Documents, encoder: Encoder)
 
 
 def show(
-    name: str, source: CandidateSource, reranker: Reranker, queries: dict[str, str], qrels: Qrels, limit: int
+    name: str, source: CandidateSource, searcher: Searcher, queries: dict[str, str], qrels: Qrels, limit: int
 ) -> None:
+    reranker = Reranker(searcher=searcher)
     before: Run = {}
     after: Run = {}
     times = []
@@ -147,10 +147,10 @@ def show(
         marks.append(time.perf_counter())
         vectors = reranker.encoder.encode_queries([text])[0]
         marks.append(time.perf_counter())
-        scores = reranker.searcher.score_vectors(vectors, [c.id for c in candidates])
+        scores = searcher.score_vectors(vectors, [c.id for c in candidates])
         marks.append(time.perf_counter())
         if np.isnan(scores).any():
-            raise RuntimeError(f"the index has not all that {name} found")
+            raise RuntimeError(f"the index does not have all documents that {name} found")
         before[query_id] = {c.id: float(len(candidates) - place) for place, c in enumerate(candidates)}
         after[query_id] = {c.id: float(score) for c, score in zip(candidates, scores, strict=True)}
         found += bool(qrels[query_id].keys() & before[query_id].keys())

@@ -1,6 +1,6 @@
 """Cut the sample corpus out of JSQuAD: the first paragraphs of each article, 300 in all, one question for each.
 
-python benchmarks/quality/make_sample.py --data ../shared/data
+python -m benchmarks.quality.make_sample --data ../shared/data
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 PARAGRAPHS = 300
 PER_ARTICLE = 10
-TARGET = Path(__file__).parent.parent / "plugin" / "sample"
+TARGET = Path(__file__).parents[2] / "plugin" / "sample"
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Ranking quality, step by step: BM25, exact MaxSim, compressed at 4, 2 and 1 bits, and through candidate search.
 
-    python benchmarks/quality/quality.py --data ../shared/data --set jsquad-valid --set niilc-qa
+    python -m benchmarks.quality.quality --data ../shared/data --set jsquad-valid --set niilc-qa
 
 All rows of one set use the same token vectors and the same queries. "exact" is exhaustive MaxSim over uncompressed
 float32 vectors; "N-bit exhaustive" over decoded ones; "2-bit search" is the product: `Searcher` with its defaults,
@@ -10,7 +10,6 @@ which have phrases if the model says so. BM25 is over character bigrams (k1 0.9,
 from __future__ import annotations
 
 import argparse
-import platform
 import random
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,6 @@ from pathlib import Path
 
 import bm25s
 import numpy as np
-from vectors import all_maxsim
 
 from tansaku import Encoder, Index, Searcher, Source, TokenizedText
 from tansaku.indexer.read.documents import DocumentReader
@@ -35,6 +33,9 @@ from tansaku.plugin.evaluation.measures import (
     read_qrels,
     read_queries,
 )
+
+from ..support.machine import cpu_name
+from ..support.vectors import all_maxsim
 
 K = 10
 DEFAULT_NBITS = 2
@@ -131,13 +132,6 @@ def show(label: str, run: Run, qrels: Qrels, size: float | None = None) -> None:
     values = measure(run, qrels)
     row = "".join(f"{values[name]:>9.4f}" for name in MEASURES)
     print(f"{label:<27}{row}" + (f"{size:>13.1f}" if size else ""), flush=True)
-
-
-def cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return f"{line.split(':')[1].strip()}, Python {platform.python_version()}"
-    return platform.processor()
 
 
 if __name__ == "__main__":

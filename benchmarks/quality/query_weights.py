@@ -1,6 +1,6 @@
 """What query weights do, and how much of them is best: exhaustive MaxSim over uncompressed vectors.
 
-    python benchmarks/quality/query_weights.py --data ../shared/data --set jsquad-valid --set niilc-qa
+    python -m benchmarks.quality.query_weights --data ../shared/data --set jsquad-valid --set niilc-qa
 
 A score is linear in the strength of the weights, so scores without and with them give those between and beyond. Beside
 hits, which a few questions decide, stands the cross-entropy of the relevant documents among all, which every question
@@ -15,13 +15,14 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-from quality import cpu_name
 from scipy.special import logsumexp
-from vectors import all_maxsim
 
 from tansaku import Encoder, Source
 from tansaku.indexer.read.documents import DocumentReader
 from tansaku.plugin.evaluation.measures import judged_queries, read_qrels, read_queries
+
+from ..support.machine import cpu_name
+from ..support.vectors import all_maxsim
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 FACTORS = (2, 3, 4, 5, 6, 8)
@@ -69,7 +70,8 @@ def hit(scores: np.ndarray, relevant: Sequence[list[int]], k: int) -> float:
 
 def cross_entropy(scores: np.ndarray, relevant: Sequence[list[int]]) -> float:
     logs = scores - logsumexp(scores, axis=1, keepdims=True)
-    return -float(np.mean([logsumexp(row[found]) for row, found in zip(logs, relevant, strict=True)]))
+    found = [np.asarray(logsumexp(row[those])) for row, those in zip(logs, relevant, strict=True)]
+    return -float(np.mean(found))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How the cost of a search grows with the corpus: up to a million documents drawn around real ones.
 
-    python benchmarks/search/growth.py --db DB --table TABLE --data ../shared/data --cache CACHE
+    python -m benchmarks.search.growth --db DB --table TABLE --data ../shared/data --cache CACHE
 
 The index DB/TABLE gives real documents' codes. For each size documents are drawn from it with replacement; of each
 token's code every fourth byte is drawn anew. The number of centroids follows the rule for that many tokens: to double
@@ -18,9 +18,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from quality import cpu_name
-from search_engine import resident_mb
-from vectors import questions
 
 from tansaku.indexer.codec.codec import ResidualCodec, default_centroids
 from tansaku.indexer.derived.arrays import Arrays, load_arrays
@@ -31,6 +28,10 @@ from tansaku.indexer.table.table import open_index_table
 from tansaku.plugin.search.pipeline import rank
 from tansaku.plugin.search.results import Stopwatch
 from tansaku.plugin.search.stored_codes import Codes
+
+from ..support.machine import cpu_name
+from ..support.vectors import questions
+from .search_engine import resident_mb
 
 
 def main() -> None:
@@ -88,6 +89,8 @@ def drawn(real: tuple[Segment, ...], codec: ResidualCodec, size: int) -> Codes:
         residuals = np.empty((offsets[-1], codec.residual_bytes), np.uint8)
         for number, document in enumerate(part):
             source, place = real[segment_of[document]], place_in[document]
+            if source.residuals is None:
+                raise RuntimeError("the index has no residuals in its derived arrays")
             tokens = slice(source.offsets[place], source.offsets[place + 1])
             to = slice(offsets[number], offsets[number + 1])
             ids[to] = (source.centroid_ids[tokens].astype(np.int64) >> shift) * children

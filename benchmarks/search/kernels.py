@@ -1,6 +1,6 @@
 """Nanoseconds for each document token that the inner loops of a search take, on one core.
 
-    python benchmarks/search/kernels.py
+    python -m benchmarks.search.kernels
 
 300 documents of 150 tokens out of 20,000, 128 dimensions, random codes: `refine` (integers, never decoded; as shipped,
 and with the residuals of all tokens) and `rescore` (float32, decoded, with phrases) for 16 and 32 query tokens and
@@ -15,12 +15,13 @@ from collections.abc import Callable
 from datetime import date
 
 import numpy as np
-from quality import cpu_name
 
 from tansaku.indexer.codec.codec import ResidualCodec
 from tansaku.plugin.kernels import index_loops as kernels
 from tansaku.plugin.kernels import reference as oracles
 from tansaku.plugin.kernels.query_layout import CoarseCodec, QueryTables, QueryVectors
+
+from ..support.machine import cpu_name
 
 DIM, TOKENS, CORPUS, DOCUMENTS, ROUNDS = 128, 150, 20_000, 300, 21
 
@@ -55,7 +56,9 @@ def main() -> None:
             )
 
 
-def nanoseconds(random: np.random.Generator, run: Callable, rounds: int = ROUNDS) -> float:
+def nanoseconds(
+    random: np.random.Generator, run: Callable[[np.ndarray, np.ndarray], object], rounds: int = ROUNDS
+) -> float:
     times = []
     for _ in range(rounds + 1):
         documents = np.sort(random.choice(CORPUS, DOCUMENTS, replace=False))
@@ -67,7 +70,7 @@ def nanoseconds(random: np.random.Generator, run: Callable, rounds: int = ROUNDS
 
 def maxsim_cpu(query: np.ndarray, codec: ResidualCodec, ids: np.ndarray, residuals: np.ndarray) -> str:
     try:
-        import maxsim_cpu
+        import maxsim_cpu  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         return "–"
     n = DOCUMENTS * TOKENS

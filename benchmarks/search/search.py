@@ -1,6 +1,6 @@
 """Search beside other engines: the same real passages, the same vectors, the same questions, one run.
 
-    python benchmarks/search/search.py --data ../shared/data --cache CACHE --passages 6000 --peer-python PYTHON
+    python -m benchmarks.search.search --data ../shared/data --cache CACHE --passages 6000 --peer-python PYTHON
 
 PYTHON has requirements-engines.txt. Every engine builds its index on all CPUs and then answers each question alone,
 in a process of its own that is given `--threads` threads; an index is built once and kept under CACHE. Reported are
@@ -18,13 +18,15 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
 import numpy as np
-from index import Known, build
-from quality import cpu_name
-from vectors import Vectors, exhaustive, hit_at_1, passages, questions, recall, relevant
+
+from ..index.index import Known, build
+from ..support.machine import cpu_name
+from ..support.vectors import Vectors, exhaustive, hit_at_1, passages, questions, recall, relevant
 
 CHILD = Path(__file__).with_name("search_engine.py")
 PEERS = ("fast-plaid", "xtr-warp", "lancedb")
@@ -146,7 +148,9 @@ def run(options: argparse.Namespace, request: dict, limit: float | None = None) 
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def ndcg_at_10(ranked: list, documents: Vectors, queries: Vectors, judged: dict[str, set[str]]) -> float:
+def ndcg_at_10(
+    ranked: Sequence[Sequence[int]] | np.ndarray, documents: Vectors, queries: Vectors, judged: dict[str, set[str]]
+) -> float:
     values = []
     for query_id, row in zip(queries.ids, ranked, strict=True):
         gains = [documents.ids[number] in judged[query_id] for number in row[:10]]
@@ -157,10 +161,10 @@ def ndcg_at_10(ranked: list, documents: Vectors, queries: Vectors, judged: dict[
 
 def draw(path: Path, points: list[tuple[str, str, float, float]], count: int) -> None:
     """Latency against recall, as an SVG file."""
-    import matplotlib as mpl
+    import matplotlib as mpl  # pyright: ignore[reportMissingImports]
 
     mpl.use("svg")
-    import matplotlib.pyplot as plt
+    import matplotlib.pyplot as plt  # pyright: ignore[reportMissingImports]
 
     figure, axes = plt.subplots(figsize=(7, 4.5))
     for engine in dict.fromkeys(point[0] for point in points):

@@ -11,10 +11,10 @@ import importlib
 import json
 import sys
 import time
-from collections.abc import Callable
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class FastPlaid:
 
     def __init__(self, request: dict) -> None:
         import torch
-        from fast_plaid.search import FastPlaid as Engine
+        from fast_plaid.search import FastPlaid as Engine  # pyright: ignore[reportMissingImports]
 
         torch.set_num_threads(request["threads"])
         self.name = f"fast-plaid {version('fast-plaid')}"
@@ -61,7 +61,7 @@ class XtrWarp:
 
     def __init__(self, request: dict) -> None:
         import torch
-        from xtr_warp.search import XTRWarp as Engine
+        from xtr_warp.search import XTRWarp as Engine  # pyright: ignore[reportMissingImports]
 
         torch.set_num_threads(request["threads"])
         self.name = f"xtr-warp-rs {version('xtr-warp-rs')}"
@@ -114,7 +114,7 @@ class LanceDB:
     def search(self, queries: list[np.ndarray], k: int, options: dict) -> list[Ranked]:
         found = []
         for query in queries:
-            search = self.table.search(query).select(["number"]).limit(k)
+            search: Any = self.table.search(query).select(["number"]).limit(k)
             if options["refine"]:
                 search = search.refine_factor(options["refine"])
             found.append(search.to_arrow()["number"].to_pylist())
@@ -156,7 +156,7 @@ class Tansaku:
             return list(pool.map(one, queries))
 
 
-ENGINES: dict[str, Callable] = {
+ENGINES: dict[str, type[Any]] = {
     "fast-plaid": FastPlaid,
     "xtr-warp": XtrWarp,
     "lancedb": LanceDB,

@@ -1,8 +1,8 @@
 """Where candidates come from, and what counts beside MaxSim, and what that does to the hits.
 
     tansaku index ../shared/data/jaquad/corpus.jsonl --db DB --table jaquad --fulltext
-    python benchmarks/search/sources.py --db DB --table jaquad --data ../shared/data/jaquad
-    python benchmarks/search/sources.py --tokenizers --data ../shared/data/jaquad
+    python -m benchmarks.search.sources --db DB --table jaquad --data ../shared/data/jaquad
+    python -m benchmarks.search.sources --tokenizers --data ../shared/data/jaquad
 
 The first form searches an index with each source (inverted lists, full text, both fused), scores as many candidates as
 `--candidates` says by MaxSim, those of the lists and the fused ones also with the phrase weights that `--phrase-weight`
@@ -25,12 +25,13 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 from lancedb.index import FTS
-from quality import cpu_name
-from vectors import read
 
 from tansaku import Searcher
 from tansaku.indexer.table.fulltext import normalized
 from tansaku.plugin.evaluation.measures import MEASURES, Qrels, Run, judged_queries, measure, read_qrels, read_queries
+
+from ..support.machine import cpu_name
+from ..support.vectors import read
 
 WEIGHTS = ("bm25_weight", "phrase_weight")
 TOKENIZERS = {

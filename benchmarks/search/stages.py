@@ -1,6 +1,6 @@
 """What each choice in the path of a query costs and keeps, on one index.
 
-    python benchmarks/search/stages.py --data ../shared/data --cache CACHE --passages 6000
+    python -m benchmarks.search.stages --data ../shared/data --cache CACHE --passages 6000
 
 The index is the one that search.py has made. recall@10 is against exhaustive scoring of the same codes; milliseconds
 are p50 and p95 at one thread, of the stages from tables to ranked documents. Tried are how many centroids are probed, a
@@ -17,9 +17,6 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-from quality import cpu_name
-from search_engine import Tansaku
-from vectors import questions, recall
 
 from tansaku.plugin.kernels import dispatch as engine
 from tansaku.plugin.kernels.query_layout import QueryTables, QueryVectors
@@ -27,6 +24,10 @@ from tansaku.plugin.search.candidates import gather, probe, prune
 from tansaku.plugin.search.plan import SearchOptions, make_plan
 from tansaku.plugin.search.refine import refine
 from tansaku.plugin.search.stored_codes import Codes
+
+from ..support.machine import cpu_name
+from ..support.vectors import questions, recall
+from .search_engine import Tansaku
 
 
 def main() -> None:
@@ -42,7 +43,7 @@ def main() -> None:
     codes = opened.searcher._codes
     queries = questions(options.data, options.cache, options.questions)
     asked = [queries[number] for number in range(len(queries))]
-    exact = [opened.searcher.rank_vectors(query, 10, recall="exact", phrase_weight=0.0)[0].tolist() for query in asked]
+    exact = np.array([opened.searcher.rank_vectors(q, 10, recall="exact", phrase_weight=0.0)[0] for q in asked])
     print(f"{date.today()}, {cpu_name()}; {len(codes):,} passages, {len(asked)} questions, 10 hits")
     print(f"{'':<52}{'recall@10':>10}{'p50 ms':>8}{'p95':>8}{'scored':>8}")
 

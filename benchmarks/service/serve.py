@@ -1,6 +1,6 @@
 """The HTTP service under load, over loopback: saturation, half of it, and 60 seconds at four times as much.
 
-    python benchmarks/service/serve.py --data ../shared/data --set jaquad
+    python -m benchmarks.service.serve --data ../shared/data --set jaquad
 
 A service in a process of its own ranks documents of the set for its queries, by id over stored codes and by text.
 Saturation is the most answers per second of clients that ask again as soon as they are answered. Half and four times
@@ -29,11 +29,12 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-from quality import cpu_name
 
 from tansaku import Encoder, Index, Reranker, Searcher, Source
 from tansaku.indexer.read.documents import DocumentReader
 from tansaku.plugin.evaluation.measures import read_queries
+
+from ..support.machine import cpu_name
 
 REQUESTS = 200  # different ones
 PENDING = 512  # requests that the client has under way at most

@@ -59,4 +59,5 @@ from .plugin.service.settings import Settings as Settings
 from .training.errors import ConfigError as ConfigError
 from .training.errors import TrainingDataError as TrainingDataError
 
+__all__: list[str]
 __version__: str

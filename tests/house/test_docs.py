@@ -18,7 +18,7 @@ from tansaku.plugin.cli.main import app
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs" / "how-to"
@@ -102,7 +102,8 @@ def parsed(arguments: list[str]) -> None:
         COMMANDS[name].make_context(name, others)
     except Exception as error:
         if type(error).__name__ != "Exit":  # of --help
-            said = error.format_message() if hasattr(error, "format_message") else repr(error)
+            message = getattr(error, "format_message", None)
+            said = message() if message else repr(error)
             raise AssertionError(said) from error
 
 

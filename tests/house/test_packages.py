@@ -16,7 +16,7 @@ import tansaku
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("onnx_export", "indexer", "plugin", "training")

@@ -1,0 +1,89 @@
+"""What the parts have in common: an encoder that costs next to nothing, and child processes."""
+
+from __future__ import annotations
+
+import json
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import IO, Any, cast
+
+import numpy as np
+
+from tansaku import Bundle, Encoder, TextRules
+
+TABLE = "docs"
+LONGEST = 64  # tokens
+ROOT = Path(__file__).parents[2]
+
+
+class CharacterEncoder:
+    """Looks like `Encoder`: a token for each of the first 64 characters, each character's vector drawn once."""
+
+    dim = 16
+
+    def __init__(self) -> None:
+        rules = TextRules("", None, LONGEST)
+        self.bundle = Bundle("characters", self.dim, "float32", rules, rules)
+        vectors = np.random.default_rng(0).standard_normal((512, self.dim)).astype(np.float32)
+        self._vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def tokenize_documents(self, texts: Sequence[str]) -> list[SimpleNamespace]:
+        return [
+            SimpleNamespace(ids=[ord(c) % 512 for c in text[:LONGEST]], truncated=len(text) > LONGEST) for text in texts
+        ]
+
+    def count_document_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(text) for text in texts]
+
+    def encode_tokens(self, tokenized: Sequence[SimpleNamespace]) -> list[np.ndarray]:
+        return [self._vectors[text.ids] for text in tokenized]
+
+    def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return self.encode_tokens(self.tokenize_documents(texts))
+
+    encode_queries = encode_documents
+
+
+def character_encoder() -> Encoder:
+    """One, as the type that an index takes."""
+    return cast("Encoder", CharacterEncoder())
+
+
+class Child:
+    """Another process of this benchmark, which answers a line of JSON with a line of JSON."""
+
+    def __init__(self, process: str, **arguments: Any) -> None:
+        command = [sys.executable, "-m", "benchmarks.faults", "--process", process]
+        command += ["--arguments", json.dumps(arguments)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        self._stdin, self._stdout = cast("IO[str]", self._process.stdin), cast("IO[str]", self._process.stdout)
+
+    def send(self, message: Any) -> None:
+        self._stdin.write(json.dumps(message) + "\n")
+        self._stdin.flush()
+
+    def answer(self, timeout: float = 300) -> Any:
+        """The next line; None if there is none in that time."""
+        if not select.select([self._stdout], [], [], timeout)[0]:
+            return None
+        line = self._stdout.readline()
+        if not line:
+            raise RuntimeError(f"a child process ended with status {self._process.wait()}")
+        return json.loads(line)
+
+    def has_answered(self) -> bool:
+        return bool(select.select([self._stdout], [], [], 0)[0])
+
+    def kill(self) -> None:
+        self._process.send_signal(signal.SIGKILL)
+        self.close()
+
+    def close(self) -> None:
+        self._stdin.close()
+        self._process.wait()
+        self._stdout.close()
