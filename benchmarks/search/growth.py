@@ -16,9 +16,11 @@ import os
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 
+from tansaku import SearchOptions
 from tansaku.indexer.codec.codec import ResidualCodec, default_centroids
 from tansaku.indexer.derived.arrays import Arrays, load_arrays
 from tansaku.indexer.derived.postings import MAX_DOCUMENTS, InvertedLists
@@ -26,6 +28,7 @@ from tansaku.indexer.derived.segments import Segment
 from tansaku.indexer.table.database import connect
 from tansaku.indexer.table.table import open_index_table
 from tansaku.plugin.search.pipeline import rank
+from tansaku.plugin.search.plan import Recall
 from tansaku.plugin.search.results import Stopwatch
 from tansaku.plugin.search.stored_codes import Codes
 
@@ -41,12 +44,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--sizes", type=int, nargs="+", default=[20_000, 100_000, 300_000, 1_000_000])
-    parser.add_argument("--recall", default="balanced")
+    parser.add_argument("--recall", choices=get_args(Recall), default="balanced")
     options = parser.parse_args()
     index = open_index_table(connect(options.db), options.table)
     real = load_arrays(index).segments
     queries = questions(options.data, options.cache, 200)
     print(f"{date.today()}, {cpu_name()}, {os.cpu_count()} CPUs; {len(queries)} questions, recall={options.recall!r}")
+    search_options = SearchOptions(recall=options.recall)
     stages = ("tables", "probe", "gather", "prune", "refine")
     print(f"{'documents':>10}{'tokens':>14}{'centroids':>11}{'p50 ms':>9}{'p95':>8}"
           + "".join(f"{name:>9}" for name in stages) + f"{'scored':>8}{'RSS MB':>9}")  # fmt: skip
@@ -57,7 +61,7 @@ def main() -> None:
             for number in range(len(queries)):
                 watch = Stopwatch()
                 with watch.stage("all"):
-                    ranking = rank(codes, None, queries[number], 10, {"recall": options.recall}, watch)
+                    ranking = rank(codes, None, queries[number], search_options, watch)
                 if repeat:
                     times.append(watch.stages["all"])
                     scored.append(ranking.scored)

@@ -3,7 +3,7 @@
 As in ColBERTv2 (Santhanam et al., 2022), a vector v is stored as its centroid c and the quantized residual v − c. The
 residual is cut into one piece for each stored byte, of 8 / nbits dimensions, and each piece is replaced by the nearest
 of 256 codewords (product quantization: Jégou et al., 2011). For the same bytes this errs less than ColBERTv2's buckets
-for single dimensions, of which every dimension has the same: `benchmarks/index/codecs.py` compares them.
+for single dimensions, of which every dimension has the same: `benchmarks.index.codecs` compares them.
 """
 
 from __future__ import annotations

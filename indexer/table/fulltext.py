@@ -1,7 +1,7 @@
 """Full text search by LanceDB beside the vectors: a column of normalized text and the index over it.
 
 The tokenizer is ICU's, which comes with LanceDB: of the bundled ones it needs the least room and time, and finds about
-as many of the right documents as character bigrams do (`benchmarks/search/sources.py`). LanceDB's own normalization
+as many of the right documents as character bigrams do (`benchmarks.search.sources`). LanceDB's own normalization
 leaves half-width kana and compatibility characters as they are, so text is brought to NFKC first, and so is the query.
 """
 

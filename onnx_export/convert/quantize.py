@@ -28,7 +28,7 @@ _MIN_EMBEDDING_ROWS = 1024  # smaller tables are not worth a scale per row
 def quantize(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of ``model`` with int8 matrix products and embedding tables.
 
-    Weights named in ``keep`` stay in float32; none need to, as benchmarks/encode/int8.py shows.
+    Weights named in ``keep`` stay in float32; none need to, as benchmarks.encode.int8 shows.
     """
     quantized = onnx.ModelProto()
     quantized.CopyFrom(model)

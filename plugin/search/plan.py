@@ -16,7 +16,7 @@ SourceName = Literal["lists", "text", "fused"]
 
 _SCORE_ALL_UP_TO = 512  # documents
 # The values for up to `_SMALL` documents. In a larger corpus more documents come close to the best, and `make_plan`
-# lets the values grow, up to `_LARGE` documents: as far as `benchmarks/search/stages.py --plans` measured it, at 20,000
+# lets the values grow, up to `_LARGE` documents: as far as `benchmarks.search.stages --plans` measured it, at 20,000
 # and 140,000.
 _SMALL, _LARGE = 10_000, 140_000
 _NPROBE = {"fast": 16, "balanced": 32}
@@ -43,7 +43,7 @@ class SearchOptions:
             and by BM25 if it has a weight.
         bm25_weight: Weight given to a hit's BM25 score: its score is MaxSim + weight × BM25. 0 is MaxSim alone. Needs
             ``source`` "text" or "fused". BM25 grows with the rarity of the words found, MaxSim with the number of query
-            tokens: 0.02 did well (`benchmarks/search/sources.py`).
+            tokens: 0.02 did well (`benchmarks.search.sources`).
         phrase_weight: Weight given to the similarity of neighbouring tokens, 0 or more; 0 is plain MaxSim. The formula
             is in `plugin/kernels/phrases.py`. None takes the model's own (`Bundle.phrase_weight`), or 0 in an index of
             pooled vectors, which allows no other.
