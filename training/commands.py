@@ -88,22 +88,22 @@ def mine(
 
     Example: `tansaku mine groups.jsonl --queries q.jsonl --collection c.jsonl --bm25 --teacher bm25`
     """
-    from .data.bm25 import Bm25
+    from ..plugin.evaluation.bm25 import Bm25
+    from ..plugin.evaluation.judgements import read_passages, read_qrels, read_queries, read_run
     from .data.clusters import cluster_passages, shared_candidates
-    from .data.groups import read_judgements, read_texts
-    from .data.mining import MiningPlan, read_run
+    from .data.mining import MiningPlan
     from .data.mining import mine as mined
     from .data.teachers import dense_vectors, teacher_named
 
     plan = MiningPlan(nway, depth, skip, seed)
-    asked, passages = read_texts(queries), read_texts(collection)
-    candidates = [read_run(path) for path in run or ()]
-    collected = Bm25(passages) if bm25 or any(name.endswith("bm25") for name in teacher) else None
+    asked, passages = read_queries(queries), read_passages(collection)
+    candidates = [{q: list(found) for q, found in read_run(path).items()} for path in run or ()]
+    collected = Bm25(passages.items()) if bm25 or any(name.endswith("bm25") for name in teacher) else None
     if bm25 and collected is not None:
-        candidates.append({query_id: collected.best(text, depth) for query_id, text in asked.items()})
+        candidates.append({query_id: list(collected.best(text, depth)) for query_id, text in asked.items()})
     if not candidates and not (clusters and qrels):
         raise InputError("there are no candidates; give --run, --bm25 or both")
-    judged = read_judgements(qrels) if qrels else {}
+    judged = read_qrels(qrels) if qrels else {}
     positives = {q: [p for p, grade in found.items() if grade > 0] for q, found in judged.items() if q in asked}
     positives = {q: found for q, found in positives.items() if found}
     by_text: dict[str, set[str]] = {}
@@ -162,15 +162,15 @@ def weigh(
     """
     from ..onnx_export.convert.query_weights_graph import add_query_weights
     from ..onnx_export.encode.encoder import Encoder
-    from .data.groups import read_judgements, read_texts
+    from ..plugin.evaluation.judgements import read_passages, read_qrels, read_queries
     from .query_weights import WeightsPlan, fit_query_weights
 
     with _counting("weighing", "passages") as show:
         fitted = fit_query_weights(
             Encoder.load(bundle),
-            read_texts(queries),
-            read_texts(collection),
-            read_judgements(qrels),
+            read_queries(queries),
+            read_passages(collection),
+            read_qrels(qrels),
             plan=WeightsPlan(questions=questions, strength=strength, seed=seed),
             progress=show,
             say=lambda done: typer.echo(done, err=True),

@@ -26,7 +26,8 @@ from tansaku.onnx_export.convert.export import export_checkpoint
 from tansaku.onnx_export.convert.parity import measure_parity
 from tansaku.onnx_export.convert.quantize import quantize
 from tansaku.onnx_export.convert.trace import token_vectors_module
-from tansaku.plugin.evaluation.measures import judged_queries, measure, read_qrels, read_queries
+from tansaku.plugin.evaluation.judgements import judged_queries, read_qrels, read_queries
+from tansaku.plugin.evaluation.measures import measure
 from tansaku.training.default_model.base_model import DIM, LAYERS, base_checkpoint, kept_pieces, sample_passages
 from tansaku.training.default_model.e5_weights import packaged_weights, read_e5_weights
 

@@ -19,7 +19,8 @@ import numpy as np
 from tansaku import Encoder, Source
 from tansaku.indexer.read.documents import DocumentReader
 from tansaku.onnx_export.convert.export import export_checkpoint
-from tansaku.plugin.evaluation.measures import judged_queries, measure, read_qrels, read_queries
+from tansaku.plugin.evaluation.judgements import judged_queries, read_qrels, read_queries
+from tansaku.plugin.evaluation.measures import measure
 from tansaku.training.default_model.base_model import CORPORA, base_checkpoint, kept_pieces, read_texts, sample_passages
 from tansaku.training.default_model.e5_weights import packaged_weights, read_e5_weights
 from tansaku.training.default_model.vocabulary import build_tokenizer, count_pieces, jis_kanji

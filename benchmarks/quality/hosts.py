@@ -26,7 +26,8 @@ from qdrant_client import QdrantClient
 
 from tansaku import CandidateSource, Encoder, Index, Reranker, Searcher, Source
 from tansaku.indexer.read.documents import DocumentReader
-from tansaku.plugin.evaluation.measures import Qrels, Run, judged_queries, measure, read_qrels, read_queries
+from tansaku.plugin.evaluation.judgements import Qrels, Run, judged_queries, read_qrels, read_queries
+from tansaku.plugin.evaluation.measures import measure
 from tansaku.plugin.hosts.groonga import GroongaSource
 from tansaku.plugin.hosts.lancedb import LanceDBSource
 from tansaku.plugin.hosts.postgres import PostgresSource

@@ -9,6 +9,8 @@ import argparse
 import json
 from pathlib import Path
 
+from tansaku.plugin.evaluation.judgements import read_qrels, read_queries, read_records
+
 PARAGRAPHS = 300
 PER_ARTICLE = 10
 TARGET = Path(__file__).parents[2] / "plugin" / "sample"
@@ -20,7 +22,7 @@ def main() -> None:
     folder = parser.parse_args().data / "jsquad-valid"
 
     articles: dict[str, list[dict[str, str]]] = {}
-    for document in read_jsonl(folder / "corpus.jsonl"):
+    for _, document in read_records(folder / "corpus.jsonl"):
         articles.setdefault(document["title"], []).append(document)
     corpus: list[dict[str, str]] = []
     for paragraphs in articles.values():
@@ -28,22 +30,18 @@ def main() -> None:
     corpus = corpus[:PARAGRAPHS]
     chosen = {document["_id"] for document in corpus}
 
-    texts = {query["_id"]: query["text"] for query in read_jsonl(folder / "queries.jsonl")}
+    texts = read_queries(folder / "queries.jsonl")
     question_of: dict[str, str] = {}
-    for line in (folder / "qrels" / "dev.tsv").read_text(encoding="utf-8").splitlines()[1:]:
-        query_id, doc_id, _ = line.split("\t")
-        if doc_id in chosen:
-            question_of.setdefault(doc_id, query_id)
+    for query_id, grades in read_qrels(folder / "qrels" / "dev.tsv").items():
+        for doc_id in grades:
+            if doc_id in chosen:
+                question_of.setdefault(doc_id, query_id)
 
     write_jsonl(TARGET / "corpus.jsonl", corpus)
     write_jsonl(TARGET / "queries.jsonl", [{"_id": q, "text": texts[q]} for q in question_of.values()])
     judgements = "".join(f"{query_id}\t{doc_id}\t1\n" for doc_id, query_id in question_of.items())
     (TARGET / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + judgements, encoding="utf-8")
     print(f"{len(corpus)} paragraphs, {len(question_of)} questions")
-
-
-def read_jsonl(path: Path) -> list[dict[str, str]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def write_jsonl(path: Path, records: list[dict[str, str]]) -> None:

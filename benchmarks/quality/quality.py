@@ -4,7 +4,7 @@
 
 All rows of one set use the same token vectors and the same queries. "exact" is exhaustive MaxSim over uncompressed
 float32 vectors; "N-bit exhaustive" over decoded ones; "2-bit search" is the product: `Searcher` with its defaults,
-which have phrases if the model says so. BM25 is over character bigrams (k1 0.9, b 0.4) of title and text.
+which have phrases if the model says so. BM25 is that of `tansaku beir`, over character bigrams of title and text.
 """
 
 from __future__ import annotations
@@ -12,27 +12,20 @@ from __future__ import annotations
 import argparse
 import random
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-import bm25s
 import numpy as np
 
 from tansaku import Encoder, Index, Searcher, Source, TokenizedText
 from tansaku.indexer.read.documents import DocumentReader
 from tansaku.indexer.table.database import connect
 from tansaku.indexer.table.table import open_index_table
-from tansaku.plugin.evaluation.measures import (
-    MEASURES,
-    Qrels,
-    Run,
-    judged_queries,
-    measure,
-    rank_all,
-    read_qrels,
-    read_queries,
-)
+from tansaku.plugin.evaluation.bm25 import Bm25
+from tansaku.plugin.evaluation.judgements import Qrels, Run, judged_queries, read_qrels, read_queries
+from tansaku.plugin.evaluation.measures import MEASURES, measure
+from tansaku.plugin.evaluation.ranking import rank_all
 
 from ..support.machine import cpu_name
 from ..support.vectors import all_maxsim
@@ -105,19 +98,8 @@ class Remembering(Encoder):
 
 
 def bm25_run(ids: list[str], texts: list[str], queries: dict[str, str]) -> Run:
-    index = bm25s.BM25(k1=0.9, b=0.4)
-    index.index([list(bigrams(text)) for text in texts], show_progress=False)
-    tokens = [list(bigrams(text)) for text in queries.values()]
-    found, scores = index.retrieve(tokens, k=K, show_progress=False)
-    return {
-        query_id: {ids[i]: float(s) for i, s in zip(row, row_scores, strict=True)}
-        for query_id, row, row_scores in zip(queries, found, scores, strict=True)
-    }
-
-
-def bigrams(text: str) -> Iterator[str]:
-    compact = "".join(text.split())
-    return (compact[i : i + 2] for i in range(max(len(compact) - 1, 1)))
+    index = Bm25(zip(ids, texts, strict=True))
+    return {query_id: index.best(text, K) for query_id, text in queries.items()}
 
 
 def exhaustive_run(ids: list[str], vectors: Sequence[np.ndarray], queries: dict[str, np.ndarray]) -> Run:

@@ -19,7 +19,7 @@ from scipy.special import logsumexp
 
 from tansaku import Encoder, Source
 from tansaku.indexer.read.documents import DocumentReader
-from tansaku.plugin.evaluation.measures import judged_queries, read_qrels, read_queries
+from tansaku.plugin.evaluation.judgements import judged_queries, read_qrels, read_queries
 
 from ..support.machine import cpu_name
 from ..support.vectors import all_maxsim

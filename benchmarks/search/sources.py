@@ -28,7 +28,8 @@ from lancedb.index import FTS
 
 from tansaku import Searcher
 from tansaku.indexer.table.fulltext import normalized
-from tansaku.plugin.evaluation.measures import MEASURES, Qrels, Run, judged_queries, measure, read_qrels, read_queries
+from tansaku.plugin.evaluation.judgements import Qrels, Run, judged_queries, read_qrels, read_queries
+from tansaku.plugin.evaluation.measures import MEASURES, measure
 
 from ..support.machine import cpu_name
 from ..support.vectors import read

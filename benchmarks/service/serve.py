@@ -32,7 +32,7 @@ import numpy as np
 
 from tansaku import Encoder, Index, Reranker, Searcher, Source
 from tansaku.indexer.read.documents import DocumentReader
-from tansaku.plugin.evaluation.measures import read_queries
+from tansaku.plugin.evaluation.judgements import read_queries
 
 from ..support.machine import cpu_name
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tansaku import Encoder
+from tansaku.plugin.evaluation.judgements import read_qrels
 
 _BLOCK = 2000  # passages that are encoded and kept together
 _CORPORA = ("jsquad-valid", "jaquad", "kyoto-wiki-ja", "msdocs-ja")
@@ -47,11 +48,8 @@ def questions(data: Path, cache: Path, count: int) -> Vectors:
 
 def relevant(data: Path) -> dict[str, set[str]]:
     """Question id → ids of its paragraphs."""
-    found: dict[str, set[str]] = {}
-    for line in (data / "jsquad-valid" / "qrels" / "dev.tsv").read_text().splitlines()[1:]:
-        question, paragraph, _ = line.split("\t")
-        found.setdefault(question, set()).add(paragraph)
-    return found
+    judged = read_qrels(data / "jsquad-valid" / "qrels" / "dev.tsv")
+    return {question: set(grades) for question, grades in judged.items()}
 
 
 def read(path: Path) -> itertools.chain[dict]:

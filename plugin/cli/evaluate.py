@@ -59,7 +59,9 @@ def evaluate(
     """
     from ...indexer.table.database import connect
     from ...onnx_export.encode.encoder import Encoder
-    from ..evaluation.measures import judged_queries, measure, read_qrels, read_queries, search_all, trec_lines
+    from ..evaluation.judgements import judged_queries, read_qrels, read_queries, trec_lines
+    from ..evaluation.measures import measure
+    from ..evaluation.ranking import search_all
     from ..search.searcher import Searcher
 
     if k < 10:
@@ -77,7 +79,7 @@ def evaluate(
             searcher,
             asked,
             k=k,
-            progress=lambda done: progress("search", done, len(asked)),
+            progress=progress,
             recall=recall,
             where=where,
             ids=ids,

@@ -15,26 +15,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import lancedb
 import numpy as np
-import pyarrow as pa
-from lancedb.index import FTS
-from lancedb.query import MatchQuery
 
 from ...indexer.codec.codec import check_nbits
 from ...indexer.errors import SourceError
 from ...indexer.index import Index
 from ...indexer.read.documents import DocumentReader
-from ...indexer.read.scan import Progress, chunks, content_bytes
-from ...indexer.read.sources import BadRecord, Source
-from ...indexer.table.database import storage_errors
-from ...indexer.table.fulltext import normalized
-from ...indexer.write.writing import no_progress
+from ...indexer.read.scan import chunks, content_bytes
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
+from ...onnx_export.progress import Progress, no_progress
 from ..search.plan import Recall, SearchOptions
 from ..search.searcher import Searcher
-from .measures import MEASURES, Qrels, Run, exact_maxsim, judged_queries, measure, read_qrels, read_queries, search_all
+from .bm25 import Bm25
+from .judgements import Corpus, Qrels, Run, beir_file, judged_queries, qrels_file, read_qrels, read_queries
+from .measures import MEASURES, measure, require_ir_measures
+from .ranking import exact_maxsim, search_all
 
 Way = Literal["bm25", "exhaustive", "index"]
 WAYS: tuple[Way, ...] = get_args(Way)
@@ -42,50 +38,9 @@ WAYS: tuple[Way, ...] = get_args(Way)
 BEIR_MEASURES = {**MEASURES, "recall@100": "R@100"}
 MTEB_MIN_K = 10  # MTEB's main score is nDCG@10
 
-_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
-_TOGETHER = 1_000  # documents whose vectors, or texts, are in memory at a time
-_TEXTS = pa.schema([("id", pa.string()), ("text", pa.string())])
-_BIGRAMS = FTS(
-    base_tokenizer="ngram",
-    ngram_min_length=2,
-    ngram_max_length=2,
-    stem=False,
-    remove_stop_words=False,
-    with_position=False,
-)
+_DOCUMENTS_PER_BATCH = 1_000  # whose vectors are in memory at a time
 _MTEB_K = (1, 3, 5, 10, 20, 100, 1000)
 _MTEB_SCORES = {"ndcg": "nDCG", "map": "AP", "recall": "R", "precision": "P", "mrr": "RR", "hit_rate": "Success"}
-
-
-class Corpus:
-    """The passages of a corpus that have a word in title or text; iterate over it as often as needed.
-
-    Iterating yields (place, record) pairs as a `Source` does, of the fields ``_id`` (or ``id``), ``title`` and
-    ``text`` alone, and raises SourceError, naming the place, for a record that cannot be parsed. A title without a text
-    becomes the text, which is encoded as the same.
-
-    Attributes:
-        path: the file.
-        empty: ids of the passages without a word; known after the first iteration.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.empty: set[str] = set()
-
-    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield (place, record) pairs in order."""
-        for place, record in Source(self.path):
-            if isinstance(record, BadRecord):
-                raise SourceError(f"{place}: {record.reason}")
-            fields = {name: record[name] for name in ("_id", "id", "title", "text") if name in record}
-            doc_id, title, text = fields.get("_id", fields.get("id")), fields.get("title"), fields.get("text")
-            if doc_id is not None and isinstance(text, str) and not text.strip():
-                if title is None or not str(title).strip():
-                    self.empty.add(str(doc_id))
-                    continue
-                fields |= {"text": title, "title": ""}
-            yield place, fields
 
 
 @dataclass(frozen=True)
@@ -131,9 +86,9 @@ class Beir:
         if questions is not None and questions < 1:
             raise InputError(f"questions is {questions}; it must be 1 or more")
         folder = Path(folder)
-        corpus = Corpus(_file(folder, "corpus"))
-        qrels = read_qrels(_judgements(folder, split))
-        queries = judged_queries(read_queries(_file(folder, "queries")), qrels)
+        corpus = Corpus(beir_file(folder, "corpus"))
+        qrels = read_qrels(qrels_file(folder, split))
+        queries = judged_queries(read_queries(beir_file(folder, "queries")), qrels)
         if questions is not None:
             queries = dict(list(queries.items())[:: max(1, len(queries) // questions)][:questions])
         qrels = {query_id: qrels[query_id] for query_id in queries}
@@ -213,7 +168,7 @@ def evaluate_beir(
     if not models and set(ways) != {"bm25"}:
         raise InputError("there are no models; give an encoder, or the way bm25 alone")
     beir = Beir.read(folder, split, questions)
-    measure({}, beir.qrels)
+    require_ir_measures()
 
     ranked: dict[str, Callable[..., Run]] = {}
     if "bm25" in ways:
@@ -227,20 +182,30 @@ def evaluate_beir(
 
 
 def bm25(beir: Beir, k: int = 100, *, progress: Progress = no_progress) -> Run:
-    """The ``k`` best documents for every query by BM25 over character bigrams of title and text in NFKC.
+    """The ``k`` best documents for every query by `Bm25` over title and text.
 
-    LanceDB's full text index in a temporary database, with its own k1 = 1.2 and b = 0.75; letters are lowered and lose
-    their accents. A document that shares no bigram with a query is not ranked, so there may be fewer than ``k``.
+    Args:
+        beir: what is ranked.
+        k: documents for each query; fewer if fewer share a bigram with it.
+        progress: called with the stages "read" and "search".
+
+    Returns:
+        Query id → document id → score, best first.
+
+    Raises:
+        MissingExtraError: the extra ``evaluate`` is not installed.
     """
+
+    def texts() -> Iterator[tuple[str, str]]:
+        for number, document in enumerate(DocumentReader(beir.corpus), start=1):
+            yield document.id, document.encoded_text
+            progress("read", number, beir.documents, 0)
+
+    index = Bm25(texts())
     run: Run = {}
-    with tempfile.TemporaryDirectory(prefix="tansaku-beir-") as folder, storage_errors(f"BM25 over {beir.name}"):
-        table = lancedb.connect(folder).create_table("corpus", _text_batches(beir.corpus), schema=_TEXTS)
-        table.create_index("text", config=_BIGRAMS)
-        for query_id, text in beir.queries.items():
-            search = table.search(MatchQuery(normalized(text), "text"), query_type="fts")  # pyright: ignore[reportCallIssue]
-            found = search.select(["id", "_score"]).limit(k).to_arrow()
-            run[query_id] = dict(zip(found["id"].to_pylist(), found["_score"].to_pylist(), strict=True))
-            progress("search", len(run), len(beir.queries), 0)
+    for query_id, text in beir.queries.items():
+        run[query_id] = index.best(text, k)
+        progress("search", len(run), len(beir.queries), 0)
     return run
 
 
@@ -253,7 +218,7 @@ def exhaustive(beir: Beir, encoder: Encoder, k: int = 100, *, progress: Progress
     best = [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries]  # documents' numbers and scores
     ids: list[str] = []
     n_tokens = 0
-    for chunk in chunks(DocumentReader(beir.corpus), _TOGETHER):
+    for chunk in chunks(DocumentReader(beir.corpus), _DOCUMENTS_PER_BATCH):
         vectors = encoder.encode_documents([document.encoded_text for document in chunk])
         for document, matrix in zip(chunk, vectors, strict=True):
             if not len(matrix):
@@ -285,10 +250,7 @@ def through_index(
     with tempfile.TemporaryDirectory(prefix="tansaku-beir-") as folder:
         Index.create(folder, "corpus", beir.corpus, encoder=encoder, nbits=nbits, progress=progress)
         searcher = Searcher.open(folder, "corpus", encoder=encoder)
-        total = len(beir.queries)
-        return search_all(
-            searcher, beir.queries, k=k, recall=recall, progress=lambda done: progress("search", done, total, 0)
-        )
+        return search_all(searcher, beir.queries, k=k, recall=recall, progress=progress)
 
 
 def mteb_result(result: BeirResult, *, task: str | None = None) -> dict[str, Any]:
@@ -346,29 +308,3 @@ def _without_ties(run: Run) -> Run:
         }
         for query_id, scores in run.items()
     }
-
-
-def _text_batches(corpus: Corpus) -> Iterator[pa.RecordBatch]:
-    for chunk in chunks(DocumentReader(corpus), _TOGETHER):
-        texts = [normalized(document.encoded_text) for document in chunk]
-        yield pa.record_batch([[document.id for document in chunk], texts], schema=_TEXTS)
-
-
-def _file(folder: Path, stem: str) -> Path:
-    for suffix in _SUFFIXES:
-        path = folder / f"{stem}{suffix}"
-        if path.exists():
-            return path
-    problem = f"no {stem}.jsonl in it" if folder.is_dir() else "no such folder"
-    raise SourceError(
-        f"{folder}: {problem}; a BEIR folder has corpus.jsonl, queries.jsonl (also .jsonl.gz, .jsonl.zst or .parquet) "
-        "and qrels/SPLIT.tsv"
-    )
-
-
-def _judgements(folder: Path, split: str) -> Path:
-    path = folder / "qrels" / f"{split}.tsv"
-    if not path.exists():
-        there = ", ".join(sorted(other.stem for other in path.parent.glob("*.tsv"))) or "none"
-        raise SourceError(f"{path}: no such file; the splits in this folder: {there}")
-    return path

@@ -16,7 +16,7 @@ import numpy as np
 from ...indexer.index import Index
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError, MissingExtraError
-from ..evaluation.measures import exact_maxsim
+from ..evaluation.ranking import exact_maxsim
 from ..search.plan import Recall, SearchOptions
 from ..search.searcher import Searcher
 

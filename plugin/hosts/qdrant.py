@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...onnx_export.errors import MissingExtraError
+from ..evaluation.bm25 import K1, B, bigrams
 from ..rerank.host_search import Candidate, HostError
 from ._source import EngineSource, check_columns, host_errors, joined
 
@@ -22,8 +22,6 @@ except ImportError as error:
     raise MissingExtraError("qdrant-client", "qdrant") from error
 
 __all__ = ["QdrantSource", "bigram_document", "bigram_query"]
-
-_K1, _B = 0.9, 0.4
 
 
 @dataclass(eq=False)
@@ -84,7 +82,7 @@ class QdrantSource(EngineSource[models.Filter]):
 
 def bigram_query(text: str) -> models.SparseVector:
     """A question as its character bigrams, for a sparse vector with ``Modifier.IDF``: BM25 for Japanese."""
-    return _sparse(dict.fromkeys(_bigrams(text), 1.0))
+    return _sparse(dict.fromkeys(bigrams(text), 1.0))
 
 
 def bigram_document(text: str, average: float) -> models.SparseVector:
@@ -94,14 +92,9 @@ def bigram_document(text: str, average: float) -> models.SparseVector:
         text: title and text.
         average: characters that a document has on average.
     """
-    counts = Counter(_bigrams(text))
-    norm = _K1 * (1 - _B + _B * len(text) / average)
-    return _sparse({gram: count * (_K1 + 1) / (count + norm) for gram, count in counts.items()})
-
-
-def _bigrams(text: str) -> list[str]:
-    words = unicodedata.normalize("NFKC", text).lower().split()
-    return [word[i : i + 2] for word in words for i in range(max(len(word) - 1, 1))]
+    counts = Counter(bigrams(text))
+    norm = K1 * (1 - B + B * len(text) / average)
+    return _sparse({gram: count * (K1 + 1) / (count + norm) for gram, count in counts.items()})
 
 
 def _sparse(weights: dict[str, float]) -> models.SparseVector:

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from tansaku import InputError
 from tansaku.onnx_export.encode.encoder import DEFAULT_BUNDLE
 from tansaku.plugin.cli.main import app
-from tansaku.training.data.bm25 import Bm25
+from tansaku.plugin.evaluation.bm25 import Bm25
 from tansaku.training.data.clusters import cluster_passages, shared_candidates
 from tansaku.training.data.groups import read_groups
-from tansaku.training.data.mining import MiningPlan, mine, read_run
+from tansaku.training.data.mining import MiningPlan, mine
 from tansaku.training.data.teachers import (
     Bm25Teacher,
     DenseTeacher,
@@ -176,7 +176,7 @@ class TestTeachers:
     def test_all_know_the_right_passage(self):
         vectors = TokenVectors(FakeEncoder())
         labels = LabelTeacher({"0017番": {"p17"}})
-        for teacher in (MaxSimTeacher(vectors), DenseTeacher(vectors), Bm25Teacher(Bm25(COLLECTION)), labels):
+        for teacher in (MaxSimTeacher(vectors), DenseTeacher(vectors), Bm25Teacher(Bm25(COLLECTION.items())), labels):
             scores = teacher.scores("0017番", {key: COLLECTION[key] for key in ("p16", "p17", "p23")})
             assert scores.argmax() == 1
 
@@ -202,7 +202,7 @@ class TestTeachers:
         assert sorted(encoder.encoded) == ["a", "a", "b", "c", "d"]
 
     def test_names(self):
-        bm25 = Bm25(COLLECTION)
+        bm25 = Bm25(COLLECTION.items())
         assert isinstance(teacher_named("2*labels", positives={"q": ["p1"]})[0], LabelTeacher)
         (dense, weight), (maxsim, _) = teacher_named("0.5*dense:"), teacher_named("maxsim")
         assert (type(dense), type(maxsim), weight) == (DenseTeacher, MaxSimTeacher, 0.5)
@@ -213,26 +213,6 @@ class TestTeachers:
         for name in ("bm26", "-1*bm25", "x*bm25", "bm25:x", "cross-encoder"):
             with pytest.raises(InputError, match="is none"):
                 teacher_named(name, bm25)
-
-
-class TestBm25:
-    def test_finds_by_bigrams(self):
-        bm25 = Bm25({"kyoto": "京都は昔の首都だ。", "sea": "海の水は塩辛い。", "tokyo": "東京は首都だ。"})
-        assert bm25.best("昔の首都", 5)[0] == "kyoto"
-        assert "sea" not in bm25.best("首都", 5)
-        assert bm25.best("ＺＺＺ", 5) == []
-
-
-class TestRuns:
-    def test_are_read_best_first(self, tmp_path):
-        (tmp_path / "run").write_text("q1 Q0 a 2 0.5 x\nq1 Q0 b 1 0.9 x\nq2 Q0 c 1 3 x\n")
-        assert read_run(tmp_path / "run") == {"q1": ["b", "a"], "q2": ["c"]}
-
-    @pytest.mark.parametrize("line", ["q1 Q0 a", "q1 Q0 a 1 x y"])
-    def test_a_bad_line_is_named(self, tmp_path, line):
-        (tmp_path / "run").write_text(line)
-        with pytest.raises(TrainingDataError, match="run"):
-            read_run(tmp_path / "run")
 
 
 class TestClusters:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tansaku.training.config import LossConfig, read_config
-from tansaku.training.data.groups import normalized, read_groups, read_texts, write_groups
+from tansaku.training.data.groups import normalized, read_groups, write_groups
 from tansaku.training.errors import ConfigError, TrainingDataError
 from tansaku.training.model.losses import in_batch, loss_of, min_max
 from tansaku.training.model.student import maxsim
@@ -155,26 +155,6 @@ class TestGroups:
     def test_a_file_without_groups_is_refused(self, tmp_path):
         with pytest.raises(TrainingDataError, match="no groups here"):
             self.read(tmp_path, "")
-
-    @pytest.mark.parametrize(
-        ("name", "content", "said"),
-        [
-            ("a.jsonl", '{"_id": "1", "text": " "}', ":1: the text of '1' is empty"),
-            ("a.jsonl", '{"_id": "1", "text": "a"}\n{"_id": 1, "text": "b"}', ":2: the id '1' occurs twice"),
-            ("a.jsonl", '{"text": "a"}', ":1: expected _id and text"),
-            ("a.jsonl", "[1]", ":1: expected _id and text"),
-            ("a.tsv", "1 a", ":1: expected an id and a text with a tab"),
-        ],
-    )
-    def test_a_bad_text_is_named(self, tmp_path, name, content, said):
-        (tmp_path / name).write_text(content, encoding="utf-8")
-        with pytest.raises(TrainingDataError, match=name.replace(".", r"\.") + said):
-            read_texts([tmp_path / name])
-
-    def test_texts_are_read_with_their_titles(self, tmp_path):
-        (tmp_path / "a.jsonl").write_text('{"_id": 7, "title": "題", "text": "文"}\n', encoding="utf-8")
-        (tmp_path / "b.tsv").write_text('8\t"文\n', encoding="utf-8")
-        assert read_texts([tmp_path / "a.jsonl", tmp_path / "b.tsv"]) == {"7": "題 文", "8": '"文'}
 
 
 SCORES = arrays.arrays(np.float32, (3, 4), elements=st.floats(-50, 50, width=32))

@@ -6,7 +6,6 @@ the first passage being the one that is known to be relevant.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Iterator
@@ -32,40 +31,6 @@ class Group:
     query: str
     passages: tuple[str, ...]
     scores: np.ndarray
-
-
-def read_texts(paths: Iterable[str | Path]) -> dict[str, str]:
-    """Id → text from JSONL (``_id`` or ``id``, ``text``, perhaps ``title``, put before it) or TSV files (id, text).
-
-    Raises TrainingDataError for a line that is neither, an empty text, and an id that occurs twice.
-    """
-    texts: dict[str, str] = {}
-    for path in map(Path, paths):
-        for number, (text_id, text) in _id_and_text(path):
-            if not text.strip():
-                raise TrainingDataError(f"{path}:{number}: the text of {text_id!r} is empty; leave it out")
-            if text_id in texts:
-                raise TrainingDataError(f"{path}:{number}: the id {text_id!r} occurs twice")
-            texts[text_id] = text
-    return texts
-
-
-def read_judgements(path: str | Path) -> dict[str, dict[str, int]]:
-    """Query id → passage id → grade, from a BEIR file: TSV, perhaps with a header.
-
-    Raises TrainingDataError, naming the line, for one with other fields.
-    """
-    judged: dict[str, dict[str, int]] = {}
-    for number, line in _lines(Path(path)):
-        parts = line.split("\t")
-        try:
-            query, passage, grade = parts[0], parts[1], int(parts[2])
-        except (IndexError, ValueError) as error:
-            if number == 1:  # a header
-                continue
-            raise TrainingDataError(f"{path}:{number}: expected query, passage and grade with tabs between") from error
-        judged.setdefault(query, {})[passage] = grade
-    return judged
 
 
 def read_groups(
@@ -133,23 +98,6 @@ def _parsed(place: str, line: str) -> tuple[str, list[tuple[Any, float]]]:
     except (TypeError, ValueError) as error:
         raise TrainingDataError(f"{place}: expected [query id, [passage id, score], …] ({error})") from error
     return str(query), known
-
-
-def _id_and_text(path: Path) -> Iterator[tuple[int, tuple[str, str]]]:
-    for number, line in _lines(path):
-        if path.suffix == ".jsonl":
-            try:
-                record = json.loads(line)
-                text_id = record["_id"] if "_id" in record else record["id"]
-                text = f"{record.get('title') or ''} {record['text']}".strip()
-            except (TypeError, ValueError, KeyError, AttributeError) as error:
-                raise TrainingDataError(f"{path}:{number}: expected _id and text ({error!r})") from error
-            yield number, (str(text_id), text)
-        else:
-            parts = next(csv.reader([line], delimiter="\t", quoting=csv.QUOTE_NONE))
-            if len(parts) < 2:
-                raise TrainingDataError(f"{path}:{number}: expected an id and a text with a tab between them")
-            yield number, (parts[0], parts[1])
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

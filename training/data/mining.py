@@ -119,26 +119,6 @@ def mine(
     return MiningReport(written, tuple(too_few), tuple(constant))
 
 
-def read_run(path: str | Path) -> dict[str, list[str]]:
-    """Query id → passage ids, best first, from a TREC run file, as `tansaku evaluate --run` writes it.
-
-    Raises TrainingDataError, naming the line, for one that is none.
-    """
-    scored: dict[str, list[tuple[float, str]]] = {}
-    try:
-        with Path(path).open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                parts = line.split()
-                if len(parts) != 6:
-                    raise TrainingDataError(f"{path}:{number}: expected 6 fields of a TREC run, found {len(parts)}")
-                scored.setdefault(parts[0], []).append((-float(parts[4]), parts[2]))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        if isinstance(error, TrainingDataError):
-            raise
-        raise TrainingDataError(f"{path}: cannot be read ({error})") from error
-    return {query: [doc_id for _, doc_id in sorted(found, key=lambda pair: pair[0])] for query, found in scored.items()}
-
-
 def _chosen(query_id: str, candidates: Sequence[Ranked], positives: Sequence[str], plan: MiningPlan) -> list[list[str]]:
     """The passages of each group of a query: a positive first if there is one, then negatives in random order."""
     pools = [list(ranked.get(query_id, ()))[plan.skip : plan.depth] for ranked in candidates]

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError, MissingExtraError
-from .bm25 import Bm25
+from ...plugin.evaluation.bm25 import Bm25
 from .groups import normalized
 
 _TOGETHER = 32  # pairs that a cross-encoder reads at a time

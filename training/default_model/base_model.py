@@ -10,7 +10,6 @@ and the result is exported at int8.
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import sys
 from collections.abc import Iterator
@@ -21,9 +20,11 @@ import numpy as np
 import typer
 from tokenizers import Tokenizer
 
+from ...indexer.read.documents import DocumentReader
 from ...onnx_export.convert.checkpoint import Checkpoint, linear_projection
 from ...onnx_export.encode.rules import TextRules
 from ...onnx_export.errors import InputError, MissingExtraError, TansakuError
+from ...plugin.evaluation.judgements import Corpus, read_queries
 from .e5_weights import E5Weights, packaged_weights, read_e5_weights
 from .vocabulary import build_tokenizer, choose_pieces, count_pieces, pieces_of
 
@@ -130,15 +131,12 @@ def sample_passages(data: Path) -> list[str]:
 
 
 def read_texts(folder: Path, *, queries: bool = True) -> Iterator[str]:
-    """Texts of a BEIR folder: passages as "title text", then queries."""
-    for name in ("corpus.jsonl", "queries.jsonl") if queries else ("corpus.jsonl",):
-        path = folder / name
-        if not path.exists():
-            continue
-        with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                record = json.loads(line)
-                yield f"{record.get('title', '')} {record['text']}".strip()
+    """Texts of a folder with corpus.jsonl, queries.jsonl or both: passages as "title text", then queries."""
+    if (folder / "corpus.jsonl").exists():
+        for document in DocumentReader(Corpus(folder / "corpus.jsonl")):
+            yield document.encoded_text.strip()
+    if queries and (folder / "queries.jsonl").exists():
+        yield from read_queries(folder / "queries.jsonl").values()
 
 
 def _backbone(weights: E5Weights, kept: np.ndarray, layers: int) -> BertModel:

@@ -19,11 +19,13 @@ from typing import Annotated, Any
 
 import typer
 
+from ...indexer.errors import SourceError
 from ...onnx_export.convert.checkpoint import Checkpoint
 from ...onnx_export.convert.export import export_checkpoint
 from ...onnx_export.errors import InputError, TansakuError
+from ...plugin.evaluation.judgements import read_passages, read_qrels, read_queries, read_records
 from ..config import read_config
-from ..data.groups import read_judgements, read_texts, write_groups
+from ..data.groups import write_groups
 from ..data.neighbours import neighbour_groups
 from ..errors import TrainingDataError
 from ..model.student import Student
@@ -52,14 +54,14 @@ def write_data(
 
     What is relevant stays within a limit; the rest is whole pages, drawn by chance.
     """
-    judged = {name: read_judgements(data / name / "qrels" / "train.tsv") for name in ("jaquad", "msdocs-ja")}
+    judged = {name: read_qrels(data / name / "qrels" / "train.tsv") for name in ("jaquad", "msdocs-ja")}
     relevant = {name: {passage for found in judged[name].values() for passage in found} for name in judged}
-    passages = {name: list(_records(data / name / "corpus.jsonl")) for name in CORPORA}
+    passages = {name: _records(data / name / "corpus.jsonl") for name in CORPORA}
     overlap = set((data / "kyoto-wiki-ja" / "eval_overlap_ids.txt").read_text(encoding="utf-8").split())
     passages["jaquad"] = [record for record in passages["jaquad"] if record["_id"] in relevant["jaquad"]]
     passages["kyoto-wiki-ja"] = [record for record in passages["kyoto-wiki-ja"] if record["_id"] not in overlap]
     for name, records in passages.items():
-        asked = list(_records(data / ("queries-ja" if name == "kyoto-wiki-ja" else name) / "queries.jsonl"))
+        asked = _records(data / ("queries-ja" if name == "kyoto-wiki-ja" else name) / "queries.jsonl")
         if name in judged:
             asked = [record for record in asked if record["_id"] in judged[name]]
         _write(work / name, asked, _limited(records, limit, relevant.get(name, set())))
@@ -79,11 +81,11 @@ def write_neighbours(
         folder = work / name
         qrels = folder / "qrels.tsv"
         questions: dict[str, list[str]] = {}
-        asked = read_texts([folder / "queries.jsonl"])
-        for question, found in read_judgements(qrels).items() if qrels.exists() else ():
+        asked = read_queries(folder / "queries.jsonl")
+        for question, found in read_qrels(qrels).items() if qrels.exists() else ():
             for passage in found if question in asked else ():
                 questions.setdefault(passage, []).append(question)
-        passages = read_texts([folder / "corpus.jsonl"])
+        passages = read_passages(folder / "corpus.jsonl")
         try:
             groups, sentences = neighbour_groups(
                 passages, questions, nway=nway, queries=queries, blocks=most, seed=_SEED
@@ -166,12 +168,11 @@ def _write_records(path: Path, records: Iterable[dict[str, Any]]) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def _records(path: Path) -> Iterable[dict[str, Any]]:
+def _records(path: Path) -> list[dict[str, Any]]:
     try:
-        with path.open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); --data is the folder with the corpora") from error
+        return [record for _, record in read_records(path)]
+    except SourceError as error:
+        raise SourceError(f"{error}; --data is the folder with the corpora") from error
 
 
 def main() -> None:

@@ -19,8 +19,9 @@ from torch.nn.parallel import DistributedDataParallel
 from ...onnx_export.convert.checkpoint import Checkpoint
 from ...onnx_export.convert.load import load_checkpoint
 from ...onnx_export.errors import InputError
+from ...plugin.evaluation.judgements import read_passages, read_queries
 from ..config import TrainingConfig
-from ..data.groups import Group, read_groups, read_texts
+from ..data.groups import Group, read_groups
 from ..errors import ConfigError
 from ..model.layers import TokenSimilarities
 from ..model.losses import in_batch, loss_of
@@ -102,7 +103,7 @@ class _Run:
         batch, accumulate = config.optimizer.batch_size, config.optimizer.accumulate
         if batch % (ranks * accumulate):
             raise ConfigError(f"optimizer.batch_size is {batch}; {ranks} ranks × {accumulate} passes do not divide it")
-        self.queries, self.passages = read_texts(config.data.queries), read_texts(config.data.collection)
+        self.queries, self.passages = read_queries(config.data.queries), read_passages(config.data.collection)
         self.groups = read_groups(config.data.groups, self.queries, self.passages, nway=config.data.nway)
         self.steps = config.run.steps or max(1, len(self.groups) // batch)
         evaluation = config.run.evaluation

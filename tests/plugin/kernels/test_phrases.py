@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tansaku import Index, InputError, Reranker, Searcher
-from tansaku.plugin.evaluation.measures import search_all
+from tansaku.plugin.evaluation.ranking import search_all
 from tansaku.plugin.kernels.phrases import phrase_maxsim
 
 from ...support.fakes import FakeEncoder, corpus, small_chunks

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tansaku import Index, InputError, NotAnIndexError, Searcher
 from tansaku.indexer.table.fulltext import FULLTEXT_FIELD, normalized
-from tansaku.plugin.evaluation.measures import search_all
+from tansaku.plugin.evaluation.ranking import search_all
 from tansaku.plugin.search.fulltext import fused, with_bm25
 
 from ...support.fakes import FakeEncoder, corpus

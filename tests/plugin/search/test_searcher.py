@@ -11,7 +11,7 @@ import pytest
 
 from tansaku import Encoder, Index, InputError, ModelMismatchError, NotAnIndexError, Searcher, TableNotFoundError
 from tansaku.plugin.cli.demo import SAMPLE
-from tansaku.plugin.evaluation.measures import judged_queries, read_qrels, read_queries
+from tansaku.plugin.evaluation.judgements import judged_queries, read_qrels, read_queries
 
 from ...support.fakes import FakeEncoder, corpus, exhaustive
 

@@ -1,0 +1,237 @@
+"""The one reader of what a search is judged by, in the formats of BEIR and TREC: corpora, queries, judgements, runs.
+
+A BEIR folder has ``corpus.jsonl`` (``_id``, ``title``, ``text``), ``queries.jsonl`` (``_id``, ``text``) and
+``qrels/SPLIT.tsv`` (query-id, corpus-id, score). Every error names the file and, where it has lines, the line.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...indexer.errors import SourceError
+from ...indexer.read.sources import BadRecord, Source
+from ...onnx_export.errors import InputError
+
+Run = dict[str, dict[str, float]]  # query id → document id → score, best first
+Qrels = dict[str, dict[str, int]]  # query id → document id → grade of relevance
+
+_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
+_EXPECTED = "expected the fields '_id' (or 'id') and 'text'"
+
+
+class Corpus:
+    """The passages of a corpus that have a word in title or text; iterate over it as often as needed.
+
+    Iterating yields (place, record) pairs as a `Source` does. A record has the fields ``_id`` (or ``id``), ``title``
+    and ``text`` only. A title without a text becomes the text, which is encoded as the same.
+
+    Args:
+        path: the file, of any kind that `Source` reads.
+
+    Attributes:
+        path: the file.
+        empty: ids of the passages without a word; known after the first iteration.
+
+    Raises:
+        SourceError: while iterating, for a record that cannot be parsed; names the place.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.empty: set[str] = set()
+
+    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield (place, record) pairs in order."""
+        for place, record in read_records(self.path):
+            fields = {name: record[name] for name in ("_id", "id", "title", "text") if name in record}
+            doc_id, title, text = fields.get("_id", fields.get("id")), fields.get("title"), fields.get("text")
+            if doc_id is not None and isinstance(text, str) and not text.strip():
+                if title is None or not str(title).strip():
+                    self.empty.add(str(doc_id))
+                    continue
+                fields |= {"text": title, "title": ""}
+            yield place, fields
+
+
+def beir_file(folder: Path, stem: str) -> Path:
+    """The file "corpus" or "queries" of a BEIR folder: .jsonl, .jsonl.gz, .jsonl.zst or .parquet.
+
+    Raises:
+        SourceError: there is no such folder, or no such file in it.
+    """
+    for suffix in _SUFFIXES:
+        path = folder / f"{stem}{suffix}"
+        if path.exists():
+            return path
+    problem = f"no {stem}.jsonl in it" if folder.is_dir() else "no such folder"
+    raise SourceError(
+        f"{folder}: {problem}; a BEIR folder has corpus.jsonl, queries.jsonl (also .jsonl.gz, .jsonl.zst or .parquet) "
+        "and qrels/SPLIT.tsv"
+    )
+
+
+def qrels_file(folder: Path, split: str) -> Path:
+    """The judgements of one split of a BEIR folder.
+
+    Raises:
+        SourceError: the folder has no such split; names those it has.
+    """
+    path = folder / "qrels" / f"{split}.tsv"
+    if not path.exists():
+        there = ", ".join(sorted(other.stem for other in path.parent.glob("*.tsv"))) or "none"
+        raise SourceError(f"{path}: no such file; the splits in this folder: {there}")
+    return path
+
+
+def read_records(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Place and content of each record of a file that `Source` reads.
+
+    Raises:
+        SourceError: a record cannot be parsed; names the place.
+    """
+    for place, record in Source(path):
+        if isinstance(record, BadRecord):
+            raise SourceError(f"{place}: {record.reason}")
+        yield place, record
+
+
+def read_queries(paths: str | Path | Iterable[str | Path]) -> dict[str, str]:
+    """Query id → text, without white space at either end, from one file or several.
+
+    Args:
+        paths: files with the fields ``_id`` (or ``id``) and ``text``: JSONL or any other kind that `Source` reads.
+            A TSV file may also have no header and two fields: id and text.
+
+    Raises:
+        SourceError: a field is missing, a text is empty, or an id occurs twice; names the place.
+    """
+    return _read_texts(paths, titles=False)
+
+
+def read_passages(paths: str | Path | Iterable[str | Path]) -> dict[str, str]:
+    """Passage id → "title text", from one file or several.
+
+    Args:
+        paths: files as those of `read_queries`; the field ``title`` may be missing or empty.
+
+    Raises:
+        SourceError: as `read_queries`.
+    """
+    return _read_texts(paths, titles=True)
+
+
+def read_qrels(path: str | Path) -> Qrels:
+    """Judgements from a BEIR file (query-id, corpus-id, score) or a TREC one (query, 0, document, grade).
+
+    Raises:
+        SourceError: a line has another number of fields or a grade that is not an integer, or there are no judgements.
+    """
+    qrels: Qrels = {}
+    for place, number, line in _lines(Path(path)):
+        parts = line.split("\t") if "\t" in line else line.split()
+        if len(parts) not in (3, 4):
+            raise SourceError(f"{place}: expected 3 fields (BEIR) or 4 (TREC), found {len(parts)}")
+        query_id, doc_id, grade = parts[0], parts[-2], parts[-1]
+        try:
+            value = int(grade)
+        except ValueError:
+            if number == 1:  # a header
+                continue
+            raise SourceError(f"{place}: the grade {grade!r} is not an integer") from None
+        qrels.setdefault(query_id, {})[doc_id] = value
+    if not qrels:
+        raise SourceError(f"{path}: no judgements here")
+    return qrels
+
+
+def judged_queries(queries: Mapping[str, str], qrels: Qrels) -> dict[str, str]:
+    """Those of ``queries`` that have a judgement, in the order of the judgements.
+
+    Raises:
+        InputError: a judged query has no text.
+    """
+    missing = [query_id for query_id in qrels if query_id not in queries]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(qrels)} judged queries are not among the queries, {missing[0]!r} for one; "
+            "give the queries that the judgements are for"
+        )
+    return {query_id: queries[query_id] for query_id in qrels}
+
+
+def read_run(path: str | Path) -> Run:
+    """A run from a TREC file (query, Q0, document, rank, score, tag), the documents of a query best first.
+
+    Raises:
+        SourceError: a line has another number of fields, or a score that is not a finite number.
+    """
+    run: Run = {}
+    for place, _, line in _lines(Path(path)):
+        parts = line.split()
+        if len(parts) != 6:
+            raise SourceError(f"{place}: expected 6 fields of a TREC run, found {len(parts)}")
+        query_id, _, doc_id, _, score, _ = parts
+        try:
+            value = float(score)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise SourceError(f"{place}: the score {score!r} is not a finite number")
+        run.setdefault(query_id, {})[doc_id] = value
+    return {
+        query_id: dict(sorted(scores.items(), key=lambda item: item[1], reverse=True))
+        for query_id, scores in run.items()
+    }
+
+
+def trec_lines(run: Run, tag: str = "tansaku") -> Iterable[str]:
+    """``run`` in TREC's format, one line for each document."""
+    for query_id, scores in run.items():
+        for rank, (doc_id, score) in enumerate(scores.items(), start=1):
+            yield f"{query_id} Q0 {doc_id} {rank} {score:.6f} {tag}"
+
+
+def _read_texts(paths: str | Path | Iterable[str | Path], *, titles: bool) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for path in [paths] if isinstance(paths, str | Path) else paths:
+        for place, record in _tsv_records(Path(path)) if _has_no_header(Path(path)) else read_records(path):
+            text_id, text = record.get("_id", record.get("id")), record.get("text")
+            if text_id is None or not isinstance(text, str):
+                raise SourceError(f"{place}: {_EXPECTED}, found {', '.join(map(str, record)) or 'none'}")
+            text = (f"{record.get('title') or ''} {text}" if titles else text).strip()
+            if not text:
+                raise SourceError(f"{place}: the text of {text_id!r} is empty; leave it out")
+            if str(text_id) in texts:
+                raise SourceError(f"{place}: the id {text_id!r} occurs twice")
+            texts[str(text_id)] = text
+    return texts
+
+
+def _has_no_header(path: Path) -> bool:
+    """Whether a file is TSV as MS MARCO has it: an id and a text in every line, also the first."""
+    if path.suffix.lower() != ".tsv":
+        return False
+    first = next((line.split("\t") for _, _, line in _lines(path)), [])
+    return "text" not in first
+
+
+def _tsv_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for place, _, line in _lines(path):
+        parts = line.split("\t")
+        if len(parts) != 2:
+            raise SourceError(f"{place}: expected an id and a text with a tab between them, found {len(parts)} fields")
+        yield place, {"_id": parts[0], "text": parts[1]}
+
+
+def _lines(path: Path) -> Iterator[tuple[str, int, str]]:
+    """Place, number and text of each line that is not blank."""
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield f"{path}:{number}", number, line.rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path}: cannot be read ({error})") from error

@@ -1,0 +1,102 @@
+"""What BEIR and TREC files are read as, and what is said of bad ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tansaku import InputError, SourceError
+from tansaku.plugin.evaluation.judgements import (
+    judged_queries,
+    read_passages,
+    read_qrels,
+    read_queries,
+    read_run,
+    trec_lines,
+)
+
+
+def test_reads_beir_and_trec_judgements(tmp_path: Path):
+    beir, trec = tmp_path / "beir.tsv", tmp_path / "trec.txt"
+    beir.write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\t2\n", encoding="utf-8")
+    trec.write_text("q1 0 d1 1\nq1 0 d2 2\n", encoding="utf-8")
+    assert read_qrels(beir) == read_qrels(trec) == {"q1": {"d1": 1, "d2": 2}}
+
+
+@pytest.mark.parametrize(
+    ("content", "offender"),
+    [("q1\td1\t1\nq1\td2\tmany\n", ":2: the grade 'many'"), ("q1 d1\n", ":1: expected 3"), ("", "no judgements")],
+)
+def test_bad_judgements_are_named(tmp_path: Path, content: str, offender: str):
+    path = tmp_path / "qrels.tsv"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(SourceError, match=offender):
+        read_qrels(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "offender"),
+    [
+        ("q.jsonl", '{"_id": "a", "text": " "}\n', ":1: the text of 'a' is empty; leave it out"),
+        ("q.jsonl", '{"text": "x"}\n', ":1: expected the fields '_id'.* and 'text', found text"),
+        ("q.jsonl", '{"_id": "a", "text": 3}\n', ":1: expected the fields '_id'.* and 'text'"),
+        ("q.jsonl", "[1]\n", ":1: expected a JSON object"),
+        ("q.jsonl", '{"_id": "1", "text": "x"}\n{"_id": 1, "text": "y"}\n', ":2: the id 1 occurs twice"),
+        ("q.jsonl", '{"_id": "a", "text": "x"}\n{"_id": "b", "te\n', ":2: not valid JSON"),
+        ("q.tsv", "1 a\n", ":1: expected an id and a text with a tab between them, found 1 fields"),
+        ("q.tsv", "1\ta\n2\tb\tc\n", ":2: expected an id and a text with a tab between them, found 3 fields"),
+        ("q.tsv", "_id\ttext\n1\t\n", ":2: the text of '1' is empty"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_queries, read_passages])
+def test_bad_texts_are_named(tmp_path: Path, read, name: str, content: str, offender: str):
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(SourceError, match=offender):
+        read(path)
+
+
+def test_texts_of_several_files_with_and_without_a_header(tmp_path: Path):
+    (tmp_path / "a.jsonl").write_text('{"_id": 1, "title": "題", "text": "文"}\n', encoding="utf-8")
+    (tmp_path / "b.tsv").write_text('2\t"文\n\n3\t文 \n', encoding="utf-8")
+    (tmp_path / "c.tsv").write_text("id\ttitle\ttext\n4\t題\t文\n", encoding="utf-8")
+    paths = sorted(tmp_path.iterdir())
+    assert read_queries(paths) == {"1": "文", "2": '"文', "3": "文", "4": "文"}
+    assert read_passages(paths) == {"1": "題 文", "2": '"文', "3": "文", "4": "題 文"}
+    (tmp_path / "d.tsv").write_text("4\tまた\n", encoding="utf-8")
+    with pytest.raises(SourceError, match=r"d\.tsv:1: the id '4' occurs twice"):
+        read_queries([*paths, tmp_path / "d.tsv"])
+
+
+def test_runs_are_read_best_first(tmp_path: Path):
+    (tmp_path / "run").write_text("q1 Q0 a 2 0.5 x\nq1 Q0 b 1 0.9 x\n\nq2 Q0 c 1 3 x\n")
+    run = read_run(tmp_path / "run")
+    assert {query: list(found) for query, found in run.items()} == {"q1": ["b", "a"], "q2": ["c"]}
+    assert next(iter(trec_lines(run))) == "q1 Q0 b 1 0.900000 tansaku"
+
+
+@pytest.mark.parametrize(
+    ("line", "offender"),
+    [
+        ("q1 Q0 a", "run:1: expected 6 fields of a TREC run, found 3"),
+        ("q1 Q0 a 1 x y", "run:1: the score 'x' is not a finite number"),
+        ("q1 Q0 a 1 nan y", "run:1: the score 'nan' is not a finite number"),
+    ],
+)
+def test_a_bad_line_of_a_run_is_named(tmp_path: Path, line: str, offender: str):
+    (tmp_path / "run").write_text(line)
+    with pytest.raises(SourceError, match=offender):
+        read_run(tmp_path / "run")
+
+
+def test_a_judged_query_without_text_is_named():
+    with pytest.raises(InputError, match=r"1 of 2 .* 'b'"):
+        judged_queries({"a": "犬"}, {"a": {"x": 1}, "b": {"y": 1}})
+
+
+def test_trec_lines_are_ranked():
+    assert list(trec_lines({"q": {"x": 2.0, "y": 1.5}})) == [
+        "q Q0 x 1 2.000000 tansaku",
+        "q Q0 y 2 1.500000 tansaku",
+    ]
