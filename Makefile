@@ -8,24 +8,61 @@ INSTALL := $(BIN)/python -m pip install --quiet --config-settings editable_mode=
 LINKED := $(VENV)/.linked-$(shell find onnx_export indexer plugin training -type f ! -path '*/__pycache__/*' | \
 	LC_ALL=C sort | cksum | cut -d ' ' -f 1)
 
-.PHONY: demo test lint types format model clean
+# Tests run in as many processes as there are cores, or in one if ARGS chooses some: make test ARGS="tests/indexer -k codec".
+ARGS ?=
+PYTEST := $(BIN)/python -m pytest
+PARALLEL := -n auto --dist loadfile
+DEV := $(VENV)/.installed-dev $(LINKED)
+
+.PHONY: demo quick test test-all lint types format dist deploy-check hooks model clean
 
 demo: $(VENV)/.installed $(LINKED)
 	$(BIN)/tansaku demo
 
-test: $(VENV)/.installed-dev $(LINKED) lint types
-	$(BIN)/python -m pytest
+# While you work: lint, types and what is quick of the tests. The markers are explained in pyproject.toml.
+quick: $(DEV) lint types
+	$(PYTEST) $(PARALLEL) -m 'not slow and not integration and not engine' $(ARGS)
 
-lint: $(VENV)/.installed-dev $(LINKED)
+# Before you hand in: all but the slowest tests; with ARGS, those tests alone.
+ifeq ($(ARGS),)
+test: $(DEV) lint types
+	$(PYTEST) $(PARALLEL) -m 'not slow'
+else
+test: $(DEV)
+	$(PYTEST) $(ARGS)
+endif
+
+# Every test, and which lines they reach.
+test-all: $(DEV) lint types
+	$(PYTEST) $(PARALLEL) --durations=30 --cov --cov-report=term:skip-covered $(ARGS)
+
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
-types: $(VENV)/.installed-dev $(LINKED)
+types: $(DEV)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-format: $(VENV)/.installed-dev $(LINKED)
+format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# What is uploaded to PyPI: a wheel and an sdist in dist/. tests/house/test_release.py looks at both.
+dist: $(VENV)/.installed-dev
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+
+# The Dockerfile, the compose file, the workflow and the issue forms, against their schemas; nothing is built or fetched.
+deploy-check: $(VENV)/.installed-dev
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+# Lint before each commit.
+hooks: $(VENV)/.installed-dev
+	$(BIN)/pre-commit install
 
 # Rebuild the bundle that ships inside: an hour and a quarter of training on two cores, and a quarter of an hour for the
 # query weights; DATA is the folder with the corpora (see training/default_model/recipe.py). An interrupted training goes on
@@ -67,4 +104,4 @@ $(VENV)/.installed-dev: $(VENV)/.made pyproject.toml
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .coverage .hypothesis .import_linter_cache .pytest_cache .ruff_cache

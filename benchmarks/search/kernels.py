@@ -10,6 +10,7 @@ float32 vectors.
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 from datetime import date
@@ -27,6 +28,7 @@ DIM, TOKENS, CORPUS, DOCUMENTS, ROUNDS = 128, 150, 20_000, 300, 21
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     random = np.random.default_rng(0)
     print(f"{date.today()}, {cpu_name()}; ns per document token, median of {ROUNDS} rounds, 1 thread")
     print(
