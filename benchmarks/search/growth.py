@@ -30,7 +30,7 @@ from tansaku.indexer.table.table import open_index_table
 from tansaku.plugin.search.pipeline import rank
 from tansaku.plugin.search.plan import Recall
 from tansaku.plugin.search.results import Stopwatch
-from tansaku.plugin.search.stored_codes import Codes
+from tansaku.plugin.search.stored_codes import StoredCodes
 
 from ..support.machine import cpu_name
 from ..support.vectors import questions
@@ -61,10 +61,10 @@ def main() -> None:
             for number in range(len(queries)):
                 watch = Stopwatch()
                 with watch.stage("all"):
-                    ranking = rank(codes, None, queries[number], search_options, watch)
+                    ranked = rank(codes, None, queries[number], search_options, watch)
                 if repeat:
                     times.append(watch.stages["all"])
-                    scored.append(ranking.scored)
+                    scored.append(ranked.scored)
                     for name in stages:
                         parts[name].append(watch.stages[name])
         p50, p95 = np.percentile(times, [50, 95])
@@ -77,7 +77,7 @@ def main() -> None:
         )
 
 
-def drawn(real: tuple[Segment, ...], codec: ResidualCodec, size: int) -> Codes:
+def drawn(real: tuple[Segment, ...], codec: ResidualCodec, size: int) -> StoredCodes:
     """``size`` documents with codes like those of ``real``."""
     random = np.random.default_rng(0)
     segment_of = np.repeat(np.arange(len(real)), [len(segment) for segment in real])
@@ -104,7 +104,7 @@ def drawn(real: tuple[Segment, ...], codec: ResidualCodec, size: int) -> Codes:
         row_ids = np.arange(start, start + len(part), dtype=np.uint64)
         lists = InvertedLists.build(ids, offsets, len(codec.centroids))
         segments.append(Segment(row_ids, row_ids, offsets, ids, residuals, lists, np.zeros(len(part), bool)))
-    return Codes(SimpleNamespace(codec=codec), Arrays(0, tuple(segments), None))  # type: ignore[arg-type]
+    return StoredCodes(SimpleNamespace(codec=codec), Arrays(0, tuple(segments), None))  # type: ignore[arg-type]
 
 
 def resized(codec: ResidualCodec, n: int, random: np.random.Generator) -> tuple[ResidualCodec, int, int]:

@@ -2,10 +2,10 @@
 
     python -m benchmarks.search.kernels
 
-300 documents of 150 tokens out of 20,000, 128 dimensions, random codes: `refine` (integers, never decoded; as shipped,
-and with the residuals of all tokens) and `rescore` (float32, decoded, with phrases) for 16 and 32 query tokens and
-1, 2 and 4 bits, the first for all tokens in plain NumPy, and maxsim-cpu if it is installed, which is given the decoded
-float32 vectors.
+300 documents of 150 tokens out of 20,000, 128 dimensions, random codes, for 16 and 32 query tokens and 1, 2 and 4 bits:
+`integer_maxsim` (integers, never decoded; as shipped, and with the residuals of all tokens) and `float_maxsim` (floats,
+decoded, with phrases); `integer_maxsim` for all tokens in plain NumPy; and maxsim-cpu, if it is installed, which is
+given the decoded float32 vectors.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from datetime import date
 import numpy as np
 
 from tansaku.indexer.codec.codec import ResidualCodec
-from tansaku.plugin.kernels import index_loops as kernels
-from tansaku.plugin.kernels import reference as oracles
-from tansaku.plugin.kernels.query_layout import CoarseCodec, QueryTables, QueryVectors
+from tansaku.plugin.kernels import index_loops, reference
+from tansaku.plugin.kernels.query_layout import CoarseCodec, QueryLanes, QueryTables
 
 from ..support.machine import cpu_name
 
@@ -31,9 +30,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     random = np.random.default_rng(0)
     print(f"{date.today()}, {cpu_name()}; ns per document token, median of {ROUNDS} rounds, 1 thread")
-    print(
-        f"{'bits':>4}{'query tokens':>14}{'refine':>9}{'of all':>9}{'rescore':>9}{'NumPy, all':>14}{'maxsim-cpu':>12}"
-    )
+    print(f"{'bits':>4}{'query tokens':>14}{'integer':>9}{'of all':>9}{'float':>9}{'NumPy, all':>14}{'maxsim-cpu':>12}")
     for nbits in (1, 2, 4):
         codec = random_codec(random, nbits)
         ids = random.integers(0, len(codec.centroids), CORPUS * TOKENS).astype(np.uint16)
@@ -41,15 +38,15 @@ def main() -> None:
         for n_tokens in (16, 32):
             query = unit(random.normal(size=(n_tokens, DIM)))
             (block,) = QueryTables.of(query, codec, CoarseCodec.of(codec))
-            integers = (block.centroid_scores, block.codes, n_tokens, block.slack, ids, residuals)
-            every = (block.centroid_scores, block.codes, n_tokens, 32_767, ids, residuals)
-            vectors = QueryVectors.of(query, 0.1)
-            floats = (vectors.blocks[0], vectors.weights[0], 0.1, codec.centroids, codec.codewords, ids, residuals)
+            integers = (block.centroid_scores, block.residual_scores, n_tokens, block.slack, ids, residuals)
+            every = (block.centroid_scores, block.residual_scores, n_tokens, 32_767, ids, residuals)
+            lanes = QueryLanes.of(query, 0.1)
+            floats = (lanes.blocks[0], lanes.weights[0], 0.1, codec.centroids, codec.codewords, ids, residuals)
             times = [
-                nanoseconds(random, lambda s, e, a=integers: kernels.refine(*a, s, e)),
-                nanoseconds(random, lambda s, e, a=every: kernels.refine(*a, s, e)),
-                nanoseconds(random, lambda s, e, a=floats: kernels.rescore(*a, s, e)),
-                nanoseconds(random, lambda s, e, a=every: oracles.refine(*a, s, e), rounds=3),
+                nanoseconds(random, lambda s, e, a=integers: index_loops.integer_maxsim(*a, s, e)),
+                nanoseconds(random, lambda s, e, a=every: index_loops.integer_maxsim(*a, s, e)),
+                nanoseconds(random, lambda s, e, a=floats: index_loops.float_maxsim(*a, s, e)),
+                nanoseconds(random, lambda s, e, a=every: reference.integer_maxsim(*a, s, e), rounds=3),
             ]
             peer = maxsim_cpu(query, codec, ids, residuals)
             print(

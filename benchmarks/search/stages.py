@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tansaku.plugin.kernels import dispatch as engine
-from tansaku.plugin.kernels.query_layout import QueryTables, QueryVectors
+from tansaku.plugin.kernels.index_loops import integer_maxsim
+from tansaku.plugin.kernels.query_layout import QueryLanes, QueryTables
 from tansaku.plugin.search.candidates import gather, probe, prune
 from tansaku.plugin.search.plan import SearchOptions, make_plan
 from tansaku.plugin.search.refine import refine
-from tansaku.plugin.search.stored_codes import Codes
+from tansaku.plugin.search.stored_codes import StoredCodes
 
 from ..support.machine import cpu_name
 from ..support.vectors import questions, recall
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def ranked(
-    codes: Codes, query: np.ndarray, nprobe: int, limit: int, margin: float, interaction: int
+    codes: StoredCodes, query: np.ndarray, nprobe: int, limit: int, margin: float, interaction: int
 ) -> tuple[np.ndarray, int]:
     tables = QueryTables.of(query, codes.codec, codes.coarse)
     total = gather(codes, probe(tables, nprobe))
@@ -88,9 +88,9 @@ def ranked(
         scores = np.zeros(len(documents), np.int64)
         for part in codes.parts(documents):
             for block in tables:  # without a byte of the residuals
-                scores[part.positions] += engine.refine(
+                scores[part.positions] += integer_maxsim(
                     block.centroid_scores,
-                    block.codes[:0],
+                    block.residual_scores[:0],
                     block.n_tokens,
                     1,
                     part.centroid_ids,
@@ -100,7 +100,7 @@ def ranked(
                 )
         documents = documents[np.argsort(-scores, kind="stable")[:interaction]]
     expected = None if np.isinf(margin) else total[documents]
-    found, _, scored = refine(codes, tables, QueryVectors.of(query, 0.0), documents, 10, expected, margin)
+    found, _, scored = refine(codes, tables, QueryLanes.of(query, 0.0), documents, 10, expected, margin)
     return found, scored
 
 

@@ -1,6 +1,6 @@
-"""The inner loops over a query's own numbers, compiled by numba: its tables, and the centroids nearest to its tokens.
+"""The loops of a search over the query's own numbers, compiled by numba: its score tables, and its nearest centroids.
 
-`oracles` has each of them in plain NumPy, by the same name.
+LAYOUT.md in this folder draws the arrays; `reference` has each function in plain NumPy, by the same name.
 """
 
 from __future__ import annotations
@@ -27,67 +27,68 @@ from .simd import (
     to_shorts,
 )
 
-__all__ = ["code_tables", "probe", "products", "residual_bound"]
+__all__ = ["best_centroids", "fill_centroid_scores", "fill_residual_scores", "residual_bound"]
 
 _ALL_ONES = (1 << 32) - 1
 
 
-def residual_bound(codewords: np.ndarray, query: np.ndarray) -> float:
-    """The most that any residual can add to or take from a similarity with any query token.
+def residual_bound(codewords: np.ndarray, query_lanes: np.ndarray) -> float:
+    """The most that any residual can add to, or take from, the similarity with any query token.
 
     Args:
         codewords: float32 (residual_bytes, 256, dim / residual_bytes).
-        query: float32 (dim, lanes).
+        query_lanes: float32 (dim, lanes).
     """
     n_bytes, _, length = codewords.shape
-    return float(_residual_bound(query.shape[1], length)(codewords.ravel(), query.ravel(), n_bytes))
+    return float(_bound_loop(query_lanes.shape[1], length)(codewords.ravel(), query_lanes.ravel(), n_bytes))
 
 
-def products(rows: np.ndarray, steps: np.ndarray, pairs: np.ndarray, out: np.ndarray) -> None:
-    """Dot products of every row with every query token, as scaled integers.
+def fill_centroid_scores(centroids: np.ndarray, steps: np.ndarray, query_pairs: np.ndarray, out: np.ndarray) -> None:
+    """Dot products of every centroid with every query token, as scaled integers.
 
     Args:
-        rows: int8 (n, dim); dim even.
-        steps: float32 (n,): what a product with each row is multiplied with before it is rounded.
-        pairs: int16 (dim / 2, lanes, 2): two dimensions of every query token lie together; at most ±8,191.
-        out: int16 (n, lanes), written to.
+        centroids: int8 (n_centroids, dim), the coarse ones; dim is even.
+        steps: float32 (n_centroids,): what a product with each centroid is multiplied by before it is rounded.
+        query_pairs: int16 (dim / 2, lanes, 2): two dimensions of every query token lie together; at most ±8,191.
+        out: int16 (n_centroids, lanes), written to.
     """
-    half, lanes, _ = pairs.shape
-    _products(lanes)(rows.ravel(), steps, pairs.ravel(), out.ravel(), len(rows), half)
+    half, lanes, _ = query_pairs.shape
+    _centroid_loop(lanes)(centroids.ravel(), steps, query_pairs.ravel(), out.ravel(), len(centroids), half)
 
 
-def code_tables(codewords: np.ndarray, query: np.ndarray, scale: float, out: np.ndarray) -> None:
+def fill_residual_scores(codewords: np.ndarray, query_lanes: np.ndarray, scale: float, out: np.ndarray) -> None:
     """What each value of each byte of a residual adds to a similarity, as scaled integers.
 
     Args:
         codewords: float32 (residual_bytes, 256, dim / residual_bytes).
-        query: float32 (dim, lanes).
-        scale: what a product is multiplied with before it is rounded.
+        query_lanes: float32 (dim, lanes).
+        scale: What a product is multiplied by before it is rounded.
         out: int16 (residual_bytes, 256, lanes), written to.
     """
     n_bytes, _, length = codewords.shape
-    run = _code_tables(query.shape[1], length)
-    run(codewords.ravel(), query.ravel(), np.float32(scale), out.ravel(), n_bytes)
+    run = _residual_loop(query_lanes.shape[1], length)
+    run(codewords.ravel(), query_lanes.ravel(), np.float32(scale), out.ravel(), n_bytes)
 
 
-def probe(scores: np.ndarray, n_tokens: int, nprobe: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ``nprobe`` best centroids of each query token, of equal ones those with the lowest ids.
+def best_centroids(centroid_scores: np.ndarray, n_tokens: int, nprobe: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ``nprobe`` best centroids of each query token; among equal ones those with the lowest ids.
 
     Args:
-        scores: int16 (n_centroids, lanes).
-        n_tokens: how many lanes are query tokens.
-        nprobe: how many; no more than there are centroids.
+        centroid_scores: int16 (n_centroids, lanes).
+        n_tokens: Number of lanes that are query tokens.
+        nprobe: Number of centroids wanted; no more than there are.
 
     Returns:
         Their ids, int32, and scores, int16, both (n_tokens, nprobe), best first.
     """
-    found = _probe(scores.shape[1])(scores.ravel(), len(scores), n_tokens, nprobe)
+    run = _best_loop(centroid_scores.shape[1])
+    found = run(centroid_scores.ravel(), len(centroid_scores), n_tokens, nprobe)
     found[:, ::-1].sort(axis=1)
     return (_ALL_ONES - (found & _ALL_ONES)).astype(np.int32), (found >> 32).astype(np.int16)
 
 
 @cache
-def _residual_bound(lanes: int, length: int) -> Callable[..., Any]:
+def _bound_loop(lanes: int, length: int) -> Callable[..., Any]:
     @compiled_for(lanes, length)
     def residual_bound(codewords: Any, query: Any, n_bytes: Any) -> Any:
         total = splat(np.float32(0), lanes)
@@ -107,40 +108,26 @@ def _residual_bound(lanes: int, length: int) -> Callable[..., Any]:
 
 
 @cache
-def _code_tables(lanes: int, length: int) -> Callable[..., None]:
-    @compiled_for(lanes, length)
-    def code_tables(codewords: Any, query: Any, scale: Any, out: Any, n_bytes: Any) -> None:
-        for byte in range(n_bytes):
-            for word in range(byte * 256, byte * 256 + 256):
-                value = splat(np.float32(0), lanes)
-                for i in range(length):
-                    value = fma(value, load(query, (byte * length + i) * lanes, lanes), codewords[word * length + i])
-                store(out, word * lanes, rounded(scaled(value, scale)))
-
-    return code_tables
-
-
-@cache
-def _products(lanes: int) -> Callable[..., None]:
+def _centroid_loop(lanes: int) -> Callable[..., None]:
     width = 2 * lanes
 
     @compiled_for(lanes)
-    def products(rows: Any, steps: Any, pairs: Any, out: Any, n: Any, half: Any) -> None:
-        # Eight rows at a time: what is loaded of the query serves them all, and no sum waits for the one before it.
+    def fill_centroid_scores(centroids: Any, steps: Any, query_pairs: Any, out: Any, n: Any, half: Any) -> None:
+        # Eight centroids at a time: each load of the query serves them all, and no sum waits for another.
         zero = splat(np.int32(0), lanes)
-        some = np.zeros(16 * half, np.int16)
-        twos = some.view(np.int32)
-        for row in range(0, n, 8):
-            at = row * 2 * half
-            if row + 8 <= n:
+        block = np.zeros(16 * half, np.int16)
+        twos = block.view(np.int32)
+        for centroid in range(0, n, 8):
+            at = centroid * 2 * half
+            if centroid + 8 <= n:
                 for i in range(0, 16 * half, 16):
-                    store(some, i, to_shorts(load(rows, at + i, 16)))
+                    store(block, i, to_shorts(load(centroids, at + i, 16)))
             else:
-                for i in range((n - row) * 2 * half):
-                    some[i] = rows[at + i]
+                for i in range((n - centroid) * 2 * half):
+                    block[i] = centroids[at + i]
             a, b, c, d, e, f, g, h = zero, zero, zero, zero, zero, zero, zero, zero
             for i in range(half):
-                q = load(pairs, i * width, width)
+                q = load(query_pairs, i * width, width)
                 a = add_pairs(a, q, twos[i])
                 b = add_pairs(b, q, twos[i + half])
                 c = add_pairs(c, q, twos[i + 2 * half])
@@ -149,43 +136,57 @@ def _products(lanes: int) -> Callable[..., None]:
                 f = add_pairs(f, q, twos[i + 5 * half])
                 g = add_pairs(g, q, twos[i + 6 * half])
                 h = add_pairs(h, q, twos[i + 7 * half])
-            to = row * lanes
-            store(out, to, rounded(scaled(to_floats(a), steps[row])))
-            if row + 1 < n:
-                store(out, to + lanes, rounded(scaled(to_floats(b), steps[row + 1])))
-            if row + 2 < n:
-                store(out, to + 2 * lanes, rounded(scaled(to_floats(c), steps[row + 2])))
-            if row + 3 < n:
-                store(out, to + 3 * lanes, rounded(scaled(to_floats(d), steps[row + 3])))
-            if row + 4 < n:
-                store(out, to + 4 * lanes, rounded(scaled(to_floats(e), steps[row + 4])))
-            if row + 5 < n:
-                store(out, to + 5 * lanes, rounded(scaled(to_floats(f), steps[row + 5])))
-            if row + 6 < n:
-                store(out, to + 6 * lanes, rounded(scaled(to_floats(g), steps[row + 6])))
-            if row + 7 < n:
-                store(out, to + 7 * lanes, rounded(scaled(to_floats(h), steps[row + 7])))
+            to = centroid * lanes
+            store(out, to, rounded(scaled(to_floats(a), steps[centroid])))
+            if centroid + 1 < n:
+                store(out, to + lanes, rounded(scaled(to_floats(b), steps[centroid + 1])))
+            if centroid + 2 < n:
+                store(out, to + 2 * lanes, rounded(scaled(to_floats(c), steps[centroid + 2])))
+            if centroid + 3 < n:
+                store(out, to + 3 * lanes, rounded(scaled(to_floats(d), steps[centroid + 3])))
+            if centroid + 4 < n:
+                store(out, to + 4 * lanes, rounded(scaled(to_floats(e), steps[centroid + 4])))
+            if centroid + 5 < n:
+                store(out, to + 5 * lanes, rounded(scaled(to_floats(f), steps[centroid + 5])))
+            if centroid + 6 < n:
+                store(out, to + 6 * lanes, rounded(scaled(to_floats(g), steps[centroid + 6])))
+            if centroid + 7 < n:
+                store(out, to + 7 * lanes, rounded(scaled(to_floats(h), steps[centroid + 7])))
 
-    return products
+    return fill_centroid_scores
 
 
 @cache
-def _probe(lanes: int) -> Callable[..., Any]:
+def _residual_loop(lanes: int, length: int) -> Callable[..., None]:
+    @compiled_for(lanes, length)
+    def fill_residual_scores(codewords: Any, query: Any, scale: Any, out: Any, n_bytes: Any) -> None:
+        for byte in range(n_bytes):
+            for word in range(byte * 256, byte * 256 + 256):
+                value = splat(np.float32(0), lanes)
+                for i in range(length):
+                    value = fma(value, load(query, (byte * length + i) * lanes, lanes), codewords[word * length + i])
+                store(out, word * lanes, rounded(scaled(value, scale)))
+
+    return fill_residual_scores
+
+
+@cache
+def _best_loop(lanes: int) -> Callable[..., Any]:
     @compiled_for(lanes)
-    def probe(scores: Any, n: Any, n_tokens: Any, nprobe: Any) -> Any:
-        # For each query token a heap, its lowest first: the score in the upper half, the inverted id in the lower.
+    def best_centroids(centroid_scores: Any, n: Any, n_tokens: Any, nprobe: Any) -> Any:
+        # A heap for each query token, lowest first: the score in the upper 32 bits, the inverted id in the lower.
         heaps = np.full((n_tokens, nprobe), np.int64(-32768) << 32, np.int64)
         lowest = np.full(lanes, 32767, np.int16)
         lowest[:n_tokens] = -32768
-        for row in range(n):
-            if not any_greater(load(scores, row * lanes, lanes), load(lowest, 0, lanes)):
+        for centroid in range(n):
+            if not any_greater(load(centroid_scores, centroid * lanes, lanes), load(lowest, 0, lanes)):
                 continue
             for token in range(n_tokens):
-                score = scores[row * lanes + token]
+                score = centroid_scores[centroid * lanes + token]
                 if score <= lowest[token]:
                     continue
                 heap = heaps[token]
-                key = (np.int64(score) << 32) | (_ALL_ONES - row)
+                key = (np.int64(score) << 32) | (_ALL_ONES - centroid)
                 place = 0
                 while True:
                     child = 2 * place + 1
@@ -201,4 +202,4 @@ def _probe(lanes: int) -> Callable[..., Any]:
                 lowest[token] = heap[0] >> 32
         return heaps
 
-    return probe
+    return best_centroids

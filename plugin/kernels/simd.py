@@ -1,8 +1,8 @@
-"""Vectors of a fixed number of lanes for numba kernels; LLVM keeps them in the registers of the CPU it compiles for.
+"""Vectors with a fixed number of lanes for numba kernels; LLVM keeps them in the registers of the CPU it compiles for.
 
 A plain numba loop over 16-bit numbers stays scalar: numba widens them, and cannot prove that arrays do not overlap.
-Here a value of type ``i16 × lanes`` or ``f32 × lanes`` is one operand, and every operation below one instruction or a
-few. ``lanes`` has to be a constant where a kernel is compiled. Loads and stores do not check bounds.
+Here a value of type ``i16 × lanes`` or ``f32 × lanes`` is one operand, and each operation below is one instruction or a
+few. ``lanes`` must be a constant where a kernel is compiled. Loads and stores do not check bounds.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ __all__ = [
 
 
 def _operation(build: Callable[..., Any]) -> Any:
-    """What kernels call: ``build`` is given the types of the arguments and returns a signature and a code generator."""
+    """An operation for kernels: ``build`` takes the types of the arguments and returns a signature and a generator."""
     return intrinsic(prefer_literal=True)(build)
 
 
-# Kernels are kept on disk once compiled, and run without Python's lock.
+# Kernels are kept on disk once they are compiled, and run without Python's global lock.
 compiled: Callable[..., Any] = njit(cache=True, nogil=True, error_model="numpy")
 
 
 def compiled_for(*constants: int) -> Callable[[Callable[..., Any]], Any]:
-    """`compiled` for a kernel that is made anew for each value of ``constants``, which its code has inside.
+    """`compiled`, for a kernel that is compiled once for each value of the ``constants`` in its code.
 
-    They become a part of its name. Numba tells compiled code apart by the function's name and a count that starts anew
-    in each process: of two kernels of one name that two processes had compiled, a third would load one for both.
+    The constants become a part of its name. Numba distinguishes compiled code by the function's name and by a count
+    that starts at 0 in each process: without them, a process could load the kernel of other constants from the cache.
     """
 
     def named(function: Callable[..., Any]) -> Any:
@@ -59,7 +59,7 @@ def compiled_for(*constants: int) -> Callable[[Callable[..., Any]], Any]:
 
 
 class Lanes(types.Type):
-    """The numba type of a vector: a scalar type and how many of them."""
+    """The numba type of a vector: a scalar type and the number of lanes."""
 
     def __init__(self, scalar: types.Type, count: int) -> None:
         self.scalar = scalar
@@ -87,7 +87,7 @@ def _lanes_of(kind: types.Array, lanes: Any) -> Lanes | None:
 
 @_operation
 def load(typing: Any, array: Any, index: Any, lanes: Any) -> Any:
-    """``lanes`` numbers of a flat array from ``index`` on."""
+    """The ``lanes`` numbers of a flat array from ``index`` on, as a vector."""
     kind = _lanes_of(array, lanes)
     if kind is None:
         return None
@@ -115,7 +115,7 @@ def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
 
 @_operation
 def prefetch(typing: Any, array: Any, index: Any) -> Any:
-    """Begin to bring what lies at ``index`` of a flat array into the cache."""
+    """Start to load the numbers at ``index`` of a flat array into the cache."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(array)(context, builder, arguments[0]).data
@@ -182,7 +182,7 @@ def scaled(typing: Any, a: Any, scalar: Any) -> Any:
 
 @_operation
 def rounded(typing: Any, a: Any) -> Any:
-    """Float lanes to the nearest 16-bit integers, ties to even; what does not fit is undefined."""
+    """Float lanes to the nearest 16-bit integers, ties to even; undefined for numbers outside their range."""
     kind = Lanes(types.int16, a.count)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -208,9 +208,9 @@ def to_shorts(typing: Any, a: Any) -> Any:
 
 @_operation
 def add_pairs(typing: Any, accumulator: Any, a: Any, pair: Any) -> Any:
-    """32-bit lanes plus the sum of two products for each: the lane's two 16-bit numbers in ``a`` with ``pair``.
+    """32-bit lanes, each plus the sum of two products: the lane's two 16-bit numbers in ``a``, times those in ``pair``.
 
-    ``pair`` is a 32-bit integer that holds two of 16 bits. CPUs have one instruction for it, which LLVM finds.
+    ``pair`` is a 32-bit integer that holds two of 16 bits. CPUs have one instruction for this, which LLVM finds.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

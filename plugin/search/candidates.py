@@ -1,51 +1,57 @@
-"""Candidate generation: which documents may rank high, judged by their tokens' centroids alone.
+"""Candidate generation: which rows may rank high, judged by the centroids of their tokens alone.
 
-Probe: for every query token, the centroids nearest to it. Gather: through inverted lists, an approximate MaxSim for
-every document with a token at a probed centroid. A document without a token at any centroid probed for a query token
-gets that token's lowest probed score in place of the unknown similarity (the imputation of WARP, Scheerer et al.,
-2025): its true value can hardly be higher. Prune: the best of them.
+Probe: for each query token, the nearest centroids. Gather: through inverted lists, an approximate MaxSim of every row
+with a token at a probed centroid. Where a row has no token at any centroid probed for a query token, the token's lowest
+probed score stands in for the unknown similarity, which can hardly be higher (the imputation of WARP, Scheerer et al.,
+2025). Prune: the best rows.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..kernels import dispatch as engine
+from ..kernels.index_loops import best_rows, gather_from_lists
 from ..kernels.query_layout import QueryTables
-from .stored_codes import Codes
+from ..kernels.query_loops import best_centroids
+from .stored_codes import StoredCodes
 
 # Centroid ids, int32, and their scores, int16, both (query tokens, nprobe), best first.
 Probed = tuple[np.ndarray, np.ndarray]
 
 
 def probe(tables: list[QueryTables], nprobe: int) -> list[Probed]:
-    """The ``nprobe`` best centroids of each query token, all if there are fewer; block by block."""
+    """The ``nprobe`` best centroids of each query token, or all if there are fewer; block by block."""
     return [
-        engine.probe(block.centroid_scores, block.n_tokens, min(nprobe, len(block.centroid_scores))) for block in tables
+        best_centroids(block.centroid_scores, block.n_tokens, min(nprobe, len(block.centroid_scores)))
+        for block in tables
     ]
 
 
-def gather(codes: Codes, probed: list[Probed]) -> np.ndarray:
-    """Approximate MaxSim of all documents, int32 (documents,): scaled, less what a document met nowhere would have."""
+def gather(codes: StoredCodes, probed: list[Probed]) -> np.ndarray:
+    """Approximate MaxSim of all rows.
+
+    Returns:
+        int32 (rows,), in the unit of the query tables, less the score of a row without a token at a probed centroid.
+    """
     total = np.zeros(len(codes.row_ids), np.int32)
-    for base, segment in codes.segments:
-        part = total[base : base + len(segment)]
+    for first_row, segment in codes.segments:
+        of_segment = total[first_row : first_row + len(segment)]
         for centroid_ids, scores in probed:
-            engine.gather(segment.lists.offsets, segment.lists.postings, centroid_ids, scores, part)
+            gather_from_lists(segment.lists.offsets, segment.lists.postings, centroid_ids, scores, of_segment)
     return total
 
 
-def prune(codes: Codes, total: np.ndarray, allowed: np.ndarray, limit: int) -> np.ndarray:
-    """The ``limit`` allowed documents with the highest totals.
+def prune(codes: StoredCodes, total: np.ndarray, allowed: np.ndarray, limit: int) -> np.ndarray:
+    """The allowed rows with the highest totals.
 
     Args:
-        codes: says which document was written first.
-        total: int32 (documents,).
-        allowed: bool (documents,).
-        limit: how many; all if there are fewer.
+        codes: Of the index; of rows with equal totals, those written first come first.
+        total: int32 (rows,).
+        allowed: bool (rows,).
+        limit: Number of rows; all if there are fewer.
 
     Returns:
-        Their numbers, int64, best first; of equal totals those first written.
+        Row numbers, int64, best first.
     """
-    documents = engine.select(total, allowed, limit)
-    return documents[np.lexsort((codes.row_ids[documents], -total[documents].astype(np.int64)))[:limit]]
+    rows = best_rows(total, allowed, limit)
+    return rows[np.lexsort((codes.row_ids[rows], -total[rows].astype(np.int64)))[:limit]]

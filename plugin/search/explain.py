@@ -1,15 +1,19 @@
-"""Why a document scored as it did: which of its tokens each query token met."""
+"""Why a document scores as it does: which of its tokens each query token met."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from lancedb.expr import col, lit
 
+from ...indexer.read.documents import Document
+from ...indexer.table.database import storage_errors
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.encode.tokenize import Span
+from ...onnx_export.errors import InputError
 from ..kernels.phrases import phrase_similarities
-from .stored_codes import Codes
+from .stored_codes import StoredCodes
 
 
 @dataclass(frozen=True)
@@ -17,13 +21,16 @@ class Match:
     """One query token and the document token most similar to it.
 
     Attributes:
-        similarity: cosine of the two vectors; with a phrase weight, what `phrases` makes of it.
-        weight: of the query token: a document's score is the sum of weight × similarity. 1 for models without weights.
-        query_span: where the token stands in the query, in characters; None for a token that stands for no text.
-        query_text: that part of the query; empty where there is no span.
-        document_span: where the other one stands in `Explanation.text`; None where that is not known: for a token
-            that stands for no text, and in an index whose vectors were pooled.
-        document_text: that part of the document; empty where there is no span.
+        similarity: Cosine of the two vectors, −1 to 1; with a phrase weight, its weighted mean with the cosines of the
+            neighbours.
+        weight: Weight of the query token; a document's score is the sum of weight × similarity. 1 for models without
+            query weights.
+        query_span: Where the token stands in the query, as (start, end) in characters; None for a token that stands
+            for no text.
+        query_text: That part of the query; empty without a span.
+        document_span: Where the document token stands in `Explanation.text`, as (start, end) in characters; None for a
+            token that stands for no text, and in an index of pooled vectors.
+        document_text: That part of the document; empty without a span.
     """
 
     similarity: float
@@ -39,10 +46,10 @@ class Explanation:
     """How the score of one document comes about.
 
     Attributes:
-        id: the document's id.
-        score: MaxSim, the sum of the matches' similarities, each times its weight.
-        text: what the encoder saw of the document: title and text.
-        matches: one for each query token, in the query's order.
+        id: The document's id.
+        score: MaxSim: the sum of the matches' similarities, each times its weight.
+        text: What the encoder saw of the document: title and text.
+        matches: One for each query token, in the query's order.
     """
 
     id: str
@@ -53,30 +60,31 @@ class Explanation:
 
 def explain_hit(
     encoder: Encoder,
-    codes: Codes,
-    query: str,
+    codes: StoredCodes,
+    query_text: str,
     query_vectors: np.ndarray,
-    document: int,
     doc_id: str,
-    text: str,
-    phrase_weight: float,
+    phrase_weight: float | None,
 ) -> Explanation:
-    """Score one document and keep what met what.
+    """Score one document and keep which tokens met.
 
     Args:
-        encoder: tells where tokens stand.
-        codes: the document's are decoded.
-        query: the query's text.
-        query_vectors: float32 (query tokens, dim), as long as the tokens weigh.
-        document: its number.
-        doc_id: its id.
-        text: what the encoder saw of it.
-        phrase_weight: what counts.
+        encoder: Finds where tokens stand in their text.
+        codes: Of the index.
+        query_text: The query's text.
+        query_vectors: float32 (query tokens, dim), of this text.
+        doc_id: Of the document; in an index of passages, of the passage.
+        phrase_weight: As in `SearchOptions`.
+
+    Raises:
+        InputError: An id that is not in the index, or a phrase weight that cannot be used.
     """
-    vectors = codes.vectors(document)
-    weights, similarities = phrase_similarities(query_vectors, vectors, phrase_weight)
+    row, document = _find(codes, doc_id)
+    text = document.encoded_text
+    vectors = codes.vectors(row)
+    weights, similarities = phrase_similarities(query_vectors, vectors, codes.phrase_weight_for(phrase_weight))
     best = similarities.argmax(axis=1)
-    query_spans = encoder.query_spans(query)
+    query_spans = encoder.query_spans(query_text)
     document_spans = encoder.document_spans(text)
     if len(document_spans) != len(vectors):  # pooled, or the text was changed by another client
         document_spans = [None] * len(vectors)
@@ -85,13 +93,25 @@ def explain_hit(
             similarity=float(similarities[i, j]),
             weight=float(weights[i]),
             query_span=query_spans[i],
-            query_text=_cut(query, query_spans[i]),
+            query_text=_cut(query_text, query_spans[i]),
             document_span=document_spans[j],
             document_text=_cut(text, document_spans[j]),
         )
         for i, j in enumerate(best.tolist())
     )
     return Explanation(doc_id, sum(match.weight * match.similarity for match in matches), text, matches)
+
+
+def _find(codes: StoredCodes, doc_id: str) -> tuple[int, Document]:
+    """The row with an id, and its title and text."""
+    index = codes.index
+    with storage_errors(index.place()):
+        query = index.table.search().where(col("id") == lit(doc_id)).select(["title", "text"])
+        found = query.with_row_id(True).to_arrow()
+    rows = codes.rows_of(found["_rowid"].to_numpy())
+    if not len(rows):
+        raise InputError(f"{index.place()} has no document with the id {doc_id!r}")
+    return int(rows[0]), Document(doc_id, found["text"][0].as_py(), found["title"][0].as_py())
 
 
 def _cut(text: str, span: Span) -> str:

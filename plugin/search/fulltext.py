@@ -1,4 +1,4 @@
-"""Candidates from LanceDB's full text search, their fusion with those of the inverted lists, and BM25 in the scores."""
+"""Candidates from LanceDB's full-text search, their fusion with those of the inverted lists, and BM25 in the scores."""
 
 from __future__ import annotations
 
@@ -10,77 +10,81 @@ from ...indexer.table.database import storage_errors
 from ...indexer.table.fulltext import FULLTEXT_FIELD, normalized
 from ...onnx_export.errors import InputError
 from .filters import Allowed
-from .stored_codes import Codes
+from .stored_codes import StoredCodes
 
-_RANK_OFFSET = 60  # of reciprocal rank fusion (Cormack et al., 2009)
+_RANK_OFFSET = 60  # k of reciprocal rank fusion (Cormack et al., 2009)
 
 
-def check_text(codes: Codes, query: str | None) -> str:
-    """``query``, if full text can be searched for it.
+def check_text(codes: StoredCodes, query_text: str | None) -> str:
+    """``query_text``, if the index can be searched for it by full text.
 
-    Raises InputError if the index has no full text, or the query was given as vectors alone.
+    Raises:
+        InputError: The index was made without full text, or the query was given as vectors alone.
     """
     if not codes.index.header.fulltext:
         raise InputError(f"{codes.index.place()} was made without full text; make it with fulltext=True (--fulltext)")
-    if query is None:
+    if query_text is None:
         raise InputError("candidates from full text need the query's text; use `search`")
-    return query
+    return query_text
 
 
 def text_candidates(
-    codes: Codes, query: str, allow: Allowed, where: str | None, limit: int
+    codes: StoredCodes, query_text: str, allowed: Allowed, where: str | None, limit: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The ``limit`` best allowed documents by BM25; fewer where fewer share a word with the query.
+    """The ``limit`` best allowed rows by BM25; fewer if fewer share a word with the query.
 
     Args:
-        codes: of the index.
-        query: the query's text.
-        allow: documents that may be returned.
-        where: the condition that ``allow`` is of, for LanceDB to look at first; or None.
-        limit: how many.
+        codes: Of the index.
+        query_text: The query's text.
+        allowed: Rows that may be returned.
+        where: The condition in ``allowed``, for LanceDB to apply first; or None.
+        limit: Number of rows.
 
     Returns:
-        Their numbers, int64, and BM25, float32, best first.
+        Row numbers, int64, and BM25 scores, float32, best first.
     """
     index = codes.index
     wanted = limit
     while True:
         with storage_errors(index.place()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            search = index.table.search(normalized(query), query_type="fts", fts_columns=FULLTEXT_FIELD)
+            search = index.table.search(normalized(query_text), query_type="fts", fts_columns=FULLTEXT_FIELD)
             if where is not None:
                 search = search.where(where, prefilter=True)
-            rows = search.select(["id", "_score"]).with_row_id(True).limit(wanted).to_arrow()
-        numbers = codes.numbers(rows["_rowid"].to_numpy())
-        there = numbers >= 0
-        there[there] = allow.mask[numbers[there]]
-        if np.count_nonzero(there) >= limit or len(rows) < wanted:
-            return numbers[there][:limit], rows["_score"].to_numpy()[there][:limit]
+            found = search.select(["id", "_score"]).with_row_id(True).limit(wanted).to_arrow()
+        rows = codes.rows_of(found["_rowid"].to_numpy())
+        kept = rows >= 0
+        kept[kept] = allowed.mask[rows[kept]]
+        if np.count_nonzero(kept) >= limit or len(found) < wanted:
+            return rows[kept][:limit], found["_score"].to_numpy()[kept][:limit]
         wanted *= 4  # the list of ids left too few
 
 
 def fused(rankings: list[np.ndarray], limit: int) -> np.ndarray:
-    """The ``limit`` best of several rankings of document numbers by reciprocal rank fusion; int64, best first."""
-    documents, places = np.unique(np.concatenate(rankings), return_inverse=True)
+    """The ``limit`` best rows of several rankings by reciprocal rank fusion; int64, best first."""
+    rows, places = np.unique(np.concatenate(rankings), return_inverse=True)
     ranks = np.concatenate([np.arange(len(ranking)) for ranking in rankings])
-    scores = np.bincount(places, 1 / (_RANK_OFFSET + 1 + ranks), minlength=len(documents))
-    return documents[np.lexsort((documents, -scores))[:limit]]
+    scores = np.bincount(places, 1 / (_RANK_OFFSET + 1 + ranks), minlength=len(rows))
+    return rows[np.lexsort((rows, -scores))[:limit]]
 
 
 def with_bm25(
-    ranked: np.ndarray, scores: np.ndarray, found: np.ndarray, bm25: np.ndarray, weight: float
+    rows: np.ndarray, scores: np.ndarray, by_text: np.ndarray, bm25: np.ndarray, weight: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Documents ranked by their scores and ``weight`` times their BM25, and these sums: int64 and float32, best first.
+    """Rows ranked by score + ``weight`` × BM25.
 
     Args:
-        ranked: int64 (documents,), different ones, best first; of equal sums the first stays first.
-        scores: float32 (documents,).
-        found: int64 (found,), documents that full text search found.
-        bm25: float32 (found,), theirs; that of another document counts as 0.
-        weight: of BM25.
+        rows: int64 (rows,), each once, best first; of equal sums the first stays first.
+        scores: float32 (rows,).
+        by_text: int64 (found,), rows that full-text search found; other rows have a BM25 of 0.
+        bm25: float32 (found,), their BM25 scores.
+        weight: Of BM25.
+
+    Returns:
+        Row numbers, int64, and the sums, float32, best first.
     """
-    _, theirs, places = np.intersect1d(ranked, found, assume_unique=True, return_indices=True)
+    _, at, places = np.intersect1d(rows, by_text, assume_unique=True, return_indices=True)
     scores = scores.copy()
-    scores[theirs] += np.float32(weight) * bm25[places]
+    scores[at] += np.float32(weight) * bm25[places]
     best = np.argsort(-scores, kind="stable")
-    return ranked[best], scores[best]
+    return rows[best], scores[best]

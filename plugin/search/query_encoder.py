@@ -1,4 +1,4 @@
-"""Query texts as vectors, remembered."""
+"""Encode: the text of a query to its vectors, with a memory of recent queries."""
 
 from __future__ import annotations
 
@@ -9,32 +9,36 @@ import numpy as np
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
 
-_KEPT = 1024  # texts whose vectors are remembered
+_QUERIES_REMEMBERED = 1024
 
 
 class QueryEncoder:
-    """Encodes queries one at a time and remembers the last 1,024.
+    """Encodes queries one at a time and remembers the vectors of the last 1,024.
 
     Attributes:
-        encoder: the model.
+        encoder: The model.
     """
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
-        self._encode = lru_cache(_KEPT)(self._encode_anew)
+        self._remembered = lru_cache(_QUERIES_REMEMBERED)(self._encode)
 
-    def __call__(self, query: str) -> np.ndarray:
-        """Vectors of a query's tokens, float32 (query tokens, dim). Raises InputError for an empty query."""
-        return self._encode(check_query(query))
+    def __call__(self, query_text: str) -> np.ndarray:
+        """The vectors of a query's tokens: float32 (query tokens, dim).
 
-    def _encode_anew(self, query: str) -> np.ndarray:
-        return self.encoder.encode_queries([query])[0]
+        Raises:
+            InputError: An empty query, or one that is not a string.
+        """
+        return self._remembered(check_query(query_text))
+
+    def _encode(self, query_text: str) -> np.ndarray:
+        return self.encoder.encode_queries([query_text])[0]
 
 
-def check_query(query: str) -> str:
-    """``query``, if it is a text that can be encoded; raises InputError if not."""
-    if not isinstance(query, str):
-        raise InputError(f"the query is {type(query).__name__}, not str")
-    if not query.strip():
+def check_query(query_text: str) -> str:
+    """``query_text``, if it can be encoded; raises InputError if it is empty or not a string."""
+    if not isinstance(query_text, str):
+        raise InputError(f"the query is {type(query_text).__name__}, not str")
+    if not query_text.strip():
         raise InputError("the query is empty; give at least one word")
-    return query
+    return query_text

@@ -1,91 +1,79 @@
 """Refine: MaxSim over the stored codes of the candidates.
 
-First with integers over all of them, then in float32 over the best: cosines of ColBERT models lie close together, and
-the integers leave out that decoded vectors are brought to unit length, and what `phrases` adds.
+First in integers, over all candidates; then in float32, over the best of them. The second round is needed because
+cosines of ColBERT models lie close together, and the integers leave out that decoded vectors are scaled to unit length,
+and what phrases add.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..kernels import dispatch as engine
-from ..kernels.query_layout import QueryTables, QueryVectors
-from .stored_codes import Codes
+from ..kernels.index_loops import float_maxsim, integer_maxsim
+from ..kernels.query_layout import QueryLanes, QueryTables
+from .stored_codes import StoredCodes
 
-_FIRST_ROUND = 64  # documents
-_RESCORED = 14  # documents beyond the hits that are scored again in float32, or half as many as the hits if more
-_TOGETHER = 4096  # documents whose codes are read at a time where all are scored
+_FIRST_ROUND = 64  # rows
+_RESCORED = 14  # rows beyond the hits that are scored again in float32, or half the number of hits if that is more
+_ROWS_READ_AT_ONCE = 4096  # where all are scored
 
 
 def refine(
-    codes: Codes,
+    codes: StoredCodes,
     tables: list[QueryTables],
-    vectors: QueryVectors,
-    documents: np.ndarray,
+    query_lanes: QueryLanes,
+    candidates: np.ndarray,
     k: int,
     expected: np.ndarray | None = None,
     margin: float = np.inf,
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """The best of the candidates, ranked: those that can be among the first ``k``.
+    """The ``k`` best candidates by MaxSim.
 
-    With ``expected`` scores the candidates come in rounds, best expected first. What is scored already shows how far
-    scores lie above the expected ones, and how much they scatter; when the next candidate would have to lie ``margin``
-    standard deviations above that to come among the first ``k``, the others are left out.
+    With ``expected`` scores the candidates are scored in rounds, best expected first. The rows scored so far show how
+    far scores lie above the expected ones, and how much they scatter. When the next candidate would have to lie
+    ``margin`` standard deviations above that to be among the ``k`` best, the rest is left out.
 
     Args:
-        codes: theirs are scored.
-        tables: of the query.
-        vectors: of the query.
-        documents: int64, best expected first.
-        k: how many are wanted.
-        expected: int32 (documents,), falling: scores by another measure in the same units, up to a constant.
-        margin: standard deviations.
+        codes: Of the index.
+        tables: Of the query, block by block.
+        query_lanes: Of the same query.
+        candidates: int64 row numbers, best expected first.
+        k: Number of rows wanted.
+        expected: int32 (candidates,), falling: scores by another measure in the unit of the tables, up to a constant.
+        margin: Standard deviations.
 
     Returns:
-        ``k`` of the documents if there are so many, and their MaxSim, float32, best first and of equal ones those first
-        written; and how many documents were scored.
+        Up to ``k`` row numbers, int64, and their MaxSim, float32, best first, of equal ones those first written; and
+        the number of candidates that were scored.
     """
-    scores = np.empty(len(documents), np.int64)
+    scores = np.empty(len(candidates), np.int64)
     done = 0
-    while done < len(documents):
-        size = len(documents) if expected is None else max(_FIRST_ROUND + k if not done else _FIRST_ROUND, done // 2)
-        some = documents[done : done + size]
-        scores[done : done + size] = _integers(codes, tables, some)
-        done += len(some)
-        if expected is not None and done < len(documents):
+    while done < len(candidates):
+        size = len(candidates) if expected is None else max(_FIRST_ROUND + k if not done else _FIRST_ROUND, done // 2)
+        rows = candidates[done : done + size]
+        scores[done : done + size] = _integer_scores(codes, tables, rows)
+        done += len(rows)
+        if expected is not None and done < len(candidates):
             above = scores[:done] - expected[:done]
             reachable = expected[done] + above.mean() + margin * above.std()
             if reachable < np.partition(scores[:done], done - k)[done - k]:
                 break
-    documents, scores = documents[:done], scores[:done]
+    rows, scores = candidates[:done], scores[:done]
     limit = k + max(k // 2, _RESCORED)
     if done > limit:
-        documents = documents[scores >= np.partition(scores, done - limit)[done - limit]]
-    return *score(codes, vectors, np.sort(documents), k), done
+        rows = rows[scores >= np.partition(scores, done - limit)[done - limit]]
+    return *best_scored(codes, query_lanes, np.sort(rows), k), done
 
 
-def score(codes: Codes, vectors: QueryVectors, documents: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ``k`` best of ``documents``, int64 and ascending, all of which are scored in float32; ranked as `refine`."""
-    scores = np.empty(len(documents), np.float32)
-    for start in range(0, len(documents), _TOGETHER):
-        some = documents[start : start + _TOGETHER]
-        scores[start : start + _TOGETHER] = maxsim(codes, vectors, some)
-    if k < len(documents):
-        kept = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
-        documents, scores = documents[kept], scores[kept]
-    best = np.lexsort((codes.row_ids[documents], -scores))[:k]
-    return documents[best], scores[best]
-
-
-def _integers(codes: Codes, tables: list[QueryTables], documents: np.ndarray) -> np.ndarray:
-    """MaxSim of documents in any order, int64, scaled as the tables are."""
-    order = np.argsort(documents)
-    scores = np.zeros(len(documents), np.int64)
-    for part in codes.parts(documents[order]):
+def _integer_scores(codes: StoredCodes, tables: list[QueryTables], rows: np.ndarray) -> np.ndarray:
+    """MaxSim of ``rows``, in any order: int64 (rows,), in the unit of the tables."""
+    order = np.argsort(rows)
+    scores = np.zeros(len(rows), np.int64)
+    for part in codes.parts(rows[order]):
         for block in tables:
-            scores[order[part.positions]] += engine.refine(
+            scores[order[part.positions]] += integer_maxsim(
                 block.centroid_scores,
-                block.codes,
+                block.residual_scores,
                 block.n_tokens,
                 block.slack,
                 part.centroid_ids,
@@ -96,22 +84,35 @@ def _integers(codes: Codes, tables: list[QueryTables], documents: np.ndarray) ->
     return scores
 
 
-def maxsim(codes: Codes, vectors: QueryVectors, documents: np.ndarray) -> np.ndarray:
-    """MaxSim of documents in float32 over decoded vectors of unit length: float32 (documents,).
+def best_scored(codes: StoredCodes, query_lanes: QueryLanes, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ``k`` best of ``rows``, int64 and ascending, all scored in float32; returned as by `refine`."""
+    scores = np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), _ROWS_READ_AT_ONCE):
+        at_once = rows[start : start + _ROWS_READ_AT_ONCE]
+        scores[start : start + _ROWS_READ_AT_ONCE] = maxsim(codes, query_lanes, at_once)
+    if k < len(rows):
+        kept = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
+        rows, scores = rows[kept], scores[kept]
+    best = np.lexsort((codes.row_ids[rows], -scores))[:k]
+    return rows[best], scores[best]
+
+
+def maxsim(codes: StoredCodes, query_lanes: QueryLanes, rows: np.ndarray) -> np.ndarray:
+    """MaxSim of rows in float32, over decoded vectors of unit length: float32 (rows,).
 
     Args:
-        codes: theirs are scored.
-        vectors: of the query.
-        documents: int64, ascending.
+        codes: Of the index.
+        query_lanes: Of the query.
+        rows: int64 row numbers, ascending.
     """
     codec = codes.codec
-    scores = np.zeros(len(documents), np.float32)
-    for part in codes.parts(documents):
-        for block, weights in zip(vectors.blocks, vectors.weights, strict=True):
-            scores[part.positions] += engine.rescore(
+    scores = np.zeros(len(rows), np.float32)
+    for part in codes.parts(rows):
+        for block, weights in zip(query_lanes.blocks, query_lanes.weights, strict=True):
+            scores[part.positions] += float_maxsim(
                 block,
                 weights,
-                vectors.phrase_weight,
+                query_lanes.phrase_weight,
                 codec.centroids,
                 codec.codewords,
                 part.centroid_ids,

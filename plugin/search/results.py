@@ -14,15 +14,33 @@ from .scores import ScoreMode, as_mode, check_mode
 
 
 @dataclass(frozen=True)
+class RankedRows:
+    """Which rows were found, before they are fetched.
+
+    Attributes:
+        rows: int64 (hits,), row numbers, best first.
+        scores: float32 (hits,), MaxSim, plus weighted BM25 if it was asked for.
+        scored: Number of rows that were scored by their codes.
+        missing: Ids that the search was restricted to and that are not in the index.
+    """
+
+    rows: np.ndarray
+    scores: np.ndarray
+    scored: int
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Hit:
     """One document found.
 
     Attributes:
-        id: the document's id.
-        score: MaxSim, a sum over the query's tokens, and BM25 if it was asked for; comparable within one query only.
-        title: the document's title, perhaps empty.
-        text: the document's text.
-        fields: the caller's other columns.
+        id: The document's id; in an index of passages, the passage's.
+        score: MaxSim, a sum over the query's tokens, plus weighted BM25 if it was asked for. Comparable only with
+            scores of the same query.
+        title: The document's title; may be empty.
+        text: The document's text.
+        fields: The caller's other columns, by name.
     """
 
     id: str
@@ -32,58 +50,49 @@ class Hit:
     fields: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Ranking:
-    """Which documents were found, before their rows are fetched.
-
-    Attributes:
-        documents: int64 (hits,), document numbers, best first.
-        scores: float32 (hits,), MaxSim, and BM25 if it was asked for.
-        scored: how many documents were scored by their codes.
-        missing: ids that the search was restricted to and that the index has not.
-    """
-
-    documents: np.ndarray
-    scores: np.ndarray
-    scored: int
-    missing: tuple[str, ...]
-
-
 class Hits(list[Hit]):
     """The hits of one search, best first.
 
     Attributes:
-        stages: milliseconds of each stage of the search, in their order.
-        scored: how many documents were scored by their codes.
-        missing: ids that the search was restricted to and that the index has not.
-        version: version of the table that was searched.
-        query_tokens: how many vectors the query has.
+        stages: Milliseconds of each stage of the search, in order.
+        scored: Number of documents that were scored by their codes.
+        missing: Ids that the search was restricted to and that are not in the index.
+        version: Version of the table that was searched.
+        query_tokens: Number of vectors of the query.
     """
 
     def __init__(
-        self, hits: Iterable[Hit], *, ranking: Ranking, stages: dict[str, float], version: int, query_tokens: int
+        self, hits: Iterable[Hit], *, ranked: RankedRows, stages: dict[str, float], version: int, query_tokens: int
     ) -> None:
         super().__init__(hits)
         self.stages = stages
-        self.scored = ranking.scored
-        self.missing = ranking.missing
+        self.scored = ranked.scored
+        self.missing = ranked.missing
         self.version = version
         self.query_tokens = query_tokens
 
     def scores(self, mode: ScoreMode = "mean") -> list[float]:
-        """The hits' scores on another scale, in their order; see `as_mode`. Raises InputError for an unknown one."""
+        """The hits' scores on another scale, in their order.
+
+        Args:
+            mode: "mean", MaxSim divided by the number of query tokens; "raw", the sum; or "logit", the mean's log-odds.
+                See `ScoreMode`.
+
+        Raises:
+            InputError: An unknown mode.
+        """
         return as_mode(np.array([hit.score for hit in self]), self.query_tokens, check_mode(mode)).tolist()
 
 
 class Stopwatch:
-    """Milliseconds of named stages; of a stage that runs twice, their sum."""
+    """Milliseconds of named stages; of a stage that runs twice, the sum."""
 
     def __init__(self) -> None:
         self.stages: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time what runs inside."""
+        """Time the block inside."""
         started = time.perf_counter()
         try:
             yield

@@ -1,4 +1,4 @@
-"""Which rows belong to an id, looked up in memory."""
+"""The rows of each document id, looked up in memory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pyarrow as pa
 
 
 class RowsById:
-    """The rows of every id: 16 bytes a row beside the ids themselves.
+    """The rows of every id: 16 bytes a row, in addition to the ids.
 
     Args:
-        ids: string, one for each row; several rows may have the same.
-        rows: int64 (rows,): what `find` returns of each.
+        ids: The id of each row, strings; several rows may have the same.
+        rows: int64 (rows,): the row numbers.
     """
 
     def __init__(self, ids: pa.ChunkedArray, rows: np.ndarray) -> None:
@@ -28,13 +28,18 @@ class RowsById:
         self._rows = rows[order]
 
     def find(self, wanted: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of ids, in their order: int64 positions in ``wanted`` and as many rows; none for an unknown id."""
+        """The rows of the ``wanted`` ids, in their order; an unknown id has no row.
+
+        Returns:
+            int64 positions in ``wanted``, and the row found for each, int64. An id with several rows has its position
+            several times.
+        """
         hashes = np.fromiter(map(hash, wanted), np.int64, len(wanted))
         first, last = (np.searchsorted(self._hashes, hashes, side) for side in ("left", "right"))
         counts = last - first
         positions = np.repeat(np.arange(len(wanted)), counts)
         at = np.arange(len(positions)) + np.repeat(first - np.cumsum(counts) + counts, counts)
         stored = self._ids.take(pa.array(at)).to_pylist()
-        # Two ids may have one hash.
+        # Two ids may have the same hash.
         same = np.array([doc_id == wanted[i] for doc_id, i in zip(stored, positions.tolist(), strict=True)], bool)
         return positions[same], self._rows[at[same]]

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
 from ...onnx_export.errors import InputError
 
 ScoreMode = Literal["mean", "raw", "logit"]
+"""Scale of a score.
+
+- "raw": MaxSim, the sum over the query's tokens of weight × similarity.
+- "mean": MaxSim divided by the number of query tokens: a mean cosine, −1 to 1.
+- "logit": the mean's log-odds, ln(mean / (1 − mean)), for callers that apply a sigmoid to scores.
+
+The order of documents is the same on all of them.
+"""
 
 _NEAREST_TO_ONE = 1 - 1e-6
 
 
 def check_mode(mode: ScoreMode) -> ScoreMode:
-    """``mode``, if there is one of that name; raises InputError if not."""
-    if mode not in get_args(ScoreMode):
+    """``mode``, if it is one of `ScoreMode`; raises InputError if not."""
+    if mode not in ("mean", "raw", "logit"):
         raise InputError(f"unknown score {mode!r}; use mean, raw or logit")
     return mode
 
 
 def as_mode(maxsim: np.ndarray, query_tokens: int, mode: ScoreMode) -> np.ndarray:
-    """MaxSim sums of a query with so many tokens, on another scale; float64, in the same order.
+    """Scores of one query on another scale.
 
     Args:
-        maxsim: float (documents,).
-        query_tokens: of the query.
-        mode: "raw", the sums; "mean", divided by the number of query tokens, a mean cosine; or "logit", the mean's
-            log-odds, for callers that put a sigmoid on top.
+        maxsim: float (documents,), MaxSim sums.
+        query_tokens: Number of the query's tokens.
+        mode: The scale.
+
+    Returns:
+        float (documents,), in the same order.
     """
     if mode == "raw":
         return maxsim

@@ -9,11 +9,8 @@ from hypothesis import strategies as st
 
 from tansaku.indexer.codec.codec import ResidualCodec
 from tansaku.indexer.derived.postings import InvertedLists
-from tansaku.plugin.kernels import reference as oracles
-from tansaku.plugin.kernels.query_layout import CoarseCodec, QueryTables, QueryVectors
-
-kernels = pytest.importorskip("tansaku.plugin.kernels.index_loops", reason="numba has no build for this Python")
-query_kernels = pytest.importorskip("tansaku.plugin.kernels.query_loops")
+from tansaku.plugin.kernels import index_loops, query_loops, reference
+from tansaku.plugin.kernels.query_layout import CoarseCodec, QueryLanes, QueryTables
 
 few = settings(deadline=None, derandomize=True, max_examples=40)
 seeds = st.integers(0, 10_000)
@@ -43,8 +40,8 @@ def tables_of(query, codec):
 
 
 def integers_of(block):
-    """What `refine` takes of a query to look at all residuals."""
-    return block.centroid_scores, block.codes, block.n_tokens, 65_535
+    """The arguments of `integer_maxsim` for a query, with which it reads all residuals."""
+    return block.centroid_scores, block.residual_scores, block.n_tokens, 65_535
 
 
 def padded(query, lanes):
@@ -61,8 +58,8 @@ def test_products_are_the_rounded_ones(seed, n, shape, lanes):
     pairs = random.integers(-8191, 8192, (shape[0] // 2, lanes, 2)).astype(np.int16)
     steps = coarse.steps * np.float32(2 / 127 / shape[0] ** 0.5)
     found, expected = np.empty((2, n, lanes), np.int16)
-    kernels.products(coarse.rows, steps, pairs, found)
-    oracles.products(coarse.rows, steps, pairs, expected)
+    query_loops.fill_centroid_scores(coarse.centroids, steps, pairs, found)
+    reference.fill_centroid_scores(coarse.centroids, steps, pairs, expected)
     assert np.abs(found.astype(int) - expected).max() <= 1  # sums of floats in another order
 
 
@@ -83,8 +80,10 @@ def test_centroid_scores_are_the_products_with_all_query_tokens(seed, shape, n_t
 def test_coarse_centroids_are_near_the_true_ones(seed, n, dim):
     codec = make_codec(np.random.default_rng(seed), dim, 4, n_centroids=n)
     coarse = CoarseCodec.of(codec)
-    np.testing.assert_allclose(coarse.rows * coarse.steps[:, None], codec.centroids, atol=coarse.steps.max() / 2 + 1e-6)
-    assert np.linalg.norm(coarse.rows * coarse.steps[:, None], axis=1).max() < 1 + dim**0.5 / 254
+    np.testing.assert_allclose(
+        coarse.centroids * coarse.steps[:, None], codec.centroids, atol=coarse.steps.max() / 2 + 1e-6
+    )
+    assert np.linalg.norm(coarse.centroids * coarse.steps[:, None], axis=1).max() < 1 + dim**0.5 / 254
     assert coarse.residual_length == pytest.approx(0.1 * dim**0.5, rel=0.1)
 
 
@@ -94,14 +93,14 @@ def test_code_tables_hold_what_each_byte_adds(seed, shape, lanes):
     random = np.random.default_rng(seed)
     codec, query = make_codec(random, *shape), padded(unit(random.normal(size=(7, shape[0]))), lanes)
     found, expected = np.empty((2, codec.residual_bytes, 256, lanes), np.int16)
-    kernels.code_tables(codec.codewords, query, 8192.0, found)
-    oracles.code_tables(codec.codewords, query, 8192.0, expected)
+    query_loops.fill_residual_scores(codec.codewords, query, 8192.0, found)
+    reference.fill_residual_scores(codec.codewords, query, 8192.0, expected)
     assert np.abs(found.astype(int) - expected).max() <= 1
     byte, value, token = 0, 77, 3
     product = codec.codewords[byte, value] @ query[: shape[1], token]
     assert found[byte, value, token] == pytest.approx(product * 8192, abs=1)
-    bound = kernels.residual_bound(codec.codewords, query)
-    assert bound == pytest.approx(oracles.residual_bound(codec.codewords, query), rel=1e-5)
+    bound = query_loops.residual_bound(codec.codewords, query)
+    assert bound == pytest.approx(reference.residual_bound(codec.codewords, query), rel=1e-5)
 
 
 @few
@@ -110,8 +109,8 @@ def test_probe_finds_the_best_centroids_best_first(seed, n, n_tokens, nprobe, ti
     random = np.random.default_rng(seed)
     scores = random.integers(-3 if tied else -32_000, 3 if tied else 32_000, (n, 16)).astype(np.int16)
     nprobe = min(nprobe, n)
-    found_ids, found = kernels.probe(scores, n_tokens, nprobe)
-    expected_ids, expected = oracles.probe(scores, n_tokens, nprobe)
+    found_ids, found = query_loops.best_centroids(scores, n_tokens, nprobe)
+    expected_ids, expected = reference.best_centroids(scores, n_tokens, nprobe)
     assert found.tolist() == expected.tolist()
     assert found_ids.tolist() == expected_ids.tolist()
 
@@ -123,16 +122,16 @@ def test_gather_sums_the_best_that_each_token_meets(seed, n_documents, nprobe):
     lengths = random.integers(1, 9, n_documents)
     ids, offsets = random.integers(0, 12, lengths.sum()), np.concatenate([[0], np.cumsum(lengths)])
     lists = InvertedLists.build(ids, offsets, 12)
-    probed, scores = oracles.probe(random.integers(-99, 99, (12, 16)).astype(np.int16), 3, nprobe)
+    probed, scores = reference.best_centroids(random.integers(-99, 99, (12, 16)).astype(np.int16), 3, nprobe)
     expected = np.zeros(n_documents, np.int32)
     for document in range(n_documents):
         tokens = set(ids[offsets[document] : offsets[document + 1]].tolist())
         for token_ids, token_scores in zip(probed, scores.astype(int), strict=True):
             met = [score for c, score in zip(token_ids, token_scores, strict=True) if c in tokens]
             expected[document] += max(met, default=token_scores[-1]) - token_scores[-1]
-    for module in (kernels, oracles):
+    for module in (index_loops, reference):
         total = np.zeros(n_documents, np.int32)
-        module.gather(lists.offsets, lists.postings, probed, scores, total)
+        module.gather_from_lists(lists.offsets, lists.postings, probed, scores, total)
         assert total.tolist() == expected.tolist()
 
 
@@ -144,8 +143,8 @@ def test_select_loses_none_of_the_best(totals, seed, limit):
     total = np.array(totals, np.int32)
     allowed = np.random.default_rng(seed).random(len(total)) < 0.8
     ranked = sorted(np.flatnonzero(allowed), key=lambda d: -total[d])[:limit]
-    for module in (kernels, oracles):
-        found = module.select(total, allowed, limit)
+    for module in (index_loops, reference):
+        found = module.best_rows(total, allowed, limit)
         assert found.dtype == np.int64
         assert found.tolist() == sorted(set(found.tolist()))
         assert allowed[found].all()
@@ -156,21 +155,23 @@ def test_select_loses_none_of_the_best(totals, seed, limit):
 
 @few
 @given(seeds, shapes, st.lists(st.integers(1, 9), min_size=1, max_size=7), st.integers(1, 40), st.booleans())
-def test_refine_and_rescore_equal_the_oracles(seed, shape, lengths, n_tokens, wide_ids):
+def test_refine_and_rescore_equal_the_reference(seed, shape, lengths, n_tokens, wide_ids):
     random = np.random.default_rng(seed)
     codec, query = make_codec(random, *shape), unit(random.normal(size=(n_tokens, shape[0])))
     codes = make_codes(random, codec, np.array(lengths), np.uint32 if wide_ids else np.uint16)
     for block in tables_of(query, codec):
         for slack in (1, block.slack, 5_000, 32_767, 65_535):
-            integers = (block.centroid_scores, block.codes, block.n_tokens, slack, *codes)
-            found = kernels.refine(*integers)
+            integers = (block.centroid_scores, block.residual_scores, block.n_tokens, slack, *codes)
+            found = index_loops.integer_maxsim(*integers)
             assert found.dtype == np.int32
-            assert found.tolist() == oracles.refine(*integers).tolist()
+            assert found.tolist() == reference.integer_maxsim(*integers).tolist()
     for phrase_weight in (0.0, 0.3):
-        vectors = QueryVectors.of(query, phrase_weight)
-        for block, weights in zip(vectors.blocks, vectors.weights, strict=True):
+        query_lanes = QueryLanes.of(query, phrase_weight)
+        for block, weights in zip(query_lanes.blocks, query_lanes.weights, strict=True):
             arguments = (block, weights, phrase_weight, codec.centroids, codec.codewords, *codes)
-            np.testing.assert_allclose(kernels.rescore(*arguments), oracles.rescore(*arguments), rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(
+                index_loops.float_maxsim(*arguments), reference.float_maxsim(*arguments), rtol=1e-5, atol=1e-5
+            )
 
 
 @few
@@ -193,13 +194,13 @@ def test_rescore_is_maxsim_of_the_decoded_vectors_in_double_precision(seed, shap
         neighbours = cosines[:-2, :-2] + cosines[2:, 2:]
         similarities = (cosines[1:-1, 1:-1] + phrase_weight * neighbours) / (1 + 2 * phrase_weight)
         expected.append(token_weights @ similarities.max(axis=1))
-    vectors = QueryVectors.of(query * token_weights[:, None], phrase_weight)
-    for module in (kernels, oracles):
+    query_lanes = QueryLanes.of(query * token_weights[:, None], phrase_weight)
+    for module in (index_loops, reference):
         scores = sum(
-            module.rescore(
+            module.float_maxsim(
                 block, weights, phrase_weight, codec.centroids, codec.codewords, ids, residuals, starts, ends
             )
-            for block, weights in zip(vectors.blocks, vectors.weights, strict=True)
+            for block, weights in zip(query_lanes.blocks, query_lanes.weights, strict=True)
         )
         np.testing.assert_allclose(scores, expected, atol=2e-5 * n_tokens)
 
@@ -215,11 +216,13 @@ def test_no_codes_and_no_query_leave_16_bits(dim, length, spread, size):
     (block,) = tables_of(query, codec)
     for token in range(len(query)):
         for extreme in (np.argmax, np.argmin):
-            residuals = extreme(block.codes[:, :, token], axis=1).astype(np.uint8)
+            residuals = extreme(block.residual_scores[:, :, token], axis=1).astype(np.uint8)
             codes = (np.arange(11, dtype=np.uint16), np.tile(residuals, (11, 1)), np.arange(11), np.arange(1, 12))
-            exact = block.centroid_scores.astype(int) + block.codes[np.arange(len(residuals)), residuals].sum(0, int)
+            exact = block.centroid_scores.astype(int) + block.residual_scores[np.arange(len(residuals)), residuals].sum(
+                0, int
+            )
             assert np.abs(exact).max() <= 32_767
-            assert kernels.refine(*integers_of(block), *codes).tolist() == exact.sum(axis=1).tolist()
+            assert index_loops.integer_maxsim(*integers_of(block), *codes).tolist() == exact.sum(axis=1).tolist()
 
 
 def test_integers_keep_similarities_to_a_few_ten_thousandths():
@@ -231,38 +234,38 @@ def test_integers_keep_similarities_to_a_few_ten_thousandths():
     scale = block.centroid_scores[:, 0] @ exact / (exact @ exact)
     rows = codec.codewords[np.arange(32), residuals].reshape(len(ids), -1) + codec.centroids[ids]
     exact = np.maximum.reduceat(rows @ query.T, starts, axis=0).sum(axis=1)
-    found = kernels.refine(*integers_of(block), ids, residuals, starts, ends) / scale
+    found = index_loops.integer_maxsim(*integers_of(block), ids, residuals, starts, ends) / scale
     np.testing.assert_allclose(found, exact, atol=16 * 1e-3)
 
 
 def test_negative_similarities_count_as_they_are():
     codec = ResidualCodec(unit(-np.eye(8)), np.array([0, 8], np.int32), np.zeros((1, 256, 8), np.float32))
-    vectors = QueryVectors.of(np.eye(8, dtype=np.float32)[:1], 0.0)
+    query_lanes = QueryLanes.of(np.eye(8, dtype=np.float32)[:1], 0.0)
     codes = (np.zeros(1, np.uint16), np.zeros((1, 1), np.uint8), np.array([0]), np.array([1]))
-    for module in (kernels, oracles):
-        query = (vectors.blocks[0], vectors.weights[0], 0.0)
-        assert module.rescore(*query, codec.centroids, codec.codewords, *codes).tolist() == [-1.0]
+    for module in (index_loops, reference):
+        query = (query_lanes.blocks[0], query_lanes.weights[0], 0.0)
+        assert module.float_maxsim(*query, codec.centroids, codec.codewords, *codes).tolist() == [-1.0]
 
 
 def test_no_documents_no_scores():
     codec = make_codec(np.random.default_rng(0), 8, 8)
     (block,) = tables_of(np.eye(8, dtype=np.float32), codec)
     nothing = (np.empty(0, np.uint16), np.empty((0, 1), np.uint8), np.empty(0, np.int64), np.empty(0, np.int64))
-    for module in (kernels, oracles):
-        assert module.refine(*integers_of(block), *nothing).tolist() == []
+    for module in (index_loops, reference):
+        assert module.integer_maxsim(*integers_of(block), *nothing).tolist() == []
         query = (np.zeros((8, 16), np.float32), np.zeros(16, np.float32), 0.1)
-        assert module.rescore(*query, codec.centroids, codec.codewords, *nothing).tolist() == []
+        assert module.float_maxsim(*query, codec.centroids, codec.codewords, *nothing).tolist() == []
 
 
 def test_kernels_with_other_constants_have_other_names():
     """Else a process could load one for another: numba numbers what it compiles anew in every process."""
     makers = [
-        (kernels._refine, (16, 4), (32, 4), (16, 8)),
-        (kernels._rescore, (16, 4, 4), (32, 4, 4), (16, 8, 4), (16, 4, 8)),
-        (query_kernels._residual_bound, (16, 4), (32, 4), (16, 8)),
-        (query_kernels._code_tables, (16, 4), (32, 4), (16, 8)),
-        (query_kernels._products, (16,), (32,)),
-        (query_kernels._probe, (16,), (32,)),
+        (index_loops._integer_loop, (16, 4), (32, 4), (16, 8)),
+        (index_loops._float_loop, (16, 4, 4), (32, 4, 4), (16, 8, 4), (16, 4, 8)),
+        (query_loops._bound_loop, (16, 4), (32, 4), (16, 8)),
+        (query_loops._residual_loop, (16, 4), (32, 4), (16, 8)),
+        (query_loops._centroid_loop, (16,), (32,)),
+        (query_loops._best_loop, (16,), (32,)),
     ]
     names = [make(*constants).py_func.__qualname__ for make, *all_constants in makers for constants in all_constants]
     assert len(set(names)) == len(names) == 17

@@ -1,4 +1,4 @@
-"""Phrase weights: the neighbours of a token have a say in what it meets."""
+"""Phrase weights: the neighbours of a token count too."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DOCS = corpus(30)
 
 
 def by_the_formula(query, document, weight):
-    """As the module's docstring has it, one pair of tokens after the other."""
+    """The formula in the module's docstring, one pair of tokens after the other."""
     lengths = np.linalg.norm(query, axis=1)
 
     def cosine(i, j):
@@ -141,7 +141,7 @@ def test_pooled_vectors_have_no_neighbours(tmp_path):
     plain = Searcher.open(tmp_path, "t", encoder=FakeEncoder())
     assert searcher.phrase_weight == Reranker(searcher=searcher).phrase_weight == 0
     assert searcher.search(QUERY) == plain.search(QUERY) == searcher.search(QUERY, phrase_weight=0.0)
-    with pytest.raises(InputError, match=r"has pooled vectors, which know no neighbours: leave out phrase_weight"):
+    with pytest.raises(InputError, match=r"has pooled vectors, which have no neighbours: leave out phrase_weight"):
         searcher.search(QUERY, phrase_weight=0.1)
     with pytest.raises(InputError, match="pooled"):
         searcher.score(QUERY, [DOCS[0]["id"]], phrase_weight=0.1)

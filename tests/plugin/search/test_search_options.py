@@ -1,10 +1,6 @@
-"""What a search can be told: recall, filters, many queries at once; against the exhaustive ranking of the codes."""
+"""The options of a search: recall, filters, many queries at once; against the exhaustive ranking of the codes."""
 
 from __future__ import annotations
-
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -209,20 +205,3 @@ def test_a_text_asked_again_is_not_encoded_again(db):
     first = searcher.search("0123", 3)
     assert searcher.search("0123", 3) == first
     assert asked == ["0123"]
-
-
-def test_without_numba_the_hits_are_the_same(db, searcher):
-    script = (
-        "import sys; sys.path.insert(0, sys.argv[1]); sys.modules['numba'] = None\n"
-        "from tests.support.fakes import FakeEncoder\n"
-        "from tansaku import Searcher\n"
-        "from tansaku.plugin.kernels import dispatch as engine, reference as oracles\n"
-        "assert engine.refine is oracles.refine\n"
-        "searcher = Searcher.open(sys.argv[2], 't', encoder=FakeEncoder())\n"
-        "for query in sys.argv[3:]:\n"
-        "    print(*[hit.id for hit in searcher.search(query, 10)])\n"
-    )
-    root = Path(__file__).parents[3]
-    command = [sys.executable, "-c", script, str(root), str(db), *QUERIES]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert printed.split("\n")[:-1] == [" ".join(hit.id for hit in searcher.search(q, 10)) for q in QUERIES]

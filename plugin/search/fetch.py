@@ -1,0 +1,82 @@
+"""Fetch: the rows of the table behind row numbers, as hits or as whole documents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ...indexer.errors import StorageError
+from ...indexer.read.documents import Document
+from ...indexer.table.database import storage_errors
+from ...indexer.table.fulltext import FULLTEXT_FIELD
+from ...indexer.table.schema import CODE_FIELDS, RESERVED_FIELDS, build_column, user_fields
+from .results import Hit, RankedRows
+from .stored_codes import StoredCodes
+
+
+def fetch_hits(codes: StoredCodes, ranked: RankedRows) -> list[Hit]:
+    """The ranked rows with their texts and the caller's columns, in the same order.
+
+    Raises:
+        StorageError: The table cannot be read, or the version that is open has been removed.
+    """
+    header = codes.index.header
+    internal = (*CODE_FIELDS, build_column(header), *((FULLTEXT_FIELD,) if header.fulltext else ()))
+    columns = [name for name in codes.index.table.schema.names if name not in internal]
+    records = take_rows(codes, ranked.rows, columns).to_pylist()
+    return [
+        Hit(
+            id=record["id"],
+            score=float(score),
+            title=record["title"],
+            text=record["text"],
+            fields={name: record[name] for name in columns if name not in RESERVED_FIELDS},
+        )
+        for record, score in zip(records, ranked.scores, strict=True)
+    ]
+
+
+def read_documents(codes: StoredCodes, ids: list[str]) -> list[Document | None]:
+    """Whole documents by id, in the order of ``ids``; None for an id that is not in the index.
+
+    Raises:
+        StorageError: As `fetch_hits`.
+    """
+    header = codes.index.header
+    fields = [field.name for field in user_fields(codes.index.table.schema, header)]
+    order = ["passage"] if header.passage_tokens else []
+    different = list(dict.fromkeys(ids))
+    positions, rows = codes.by_id.find(different)
+    records = take_rows(codes, rows, ["title", "text", *order, *fields]).to_pylist()
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for position, record in zip(positions.tolist(), records, strict=True):
+        parts.setdefault(different[position], []).append(record)
+    documents: dict[str, Document] = {}
+    for doc_id, of_document in parts.items():
+        if order:
+            of_document.sort(key=lambda record: record["passage"])
+        first = of_document[0]
+        text = "\n".join(record["text"] for record in of_document)
+        documents[doc_id] = Document(doc_id, text, first["title"], {name: first[name] for name in fields})
+    return [documents.get(doc_id) for doc_id in ids]
+
+
+def take_rows(codes: StoredCodes, rows: np.ndarray, columns: list[str]) -> pa.Table:
+    """Columns of rows given by number, in their order.
+
+    Raises:
+        StorageError: As `fetch_hits`.
+    """
+    index = codes.index
+    if not len(rows):
+        return index.table.schema.empty_table().select(columns)
+    row_ids = codes.row_ids[rows].tolist()
+    with storage_errors(index.place()):
+        found = index.table.take_row_ids(row_ids).select(columns).with_row_id().to_arrow()
+    # LanceDB returns rows in an order of its own, and leaves out those that it does not find.
+    position = {row_id: i for i, row_id in enumerate(found["_rowid"].to_pylist())}
+    if len(position) < len(row_ids):
+        raise StorageError(f"{index.place()}: version {index.table.version} has been removed; refresh and search again")
+    return found.take([position[row_id] for row_id in row_ids]).drop_columns(["_rowid"])
