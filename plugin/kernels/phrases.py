@@ -6,7 +6,7 @@ found far apart. Here the similarity of query token i with document token j is
     (cos(i, j) + p · cos(i − 1, j − 1) + p · cos(i + 1, j + 1)) / (1 + 2p)
 
 with 0 beyond the ends of query and document. p is the phrase weight; 0 is plain MaxSim. The rest is MaxSim: for each
-query token the largest similarity, times the token's weight, summed. `benchmarks/search/sources.py` measures what it
+query token the largest similarity, times the token's weight, summed. `benchmarks.search.sources` measures what it
 does to the ranking.
 
 `index_loops.float_maxsim` computes it from stored codes. Here it is in NumPy, for vectors.

@@ -1,1 +1,1 @@
-"""Documents that another engine found, in the order of MaxSim."""
+"""Documents that another engine found, ranked by MaxSim: `Reranker` on its own, `HostSearch` behind an engine."""

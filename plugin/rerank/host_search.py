@@ -1,6 +1,7 @@
-"""Another engine's search with our ranking: its candidates by id, MaxSim over them.
+"""The search of another engine, ranked by tansaku: the engine's candidates by id, MaxSim over them.
 
-Every engine is a `CandidateSource`; the adapters in `hosts` are small files that turn its answers into `Candidate`s.
+Every engine is a `CandidateSource`. The adapters in `hosts` are small files that turn an engine's answers into
+`Candidate`s.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ...onnx_export.errors import InputError, TansakuError
+from ...onnx_export.errors import TansakuError
+from ..search.plan import check_count
 from .reranker import Reranker
 
 
 class HostError(TansakuError):
-    """The engine that candidates come from is unreachable or refused; the message names it and what it said."""
+    """The engine that candidates come from cannot be reached or refuses; the message has its name and its answer."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,9 @@ class Candidate:
     """A document that another engine found.
 
     Attributes:
-        id: its id, the same there and in our index.
-        score: the engine's own, higher is better.
-        text: its text, for documents that our index has not; None if the engine was not asked for it.
+        id: Its id, the same in the engine and in the index of tansaku.
+        score: The engine's own score; higher is better.
+        text: Its text, for a document that is not in the index; None if the engine was not asked for it.
     """
 
     id: str
@@ -36,27 +38,28 @@ class CandidateSource(Protocol):
     """An engine that finds candidates."""
 
     def candidates(self, query: str, k: int, where: Any = None) -> Sequence[Candidate]:
-        """The engine's ``k`` best documents for ``query``, best first.
+        """The engine's best documents for a query, best first.
 
         Args:
-            query: the question or keywords, as the user wrote them.
-            k: how many.
-            where: a filter in the engine's own terms; None is none.
+            query: Question or keywords, as the user wrote them.
+            k: Number of documents.
+            where: Filter in the engine's own form; None for no filter.
 
-        Raises HostError if the engine is unreachable or refuses.
+        Raises:
+            HostError: The engine cannot be reached or refuses.
         """
         ...
 
 
 @dataclass(frozen=True)
 class HostHit:
-    """A document found by another engine, ranked by MaxSim.
+    """A document that another engine found, ranked by MaxSim.
 
     Attributes:
-        id: its id.
-        score: MaxSim as `Reranker.rerank` gives it; mean by default.
-        host_rank: its place in the engine's own order, from 1.
-        host_score: the engine's score.
+        id: Its id.
+        score: MaxSim divided by the number of query tokens: a mean cosine.
+        host_rank: Its place in the engine's own order, from 1.
+        host_score: The engine's own score.
     """
 
     id: str
@@ -66,7 +69,11 @@ class HostHit:
 
 
 class HostHits(list[HostHit]):
-    """Best first; ``missing`` has the ids that could not be scored, left out here: in no index and without a text."""
+    """The hits of a `HostSearch`, best first.
+
+    Attributes:
+        missing: Ids of candidates that could not be scored and were left out: not in the index, and without a text.
+    """
 
     missing: tuple[str, ...] = ()
 
@@ -75,27 +82,40 @@ class HostSearch:
     """Search in another engine, ranked by MaxSim.
 
     Args:
-        source: the engine.
-        reranker: with a searcher whose index has the same ids, or without, if the engine returns texts.
-        candidates: how many the engine is asked for.
+        source: The engine.
+        reranker: With the searcher of an index that has the same ids; or without one, if the engine returns texts.
+        candidates: Number of documents that the engine is asked for, 1 or more.
+
+    Raises:
+        InputError: ``candidates`` below 1.
+
+    Example:
+        >>> from tansaku import Candidate, HostSearch, Reranker
+        >>> class Engine:
+        ...     def candidates(self, query, k, where=None):
+        ...         found = [("dog", 9.5, "犬は嗅覚が鋭い動物である。"), ("kyoto", 7.1, "京都は794年から都だった。")]
+        ...         return [Candidate(doc_id, score, text) for doc_id, score, text in found][:k]
+        >>> hits = HostSearch(Engine(), Reranker()).search("昔の首都はどこ？")
+        >>> [(hit.id, hit.host_rank) for hit in hits]
+        [('kyoto', 2), ('dog', 1)]
     """
 
     def __init__(self, source: CandidateSource, reranker: Reranker, *, candidates: int = 100) -> None:
-        if candidates < 1:
-            raise InputError(f"candidates is {candidates}; it must be 1 or more")
         self.source = source
         self.reranker = reranker
-        self.candidates = candidates
+        self.candidates = check_count("candidates", candidates)
 
     def search(self, query: str, k: int = 10, where: Any = None) -> HostHits:
-        """The ``k`` best of the engine's candidates by MaxSim.
+        """The engine's best candidates, ranked by MaxSim.
 
         Args:
-            query: the question or keywords.
-            k: how many hits.
-            where: a filter in the engine's own terms.
+            query: Question or keywords.
+            k: Number of hits, 1 or more.
+            where: Filter in the engine's own form; None for no filter.
 
-        Raises InputError for an empty query and ``k`` below 1, HostError if the engine cannot be asked.
+        Raises:
+            InputError: An empty query, or ``k`` below 1.
+            HostError: The engine cannot be reached or refuses.
         """
         found = list(self.source.candidates(query, max(self.candidates, k), where))
         ranked = self.reranker.rerank(query, [c.text for c in found], ids=[c.id for c in found], k=k)

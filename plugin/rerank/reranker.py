@@ -11,11 +11,12 @@ from ...onnx_export.encode.bundle import check_weight
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
 from ..kernels.phrases import phrase_maxsim
+from ..search.plan import check_count
 from ..search.query_encoder import QueryEncoder
 from ..search.scores import ScoreMode, as_mode, check_mode
 from ..search.searcher import Searcher
 
-_TOGETHER = 128  # texts whose vectors are in memory at a time
+_TEXTS_PER_BATCH = 128  # whose vectors are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,9 @@ class RerankedDocument:
     """One document in its new place.
 
     Attributes:
-        index: where it stood in what was given, from 0.
-        id: its id, if ids were given.
-        score: how well it fits the query; see `Reranker.rerank`.
+        index: Its position in the documents or ids that were given, from 0.
+        id: Its id; None if no ids were given.
+        score: Its score for the query, on the scale that was asked for; see `ScoreMode`.
     """
 
     index: int
@@ -37,10 +38,9 @@ class RerankResult(list[RerankedDocument]):
     """Documents in their new order, best first.
 
     Attributes:
-        stored: how many documents were scored by the index's codes.
-        encoded: how many were scored by encoding their texts.
-        missing: ids of those that could not be scored, for neither has the index them nor was a text given. They are
-            left out.
+        stored: Number of documents that were scored by their codes in the index.
+        encoded: Number of documents that were scored by encoding their texts.
+        missing: Ids of documents that could not be scored and were left out: not in the index, and without a text.
     """
 
     def __init__(
@@ -53,31 +53,41 @@ class RerankResult(list[RerankedDocument]):
 
 
 class Reranker:
-    """Ranks documents by MaxSim: those of an index by its codes, others by their texts. Several threads may use one.
+    """Ranks documents by MaxSim: those in an index by their codes, others by their texts.
+
+    Several threads may use one reranker.
 
     Args:
-        encoder: the model; None takes the searcher's, or the one that ships inside.
-        searcher: of the index that has the documents; None if all are given by their texts.
-        phrase_weight: as in `SearchOptions`; None is what the model says.
+        encoder: The model; None: the searcher's, or the model inside tansaku.
+        searcher: Of the index that holds the documents; None if all documents are given by their texts.
+        phrase_weight: Weight given to the similarity of neighbouring tokens, 0 or more; None: the model's own, or 0
+            with an index of pooled vectors. See `SearchOptions`.
 
-    Raises InputError for an encoder beside a searcher that has another, and for a weight that is none.
+    Raises:
+        InputError: An encoder that is not the searcher's, or a weight that is negative or not finite.
+
+    Example:
+        >>> from tansaku import Reranker
+        >>> ranked = Reranker().rerank("昔の首都はどこ？", ["犬は嗅覚が鋭い動物である。", "京都は794年から都だった。"])
+        >>> [document.index for document in ranked]
+        [1, 0]
     """
 
     def __init__(
         self, encoder: Encoder | None = None, *, searcher: Searcher | None = None, phrase_weight: float | None = None
     ) -> None:
         if searcher is not None and encoder is not None and searcher.encoder is not encoder:
-            raise InputError("the searcher has an encoder of its own; leave out the other")
+            raise InputError("the searcher has an encoder of its own; leave out encoder")
         self.searcher = searcher
         self.encoder = searcher.encoder if searcher is not None else encoder or Encoder.load()
-        self._queries = QueryEncoder(self.encoder)
-        self._asked_weight = phrase_weight if phrase_weight is None else check_weight("phrase_weight", phrase_weight)
+        self._encode_query = QueryEncoder(self.encoder)
+        self._given_weight = phrase_weight if phrase_weight is None else check_weight("phrase_weight", phrase_weight)
 
     @property
     def phrase_weight(self) -> float:
-        """What counts in a score; in an index of pooled vectors 0, and then for texts beside it too."""
-        if self._asked_weight is not None:
-            return self._asked_weight
+        """The phrase weight of all scores; with an index of pooled vectors 0, for texts too."""
+        if self._given_weight is not None:
+            return self._given_weight
         return self.encoder.bundle.phrase_weight if self.searcher is None else self.searcher.phrase_weight
 
     def rerank(
@@ -89,37 +99,33 @@ class Reranker:
         k: int | None = None,
         score: ScoreMode = "mean",
     ) -> RerankResult:
-        """Documents by falling MaxSim; of equal ones the earlier first.
+        """Documents by falling MaxSim; among equal ones the earlier first.
 
         Args:
-            query: the question or keywords.
-            documents: their texts; an empty one scores 0. None, or None for some: only what the index has is scored.
-            ids: their ids, as many. What the index has of them is scored by its codes, without encoding; the others,
-                and those whose id is None, by their texts.
-            k: only the best so many; None is all.
-            score: "mean", MaxSim divided by the number of query tokens, a mean cosine; "raw", their sum; or "logit",
-                the mean's log-odds, for callers that put a sigmoid on top. The order is the same.
+            query: Question or keywords.
+            documents: Their texts; an empty one scores 0. None, for all or for some, if the index has them.
+            ids: Their ids, one for each document. Documents in the index are scored by their codes, without encoding;
+                others, and those whose id is None, by their texts.
+            k: Number of documents returned, the best ones; None for all.
+            score: Scale of the scores: "mean", MaxSim divided by the number of query tokens, a mean cosine; "raw", the
+                sum; or "logit", the mean's log-odds. The order is the same.
 
-        Raises InputError for an empty query, ``k`` below 1, neither texts nor ids, as many of one as not of the other,
-        and ids without an index.
+        Raises:
+            InputError: An empty query, ``k`` below 1, neither texts nor ids, unlike numbers of texts and ids, a
+                document with neither text nor id, ids without an index, or an unknown ``score``.
+            StorageError: The database of the index cannot be read.
         """
-        vectors = self._queries(query)
-        n = self._check(documents, ids, k, score)
-        texts = [None] * n if documents is None else list(documents)
-        scores = np.full(n, np.nan)
-        if ids is not None and self.searcher is not None:
-            known = [i for i, doc_id in enumerate(ids) if doc_id is not None]
-            scores[known] = self.searcher.score_vectors(
-                vectors, [str(ids[i]) for i in known], phrase_weight=self._asked_weight
-            )
-        stored = np.isfinite(scores)
+        query_vectors = self._encode_query(query)
+        n_documents = self._check(documents, ids, k, score)
+        scores, stored = self._stored_scores(query_vectors, ids, n_documents)
+        texts = [] if documents is None else documents
         to_encode = {i: text for i, text in enumerate(texts) if text is not None and not stored[i]}
-        for i, maxsim in zip(to_encode, self._of_texts(vectors, list(to_encode.values())), strict=True):
+        for i, maxsim in zip(to_encode, self._text_scores(query_vectors, list(to_encode.values())), strict=True):
             scores[i] = maxsim
         scored = np.flatnonzero(np.isfinite(scores))
         best = scored[np.argsort(-scores[scored], kind="stable")][:k]
-        values = as_mode(scores[best], len(vectors), score)
-        names = [None] * n if ids is None else [None if doc_id is None else str(doc_id) for doc_id in ids]
+        values = as_mode(scores[best], len(query_vectors), score)
+        names = [None] * n_documents if ids is None else [None if doc_id is None else str(doc_id) for doc_id in ids]
         return RerankResult(
             (RerankedDocument(i, names[i], value) for i, value in zip(best.tolist(), values.tolist(), strict=True)),
             stored=int(np.count_nonzero(stored)),
@@ -140,22 +146,34 @@ class Reranker:
         if ids is None and documents is not None:
             for i, text in enumerate(documents):
                 if text is None:
-                    raise InputError(f"document {i} has neither a text nor an id")
+                    raise InputError(f"document {i} has neither a text nor an id; give one of them")
         for i, text in enumerate(documents or ()):
             if text is not None and not isinstance(text, str):
                 raise InputError(f"document {i} is {type(text).__name__}, not str")
-        if k is not None and k < 1:
-            raise InputError(f"k is {k}; it must be 1 or more")
+        if k is not None:
+            check_count("k", k)
         check_mode(score)
         return len(documents if documents is not None else ids or ())
 
-    def _of_texts(self, query: np.ndarray, texts: list[str]) -> list[float]:
-        """MaxSim of texts in float32, each different one encoded once; 0 of those without a word."""
-        known: dict[str, float] = dict.fromkeys(texts, 0.0)
-        different = [text for text in known if text.strip()]
+    def _stored_scores(
+        self, query_vectors: np.ndarray, ids: Sequence[str | None] | None, n_documents: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """MaxSim of the documents in the index, float64 (documents,), else NaN; and which these are, bool."""
+        scores = np.full(n_documents, np.nan)
+        if ids is not None and self.searcher is not None:
+            known = [i for i, doc_id in enumerate(ids) if doc_id is not None]
+            scores[known] = self.searcher.score_vectors(
+                query_vectors, [str(ids[i]) for i in known], phrase_weight=self._given_weight
+            )
+        return scores, np.isfinite(scores)
+
+    def _text_scores(self, query_vectors: np.ndarray, texts: list[str]) -> list[float]:
+        """MaxSim of texts in float32, each different one encoded once; 0 for those without a word."""
+        scores: dict[str, float] = dict.fromkeys(texts, 0.0)
+        different = [text for text in scores if text.strip()]
         weight = self.phrase_weight
-        for start in range(0, len(different), _TOGETHER):
-            some = different[start : start + _TOGETHER]
-            vectors = self.encoder.encode_documents(some)
-            known.update(zip(some, (phrase_maxsim(query, of_one, weight) for of_one in vectors), strict=True))
-        return [known[text] for text in texts]
+        for start in range(0, len(different), _TEXTS_PER_BATCH):
+            batch = different[start : start + _TEXTS_PER_BATCH]
+            for text, text_vectors in zip(batch, self.encoder.encode_documents(batch), strict=True):
+                scores[text] = phrase_maxsim(query_vectors, text_vectors, weight)
+        return [scores[text] for text in texts]
