@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n auto --dist loadfile
 DEV := $(VENV)/.installed-dev $(LINKED)
 
-.PHONY: demo quick test test-all lint types format dist deploy-check hooks model clean
+.PHONY: demo quick test test-all lint types format docs prose dist deploy-check hooks model clean
 
 demo: $(VENV)/.installed $(LINKED)
 	$(BIN)/tansaku demo
@@ -63,6 +63,14 @@ deploy-check: $(VENV)/.installed-dev
 # Lint before each commit.
 hooks: $(VENV)/.installed-dev
 	$(BIN)/pre-commit install
+
+# The site, in build/site: `python -m http.server -d build/site` shows it. Nothing is fetched, and a warning is an error.
+docs: $(VENV)/.installed-dev $(LINKED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/site/mkdocs.yml
+
+# Spelling and plain words of what people read; textlint comes from npm, its versions from the lock file.
+prose: $(VENV)/.installed-dev $(LINKED)
+	docs/textlint/check $(BIN)
 
 # Rebuild the bundle that ships inside: an hour and a quarter of training on two cores, and a quarter of an hour for the
 # query weights; DATA is the folder with the corpora (see training/default_model/recipe.py). An interrupted training goes on
