@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,26 @@ from tansaku import Encoder, Index, Rejects, Source
 from tansaku.plugin.cli.demo import SAMPLE
 
 from .support.fakes import MOUNT
+
+# Compiled loops outlive a new installation here, which would otherwise throw them away with its links.
+COMPILED = Path(__file__).parents[1] / "build" / "numba"
+os.environ.setdefault("NUMBA_CACHE_DIR", str(COMPILED))
+# Compiles the loops of a search: that takes 20 seconds, and each worker would do it for itself.
+COMPILE = """
+import tempfile
+from tansaku import Index, Searcher
+documents = [{"id": str(i), "text": "京都は都だった。" * i} for i in range(1, 30)]
+with tempfile.TemporaryDirectory() as folder:
+    Index.create(folder, "t", documents)
+    Searcher.open(folder, "t").search("都", candidates=5)
+"""
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Before the workers start, which is after this."""
+    starts_workers = getattr(session.config.option, "numprocesses", None) and not hasattr(session.config, "workerinput")
+    if starts_workers and not any(COMPILED.rglob("*.nbi")):
+        subprocess.run([sys.executable, "-c", COMPILE], check=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -27,7 +27,7 @@ def test_a_benchmark_starts(name: str, monkeypatch: pytest.MonkeyPatch, capsys: 
     with pytest.raises(SystemExit) as ended:
         module.main()
     assert not ended.value.code
-    assert module.__doc__.splitlines()[0] in " ".join(capsys.readouterr().out.split())
+    assert (module.__doc__ or "?").splitlines()[0] in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("name", MODULES)
