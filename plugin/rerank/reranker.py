@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,6 +98,7 @@ class Reranker:
         ids: Sequence[str | None] | None = None,
         k: int | None = None,
         score: ScoreMode = "mean",
+        before_batch: Callable[[], None] | None = None,
     ) -> RerankResult:
         """Documents by falling MaxSim; among equal ones the earlier first.
 
@@ -109,6 +110,8 @@ class Reranker:
             k: Number of documents returned, the best ones; None for all.
             score: Scale of the scores: "mean", MaxSim divided by the number of query tokens, a mean cosine; "raw", the
                 sum; or "logit", the mean's log-odds. The order is the same.
+            before_batch: Called before each batch of texts is encoded. An error that it raises ends the work, such as
+                that of a service whose client has gone.
 
         Raises:
             InputError: An empty query, ``k`` below 1, neither texts nor ids, unlike numbers of texts and ids, a
@@ -120,7 +123,9 @@ class Reranker:
         scores, stored = self._stored_scores(query_vectors, ids, n_documents)
         texts = [] if documents is None else documents
         to_encode = {i: text for i, text in enumerate(texts) if text is not None and not stored[i]}
-        for i, maxsim in zip(to_encode, self._text_scores(query_vectors, list(to_encode.values())), strict=True):
+        for i, maxsim in zip(
+            to_encode, self._text_scores(query_vectors, list(to_encode.values()), before_batch), strict=True
+        ):
             scores[i] = maxsim
         scored = np.flatnonzero(np.isfinite(scores))
         best = scored[np.argsort(-scores[scored], kind="stable")][:k]
@@ -167,12 +172,16 @@ class Reranker:
             )
         return scores, np.isfinite(scores)
 
-    def _text_scores(self, query_vectors: np.ndarray, texts: list[str]) -> list[float]:
+    def _text_scores(
+        self, query_vectors: np.ndarray, texts: list[str], before_batch: Callable[[], None] | None
+    ) -> list[float]:
         """MaxSim of texts in float32, each different one encoded once; 0 for those without a word."""
         scores: dict[str, float] = dict.fromkeys(texts, 0.0)
         different = [text for text in scores if text.strip()]
         weight = self.phrase_weight
         for start in range(0, len(different), _TEXTS_PER_BATCH):
+            if before_batch is not None:
+                before_batch()
             batch = different[start : start + _TEXTS_PER_BATCH]
             for text, text_vectors in zip(batch, self.encoder.encode_documents(batch), strict=True):
                 scores[text] = phrase_maxsim(query_vectors, text_vectors, weight)

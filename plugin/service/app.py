@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse
 
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError, MissingExtraError
@@ -18,18 +16,30 @@ from ..search.searcher import Searcher
 try:
     from fastapi import FastAPI
     from fastapi.exceptions import RequestValidationError
+    from fastapi.routing import APIRoute
 except ImportError as _error:
     raise MissingExtraError("fastapi", "serve") from _error
 
 from . import health
-from .core import Service
-from .dialects import jina as multi_vector
-from .dialects import ours as search
-from .dialects import rerank, tei, weaviate
-from .errors import ServiceError, error_response, on_http_exception, on_input_error, on_service_error, problems
-from .gate import Gate
+from .admission import Admission
+from .dialects import cohere, jina, ours, rerank, tei, weaviate
+from .errors import (
+    OURS,
+    ErrorShape,
+    ServiceError,
+    on_http_exception,
+    on_input_error,
+    on_service_error,
+    on_validation_error,
+)
+from .follow import follow_indexes
 from .observability import Observe, json_lines
+from .service import Service
 from .settings import Settings
+
+# A dialect is a file and a name here. Of those that share `/rerank`, the first that claims a request gets it, so
+# Cohere's, which claims all, comes last.
+DIALECTS = (ours.DIALECT, jina.DIALECT, tei.DIALECT, weaviate.DIALECT, cohere.DIALECT)
 
 
 def create_app(
@@ -40,16 +50,29 @@ def create_app(
     log: Any = None,
     on_failure: Callable[[Exception], None] | None = None,
 ) -> FastAPI:
-    """The service as an ASGI application; ``app.state.service`` is what it asks.
+    """Make the service as an ASGI application.
 
-    Everything is loaded in the background after startup; until then ``/ready`` is 503.
+    The model and the indexes are loaded in the background after startup; until then ``/ready`` answers 503. The
+    `Service` behind the endpoints is ``app.state.service``.
 
     Args:
-        settings: of the service.
-        encoder: the model; None takes the searchers', or loads the settings'.
-        searchers: name → searcher of each index; None opens the settings'. They are refreshed as time passes.
-        log: a structlog logger; None writes lines of JSON to standard error.
-        on_failure: called with what went wrong if something cannot be loaded.
+        settings: Settings of the service; None takes the defaults, which serve no index.
+        encoder: The model; None takes the searchers', or loads the one of the settings.
+        searchers: Name → searcher of each index; None opens those of the settings. The service refreshes them.
+        log: A structlog logger; None writes lines of JSON to standard error.
+        on_failure: Called with the error if the model or an index cannot be loaded.
+
+    Returns:
+        The application, to be served by an ASGI server or mounted in another application.
+
+    Raises:
+        MissingExtraError: The extra ``serve`` is not installed.
+
+    Example:
+        >>> from tansaku import Settings, create_app
+        >>> app = create_app(Settings(max_documents=200))
+        >>> app.title
+        'tansaku'
     """
     settings = settings or Settings()
     log = log or json_lines()
@@ -64,10 +87,7 @@ def create_app(
                 on_failure(error)
             return
         log.info("ready", model=service.model, indexes=list(service.searchers))
-        while settings.refresh_seconds and service.searchers:
-            await asyncio.sleep(settings.refresh_seconds)
-            for name in service.searchers:
-                await _refresh(service, name, log)
+        await follow_indexes(service, log)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -88,32 +108,19 @@ def create_app(
         redoc_url=None,
     )
     app.state.service = service
-    for part in (rerank, search, tei, multi_vector, weaviate, health):
-        app.include_router(part.router(service))
+    shapes: dict[str, ErrorShape] = {"/openapi.json": OURS}
+    open_paths = health.OPEN_PATHS.union(*(dialect.open_paths for dialect in DIALECTS))
+    for dialect in (rerank.shared(DIALECTS), *DIALECTS):
+        router = dialect.router(service)
+        app.include_router(router)
+        shapes |= {route.path: dialect.errors for route in router.routes if isinstance(route, APIRoute)}
+    router = health.router(service)
+    app.include_router(router)
+    shapes |= {route.path: OURS for route in router.routes if isinstance(route, APIRoute)}
     app.add_exception_handler(ServiceError, on_service_error)
     app.add_exception_handler(InputError, on_input_error)
     app.add_exception_handler(HTTPException, on_http_exception)
-    app.add_exception_handler(RequestValidationError, _on_validation_error)
-    app.add_middleware(Gate, service=service)
-    routes = {*app.openapi()["paths"], "/openapi.json"}
-    app.add_middleware(Observe, metrics=service.metrics, log=log, routes=routes, log_text=settings.log_text)
+    app.add_exception_handler(RequestValidationError, on_validation_error)
+    app.add_middleware(Admission, service=service, open_paths=open_paths)
+    app.add_middleware(Observe, metrics=service.metrics, log=log, shapes=shapes, log_text=settings.log_text)
     return app
-
-
-async def _refresh(service: Service, name: str, log: Any) -> None:
-    try:
-        later = await asyncio.to_thread(service.refresh, name)
-    except Exception as error:  # the search goes on with what it has
-        log.warning("not refreshed", index=name, error=type(error).__name__, message=str(error))
-        service.metrics.refreshed(name, "failed")
-        return
-    service.metrics.refreshed(name, "later" if later else "same")
-    if later:
-        log.info("refreshed", index=name, version=service.searchers[name].version)
-
-
-async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, RequestValidationError):
-        raise error
-    status, message = problems(error.errors())
-    return error_response(request.scope, status, message, reason="input", body=error.body)

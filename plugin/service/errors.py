@@ -1,10 +1,12 @@
-"""Errors as each dialect's clients read them, without stack traces."""
+"""Errors in the shape that a client's dialect expects, without stack traces."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -12,41 +14,21 @@ from starlette.responses import JSONResponse
 
 from ...onnx_export.errors import InputError
 
-Dialect = Literal["cohere", "tei", "weaviate", "jina", "tansaku", "any"]
+_MAX_PROBLEMS = 5  # of a body that are listed
+_RETRY_AFTER_SECONDS = 1
 
-_SHOWN = 5  # problems of a body that are listed
-_TEI_TYPES = {429: "Overloaded", 500: "Backend", 503: "Unhealthy", 504: "Backend"}
-_RETRY_AFTER = 1  # seconds
-
-
-class CohereError(BaseModel):
-    """An error as Cohere's clients read it; the service's own endpoints answer so too."""
-
-    id: str | None = None
-    message: str
-
-
-class TeiError(BaseModel):
-    """An error as text-embeddings-inference's clients read it."""
-
-    error: str
-    error_type: Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"]
-
-
-class WeaviateError(BaseModel):
-    """An error as Weaviate reads it."""
-
-    error: str
-
-
-class JinaError(BaseModel):
-    """An error as Jina's clients read it."""
-
-    detail: str
-
-
-class AnyError(TeiError, CohereError):
-    """An error at ``/rerank`` before it is known whose client asked: all of theirs."""
+_MEANINGS = {
+    400: "The body is not JSON.",
+    401: "The token is missing or wrong.",
+    404: "The index is unknown.",
+    408: "The body came too slowly.",
+    413: "The body, or a list in it, is too long.",
+    422: "The request is not valid.",
+    429: "Too many requests; try again after Retry-After.",
+    500: "The service failed.",
+    503: "The service is loading, stopping or overloaded; try again after Retry-After.",
+    504: "The work took longer than the deadline.",
+}
 
 
 class ServiceError(Exception):
@@ -54,8 +36,8 @@ class ServiceError(Exception):
 
     Attributes:
         status: HTTP status.
-        message: what the client is told.
-        reason: the same in a word, for the count of refused requests.
+        message: Text for the client.
+        reason: The cause in a word, for the log and the count of refused requests.
     """
 
     def __init__(self, status: int, message: str, reason: str) -> None:
@@ -65,106 +47,116 @@ class ServiceError(Exception):
         self.reason = reason
 
 
-def documented(model: Any) -> dict[int | str, dict[str, Any]]:
-    """The error answers of an endpoint that works, for OpenAPI."""
-    meanings = {
-        400: "The body is not JSON",
-        401: "The token is missing or wrong",
-        404: "No such index",
-        408: "The body came too slowly",
-        413: "The body, or a list in it, is too long",
-        422: "The request cannot be understood",
-        429: "Too many requests; try again after Retry-After",
-        500: "The service failed",
-        503: "Loading, draining or overloaded; try again after Retry-After",
-        504: "The work took longer than the deadline",
-    }
-    return {status: {"model": model, "description": text} for status, text in meanings.items()}
+@dataclass(frozen=True)
+class ErrorShape:
+    """How the clients of one dialect read errors.
+
+    Attributes:
+        dialect: Name of the dialect, for the log and the metrics.
+        model: Model of the body, for OpenAPI.
+        body: Status, message and request id → the body.
+        of_request: A request's body → the shape, at a path that several dialects share; None at all others.
+    """
+
+    dialect: str
+    model: Any
+    body: Callable[[int, str, str | None], dict[str, Any]]
+    of_request: Callable[[object], ErrorShape] | None = None
+
+    def documented(self) -> dict[int | str, dict[str, Any]]:
+        """The error answers of an endpoint that takes a body, for OpenAPI."""
+        return {status: {"model": self.model, "description": text} for status, text in _MEANINGS.items()}
 
 
-def dialect_of(path: str, body: object = None) -> Dialect:
-    """Whose client sent a request, by its path and, at ``/rerank``, its body if that is known."""
-    if path.startswith("/weaviate/"):
-        return "weaviate"
-    if path == "/rerank":
-        return rerank_dialect(body) if isinstance(body, Mapping) else "any"
-    if path in ("/v1/rerank", "/v2/rerank"):
-        return "cohere"
-    return {"/embed_all": "tei", "/v1/multi-vector": "jina"}.get(path, "tansaku")  # type: ignore[return-value]
+class ErrorMessage(BaseModel):
+    """An error, with the id of the request."""
+
+    id: str | None = None
+    message: str
 
 
-def rerank_dialect(body: Mapping[str, Any]) -> Literal["cohere", "tei", "weaviate"]:
-    """The dialect of a body at ``/rerank``: only TEI's has "texts", and only Weaviate's "property"."""
-    if "texts" in body:
-        return "tei"
-    return "weaviate" if "property" in body and "model" not in body else "cohere"
+def message_body(status: int, message: str, request_id: str | None) -> dict[str, Any]:
+    """The body of an `ErrorMessage`."""
+    return {"id": request_id, "message": message}
 
 
-def error_body(dialect: Dialect, status: int, message: str, request_id: str | None) -> dict[str, Any]:
-    """The body of an error."""
-    cohere = {"id": request_id, "message": message}
-    tei = {"error": message, "error_type": _TEI_TYPES.get(status, "Validation")}
-    bodies: dict[Dialect, dict[str, Any]] = {
-        "cohere": cohere,
-        "tansaku": cohere,
-        "tei": tei,
-        "weaviate": {"error": message},
-        "jina": {"detail": message},
-        "any": cohere | tei,
-    }
-    return bodies[dialect]
+OURS = ErrorShape("tansaku", ErrorMessage, message_body)
+"""Errors of the endpoints that are in no other dialect."""
 
 
-def error_response(
-    scope: Mapping[str, Any], status: int, message: str, *, reason: str | None = None, body: object = None
-) -> JSONResponse:
-    """The answer to a request that is refused, and a note in its scope of why, for the log and the metrics."""
+def error_response(scope: Mapping[str, Any], error: ServiceError, *, body: object = None) -> JSONResponse:
+    """The answer to a request that is refused; the reason is noted in its scope, for the log and the metrics.
+
+    Args:
+        scope: Of the request; its state has the `ErrorShape` of the path.
+        error: Why it is refused.
+        body: The request's body, if it has been read.
+    """
     state = scope.get("state", {})
-    dialect = state.get("dialect") or dialect_of(scope.get("path", ""), body)
-    state.update(reason=reason, dialect=dialect)
+    shape: ErrorShape = state.get("errors", OURS)
+    if shape.of_request is not None:
+        shape = shape.of_request(body)
+    state.update(reason=error.reason, errors=shape)
     headers = {}
-    if status in (429, 503):
-        headers["Retry-After"] = str(_RETRY_AFTER)
-    if status == 401:
+    if error.status in (429, 503):
+        headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
+    if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(
-        error_body(dialect, status, message, state.get("request_id")), status_code=status, headers=headers
-    )
+    content = shape.body(error.status, error.message, state.get("request_id"))
+    return JSONResponse(content, status_code=error.status, headers=headers)
 
 
 async def on_service_error(request: Request, error: Exception) -> JSONResponse:
     """Answers `ServiceError`."""
     if not isinstance(error, ServiceError):  # registered for that alone
         raise error
-    return error_response(request.scope, error.status, error.message, reason=error.reason)
+    return error_response(request.scope, error)
 
 
 async def on_input_error(request: Request, error: Exception) -> JSONResponse:
     """Answers `InputError`."""
     if not isinstance(error, InputError):
         raise error
-    return error_response(request.scope, 422, str(error), reason="input")
+    return error_response(request.scope, ServiceError(422, str(error), "input"))
 
 
 async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
     """Answers what the framework refuses: unknown paths and methods, bodies that cannot be parsed."""
     if not isinstance(error, HTTPException):
         raise error
-    answer = error_response(request.scope, error.status_code, str(error.detail), reason="http")
+    answer = error_response(request.scope, ServiceError(error.status_code, str(error.detail), "http"))
     answer.headers.update(error.headers or {})
     return answer
 
 
-def problems(errors: Sequence[Any]) -> tuple[int, str]:
-    """Status and message for what validation found in a body; the values themselves are not repeated."""
+async def on_validation_error(request: Request, error: Exception) -> JSONResponse:
+    """Answers what the models of the requests refuse."""
+    if not isinstance(error, RequestValidationError):
+        raise error
+    return error_response(request.scope, _problems(error.errors(), error.body), body=error.body)
+
+
+def _problems(errors: Sequence[Any], body: object) -> ServiceError:
+    """What validation found in a body; the values themselves are not repeated."""
     if errors and errors[0]["type"] == "json_invalid":
-        return 400, "the body is not JSON"
-    listed = [f"{_place(error['loc'])}: {error['msg']}" for error in errors]
-    more = f" (and {len(listed) - _SHOWN} more)" if len(listed) > _SHOWN else ""
-    return 422, "; ".join(listed[:_SHOWN]) + more
+        return ServiceError(400, "the body is not JSON", "input")
+    listed = [f"{_place(error, body)}: {error['msg']}" for error in errors]
+    more = f" (and {len(listed) - _MAX_PROBLEMS} more)" if len(listed) > _MAX_PROBLEMS else ""
+    return ServiceError(422, "; ".join(listed[:_MAX_PROBLEMS]) + more, "input")
 
 
-def _place(loc: Sequence[object]) -> str:
-    """Where in the body, as clients would say it: without the names of our dialects and types."""
-    ours = {"body", "cohere", "tei", "weaviate", "str", "Document", "TextInput"}
-    return ".".join(str(part) for part in loc if part not in ours and not str(part).startswith("list[")) or "the body"
+def _place(error: Mapping[str, Any], body: object) -> str:
+    """Where in ``body`` a problem is, such as ``documents.0``.
+
+    Validation also gives the names of the models and types that it tried; those are not in the body and are left out.
+    """
+    path: list[str] = []
+    here: Any = body
+    for part in error["loc"][1:]:  # the first one is "body"
+        known = range(len(here)) if isinstance(here, list) else here if isinstance(here, Mapping) else ()
+        if part in known:
+            here = here[part]
+            path.append(str(part))
+    if error["type"] == "missing":
+        path.append(str(error["loc"][-1]))
+    return ".".join(path) or "the body"

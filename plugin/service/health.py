@@ -1,4 +1,4 @@
-"""Whether the service is up, and how it does."""
+"""Endpoints for operators: health, readiness and metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from .core import Service
+from .service import Service
+
+OPEN_PATHS = frozenset({"/health", "/ready"})
 
 
 class Health(BaseModel):
@@ -28,20 +30,20 @@ def router(service: Service) -> APIRouter:
     """`/health`, `/ready` and `/metrics`."""
     routes = APIRouter(tags=["operations"])
 
-    @routes.get("/health", response_model=Health)
+    @routes.get("/health", response_model=Health, summary="Liveness")
     async def health() -> dict[str, str]:
         """Whether the process answers."""
         return {"status": "ok"}
 
-    @routes.get("/ready", response_model=Readiness, responses={503: {"model": Readiness}})
+    @routes.get("/ready", response_model=Readiness, responses={503: {"model": Readiness}}, summary="Readiness")
     async def ready() -> Response:
-        """Whether requests are answered: 503 while the model is loaded and while the service stops."""
+        """Whether requests are answered; 503 while the model is being loaded and while the service is stopping."""
         status = "draining" if service.draining else "ready" if service.ready else "loading"
         return JSONResponse({"status": status}, status_code=200 if status == "ready" else 503)
 
-    @routes.get("/metrics", response_class=PlainTextResponse)
+    @routes.get("/metrics", response_class=PlainTextResponse, summary="Metrics")
     async def metrics() -> Response:
-        """Metrics in Prometheus' text format."""
+        """Metrics in the text format of Prometheus."""
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return routes

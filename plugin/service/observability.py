@@ -1,4 +1,4 @@
-"""What operators see: metrics in Prometheus' form, and one line of JSON for each request."""
+"""What operators see: metrics in the format of Prometheus, and one line of JSON for each request."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import sys
 import time
 import traceback
 import uuid
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any, TextIO
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...onnx_export.errors import MissingExtraError
-from .errors import dialect_of, error_response
-from .work import Workers
+from .errors import OURS, ErrorShape, ServiceError, error_response
+from .workers import Workers
 
 try:
     import structlog
@@ -29,7 +29,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class Metrics:
-    """Counts of one service, in a registry of its own."""
+    """Metrics of one service, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -49,26 +49,28 @@ class Metrics:
         self._refused = Counter("tansaku_refused", "Requests refused, by reason", ["reason"], registry=registry)
         self._documents = Counter(
             "tansaku_documents",
-            "Documents scored by the index's codes, and texts encoded",
+            "Documents scored by their codes, and texts encoded",
             ["how"],
             registry=registry,
         )
         self._refreshes = Counter(
-            "tansaku_refreshes", "Looks for a later version", ["index", "result"], registry=registry
+            "tansaku_refreshes", "Looks for a new version of an index", ["index", "result"], registry=registry
         )
         self._size = Gauge("tansaku_index_documents", "Rows of an index", ["index"], registry=registry)
         self._version = Gauge("tansaku_index_version", "Version of an index", ["index"], registry=registry)
-        self.in_flight = Gauge("tansaku_requests_in_flight", "Requests let in and not yet answered", registry=registry)
+        self.in_flight = Gauge(
+            "tansaku_requests_in_flight", "Requests admitted and not yet answered", registry=registry
+        )
 
     def watch(self, workers: Workers) -> None:
-        """Show how many requests wait and how many are at work."""
-        waiting = Gauge("tansaku_requests_waiting", "Requests that wait for a worker", registry=self.registry)
+        """Show how many requests wait and how many are worked on."""
+        waiting = Gauge("tansaku_requests_waiting", "Requests that wait for a free worker", registry=self.registry)
         waiting.set_function(lambda: workers.waiting)
-        working = Gauge("tansaku_workers_busy", "Workers at work", registry=self.registry)
+        working = Gauge("tansaku_workers_busy", "Busy workers", registry=self.registry)
         working.set_function(lambda: workers.working)
 
     def answered(self, route: str, dialect: str, status: int, seconds: float) -> None:
-        """Count one answer."""
+        """Count one answered request."""
         self._requests.labels(route, dialect, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
@@ -82,7 +84,7 @@ class Metrics:
         self._documents.labels("encoded").inc(encoded)
 
     def refreshed(self, index: str, result: str) -> None:
-        """Count one look for a later version."""
+        """Count one look for a new version."""
         self._refreshes.labels(index, result).inc()
 
     def index(self, name: str, *, documents: int, version: int) -> None:
@@ -92,7 +94,7 @@ class Metrics:
 
 
 def json_lines(stream: TextIO | None = None) -> Any:
-    """A logger that writes a line of JSON for each event, to standard error by default."""
+    """Make a logger that writes a line of JSON for each event, to standard error by default."""
     return structlog.wrap_logger(
         structlog.WriteLogger(stream or sys.stderr),
         processors=_processors(),
@@ -101,7 +103,7 @@ def json_lines(stream: TextIO | None = None) -> Any:
 
 
 def log_json_lines(stream: TextIO | None = None) -> None:
-    """Make the standard library's loggers, uvicorn's too, write such lines."""
+    """Make the loggers of the standard library, and so uvicorn's, write lines of JSON."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -124,25 +126,25 @@ def _processors() -> list[Any]:
 
 
 class Observe:
-    """Outermost ASGI middleware: gives each request an id, measures and logs it, and answers what went wrong with 500.
+    """Outermost ASGI middleware: gives each request an id, measures and logs it, and turns unexpected errors into 500.
 
-    The log has the route, not the path as it came, and no text of the request.
+    The log has the route, not the path as it was sent, and no text of the request.
 
     Args:
-        app: what is inside.
-        metrics: where it is counted.
-        log: where it is logged.
-        routes: the paths there are; all others are counted as one.
-        log_text: also log the messages of unexpected errors.
+        app: The application inside.
+        metrics: Where requests are counted.
+        log: A structlog logger.
+        shapes: Path of each route → shape of its errors. All other paths count as one.
+        log_text: Whether to log the messages of unexpected errors.
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, log: Any, *, routes: Collection[str] = (), log_text: bool = False
+        self, app: ASGIApp, metrics: Metrics, log: Any, *, shapes: Mapping[str, ErrorShape], log_text: bool = False
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._log = log
-        self._routes = frozenset(routes)
+        self._shapes = shapes
         self._log_text = log_text
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,7 +156,7 @@ class Observe:
         given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
-        state.update(request_id=request_id, dialect=None, reason=None, documents=None, notes={})
+        state.update(request_id=request_id, errors=self._shapes.get(scope["path"], OURS), reason=None, documents=None)
         status = 0
 
         async def answer(message: Message) -> None:
@@ -171,14 +173,13 @@ class Observe:
         except Exception as error:
             self._failed(error, request_id)
             if not status:
-                await error_response(scope, 500, "the service failed; its log says more", reason="failed")(
-                    scope, receive, answer
-                )
+                failed = ServiceError(500, "the service failed; its log has the details", "failed")
+                await error_response(scope, failed)(scope, receive, answer)
         finally:
             self._note(scope, status, time.perf_counter() - started)
 
     def _failed(self, error: Exception, request_id: str) -> None:
-        # The message may hold users' text; where it happened does not.
+        # The message may hold users' text; the place in the code does not.
         self._log.error(
             "failed",
             request_id=request_id,
@@ -189,8 +190,8 @@ class Observe:
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         state = scope["state"]
-        route = scope["path"] if scope["path"] in self._routes else "other"
-        dialect = state["dialect"] or (dialect_of(scope["path"]) if route != "other" else "tansaku")
+        route = scope["path"] if scope["path"] in self._shapes else "other"
+        dialect = state["errors"].dialect
         status = status or 499  # the client went away
         self._metrics.answered(route, dialect, status, seconds)
         if state["reason"]:
@@ -206,5 +207,4 @@ class Observe:
                 status=status,
                 ms=round(1000 * seconds, 2),
                 **extra,
-                **state["notes"],
             )

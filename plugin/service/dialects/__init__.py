@@ -1,1 +1,1 @@
-"""Rerank and search APIs that other software speaks already, one file for each."""
+"""The APIs that the service answers, one file for each: a dialect is what one family of clients sends and reads."""

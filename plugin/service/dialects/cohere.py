@@ -1,120 +1,154 @@
-"""Cohere's, Jina's and Infinity's rerank dialect, with documents by id as an addition of ours."""
+"""The rerank API of Cohere, Jina and Infinity, with documents by id as an addition of ours."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 from starlette.requests import Request
+from starlette.responses import Response
 
+from ...rerank.reranker import RerankResult
 from ...search.scores import ScoreMode
-from ..core import Reranked, Service, check_lengths
-from ..errors import ServiceError
-from .text import Text, checked_text
+from ..errors import ErrorMessage, ErrorShape, ServiceError, message_body
+from ..service import Service
+from .base import ClientBody, Dialect, SharedRerank, Text, check_rerank, checked_text, respond
+
+_ERRORS = ErrorShape("cohere", ErrorMessage, message_body)
 
 
 class Document(BaseModel):
-    """A document with fields; `rank_fields` may name further ones.
+    """A document with fields. One with an id and no text is scored by the codes of the index."""
 
-    One with an id and no text is scored by the index's codes.
-    """
+    model_config = ConfigDict(extra="allow")  # `rank_fields` may name any field
 
-    model_config = ConfigDict(extra="allow")
-
-    text: Text | None = None
-    id: Text | None = None
+    text: Text | None = Field(None, description="Text of the document.")
+    id: Text | None = Field(None, description="Id of the document in the index.")
 
 
-class RerankRequest(BaseModel):
+class RerankRequest(ClientBody):
     """A rerank request."""
 
     query: Text = Field(description="The question or keywords.", examples=["金閣寺はどこにありますか"])
     documents: list[Text | Document] = Field(
-        description='Texts, {"text": …}, or {"id": …} of documents in the index.',
+        description='The documents: texts, {"text": …}, or {"id": …} for a document of the index.',
         examples=[["金閣寺は京都市北区にある。", {"text": "海の水は塩辛い。"}]],
     )
-    model: str | None = Field(None, description="Not looked at: there is one model.")
-    top_n: Annotated[int | None, Field(ge=1, description="Only the best so many; by default all.")] = None
-    return_documents: bool | None = Field(None, description="Repeat the texts in the answer.")
+    model: str | None = Field(None, description="Name of a model; not used, as there is only one.")
+    top_n: Annotated[int | None, Field(ge=1, description="Number of documents to return; by default all.")] = None
+    return_documents: bool | None = Field(None, description="Whether the answer repeats the documents.")
     rank_fields: list[str] | None = Field(None, description="Fields of a document that make up its text.")
-    raw_scores: bool | None = Field(None, description="Infinity's word for score raw.")
-    score: ScoreMode | None = Field(None, description="What a score means; by default as the service was started.")
+    raw_scores: bool | None = Field(None, description="Whether scores are raw; Infinity's name for score=raw.")
+    score: ScoreMode | None = Field(None, description="Scale of the scores; by default the service's.")
     index: str | None = Field(
-        None, description="Index that has the documents with an id; those with a text too are then scored by its codes."
+        None,
+        description="Index of the documents with an id; by default the first one. If it is named, documents with a "
+        "text and an id are scored by their id.",
     )
 
 
 class ReturnedDocument(BaseModel):
-    """A document repeated."""
+    """A document of the request, repeated."""
 
     text: str | None = None
     id: str | None = None
 
 
-class RerankResult(BaseModel):
+class RankedDocument(BaseModel):
     """One document in its new place."""
 
-    index: int
-    relevance_score: float
+    index: int = Field(description="Place of the document in the request, from 0.")
+    relevance_score: float = Field(description="How well the document fits the query.")
     document: ReturnedDocument | None = None
 
 
 class ApiVersion(BaseModel):
-    """Which version of the dialect this is."""
+    """Version of the API."""
 
     version: str
 
 
 class Meta(BaseModel):
-    """What else there is to say."""
+    """Further information."""
 
     api_version: ApiVersion
-    warnings: list[str] | None = None
+    warnings: list[str] | None = Field(None, description="What was cut, left out or ignored.")
 
 
 class Usage(BaseModel):
-    """Always 0: nothing is billed."""
+    """Billed tokens: always 0."""
 
     total_tokens: int
     prompt_tokens: int
 
 
 class RerankResponse(BaseModel):
-    """Documents in their new order, best first; ``missing`` are ids that the index has not."""
+    """The documents in their new order, best first."""
 
-    id: str
-    model: str
-    results: list[RerankResult]
-    missing: list[str] | None = None
+    id: str = Field(description="Id of the request.")
+    model: str = Field(description="Name of the model.")
+    results: list[RankedDocument] = Field(description="The documents, best first.")
+    missing: list[str] | None = Field(None, description="Ids in the request that the index does not have.")
     usage: Usage
     meta: Meta
 
 
-def rerank_task(service: Service, body: RerankRequest, request: Request) -> Callable[[], dict[str, Any]]:
-    """What answers a request, to be run in a worker. Raises ServiceError for what cannot be asked."""
-    check_lengths(service, body.query, len(body.documents))
+async def answer(service: Service, body: RerankRequest, request: Request) -> Response:
+    """Answer a rerank request."""
+    check_rerank(service, body.query, len(body.documents))
     texts, ids = _texts_and_ids(body)
-    request_id, score = request.state.request_id, score_mode(service, body.score, raw=body.raw_scores)
+    request_id = request.state.request_id
+    score = body.score or ("raw" if body.raw_scores else service.settings.score)
 
     def task() -> dict[str, Any]:
-        found = service.rerank(body.query, texts, ids=ids, index=body.index, k=body.top_n, score=score)
-        return _answer(service, body, request_id, found)
+        result = service.rerank(body.query, texts, ids=ids, index=body.index, k=body.top_n, score=score)
+        warnings = _warnings(service, body, texts, result)
+        return {
+            "id": request_id,
+            "model": service.model,
+            "results": [
+                {
+                    "index": ranked.index,
+                    "relevance_score": float(ranked.score),
+                    **({"document": _returned(body.documents[ranked.index])} if body.return_documents else {}),
+                }
+                for ranked in result
+            ],
+            **({"missing": list(result.missing)} if result.missing else {}),
+            "usage": {"total_tokens": 0, "prompt_tokens": 0},
+            "meta": {"api_version": {"version": "2"}, **({"warnings": warnings} if warnings else {})},
+        }
 
-    return task
+    return await respond(service, request, task, documents=len(body.documents))
 
 
-def score_mode(service: Service, score: ScoreMode | None, *, raw: bool | None) -> ScoreMode:
-    """What a request's scores mean."""
-    return score or ("raw" if raw else service.settings.score)
+def router(service: Service) -> APIRouter:
+    """`/v1/rerank` and `/v2/rerank`."""
+    routes = APIRouter(tags=["rerank"], responses=_ERRORS.documented())
+
+    @routes.post("/v1/rerank", response_model=RerankResponse, summary="Rerank documents (Cohere v1, Jina)")
+    async def rerank_v1(body: RerankRequest, request: Request) -> Response:
+        """Rank documents for a query, best first. The API of Cohere, version 1, and of Jina."""
+        return await answer(service, body, request)
+
+    @routes.post("/v2/rerank", response_model=RerankResponse, summary="Rerank documents (Cohere v2)")
+    async def rerank_v2(body: RerankRequest, request: Request) -> Response:
+        """Rank documents for a query, best first. The API of Cohere, version 2."""
+        return await answer(service, body, request)
+
+    return routes
+
+
+DIALECT = Dialect(_ERRORS, router, SharedRerank(RerankRequest, RerankResponse, lambda _: True, answer))
 
 
 def _texts_and_ids(body: RerankRequest) -> tuple[list[str | None], list[str | None] | None]:
     """Texts and ids as `Service.rerank` takes them.
 
-    An id beside a text is of whoever sent it, perhaps another document's in our index: it is looked up only where the
-    request names an index.
+    An id beside a text is the sender's, and may be that of another document in our index: it is looked up only where
+    the request names an index.
     """
     texts: list[str | None] = []
     ids: list[str | None] = []
@@ -125,8 +159,8 @@ def _texts_and_ids(body: RerankRequest) -> tuple[list[str | None], list[str | No
             continue
         text = _text(document, body.rank_fields)
         if text is None and document.id is None:
-            wanted = "none of rank_fields" if body.rank_fields else "neither a text nor an id"
-            raise ServiceError(422, f"documents.{i} has {wanted}", "input")
+            lacking = "none of rank_fields" if body.rank_fields else "neither a text nor an id"
+            raise ServiceError(422, f"documents.{i} has {lacking}", "input")
         texts.append(text)
         ids.append(document.id if text is None or body.index is not None else None)
     return texts, ids if any(doc_id is not None for doc_id in ids) else None
@@ -140,28 +174,20 @@ def _text(document: Document, fields: list[str] | None) -> str | None:
     try:
         return checked_text("\n".join(kept)) if kept else None
     except PydanticCustomError as error:
-        raise ServiceError(422, f"a document's field: {error.message()}", "input") from error
+        raise ServiceError(422, f"a field of a document: {error.message()}", "input") from error
 
 
-def _answer(service: Service, body: RerankRequest, request_id: str, found: Reranked) -> dict[str, Any]:
-    results = []
-    for ranked in found.ranked:
-        result: dict[str, Any] = {"index": ranked.index, "relevance_score": float(ranked.score)}
-        if body.return_documents:
-            result["document"] = _returned(body.documents[ranked.index])
-        results.append(result)
-    warnings = found.warnings(service.settings.max_text_chars)
-    return {
-        "id": request_id,
-        "model": service.model,
-        "results": results,
-        **({"missing": list(found.missing)} if found.missing else {}),
-        "usage": {"total_tokens": 0, "prompt_tokens": 0},
-        "meta": {"api_version": {"version": "2"}, **({"warnings": warnings} if warnings else {})},
-    }
+def _warnings(service: Service, body: RerankRequest, texts: list[str | None], result: RerankResult) -> list[str]:
+    n_cut, limit = service.n_too_long(texts), service.settings.max_text_chars
+    warnings = [f"unknown field {name!r} was ignored" for name in body.ignored()]
+    if n_cut:
+        warnings.append(f"{n_cut} documents were cut at {limit:,} characters")
+    if result.missing:
+        warnings.append(f"{len(result.missing)} documents are not in the index and were left out")
+    return warnings
 
 
-def _returned(document: str | Document) -> dict[str, Any]:
+def _returned(document: str | Document) -> dict[str, str]:
     if isinstance(document, str):
         return {"text": document}
     return {name: value for name, value in (("text", document.text), ("id", document.id)) if value is not None}

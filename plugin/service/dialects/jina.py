@@ -1,4 +1,4 @@
-"""Jina's dialect of multi-vector embeddings."""
+"""The API of Jina for multi-vector embeddings."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..core import Service
-from ..errors import JinaError, ServiceError, documented
-from .embedding import checked_texts
-from .respond import respond
-from .text import Text
+from ..errors import ErrorShape, ServiceError
+from ..service import Service
+from .base import ClientBody, Dialect, Text, check_texts, respond
+
+
+class JinaError(BaseModel):
+    """An error as Jina's clients read it."""
+
+    detail: str
+
+
+_ERRORS = ErrorShape("jina", JinaError, lambda status, message, request_id: {"detail": message})
 
 
 class TextInput(BaseModel):
@@ -22,26 +29,31 @@ class TextInput(BaseModel):
     text: Text
 
 
-class MultiVectorRequest(BaseModel):
+class MultiVectorRequest(ClientBody):
     """Texts to be encoded."""
 
-    input: list[Text | TextInput] | Text = Field(examples=[["金閣寺は京都市北区にある。"]])
-    model: str | None = Field(None, description="Not looked at: there is one model.")
-    input_type: Literal["document", "query"] = "document"
-    embedding_type: Literal["float"] = "float"
-    dimensions: int | None = Field(None, description="Must be the model's, if given.")
+    input: list[Text | TextInput] | Text = Field(
+        description="The texts, or one text.", examples=[["金閣寺は京都市北区にある。"]]
+    )
+    model: str | None = Field(None, description="Name of a model; not used, as there is only one.")
+    input_type: Literal["document", "query"] = Field("document", description="Kind of the texts.")
+    embedding_type: Literal["float"] = Field("float", description="Number format of the vectors.")
+    dimensions: int | None = Field(None, description="Number of dimensions; must be the model's.")
 
 
 class MultiVector(BaseModel):
-    """Token vectors of one text: (tokens, dim), unit length; of a query as long as its tokens weigh."""
+    """Token vectors of one text."""
 
     object: str
-    index: int
-    embeddings: list[list[float]]
+    index: int = Field(description="Place of the text in the request, from 0.")
+    embeddings: list[list[float]] = Field(
+        description="The vectors, (tokens, dim). Those of documents have unit length, those of queries the length of "
+        "their tokens' weights."
+    )
 
 
 class MultiVectorUsage(BaseModel):
-    """Token vectors returned."""
+    """Number of token vectors in the answer."""
 
     total_tokens: int
     prompt_tokens: int
@@ -51,28 +63,28 @@ class MultiVectorResponse(BaseModel):
     """Token vectors of each text, in the order of the texts."""
 
     object: str
-    model: str
-    data: list[MultiVector]
+    model: str = Field(description="Name of the model.")
+    data: list[MultiVector] = Field(description="The token vectors of each text.")
     usage: MultiVectorUsage
 
 
 def router(service: Service) -> APIRouter:
     """`/v1/multi-vector`."""
-    routes = APIRouter(tags=["embedding"], responses=documented(JinaError))
+    routes = APIRouter(tags=["embedding"], responses=_ERRORS.documented())
 
-    @routes.post("/v1/multi-vector", response_model=MultiVectorResponse)
+    @routes.post("/v1/multi-vector", response_model=MultiVectorResponse, summary="Encode texts (Jina)")
     async def multi_vector(body: MultiVectorRequest, request: Request) -> Response:
-        """Token vectors of queries or documents. Jina's dialect."""
-        request.state.dialect = "jina"
-        given = [body.input] if isinstance(body.input, str) else body.input
-        texts = checked_texts(service, [text if isinstance(text, str) else text.text for text in given])
+        """Encode queries or documents as token vectors. The API of Jina."""
+        inputs = [body.input] if isinstance(body.input, str) else body.input
+        texts = [text if isinstance(text, str) else text.text for text in inputs]
+        check_texts(service, texts)
         dim = service.encoder.dim
         if body.dimensions not in (None, dim):
             raise ServiceError(422, f"the model's vectors have {dim} dimensions; leave dimensions out", "input")
 
         def task() -> dict[str, Any]:
-            vectors, _ = service.embed(texts, queries=body.input_type == "query")
-            tokens = sum(map(len, vectors))
+            vectors = service.embed(texts, queries=body.input_type == "query")
+            n_tokens = sum(map(len, vectors))
             return {
                 "object": "list",
                 "model": service.model,
@@ -80,9 +92,12 @@ def router(service: Service) -> APIRouter:
                     {"object": "embeddings", "index": i, "embeddings": matrix.tolist()}
                     for i, matrix in enumerate(vectors)
                 ],
-                "usage": {"total_tokens": tokens, "prompt_tokens": tokens},
+                "usage": {"total_tokens": n_tokens, "prompt_tokens": n_tokens},
             }
 
         return await respond(service, request, task, documents=len(texts))
 
     return routes
+
+
+DIALECT = Dialect(_ERRORS, router)

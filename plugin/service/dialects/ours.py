@@ -11,79 +11,82 @@ from starlette.responses import Response
 
 from ...search.plan import Recall, SourceName
 from ...search.scores import ScoreMode
-from ..core import Service, check_query
-from ..errors import CohereError, ServiceError, documented
-from .respond import respond
-from .text import Text
+from ..errors import OURS, ServiceError
+from ..service import Service
+from .base import Dialect, StrictBody, Text, check_query, respond
 
 
-class SearchRequest(BaseModel):
-    """A search."""
+class SearchRequest(StrictBody):
+    """A search; all options but `query`, `index` and `score` are those of `tansaku.SearchOptions`."""
 
     query: Text = Field(description="The question or keywords.", examples=["金閣寺"])
-    index: str | None = Field(None, description="Name of an index; by default the first.")
-    k: int = Field(10, ge=1, description="How many hits.")
-    where: Text | None = Field(
-        None, description="A condition over the index's columns, in SQL.", examples=["year < 1500"]
+    index: str | None = Field(None, description="Name of an index; by default the first one.")
+    k: int = Field(10, ge=1, description="Number of hits.")
+    recall: Recall = Field(
+        "balanced", description="Thoroughness: exact scores every document; balanced and fast only the likely ones."
     )
-    ids: list[Text] | None = Field(None, description="Only these documents.")
-    recall: Recall = "balanced"
-    source: SourceName = "lists"
+    where: Text | None = Field(
+        None,
+        description="SQL condition over the columns; only documents that meet it are found.",
+        examples=["year < 1500"],
+    )
+    ids: list[Text] | None = Field(None, description="Ids of documents to search among.")
+    source: SourceName = Field(
+        "lists", description="Source of candidates: inverted lists, full text search (text), or both (fused)."
+    )
     bm25_weight: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="Of BM25 beside MaxSim, where source is fused or text."
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Weight of BM25 added to MaxSim (0 = none); needs the source text or fused.",
     )
     phrase_weight: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description="Of a token's neighbours; by default as the service was started."
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Weight given to the similarity of neighbouring tokens (0 = plain MaxSim); by default the "
+        "service's.",
     )
-    score: ScoreMode | None = Field(None, description="What a score means; by default as the service was started.")
+    nprobe: int | None = Field(
+        None, ge=1, description="Number of centroids probed for each query token; by default set by recall."
+    )
+    candidates: int | None = Field(
+        None, ge=1, description="Number of candidates scored by their codes; by default set by recall."
+    )
+    score: ScoreMode | None = Field(None, description="Scale of the scores; by default the service's.")
 
 
 class SearchHit(BaseModel):
     """One document found."""
 
-    id: str
-    score: float
-    title: str
-    text: str
-    fields: dict[str, Any]
+    id: str = Field(description="Id of the document.")
+    score: float = Field(description="How well the document fits the query.")
+    title: str = Field(description="Title of the document; empty if it has none.")
+    text: str = Field(description="Text of the document.")
+    fields: dict[str, Any] = Field(description="The other columns of the document.")
 
 
 class SearchResponse(BaseModel):
-    """The hits, best first.
+    """The hits, best first."""
 
-    ``missing`` are ids asked for that the index has not; ``stages_ms`` the milliseconds of each stage; ``scored`` how
-    many documents were scored by their codes.
-    """
-
-    index: str
-    hits: list[SearchHit]
-    missing: list[str]
-    scored: int
-    version: int
-    stages_ms: dict[str, float]
+    index: str = Field(description="Name of the index that was searched.")
+    hits: list[SearchHit] = Field(description="The documents found, best first.")
+    missing: list[str] = Field(description="Ids in the request that the index does not have.")
+    scored: int = Field(description="Number of documents that were scored by their codes.")
+    version: int = Field(description="Version of the table that was searched.")
+    stages_ms: dict[str, float] = Field(description="Milliseconds of each stage of the search.")
 
 
 def router(service: Service) -> APIRouter:
     """`/search`."""
-    routes = APIRouter(tags=["search"], responses=documented(CohereError))
+    routes = APIRouter(tags=["search"], responses=OURS.documented())
 
-    @routes.post("/search", response_model=SearchResponse)
+    @routes.post("/search", response_model=SearchResponse, summary="Search an index")
     async def search(body: SearchRequest, request: Request) -> Response:
-        """The best documents of an index, best first."""
+        """Find the best documents of an index for a query, best first."""
+        _check(service, body)
         settings = service.settings
-        check_query(service, body.query)
-        service.searcher(body.index)
-        if body.k > settings.max_k:
-            raise ServiceError(422, f"k is {body.k:,}; at most {settings.max_k:,} hits are returned", "input")
-        if body.where is not None and len(body.where) > settings.max_where_chars:
-            limit = settings.max_where_chars
-            raise ServiceError(
-                422, f"the condition has {len(body.where):,} characters; at most {limit:,} are read", "input"
-            )
-        if body.ids is not None and len(body.ids) > settings.max_ids:
-            raise ServiceError(
-                413, f"there are {len(body.ids):,} ids; at most {settings.max_ids:,} are read", "documents"
-            )
+        phrase_weight = settings.phrase_weight if body.phrase_weight is None else body.phrase_weight
 
         def task() -> dict[str, Any]:
             name, hits = service.search(
@@ -96,7 +99,9 @@ def router(service: Service) -> APIRouter:
                     ids=body.ids,
                     source=body.source,
                     bm25_weight=body.bm25_weight,
-                    phrase_weight=settings.phrase_weight if body.phrase_weight is None else body.phrase_weight,
+                    phrase_weight=phrase_weight,
+                    nprobe=body.nprobe,
+                    candidates=body.candidates,
                 ),
             )
             return {
@@ -114,3 +119,22 @@ def router(service: Service) -> APIRouter:
         return await respond(service, request, task, documents=body.k)
 
     return routes
+
+
+def _check(service: Service, body: SearchRequest) -> None:
+    """Refuse what is too long, and an unknown index."""
+    settings = service.settings
+    check_query(service, body.query)
+    service.searcher(body.index)
+    if body.k > settings.max_k:
+        raise ServiceError(422, f"k is {body.k:,}; at most {settings.max_k:,} hits are returned", "input")
+    if body.where is not None and len(body.where) > settings.max_where_chars:
+        limit = settings.max_where_chars
+        message = f"the condition has {len(body.where):,} characters; at most {limit:,} are allowed"
+        raise ServiceError(422, message, "input")
+    if body.ids is not None and len(body.ids) > settings.max_ids:
+        message = f"there are {len(body.ids):,} ids; at most {settings.max_ids:,} are allowed"
+        raise ServiceError(413, message, "documents")
+
+
+DIALECT = Dialect(OURS, router)

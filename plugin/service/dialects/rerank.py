@@ -1,76 +1,69 @@
-"""The rerank paths, and whose dialect a request at `/rerank` is in.
-
-Of the dialects that share the path `/rerank`, only TEI's has "texts", and only Weaviate's has "property", which its
-module always sends. What has neither is Cohere's, Jina's or Infinity's, which are one.
-"""
+"""The path `/rerank`, which several dialects share: the body says which one a request is in."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Union
 
 from fastapi import APIRouter
 from pydantic import Discriminator, Tag
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..core import Service
-from ..errors import AnyError, CohereError, TeiError, WeaviateError, documented, rerank_dialect
-from . import cohere, tei, weaviate
-from .respond import respond
+from ..errors import ErrorShape
+from ..service import Service
+from .base import Dialect, SharedRerank
 
 
-def _dialect(body: object) -> str:
-    if isinstance(body, Mapping):
-        return rerank_dialect(body)
-    return "cohere"
+def shared(dialects: Sequence[Dialect]) -> Dialect:
+    """The path `/rerank`, as a dialect.
 
+    Args:
+        dialects: All dialects. Of those that have a part in `/rerank`, the first that claims a body gets it; the last
+            one must claim all.
+    """
+    parts = [(dialect.errors, dialect.rerank) for dialect in dialects if dialect.rerank is not None]
 
-AnyRerankRequest = Annotated[
-    Annotated[cohere.RerankRequest, Tag("cohere")]
-    | Annotated[tei.TeiRerankRequest, Tag("tei")]
-    | Annotated[weaviate.WeaviateRerankRequest, Tag("weaviate")],
-    Discriminator(_dialect),
-]
+    def part_of(body: object) -> tuple[ErrorShape, SharedRerank]:
+        claimed = (part for part in parts if isinstance(body, Mapping) and part[1].claims(body))
+        return next(claimed, parts[-1])
 
+    def error_body(status: int, message: str, request_id: str | None) -> dict[str, Any]:
+        """For a client that is not known yet: what any of them reads."""
+        merged: dict[str, Any] = {}
+        for errors, _ in parts:
+            merged |= errors.body(status, message, request_id)
+        return merged
 
-def router(service: Service) -> APIRouter:
-    """`/rerank`, `/v1/rerank` and `/v2/rerank`."""
-    routes = APIRouter(tags=["rerank"])
-    any_error = documented(AnyError | CohereError | TeiError | WeaviateError)
+    def of_request(body: object) -> ErrorShape:
+        return part_of(body)[0] if isinstance(body, Mapping) else any_errors
 
-    @routes.post(
-        "/rerank",
-        response_model=cohere.RerankResponse | list[tei.TeiRank] | weaviate.WeaviateRerankResponse,
-        responses=any_error,
-    )
-    async def rerank(body: AnyRerankRequest, request: Request) -> Response:
-        """Documents by falling score, in the dialect of the request.
+    any_errors = ErrorShape("any", Union[tuple(errors.model for errors, _ in parts)], error_body, of_request)  # noqa: UP007
+    requests = tuple(Annotated[rerank.request, Tag(errors.dialect)] for errors, rerank in parts)
+    body_type = Annotated[Union[requests], Discriminator(lambda body: part_of(body)[0].dialect)]  # noqa: UP007
 
-        With "texts" it is text-embeddings-inference's, with "property" Weaviate's, otherwise Cohere's.
-        """
-        if isinstance(body, tei.TeiRerankRequest):
-            request.state.dialect = "tei"
-            return await respond(service, request, tei.rerank_task(service, body, request), documents=len(body.texts))
-        if isinstance(body, weaviate.WeaviateRerankRequest):
-            request.state.dialect = "weaviate"
-            task = weaviate.rerank_task(service, body, request)
-            return await respond(service, request, task, documents=len(body.documents))
-        return await _cohere(body, request)
+    def router(service: Service) -> APIRouter:
+        routes = APIRouter(tags=["rerank"])
 
-    @routes.post("/v1/rerank", response_model=cohere.RerankResponse, responses=documented(CohereError))
-    async def rerank_v1(body: cohere.RerankRequest, request: Request) -> Response:
-        """Documents by falling score. Cohere's and Jina's dialect."""
-        return await _cohere(body, request)
+        async def rerank(body: Any, request: Request) -> Response:
+            """Rank documents for a query, in the dialect of the request.
 
-    @routes.post("/v2/rerank", response_model=cohere.RerankResponse, responses=documented(CohereError))
-    async def rerank_v2(body: cohere.RerankRequest, request: Request) -> Response:
-        """Documents by falling score. Cohere's dialect."""
-        return await _cohere(body, request)
+            A body with `texts` is in the API of text-embeddings-inference, one with `property` in that of Weaviate, and
+            all others are in that of Cohere, Jina and Infinity.
+            """
+            errors, part = next(part for part in parts if isinstance(body, part[1].request))
+            request.state.errors = errors
+            return await part.answer(service, body, request)
 
-    async def _cohere(body: cohere.RerankRequest, request: Request) -> Response:
-        request.state.dialect = "cohere"
-        task = cohere.rerank_task(service, body, request)
-        return await respond(service, request, task, documents=len(body.documents))
+        rerank.__annotations__["body"] = body_type
+        routes.add_api_route(
+            "/rerank",
+            rerank,
+            methods=["POST"],
+            response_model=Union[tuple(part.response for _, part in parts)],  # noqa: UP007
+            responses=any_errors.documented(),
+            summary="Rerank documents (any dialect)",
+        )
+        return routes
 
-    return routes
+    return Dialect(any_errors, router)

@@ -1,8 +1,8 @@
-"""text-embeddings-inference's dialect: `/rerank` with texts, and `/embed_all`."""
+"""The API of text-embeddings-inference (TEI): `/rerank` with texts, and `/embed_all`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from fastapi import APIRouter
@@ -10,93 +10,111 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..core import Service, check_lengths
-from ..errors import ServiceError, TeiError, documented
-from .cohere import score_mode
-from .embedding import checked_texts
-from .respond import respond
-from .text import Text
+from ..errors import ErrorShape, ServiceError
+from ..service import Service
+from .base import ClientBody, Dialect, SharedRerank, Text, check_rerank, check_texts, respond
+
+_ERROR_TYPES = {429: "Overloaded", 500: "Backend", 503: "Unhealthy", 504: "Backend"}
+
+Direction = Literal["left", "right", "Left", "Right"]
 
 
-class TeiRerankRequest(BaseModel):
+class TeiError(BaseModel):
+    """An error as TEI's clients read it."""
+
+    error: str
+    error_type: Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"]
+
+
+def _error_body(status: int, message: str, request_id: str | None) -> dict[str, Any]:
+    return {"error": message, "error_type": _ERROR_TYPES.get(status, "Validation")}
+
+
+_ERRORS = ErrorShape("tei", TeiError, _error_body)
+
+
+class TeiRerankRequest(ClientBody):
     """A rerank request of TEI's clients."""
 
-    query: Text = Field(examples=["金閣寺はどこにありますか"])
-    texts: list[Text] = Field(examples=[["金閣寺は京都市北区にある。", "海の水は塩辛い。"]])
-    raw_scores: bool | None = Field(None, description="MaxSim sums instead of what the service was started with.")
-    return_text: bool | None = None
-    truncate: bool | None = Field(None, description="False refuses texts that are too long; otherwise they are cut.")
-    truncation_direction: Literal["left", "right", "Left", "Right"] | None = Field(
-        None, description="Only right is possible."
+    query: Text = Field(description="The question or keywords.", examples=["金閣寺はどこにありますか"])
+    texts: list[Text] = Field(
+        description="Texts of the documents.", examples=[["金閣寺は京都市北区にある。", "海の水は塩辛い。"]]
     )
+    raw_scores: bool | None = Field(None, description="Whether scores are MaxSim sums, whatever the service's scale.")
+    return_text: bool | None = Field(None, description="Whether the answer repeats the texts.")
+    truncate: bool | None = Field(None, description="Whether texts that are too long are cut (the default) or refused.")
+    truncation_direction: Direction | None = Field(None, description="Side to cut from; only right is possible.")
 
 
 class TeiRank(BaseModel):
     """One text in its new place."""
 
-    index: int
-    score: float
+    index: int = Field(description="Place of the text in the request, from 0.")
+    score: float = Field(description="How well the text fits the query.")
     text: str | None = None
 
 
-class EmbedRequest(BaseModel):
+class EmbedRequest(ClientBody):
     """Texts to be encoded."""
 
-    inputs: Text | list[Text] = Field(examples=[["金閣寺は京都市北区にある。"]])
-    truncate: bool | None = Field(None, description="False refuses texts that are too long; otherwise they are cut.")
-    truncation_direction: Literal["left", "right", "Left", "Right"] | None = Field(
-        None, description="Only right is possible."
-    )
+    inputs: Text | list[Text] = Field(description="The texts, or one text.", examples=[["金閣寺は京都市北区にある。"]])
+    truncate: bool | None = Field(None, description="Whether texts that are too long are cut (the default) or refused.")
+    truncation_direction: Direction | None = Field(None, description="Side to cut from; only right is possible.")
     prompt_name: Literal["query", "document"] | None = Field(
-        None, description='"query" encodes queries; otherwise documents.'
+        None, description="Kind of the texts; by default documents."
     )
 
 
-def rerank_task(service: Service, body: TeiRerankRequest, request: Request) -> Callable[[], list[dict[str, Any]]]:
-    """What answers a request, to be run in a worker. Raises ServiceError for what cannot be asked."""
-    check_lengths(service, body.query, len(body.texts))
+async def answer(service: Service, body: TeiRerankRequest, request: Request) -> Response:
+    """Answer a rerank request."""
+    check_rerank(service, body.query, len(body.texts))
     _check_truncation(service, body, body.texts)
-    score = score_mode(service, None, raw=body.raw_scores)
 
     def task() -> list[dict[str, Any]]:
-        found = service.rerank(body.query, body.texts, score=score)
+        score = "raw" if body.raw_scores else service.settings.score
         return [
             {
                 "index": ranked.index,
                 "score": float(ranked.score),
                 **({"text": body.texts[ranked.index]} if body.return_text else {}),
             }
-            for ranked in found.ranked
+            for ranked in service.rerank(body.query, body.texts, score=score)
         ]
 
-    return task
+    return await respond(service, request, task, documents=len(body.texts))
 
 
 def router(service: Service) -> APIRouter:
     """`/embed_all`."""
-    routes = APIRouter(tags=["embedding"], responses=documented(TeiError))
+    routes = APIRouter(tags=["embedding"], responses=_ERRORS.documented())
 
-    @routes.post("/embed_all", response_model=list[list[list[float]]])
+    @routes.post("/embed_all", response_model=list[list[list[float]]], summary="Encode texts (TEI)")
     async def embed_all(body: EmbedRequest, request: Request) -> Response:
-        """Token vectors of each text: a list of matrices (tokens, dim), as of `/v1/multi-vector`. TEI's dialect."""
-        request.state.dialect = "tei"
-        texts = checked_texts(service, [body.inputs] if isinstance(body.inputs, str) else body.inputs)
+        """Encode texts as token vectors: a matrix (tokens, dim) for each text. The API of TEI."""
+        texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+        check_texts(service, texts)
         _check_truncation(service, body, texts)
 
         def task() -> list[Any]:
-            vectors, _ = service.embed(texts, queries=body.prompt_name == "query")
-            return [matrix.tolist() for matrix in vectors]
+            return [matrix.tolist() for matrix in service.embed(texts, queries=body.prompt_name == "query")]
 
         return await respond(service, request, task, documents=len(texts))
 
     return routes
 
 
-def _check_truncation(service: Service, body: TeiRerankRequest | EmbedRequest, texts: list[str]) -> None:
+def _claims(body: Any) -> bool:
+    """Whether a body at `/rerank` is TEI's: only it has "texts"."""
+    return "texts" in body
+
+
+DIALECT = Dialect(_ERRORS, router, SharedRerank(TeiRerankRequest, list[TeiRank], _claims, answer))
+
+
+def _check_truncation(service: Service, body: TeiRerankRequest | EmbedRequest, texts: Sequence[str]) -> None:
     limit = service.settings.max_text_chars
-    if body.truncate is False and any(len(text) > limit for text in texts):
-        raise ServiceError(
-            422, f"a text has more than {limit:,} characters; send truncate: true to have it cut", "input"
-        )
+    if body.truncate is False and service.n_too_long(texts):
+        message = f"a text has more than {limit:,} characters; send truncate: true to have it cut"
+        raise ServiceError(422, message, "input")
     if (body.truncation_direction or "right").lower() == "left" and body.truncate is not False:
         raise ServiceError(422, "texts are cut at their end; leave truncation_direction out", "input")

@@ -1,8 +1,8 @@
-"""The dialect of Weaviate's reranker container: what its module `reranker-transformers` asks."""
+"""The API of Weaviate's reranker container, as its module `reranker-transformers` calls it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter
@@ -10,83 +10,116 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..core import Service, check_lengths
-from ..errors import WeaviateError, documented
-from .respond import respond
-from .text import Text
+from ..errors import ErrorShape
+from ..service import Service
+from .base import ClientBody, Dialect, SharedRerank, Text, check_rerank, respond
 
 
-class WeaviateRerankRequest(BaseModel):
-    """A rerank request of Weaviate's."""
+class WeaviateError(BaseModel):
+    """An error as Weaviate reads it."""
 
-    query: Text = Field(examples=["金閣寺はどこにありますか"])
-    documents: list[Text] = Field(examples=[["金閣寺は京都市北区にある。", "海の水は塩辛い。"]])
-    property: str | None = Field(None, description="Not looked at; Weaviate always sends it, empty.")
+    error: str
+
+
+_PREFIXES = ("", "/weaviate")
+_PROBES = ("/.well-known/live", "/.well-known/ready", "/meta")
+_ERRORS = ErrorShape("weaviate", WeaviateError, lambda status, message, request_id: {"error": message})
+
+
+class WeaviateRerankRequest(ClientBody):
+    """A rerank request of Weaviate."""
+
+    query: Text = Field(description="The question or keywords.", examples=["金閣寺はどこにありますか"])
+    documents: list[Text] = Field(
+        description="Texts of the documents.", examples=[["金閣寺は京都市北区にある。", "海の水は塩辛い。"]]
+    )
+    property: str | None = Field(None, description="Not used; Weaviate always sends it, empty.")
 
 
 class DocumentScore(BaseModel):
-    """One document's score."""
+    """Score of one document."""
 
-    document: str
-    score: float
+    document: str = Field(description="Text of the document.")
+    score: float = Field(description="How well the document fits the query.")
 
 
 class WeaviateRerankResponse(BaseModel):
-    """The documents in the order in which they were sent, with their scores."""
+    """The documents in the order of the request, with their scores."""
 
     query: str
-    scores: list[DocumentScore]
+    scores: list[DocumentScore] = Field(description="Score of each document, in the order of the request.")
 
 
 class WeaviateMeta(BaseModel):
-    """What runs here."""
+    """Model and name of the service."""
 
     model: str
     service: str
 
 
-def rerank_task(service: Service, body: WeaviateRerankRequest, request: Request) -> Callable[[], dict[str, Any]]:
-    """What answers a request, to be run in a worker. Raises ServiceError for what cannot be asked."""
-    check_lengths(service, body.query, len(body.documents))
+async def answer(service: Service, body: WeaviateRerankRequest, request: Request) -> Response:
+    """Answer a rerank request."""
+    check_rerank(service, body.query, len(body.documents))
 
     def task() -> dict[str, Any]:
-        found = service.rerank(body.query, body.documents, score=service.settings.score)
         scores = [0.0] * len(body.documents)
-        for ranked in found.ranked:
+        for ranked in service.rerank(body.query, body.documents, score=service.settings.score):
             scores[ranked.index] = float(ranked.score)
         pairs = zip(body.documents, scores, strict=True)
         return {"query": body.query, "scores": [{"document": text, "score": score} for text, score in pairs]}
 
-    return task
+    return await respond(service, request, task, documents=len(body.documents))
 
 
 def router(service: Service) -> APIRouter:
     """Weaviate's paths: the probes at the root and below ``/weaviate``, and ``/weaviate/rerank``."""
     routes = APIRouter(tags=["weaviate"])
 
-    @routes.post("/weaviate/rerank", response_model=WeaviateRerankResponse, responses=documented(WeaviateError))
+    @routes.post(
+        "/weaviate/rerank",
+        response_model=WeaviateRerankResponse,
+        responses=_ERRORS.documented(),
+        summary="Score documents (Weaviate)",
+    )
     async def weaviate_rerank(body: WeaviateRerankRequest, request: Request) -> Response:
-        """Scores of documents, in the order in which they were sent. The dialect of Weaviate's reranker container."""
-        request.state.dialect = "weaviate"
-        return await respond(service, request, rerank_task(service, body, request), documents=len(body.documents))
+        """Score documents for a query, in the order of the request. The API of Weaviate's reranker container."""
+        return await answer(service, body, request)
 
-    probes = APIRouter()
-
-    @probes.get("/meta", response_model=WeaviateMeta, responses={503: {"model": WeaviateError}})
     async def meta() -> dict[str, str]:
-        """What runs here; Weaviate asks."""
+        """Model and name of the service, for Weaviate."""
         return {"model": service.model, "service": "tansaku"}
 
-    @probes.get("/.well-known/live", status_code=204)
     async def live() -> Response:
-        """Whether the process is alive."""
+        """Whether the process answers."""
         return Response(status_code=204)
 
-    @probes.get("/.well-known/ready", status_code=204, responses={503: {"description": "Loading or draining"}})
     async def ready() -> Response:
         """Whether requests are answered."""
         return Response(status_code=204 if service.ready and not service.draining else 503)
 
-    routes.include_router(probes)
-    routes.include_router(probes, prefix="/weaviate")
+    live_path, ready_path, meta_path = _PROBES
+    unready: dict[int | str, dict[str, Any]] = {503: {"description": "The service is loading or stopping."}}
+    for prefix in _PREFIXES:
+        routes.add_api_route(
+            prefix + meta_path,
+            meta,
+            response_model=WeaviateMeta,
+            responses={503: {"model": WeaviateError}},
+            summary="Model",
+        )
+        routes.add_api_route(prefix + live_path, live, status_code=204, summary="Liveness")
+        routes.add_api_route(prefix + ready_path, ready, status_code=204, responses=unready, summary="Readiness")
     return routes
+
+
+def _claims(body: Mapping[str, Any]) -> bool:
+    """Whether a body at `/rerank` is Weaviate's: only it has "property", which its module always sends."""
+    return "property" in body and "model" not in body
+
+
+DIALECT = Dialect(
+    _ERRORS,
+    router,
+    SharedRerank(WeaviateRerankRequest, WeaviateRerankResponse, _claims, answer),
+    frozenset(f"{prefix}{path}" for prefix in _PREFIXES for path in _PROBES),
+)

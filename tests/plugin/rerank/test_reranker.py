@@ -55,6 +55,19 @@ class TestTexts:
         texts = [f"{i:x}" for i in range(300)]
         assert sorted(r.index for r in Reranker(encoder).rerank(QUERY, texts)) == list(range(300))
 
+    def test_an_error_before_a_batch_ends_the_work(self, encoder):
+        batches = []
+
+        def stop_at_the_second():
+            batches.append(len(encoder.encoded))
+            if len(batches) == 2:
+                raise InterruptedError
+
+        with pytest.raises(InterruptedError):
+            Reranker(encoder).rerank(QUERY, [f"{i:x}" for i in range(300)], before_batch=stop_at_the_second)
+        assert batches == [0, 128]
+        assert len(encoder.encoded) == 128
+
     def test_k_takes_the_best(self, encoder):
         reranker = Reranker(encoder)
         assert list(reranker.rerank(QUERY, TEXTS, k=3)) == list(reranker.rerank(QUERY, TEXTS))[:3]

@@ -1,4 +1,4 @@
-"""Where requests are worked on: a few threads, and a bounded wait for them."""
+"""`Workers`: the threads that requests are worked on in, and the wait for one of them."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def check_abandoned() -> None:
 
 
 class Workers:
-    """Threads that requests are worked on in. The kernels and ONNX Runtime release the GIL.
+    """A fixed number of threads. The kernels and ONNX Runtime release the GIL, so that they run side by side.
 
-    A thread cannot be stopped: work whose request has gone keeps its slot until it ends, which it does at the next
-    `check_abandoned`. So never more than ``slots`` are at work. Not for use outside one event loop.
+    A thread cannot be stopped: work whose client has gone keeps its slot until it ends, at the latest at its next
+    `check_abandoned`. One event loop at a time may use a `Workers`.
 
     Args:
-        slots: how many at a time.
+        slots: Number of requests worked on at a time.
 
     Attributes:
-        waiting: requests that wait for a slot.
-        working: slots that are taken.
+        waiting: Number of requests that wait for a slot.
+        working: Number of slots in use.
     """
 
     def __init__(self, slots: int) -> None:
@@ -49,7 +49,12 @@ class Workers:
         self.working = 0
 
     async def run(self, task: Callable[[], T], started: Callable[[], None] = lambda: None) -> T:
-        """What ``task`` returns, once there is a slot for it; ``started`` is called then."""
+        """Run ``task`` in a worker as soon as there is a free slot, and return its result.
+
+        Args:
+            task: The work.
+            started: Called when there is a slot, before the work begins.
+        """
         self.waiting += 1
         try:
             await self._slots.acquire()

@@ -1,60 +1,59 @@
-"""ASGI middleware that refuses what is too much, before it is read, let alone worked on."""
+"""Admission control: requests without the token, too large or too many are refused before they are worked on."""
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextvars import ContextVar
 from dataclasses import dataclass
 
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .core import Service
 from .errors import ServiceError, error_response
+from .service import Service
 
-OPEN = frozenset({"/health", "/ready", "/meta", "/.well-known/live", "/.well-known/ready"})
-OPEN |= {f"/weaviate{path}" for path in ("/meta", "/.well-known/live", "/.well-known/ready")}
-"""Paths that need no token: what load balancers and Weaviate ask to see whether the service is up."""
-
-_DRAIN_BYTES, _DRAIN_SECONDS = 1 << 18, 1.0  # of the body of a request that is refused
+# How much of the body of a refused request is read, and for how long.
+_DRAIN_BYTES, _DRAIN_SECONDS = 1 << 18, 1.0
 
 
 @dataclass
-class _Passage:
-    """How far a request has come."""
+class _Progress:
+    """How far a request has come: "body", "queue" or "work"."""
 
     phase: str = "body"
 
 
-_passage: ContextVar[_Passage | None] = ContextVar("passage", default=None)
+_progress: ContextVar[_Progress | None] = ContextVar("progress", default=None)
 
 
 def entered(phase: str) -> Callable[[], None]:
-    """A function that notes how far the request that is being answered here has come."""
-    passage = _passage.get()
+    """A function that notes that the current request has come to ``phase``."""
+    progress = _progress.get()
 
     def note() -> None:
-        if passage is not None:
-            passage.phase = phase
+        if progress is not None:
+            progress.phase = phase
 
     return note
 
 
-class Gate:
-    """Lets in as many requests as there are places, with the token, a body of a reasonable size and for a limited time.
+class Admission:
+    """ASGI middleware that checks the token, the size of the body, the number of requests and their time.
 
-    A request with a body takes a place while it is read, waits and is worked on; where all are taken the answer is
-    429 at once. It gives its place back when it is answered, and also when its client goes away.
+    A request with a body takes a place while it is read, waits and is worked on. If all places are taken, the answer is
+    429 at once. A request gives its place back when it is answered or its client goes away.
 
     Args:
-        app: what is inside.
-        service: whose limits these are.
+        app: The application inside.
+        service: Whose settings hold the limits.
+        open_paths: Paths that need no token.
     """
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
+    def __init__(self, app: ASGIApp, service: Service, open_paths: Collection[str] = ()) -> None:
         self._app = app
         self._service = service
+        self._open_paths = frozenset(open_paths)
         settings = service.settings
         self._places = settings.slots + settings.queue
         self._taken = 0
@@ -83,10 +82,10 @@ class Gate:
                 self._taken -= 1
                 self._service.metrics.in_flight.dec()
         except ServiceError as error:
-            await error_response(scope, error.status, error.message, reason=error.reason)(scope, receive, send)
+            await error_response(scope, error)(scope, receive, send)
 
     def _check_token(self, scope: Scope) -> None:
-        if self._token is None or scope["path"] in OPEN:
+        if self._token is None or scope["path"] in self._open_paths:
             return
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         scheme, _, token = given.partition(b" ")
@@ -96,7 +95,7 @@ class Gate:
     def _check_room(self, scope: Scope) -> None:
         service = self._service
         if service.draining:
-            raise ServiceError(503, "the service is stopping; ask another", "draining")
+            raise ServiceError(503, "the service is stopping; try another one", "draining")
         if not service.ready:
             raise ServiceError(503, "the model is being loaded; try again", "loading")
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
@@ -107,8 +106,8 @@ class Gate:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         seconds = self._service.settings.deadline_seconds
-        passage = _Passage()
-        note = _passage.set(passage)
+        progress = _Progress()
+        note = _progress.set(progress)
         started = False
 
         async def answer(message: Message) -> None:
@@ -120,16 +119,16 @@ class Gate:
             with anyio.move_on_after(seconds) as limit:
                 body = await self._body(receive)
                 if body is not None:
-                    passage.phase = "queue"
+                    progress.phase = "queue"
                     await self._answer(body, scope, receive, answer)
         finally:
-            _passage.reset(note)
+            _progress.reset(note)
         if limit.cancelled_caught and not started:
             raise {
-                "body": ServiceError(408, f"the body did not come within {seconds:g} s", "slow body"),
-                "queue": ServiceError(503, f"there was no free worker within {seconds:g} s", "deadline"),
+                "body": ServiceError(408, f"the body did not arrive within {seconds:g} s; try again", "slow body"),
+                "queue": ServiceError(503, f"no worker was free within {seconds:g} s; try again", "deadline"),
                 "work": ServiceError(504, f"the work took longer than {seconds:g} s; send less at once", "deadline"),
-            }[passage.phase]
+            }[progress.phase]
 
     async def _body(self, receive: Receive) -> bytes | None:
         """The whole body; None if the client went away."""
@@ -184,7 +183,7 @@ class Gate:
 
 
 async def _drain(receive: Receive) -> None:
-    """Read a short body to its end: a client that is still sending would see a broken connection, not the answer."""
+    """Read a short body to its end: a client that is still sending would otherwise see a broken connection."""
     size = 0
     with anyio.move_on_after(_DRAIN_SECONDS):
         while size <= _DRAIN_BYTES:

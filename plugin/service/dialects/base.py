@@ -1,0 +1,171 @@
+"""What the dialects share: the parts of one, bodies, checks, and the way to an answer."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError, to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..admission import entered
+from ..errors import ErrorShape, ServiceError
+from ..service import Service
+
+_MAX_UNKNOWN_FIELDS = 20
+_MAX_NAME_CHARS = 60  # of an unknown field that is repeated
+_ALIKE = 0.8  # from here on a name is taken for a misspelt one; `top_k` and `top_n` are that alike
+
+
+@dataclass(frozen=True)
+class SharedRerank:
+    """A dialect's part in the path `/rerank`, which several dialects share.
+
+    Attributes:
+        request: Model of the request.
+        response: Type of the answer, for OpenAPI.
+        claims: Whether a body is in this dialect.
+        answer: Answers a request.
+    """
+
+    request: type[BaseModel]
+    response: Any
+    claims: Callable[[Mapping[str, Any]], bool]
+    answer: Callable[[Service, Any, Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What one family of clients sends and reads.
+
+    Attributes:
+        errors: Shape of its errors; the dialect is called by its name.
+        router: Makes the endpoints.
+        rerank: Its part in `/rerank`, if it has one.
+        open_paths: Paths that need no token, where clients ask whether the service is up.
+    """
+
+    errors: ErrorShape
+    router: Callable[[Service], APIRouter]
+    rerank: SharedRerank | None = None
+    open_paths: frozenset[str] = frozenset()
+
+
+def checked_text(text: str) -> str:
+    """``text``, if it is Unicode: JSON may hold half a surrogate pair, which nothing can store or send back."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PydanticCustomError("string_unicode", "Input should be a valid string: half a surrogate pair") from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(checked_text)]
+
+
+class StrictBody(BaseModel):
+    """A body in our own dialect: a field that it does not have is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_other_fields(cls, body: Any) -> Any:
+        for name in _unknown(body, cls.model_fields):
+            near = difflib.get_close_matches(name, cls.model_fields, n=1, cutoff=0)[0]
+            raise _unknown_field(name, near)
+        return body
+
+
+class ClientBody(BaseModel):
+    """A body in the dialect of other clients, which may send fields that we do not know.
+
+    One that is nearly the name of a known field is an error; all others are ignored.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_misspelt_fields(cls, body: Any) -> Any:
+        unknown = _unknown(body, cls.model_fields)
+        if len(unknown) > _MAX_UNKNOWN_FIELDS:
+            raise PydanticCustomError("unknown_fields", "there are too many unknown fields; leave them out")
+        for name in unknown:
+            near = difflib.get_close_matches(name, cls.model_fields, n=1, cutoff=_ALIKE)
+            if near and near[0] not in body:
+                raise _unknown_field(name, near[0])
+        return body
+
+    def ignored(self) -> list[str]:
+        """Names of the fields that were ignored."""
+        return [_shown(name) for name, value in (self.model_extra or {}).items() if value is not None]
+
+
+async def respond(service: Service, request: Request, task: Callable[[], Any], *, documents: int) -> Response:
+    """Run ``task`` and write its result as JSON, both in a worker.
+
+    Args:
+        service: Whose workers do it.
+        request: The request that is answered.
+        task: Makes the content of the answer.
+        documents: Number of documents that the request is about, for the log.
+    """
+    request.state.documents = documents
+    body = await service.run(lambda: as_json(task()), entered("work"))
+    return Response(body, media_type="application/json")
+
+
+def as_json(content: Any) -> bytes:
+    """JSON; NaN as null, and dates, bytes and other values of columns as strings."""
+    return to_json(content, inf_nan_mode="null", bytes_mode="base64", serialize_unknown=True)
+
+
+def check_query(service: Service, query: str) -> None:
+    """Refuse a query that is empty or too long."""
+    limit = service.settings.max_query_chars
+    if not query.strip():
+        raise ServiceError(422, "the query is empty; give at least one word", "input")
+    if len(query) > limit:
+        raise ServiceError(422, f"the query has {len(query):,} characters; at most {limit:,} are allowed", "input")
+
+
+def check_rerank(service: Service, query: str, n_documents: int) -> None:
+    """Refuse a query that is empty or too long, and no or too many documents."""
+    limit = service.settings.max_documents
+    check_query(service, query)
+    if not n_documents:
+        raise ServiceError(422, "the list of documents is empty; give at least one", "input")
+    if n_documents > limit:
+        message = f"there are {n_documents:,} documents; at most {limit:,} are ranked at once"
+        raise ServiceError(413, message, "documents")
+
+
+def check_texts(service: Service, texts: Sequence[str]) -> None:
+    """Refuse texts that cannot be encoded: none, too many, or an empty one."""
+    limit = service.settings.max_embed_texts
+    if not texts:
+        raise ServiceError(422, "the list of texts is empty; give at least one", "input")
+    if len(texts) > limit:
+        raise ServiceError(413, f"there are {len(texts):,} texts; at most {limit:,} are encoded at once", "documents")
+    for i, text in enumerate(texts):
+        if not text.strip():
+            raise ServiceError(422, f"text {i} is empty; leave it out", "input")
+
+
+def _unknown(body: Any, known: Iterable[str]) -> list[str]:
+    return [_shown(name) for name in body if name not in known] if isinstance(body, Mapping) else []
+
+
+def _shown(name: object) -> str:
+    return str(name)[:_MAX_NAME_CHARS].encode("utf-8", "replace").decode()
+
+
+def _unknown_field(name: str, near: str) -> PydanticCustomError:
+    message = "unknown field '{name}'; did you mean '{near}'?"
+    return PydanticCustomError("unknown_field", message, {"name": name, "near": near})

@@ -1,0 +1,174 @@
+"""`Service`: the model and the indexes, and the work that the endpoints ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from ...indexer.errors import StorageError
+from ...onnx_export.encode.encoder import Encoder
+from ..rerank.reranker import Reranker, RerankResult
+from ..search.results import Hits
+from ..search.scores import ScoreMode
+from ..search.searcher import Searcher
+from .errors import ServiceError
+from .observability import Metrics
+from .settings import Settings
+from .workers import Workers, check_abandoned
+
+T = TypeVar("T")
+
+_WARM_UP_TEXT = "暖機運転"
+
+
+class Service:
+    """The model, the indexes and the workers behind the endpoints.
+
+    Args:
+        settings: Settings of the service.
+        encoder: The model; None takes the searchers', or loads the one of the settings.
+        searchers: Name → searcher of each index; None opens those of the settings.
+
+    Attributes:
+        ready: Whether everything is loaded.
+        draining: Whether the service is about to stop.
+    """
+
+    def __init__(
+        self, settings: Settings, *, encoder: Encoder | None = None, searchers: Mapping[str, Searcher] | None = None
+    ) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.workers = Workers(settings.slots)
+        self.metrics.watch(self.workers)
+        self.searchers: dict[str, Searcher] = dict(searchers or {})
+        self.ready = False
+        self.draining = False
+        self._given = encoder, searchers
+        self._index_rerankers: dict[str, Reranker] = {}
+        self._text_reranker: Reranker | None = None
+
+    def load(self) -> None:
+        """Load the model, open the indexes, and do each kind of work once, so that no client waits for that.
+
+        Raises:
+            TansakuError: as `Encoder.load` and `Searcher.open` do.
+        """
+        encoder, searchers = self._given
+        if encoder is None and searchers:
+            encoder = next(iter(searchers.values())).encoder
+        if encoder is None:
+            encoder = Encoder.load(self.settings.model, threads=self.settings.threads)
+        if searchers is None:
+            options = self.settings.storage_options
+            self.searchers = {
+                name: Searcher.open(db, table, encoder=encoder, storage_options=options)
+                for name, (db, table) in self.settings.indexes.items()
+            }
+        weight = self.settings.phrase_weight
+        self._text_reranker = Reranker(encoder, phrase_weight=weight)
+        self._text_reranker.rerank(_WARM_UP_TEXT, [_WARM_UP_TEXT])
+        for name, searcher in self.searchers.items():
+            self._index_rerankers[name] = Reranker(searcher=searcher, phrase_weight=weight)
+            searcher.search(_WARM_UP_TEXT, k=1, phrase_weight=weight)
+            self._warm_up_ids(name)
+        self.ready = True
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model."""
+        return self._for_texts().encoder
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.encoder.bundle.name
+
+    async def run(self, task: Callable[[], T], started: Callable[[], None] = lambda: None) -> T:
+        """Run ``task`` in a worker; see `Workers.run`."""
+        return await self.workers.run(task, started)
+
+    def refresh(self, name: str) -> bool:
+        """Bring an index to its latest version; returns whether there was a newer one."""
+        if not self.searchers[name].refresh():
+            return False
+        self._warm_up_ids(name)
+        return True
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str | None],
+        *,
+        ids: Sequence[str | None] | None = None,
+        index: str | None = None,
+        k: int | None = None,
+        score: ScoreMode,
+    ) -> RerankResult:
+        """`Reranker.rerank`, with texts cut at the limit; in a worker it stops when nobody waits for it any more.
+
+        Args:
+            query: The question or keywords.
+            documents: Texts of the documents; None for a document that is scored by its id alone.
+            ids: Ids of the documents in ``index``, one for each; None if all are given by their texts.
+            index: Name of the index; None is the first.
+            k: Number of documents to return; None returns all.
+            score: Scale of the scores.
+        """
+        limit = self.settings.max_text_chars
+        texts = [text if text is None else text[:limit] for text in documents]
+        reranker = self._for_texts() if ids is None else self._index_rerankers[self.searcher(index)[0]]
+        result = reranker.rerank(query, texts, ids=ids, k=k, score=score, before_batch=check_abandoned)
+        self.metrics.scored(stored=result.stored, encoded=result.encoded)
+        return result
+
+    def embed(self, texts: Sequence[str], *, queries: bool) -> list[np.ndarray]:
+        """Token vectors of each text, float32 (tokens, dim); texts are cut at the limit."""
+        encode = self.encoder.encode_queries if queries else self.encoder.encode_documents
+        vectors = encode([text[: self.settings.max_text_chars] for text in texts])
+        self.metrics.scored(encoded=len(texts))
+        return vectors
+
+    def n_too_long(self, texts: Sequence[str | None]) -> int:
+        """How many texts are longer than the limit."""
+        return sum(text is not None and len(text) > self.settings.max_text_chars for text in texts)
+
+    def searcher(self, index: str | None) -> tuple[str, Searcher]:
+        """Name and searcher of an index; of the first one for None.
+
+        Raises:
+            ServiceError: 404, the index is unknown.
+        """
+        if not self.searchers:
+            raise ServiceError(404, "no index is served here; start tansaku serve with --db and --table", "index")
+        name = next(iter(self.searchers)) if index is None else index
+        if name not in self.searchers:
+            raise ServiceError(404, f"unknown index; use {' or '.join(self.searchers)}", "index")
+        return name, self.searchers[name]
+
+    def search(self, index: str | None, ask: Callable[[Searcher], Hits]) -> tuple[str, Hits]:
+        """Name of an index, and what ``ask`` finds in it.
+
+        Raises:
+            ServiceError: 404, the index is unknown; 503, it cannot be read.
+        """
+        name, searcher = self.searcher(index)
+        try:
+            hits = ask(searcher)
+        except StorageError as error:
+            raise ServiceError(503, "the index cannot be read at the moment; try again", "storage") from error
+        self.metrics.scored(stored=hits.scored)
+        return name, hits
+
+    def _for_texts(self) -> Reranker:
+        if self._text_reranker is None:
+            raise ServiceError(503, "the model is being loaded; try again", "loading")
+        return self._text_reranker
+
+    def _warm_up_ids(self, name: str) -> None:
+        """Have the table of ids made, which otherwise the first request by id would wait for."""
+        searcher = self.searchers[name]
+        searcher.score_vectors(np.full((1, searcher.encoder.dim), searcher.encoder.dim**-0.5, np.float32), [])
+        self.metrics.index(name, documents=len(searcher), version=searcher.version)
