@@ -84,7 +84,7 @@ model: $(VENV)/.installed-dev $(LINKED)
 	$(BIN)/python -m tansaku.training.default_model data $(WORK) --data $(DATA) --limit 8000
 	$(BIN)/python -m tansaku.training.default_model neighbours $(WORK) --blocks 640 160 160
 	$(BIN)/python -m tansaku.training.default_model build $(BUNDLE) --data $(DATA) \
-		--config training/default_model/default_model.toml --card training/default_model/default_model_card.md \
+		--config training/default_model/default_model.toml --card $(BUNDLE)/README.md \
 		--average 184 --average 276 --average 368 --average 460
 	$(BIN)/tansaku weigh $(BUNDLE) --queries $(WORK)/jaquad/queries.jsonl --collection $(WORK)/jaquad/corpus.jsonl \
 		--qrels $(WORK)/jaquad/qrels.tsv

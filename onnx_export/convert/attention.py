@@ -1,7 +1,7 @@
 """Attention without a mask where nothing is masked, which ONNX Runtime runs in blocks that stay in the cache.
 
-`MultiHeadAttention` takes its flash path only if it is given no attention bias. The traced graph always makes one, of
-zeros where no position is padded or hidden; each attention is therefore put into an `If` that leaves it out then.
+`MultiHeadAttention` takes its flash path only without an attention bias. The traced graph always computes a bias, which
+is zero where no position is padded or hidden. So each attention is put into an `If` that leaves out a bias of zeros.
 """
 
 from __future__ import annotations
@@ -12,14 +12,21 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 _BIAS_INPUT = 5  # of MultiHeadAttention: query, key, value, bias, key padding mask, attention bias
-_PROBED_LENGTHS = (1, 7, 300, 2048)  # of the texts that the bias is tried on
+_PROBED_LENGTHS = (1, 7, 300, 2048)  # in tokens, of the texts that the bias is computed for
 
 
 def skip_empty_masks(model: onnx.ModelProto, longest: int) -> onnx.ModelProto:
-    """Return a copy of ``model`` whose attention runs without a bias when ``attention_mask`` is all ones.
+    """Make attention run without a bias when ``attention_mask`` is all ones.
 
-    Only where the bias is then zero for texts of several lengths, none above ``longest``: local attention
-    (ModernBERT) hides positions without any padding, and keeps its bias.
+    That changes only attentions whose bias is then zero for texts of several lengths. Local attention (ModernBERT)
+    hides positions without any padding, and keeps its bias.
+
+    Args:
+        model: the graph.
+        longest: the longest text that it takes, in tokens.
+
+    Returns:
+        A changed copy of ``model``.
     """
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
@@ -39,7 +46,7 @@ def skip_empty_masks(model: onnx.ModelProto, longest: int) -> onnx.ModelProto:
 
 
 def _bias(node: onnx.NodeProto) -> str:
-    """Name of an attention's bias; "" if it has none, or ``node`` is no attention."""
+    """Name of an attention's bias; "" if ``node`` is not an attention, or one without a bias."""
     has_bias = node.op_type == "MultiHeadAttention" and len(node.input) > _BIAS_INPUT
     return node.input[_BIAS_INPUT] if has_bias else ""
 

@@ -1,4 +1,4 @@
-"""The model card of a bundle that was made without one of its own."""
+"""The model card of a bundle that is exported without a card of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ..encode.rules import TextRules
 
 
 def bundle_card(bundle: Bundle) -> str:
-    """Markdown: what the model is, what it does to texts, and how near its vectors are to the checkpoint's."""
+    """Markdown: where the model comes from, its text rules, and how far its vectors are from the checkpoint's."""
     parity = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in bundle.parity.items())
     origin = "\n".join(f"- {name}: {value}" for name, value in bundle.origin.items())
     return f"""# {bundle.name}
@@ -18,17 +18,17 @@ A ColBERT encoder for tansaku: {bundle.precision}, {bundle.dim} dimensions, ONNX
 
 {origin}
 
-The licence of the weights is that of the checkpoint.
+The weights have the licence of the checkpoint.
 
-## Texts
+## Text rules
 
 | | queries | documents |
 |---|---|---|
 {_rules_table(bundle.query, bundle.document)}
 
-A token's neighbours count {bundle.phrase_weight} in a score; 0 is MaxSim.
+The weight of neighbouring tokens in a score is {bundle.phrase_weight} (0 is plain MaxSim).
 
-## Parity with the checkpoint, in torch
+## Parity with the checkpoint in torch
 
 | | |
 |---|---|
@@ -47,12 +47,12 @@ def _described(rules: TextRules) -> list[tuple[str, str]]:
     expansion = rules.expansion
     masks = "none"
     if expansion:
-        attended = "attended to" if expansion.attend else "not attended to"
+        attended = "attended" if expansion.attend else "not attended"
         masks = f"{expansion.rule}, {expansion.length}, {attended}"
     return [
-        ("longest, in tokens", str(rules.max_length)),
+        ("maximum length in tokens", str(rules.max_length)),
         ("marker", f"`{rules.marker}`" if rules.marker else "none"),
         ("prefix", f"`{rules.prefix}`" if rules.prefix else "none"),
         ("mask tokens", masks),
-        ("tokens without a vector", str(len(rules.skiplist))),
+        ("skipped tokens", str(len(rules.skiplist))),
     ]

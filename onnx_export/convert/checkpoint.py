@@ -1,7 +1,8 @@
-"""A ColBERT checkpoint in memory: what the export needs to know of a model, whatever files it came from."""
+"""A ColBERT checkpoint in memory: what the export needs of a model, in whatever format its files were."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import torch
 from tokenizers import Tokenizer
 
 from ..encode.rules import TextRules
+from ..frozen import FrozenDict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -18,14 +20,16 @@ if TYPE_CHECKING:
 class Checkpoint:
     """A token encoder: backbone, projection, tokenizer and text rules.
 
+    A checkpoint cannot be changed; `dataclasses.replace` makes another one, which shares the backbone's weights.
+
     Attributes:
         name: the model's name.
         backbone: a transformers encoder without a head, in evaluation mode, in float32.
-        projection: float32 (…, hidden) → (…, dim); a token vector is the projected hidden state at unit length.
-        tokenizer: adds the sequence start and end tokens itself and has padding switched off.
+        projection: float32 (…, hidden) → float32 (…, dim). A token vector is the projected hidden state at unit length.
+        tokenizer: adds the sequence start and end tokens itself, and does not pad.
         query: rules for queries.
         document: rules for documents.
-        segmenter: what cuts a text into words before the tokenizer; see `Bundle`.
+        segmenter: name of the word segmenter that runs before the tokenizer, or None; see `Bundle`.
         origin: where the weights come from, for the bundle's JSON.
     """
 
@@ -36,7 +40,10 @@ class Checkpoint:
     query: TextRules
     document: TextRules
     segmenter: str | None = None
-    origin: dict[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "origin", FrozenDict(self.origin))
 
     @property
     def dim(self) -> int:
@@ -46,7 +53,12 @@ class Checkpoint:
 
 
 def linear_projection(weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.nn.Linear:
-    """A projection by one matrix: ``weight`` float32 (dim, hidden), ``bias`` (dim,)."""
+    """A projection by one matrix.
+
+    Args:
+        weight: float32 (dim, hidden).
+        bias: float32 (dim,), or None.
+    """
     linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
     linear.load_state_dict({"weight": weight} if bias is None else {"weight": weight, "bias": bias})
     return linear.requires_grad_(False)

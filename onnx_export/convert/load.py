@@ -1,7 +1,8 @@
-"""A folder or hub repository → `Checkpoint`, in whichever of the known formats. Needs the extra ``export``."""
+"""A folder or hub repository in any of the supported formats → `Checkpoint`. Needs the extra ``export``."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,30 +23,45 @@ except ModuleNotFoundError as error:
 def load_checkpoint(
     source: str | os.PathLike[str], *, revision: str | None = None, query_expansion: QueryExpansion | None = None
 ) -> Checkpoint:
-    """Read a ColBERT checkpoint: Stanford, PyLate, or sentence-transformers' MultiVectorEncoder.
+    """Read a ColBERT checkpoint: Stanford's format, PyLate's, or that of sentence-transformers' MultiVectorEncoder.
+
+    No code of the checkpoint runs, and nothing but tensors is unpickled.
 
     Args:
-        source: a folder, or the name of a hub repository such as "answerdotai/JaColBERTv2.5".
+        source: a folder, or the name of a hub repository such as "answerdotai/JaColBERTv2.5", which is downloaded.
         revision: branch, tag or commit of a hub repository.
-        query_expansion: which mask tokens queries get: "paper" (the JaColBERTv2.5 paper's dynamic query length,
-            the default for Stanford checkpoints), "shipped" (the rule that its author released), "fixed" (the
-            checkpoint's own length) or "none"; None takes the format's default. See `Expansion`.
+        query_expansion: which mask tokens queries get: "paper" (the JaColBERTv2.5 paper's dynamic query length, the
+            default for Stanford checkpoints), "shipped" (the rule that its author released), "fixed" (the checkpoint's
+            own length) or "none"; None takes the format's default. See `Expansion`.
+
+    Returns:
+        The checkpoint, for `export_checkpoint`.
 
     Raises:
-        CheckpointError: not found, not a ColBERT checkpoint, incomplete, or of a kind that tansaku does not know.
-        InputError: ``query_expansion`` is none of these.
+        CheckpointError: the source is not found, is not a ColBERT checkpoint, is incomplete, or is of a kind that
+            tansaku does not support. The message names file, field and remedy.
+        InputError: ``query_expansion`` is unknown.
         MissingExtraError: the tokenizer needs the extra ``japanese``, or (on import) ``export`` is not installed.
+
+    Example:
+        >>> from tansaku import load_checkpoint
+        >>> checkpoint = load_checkpoint("answerdotai/JaColBERTv2.5")  # doctest: +SKIP
+        >>> checkpoint.dim, checkpoint.document.max_length  # doctest: +SKIP
+        (128, 300)
     """
     if query_expansion is not None and query_expansion not in get_args(QueryExpansion):
-        raise InputError(f"query expansion {query_expansion!r} is none of {', '.join(get_args(QueryExpansion))}")
+        raise InputError(
+            f"unknown query expansion {query_expansion!r}; use one of {', '.join(get_args(QueryExpansion))}"
+        )
     folder = find_folder(os.fspath(source), revision)
     local = os.path.isdir(source)
     name = folder.resolve().name if local else os.fspath(source)
     checkpoint = _reader(folder)(folder, name, query_expansion)
     _check_vocabulary(checkpoint, folder)
-    if not local:  # huggingface_hub names the folder of a download by its commit
-        checkpoint.origin.update(hub=name, commit=folder.name)
-    return checkpoint
+    if local:
+        return checkpoint
+    # huggingface_hub names the folder of a download by its commit.
+    return dataclasses.replace(checkpoint, origin={**checkpoint.origin, "hub": name, "commit": folder.name})
 
 
 def _reader(folder: Path) -> Callable[[Path, str, QueryExpansion | None], Checkpoint]:
@@ -64,5 +80,5 @@ def _check_vocabulary(checkpoint: Checkpoint, folder: Path) -> None:
     rows = checkpoint.backbone.config.vocab_size
     if tokens > rows:
         raise CheckpointError(
-            f"{folder}: the tokenizer knows {tokens} tokens, the backbone {rows}: they are not of one model"
+            f"{folder}: the tokenizer has {tokens} tokens, but the backbone {rows}: they do not belong to one model"
         )

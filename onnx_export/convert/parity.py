@@ -1,4 +1,4 @@
-"""How far a graph's vectors are from the checkpoint's, over padded batches of mixed lengths."""
+"""How far a graph's vectors are from the checkpoint's, on padded batches of mixed lengths."""
 
 from __future__ import annotations
 
@@ -27,11 +27,18 @@ _PARITY_TEXTS = (
 
 
 def measure_parity(graph: Path, module: torch.nn.Module, checkpoint: Checkpoint) -> dict[str, float]:
-    """Compare token vectors of ``graph`` with those of ``module``.
+    """Compare token vectors of a graph with those of a torch module.
 
     The texts above run as documents, as queries with their mask tokens, and both together: three padded batches.
-    Returns the number of vectors compared (those of padding are not), the largest absolute difference, and the mean and
-    smallest cosine.
+
+    Args:
+        graph: an ONNX file.
+        module: (input_ids, attention_mask) → unit token vectors, see `token_vectors_module`.
+        checkpoint: its tokenizer and rules make the inputs.
+
+    Returns:
+        ``vectors``, the number of vectors compared, without those of padding; ``max_abs_difference``, the largest
+        difference of one component; ``mean_cosine`` and ``min_cosine`` of the pairs of vectors.
     """
     segmenter = load_segmenter(checkpoint.segmenter, checkpoint.tokenizer)
     documents = TextTokenizer(checkpoint.tokenizer, checkpoint.document, segmenter)(_PARITY_TEXTS)
@@ -53,7 +60,7 @@ def measure_parity(graph: Path, module: torch.nn.Module, checkpoint: Checkpoint)
 def _both(
     session: onnxruntime.InferenceSession, module: torch.nn.Module, batch: list[TokenizedText]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors of ``module`` and of ``session``: float32 (tokens that are not padding, dim) each."""
+    """Vectors of ``module`` and of ``session``: float32 (tokens without padding, dim) each."""
     inputs = graph_inputs(batch)
     with torch.inference_mode():
         expected = module(*(torch.from_numpy(inputs[name]) for name in ("input_ids", "attention_mask"))).numpy()

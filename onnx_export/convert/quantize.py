@@ -1,13 +1,13 @@
 """Float32 graph → int8 graph, quantized so that a text's vectors do not depend on its batch.
 
 Every matrix product with a constant weight becomes an integer product. Weights are int8 with one scale per output
-channel; activations are uint8 with one scale **per token**, taken from that token's largest magnitude. (ONNX
-Runtime's own dynamic quantization takes one scale per batch: the same text then gets other vectors beside other
-texts, and one outlier token costs the others precision.) Embedding tables become int8 with one scale per row.
-Attention scores, normalisation and activation functions stay in float32.
+channel; activations are uint8 with one scale **per token**, from that token's largest magnitude. (ONNX Runtime's own
+dynamic quantization takes one scale per batch: then a text's vectors depend on the other texts, and one outlier token
+costs the others precision.) Embedding tables become int8 with one scale per row. Attention scores, normalization and
+activation functions stay in float32.
 
 Weights use 7 of their 8 bits: processors without VNNI add two products of bytes in 16 bits, and 2 · 255 · 64 is the
-most that fits. The full range would be silently wrong there.
+most that fits. With all 8 bits their results would be wrong, without an error.
 """
 
 from __future__ import annotations
@@ -21,14 +21,18 @@ from onnx import TensorProto, helper, numpy_helper
 _MICROSOFT_DOMAIN = "com.microsoft"
 _ZERO_POINT = 128  # of the unsigned activations: VNNI multiplies unsigned by signed bytes
 _MAX_WEIGHT = 64
-_MAX_EMBEDDING = 127  # embedding rows are not multiplied as bytes
-_MIN_EMBEDDING_ROWS = 1024  # smaller tables are not worth a scale per row
+_MAX_EMBEDDING = 127  # all 8 bits: embedding rows are not multiplied as bytes
+_MIN_EMBEDDING_ROWS = 1024  # smaller tables stay in float32
 
 
 def quantize(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of ``model`` with int8 matrix products and embedding tables.
+    """Quantize a float32 graph; benchmarks.encode.int8 measures what that costs.
 
-    Weights named in ``keep`` stay in float32; none need to, as benchmarks.encode.int8 shows.
+    Args:
+        model: the graph, as `trace` gives it.
+
+    Returns:
+        A copy with int8 matrix products and embedding tables.
     """
     quantized = onnx.ModelProto()
     quantized.CopyFrom(model)
@@ -93,7 +97,7 @@ class _Quantizer:
         self.node("Mul", [product, token_scale], node.output[0])
 
     def activation(self, value: str) -> tuple[str, str]:
-        """Quantize ``value`` (…, channels) by its last axis; done once for all products that share it."""
+        """Quantize ``value`` (…, channels) on its last axis, once for all products that share it."""
         if value not in self.activations:
             magnitude = self.node("Abs", [value], f"{value}_abs")
             largest = self.node("ReduceMax", [magnitude, "q8_last_axis"], f"{value}_max", keepdims=1)
@@ -124,13 +128,13 @@ class _Quantizer:
 
 
 def _quantized(values: np.ndarray, axis: int, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """int8 of ``values`` (rows, columns), none beyond ±``limit``, and their float32 scales, one long on ``axis``."""
+    """``values`` (rows, columns) as int8 within ±``limit``, and their float32 scales, of length 1 on ``axis``."""
     scale = np.maximum(np.abs(values).max(axis=axis, keepdims=True) / limit, 1e-12).astype(np.float32)
     return np.round(values / scale).astype(np.int8), scale
 
 
 def _inputs(node: onnx.NodeProto) -> Iterator[str]:
-    """Values that ``node`` reads, those of its branches too."""
+    """Names of the values that ``node`` and its branches read."""
     yield from node.input
     for attribute in node.attribute:
         for inner in attribute.g.node:

@@ -1,4 +1,4 @@
-"""Query weights into a bundle: a small network as an ONNX graph beside the encoder's. Needs the extra ``export``."""
+"""Put query weights into a bundle: a small network, as a second ONNX graph. Needs the extra ``export``."""
 
 from __future__ import annotations
 
@@ -31,21 +31,25 @@ def add_query_weights(
     out_bias: float,
     strength: float = 1.0,
 ) -> Bundle:
-    """Give the bundle in ``folder`` query weights, in place of those it has; returns the bundle as it is then.
+    """Put query weights into a bundle, in place of those that it has.
 
-    A token with the vector v weighs w = softplus(out · gelu(hidden v + hidden_bias) + out_bias), divided by its mean
-    over the query's tokens; what is applied is 1 - strength + strength · w.
+    The learned weight of a token with the vector v is w = softplus(out · gelu(hidden v + hidden_bias) + out_bias),
+    divided by its mean over the query's tokens. The applied weight is 1 - strength + strength · w.
 
     Args:
-        folder: of the bundle.
+        folder: the bundle's folder.
         hidden: float32 (units, dim).
         hidden_bias: float32 (units,).
         out: float32 (units,).
         out_bias: a number.
-        strength: from 0, all tokens alike, to 1.
+        strength: from 0 (equal weights) to 1 (the learned weights).
 
-    Raises BundleError if there is no bundle, InputError for arrays of other shapes, numbers that are not finite and
-    another strength.
+    Returns:
+        The bundle with its query weights.
+
+    Raises:
+        BundleError: there is no complete bundle in ``folder``.
+        InputError: an array has another shape or numbers that are not finite, or ``strength`` is out of range.
     """
     folder = Path(folder)
     bundle = read_bundle(folder)

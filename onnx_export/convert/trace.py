@@ -1,4 +1,4 @@
-"""Checkpoint → float32 ONNX graph, with the transformer's inner steps fused into ONNX Runtime's own operators."""
+"""Checkpoint → float32 ONNX graph, with the transformer's inner steps fused into operators of ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import onnx
 import torch
@@ -24,6 +25,9 @@ from onnxscript.rewriter.ort_fusions.sdpa_via_mha import replace_sdpa_by_mha
 
 from .attention import skip_empty_masks
 from .checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 OPSET = 20
 
@@ -47,18 +51,22 @@ def token_vectors_module(checkpoint: Checkpoint) -> torch.nn.Module:
 def trace(checkpoint: Checkpoint) -> onnx.ModelProto:
     """Export ``checkpoint`` to one float32 graph.
 
-    Inputs ``input_ids`` and ``attention_mask``: int64 (batch, length), both dimensions free; output
-    ``token_vectors``: float32 (batch, length, dim), unit length.
+    Returns:
+        The graph. Inputs ``input_ids`` and ``attention_mask``: int64 (batch, length), both dimensions free. Output
+        ``token_vectors``: float32 (batch, length, dim), unit length.
     """
-    # Eager attention traces to the plain pattern that the fusions below know.
-    checkpoint.backbone.set_attn_implementation("eager")
     ids = torch.full((2, 16), 5)
     mask = torch.ones((2, 16), dtype=torch.long)
     mask[1, 10:] = 0
     longest = max(checkpoint.query.max_length, checkpoint.document.max_length)
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=longest)}
     # The exporter prints its progress, logs that torchvision is missing and warns of its own internals.
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _silenced("torch.onnx", "onnxscript"):
+    with (
+        _eager_attention(checkpoint.backbone),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        _silenced("torch.onnx", "onnxscript"),
+    ):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             token_vectors_module(checkpoint),
@@ -104,6 +112,17 @@ def _as_proto(model: ir.Model) -> onnx.ModelProto:
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     return ir.to_proto(model)
+
+
+@contextlib.contextmanager
+def _eager_attention(backbone: PreTrainedModel) -> Iterator[None]:
+    """Eager attention traces to the plain pattern that the fusions know; the backbone's own comes back afterwards."""
+    before = backbone.config._attn_implementation or "eager"  # transformers has no public name for it
+    backbone.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        backbone.set_attn_implementation(before)
 
 
 @contextlib.contextmanager

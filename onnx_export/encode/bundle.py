@@ -1,78 +1,100 @@
-"""The encoder bundle: a folder with an ONNX graph, a tokenizer and one JSON file that says how to use them.
+"""The encoder bundle: a folder with an ONNX graph, a tokenizer and one JSON file that describes them.
 
-bundle.json      this module's `Bundle`, plus the sha256 of every other file
+bundle.json      this module's `Bundle`, with the sha256 of every other file
 model.onnx       input_ids, attention_mask: int64 (batch, length) → token_vectors: float32 (batch, length, dim)
 tokenizer.json   a `tokenizers` file; its post-processor adds the sequence start and end tokens
-query_weights.onnx  perhaps: token_vectors: float32 (tokens, dim) → weights: float32 (tokens, 1), of a query
+query_weights.onnx  optional: token_vectors of a query: float32 (tokens, dim) → weights: float32 (tokens, 1)
 README.md        the model card
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import BundleError, InputError
 from ..files import write_atomically
-from .rules import TextRules, checked, parse_rules
+from ..frozen import FrozenDict
+from ..validation import describe_errors
+from .rules import CHECKED_STRICTLY, TextRules
 
-BUNDLE_FILE = "bundle.json"
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+BUNDLE_FILE, GRAPH_FILE, TOKENIZER_FILE = "bundle.json", "model.onnx", "tokenizer.json"
 FORMAT = "tansaku-bundle"
 FORMAT_VERSION = 2
+
+Precision = Literal["float32", "int8"]
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a bundle's JSON file says.
+    """The content of a bundle's JSON file.
+
+    A bundle cannot be changed; `dataclasses.replace` makes another one.
 
     Attributes:
         name: the model's name.
         dim: length of a token vector.
         precision: "float32" or "int8": how the weights are stored and multiplied.
-        graph: file name of the ONNX graph.
-        tokenizer: file name of the tokenizer.
-        segmenter: what cuts a text into words before the tokenizer: None, or a name that `load_segmenter` knows.
-        query_weights: file name of the graph that weighs a query's tokens, see `query_weights`; None weighs all alike.
-        phrase_weight: what the neighbours of a token count in a score, see the plugin's `phrases`, where a search does
-            not say: 0, which is MaxSim, or what the model was measured to do well with.
         query: rules for queries.
         document: rules for documents.
-        origin: where the weights come from and how they were made: for people, not read by the encoder.
-        parity: how far the graph's vectors are from the checkpoint's, as measured at export.
+        graph: file name of the ONNX graph.
+        tokenizer: file name of the tokenizer.
+        segmenter: name of the word segmenter that runs before the tokenizer, such as "mecab-unidic-lite"; None for no
+            segmenter.
+        query_weights: file name of the graph that weighs the tokens of a query; None for equal weights.
+        phrase_weight: weight of the similarity of neighbouring tokens in a score, 0 or more; 0 is plain MaxSim. The
+            default of searches.
         opset: version of the ONNX operators that the graph uses.
+        origin: where the weights come from and how they were made. For people; the encoder does not read it.
+        parity: how far the graph's vectors are from the checkpoint's, measured at export.
         files: file name → sha256 of every other file in the folder.
+
+    Raises:
+        InputError: ``dim`` or ``opset`` is less than 1, or ``phrase_weight`` is negative or not finite.
     """
 
     name: str
     dim: int
-    precision: str
+    precision: Precision
     query: TextRules
     document: TextRules
-    graph: str = "model.onnx"
-    tokenizer: str = "tokenizer.json"
+    graph: str = GRAPH_FILE
+    tokenizer: str = TOKENIZER_FILE
     segmenter: str | None = None
     query_weights: str | None = None
     phrase_weight: float = 0.0
     opset: int | None = None
-    origin: dict[str, Any] = field(default_factory=dict)
-    parity: dict[str, float] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    parity: Mapping[str, int | float] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = CHECKED_STRICTLY
 
     def __post_init__(self) -> None:
+        for name, value in (("dim", self.dim), ("opset", self.opset)):
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; it must be 1 or more")
         check_weight("phrase_weight", self.phrase_weight)
+        for name in ("origin", "parity", "files"):
+            object.__setattr__(self, name, FrozenDict(getattr(self, name)))
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that change whenever the vectors of a text can change, but for their weights in a query.
+        """16 hexadecimal digits that change whenever the document vectors or the unweighted query vectors can change.
 
-        Made from the graph's and the tokenizer's sha256 and the text rules, so a bundle may be renamed, its card edited
-        or its queries and phrases weighed otherwise without making its indexes unreadable.
+        Made from the text rules and the sha256 of graph and tokenizer. So a new name, card, query weights or phrase
+        weight leave the indexes of a bundle readable.
         """
         identity = {
             "graph": self.files.get(self.graph),
@@ -85,7 +107,18 @@ class Bundle:
 
 
 def check_weight(name: str, weight: float) -> float:
-    """``weight``, if it is one; raises InputError, with its ``name``, if not."""
+    """Check a weight.
+
+    Args:
+        name: what the weight is called, for the error.
+        weight: the weight.
+
+    Returns:
+        The weight.
+
+    Raises:
+        InputError: the weight is negative or not finite.
+    """
     if not 0 <= weight < math.inf:
         raise InputError(f"{name} is {weight}; it must be 0 or more")
     return weight
@@ -94,22 +127,33 @@ def check_weight(name: str, weight: float) -> float:
 def write_bundle(folder: Path, bundle: Bundle) -> Bundle:
     """Write `bundle.json` beside the graph, the tokenizer and the card that are already in ``folder``.
 
-    Returns the bundle with its file hashes filled in.
+    Args:
+        folder: where the bundle is. Hidden files in it do not belong to the bundle.
+        bundle: what to write; its ``files`` are ignored.
+
+    Returns:
+        The bundle with the sha256 of its files.
     """
     found = sorted(path.name for path in folder.iterdir() if path.is_file())
     names = [name for name in found if name != BUNDLE_FILE and not name.startswith(".")]
     bundle = dataclasses.replace(bundle, files={name: _sha256(folder / name) for name in names})
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, **dataclasses.asdict(bundle)}
-    text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
-    write_atomically(folder / BUNDLE_FILE, text)
+    write_atomically(folder / BUNDLE_FILE, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
     return bundle
 
 
 def read_bundle(folder: str | os.PathLike[str]) -> Bundle:
-    """Read and check the bundle in ``folder``.
+    """Read and check the bundle in ``folder``: its JSON file, and the sha256 of every other file.
 
-    Raises BundleError if a file is missing, has another sha256 than `bundle.json` says, or if the format is
-    unknown.
+    Args:
+        folder: the bundle's folder, as `export_checkpoint` writes it.
+
+    Returns:
+        The bundle.
+
+    Raises:
+        BundleError: there is no bundle, its format is unknown, a field is missing or wrong, or a file is missing or
+            has another sha256 than `bundle.json` gives. The message names the file, the field and the remedy.
     """
     folder = Path(folder)
     path = folder / BUNDLE_FILE
@@ -118,14 +162,14 @@ def read_bundle(folder: str | os.PathLike[str]) -> Bundle:
     except FileNotFoundError:
         raise BundleError(f"{folder}: no {BUNDLE_FILE} here, so this is not an encoder bundle") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: cannot be read ({error})") from error
-    bundle = _parse(content, path)
+        raise BundleError(f"{path}: cannot be read ({error}); copy the bundle again") from error
+    bundle = _checked(content, path)
     for name, expected in bundle.files.items():
         _check_file(folder / name, expected)
     return bundle
 
 
-def _parse(content: Any, path: Path) -> Bundle:
+def _checked(content: Any, path: Path) -> Bundle:
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise BundleError(f'{path}: "format" is not "{FORMAT}", so this is not an encoder bundle')
     version = content.pop("format_version", None)
@@ -134,38 +178,27 @@ def _parse(content: Any, path: Path) -> Bundle:
             f"{path}: bundle format {version}, but this tansaku reads format {FORMAT_VERSION}; "
             "export the checkpoint again with this version"
         )
+    from pydantic import ValidationError  # here, because it takes a tenth of a second
+
     try:
-        for kind in ("query", "document"):
-            content[kind] = parse_rules(content[kind])
-        bundle = Bundle(**checked(content, _BUNDLE_TYPES))
-        checked(bundle.files, str)
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"{path}: field missing, not known or of a wrong type ({error}); export again") from error
+        # From JSON, where pydantic takes a list for a tuple and an object for a dataclass in strict mode too.
+        bundle = _bundle_adapter().validate_json(json.dumps(content))
+    except ValidationError as error:
+        raise BundleError(f"{path}: {describe_errors(error)}; export the checkpoint again") from error
     for name in (bundle.graph, bundle.tokenizer, bundle.query_weights):
         if name is not None and name not in bundle.files:
             raise BundleError(f'{path}: "files" does not list {name}; export the checkpoint again')
     for name in bundle.files:
         if Path(name).name != name:
-            raise BundleError(f'{path}: "files" names {name!r}, which is not a plain file name')
+            raise BundleError(f'{path}: "files" names {name!r}, which is not a plain file name; copy the bundle again')
     return bundle
 
 
-_BUNDLE_TYPES = {
-    "name": str,
-    "dim": int,
-    "precision": str,
-    "query": TextRules,
-    "document": TextRules,
-    "graph": str,
-    "tokenizer": str,
-    "segmenter": (str, type(None)),
-    "query_weights": (str, type(None)),
-    "phrase_weight": float,
-    "opset": (int, type(None)),
-    "origin": dict,
-    "parity": dict,
-    "files": dict,
-}
+@functools.cache
+def _bundle_adapter() -> TypeAdapter[Bundle]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Bundle)
 
 
 def _check_file(path: Path, expected: str) -> None:
@@ -174,7 +207,7 @@ def _check_file(path: Path, expected: str) -> None:
     actual = _sha256(path)
     if actual != expected:
         raise BundleError(
-            f"{path}: sha256 is {actual[:12]}…, bundle.json says {expected[:12]}…: "
+            f"{path}: sha256 is {actual[:12]}…, but bundle.json says {expected[:12]}…: "
             "the file is cut off or was changed; copy the bundle again"
         )
 

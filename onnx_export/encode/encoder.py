@@ -1,4 +1,4 @@
-"""Run an encoder bundle: texts → token vectors, with onnxruntime and tokenizers alone."""
+"""Run an encoder bundle: texts → token vectors, with onnxruntime and tokenizers only."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .tokenize import Span, TextTokenizer, TokenizedText
 
 DEFAULT_BUNDLE = Path(__file__).parents[1] / "default_bundle"
 
-# Tokens per run of the graph: what passes between two operators then stays in a core's cache. 128 to 1,024 are
-# as fast here, 2,048 is a fifth slower.
+# Tokens per run of the graph. What passes between two operators then stays in a core's cache: 128 to 1,024 tokens are
+# equally fast, 2,048 a fifth slower (measured on an AMD EPYC).
 _TOKENS_PER_RUN = 512
 
 # ONNX Runtime would fuse Add and LayerNormalization into an operator that takes eight times as long on a CPU.
@@ -29,10 +29,23 @@ SLOW_FUSIONS = ["SkipLayerNormFusion"]
 
 
 class Encoder:
-    """A ColBERT encoder on the CPU; open one with `Encoder.load`.
+    """A ColBERT encoder on the CPU; `Encoder.load` opens one.
+
+    May be used from several threads at the same time.
 
     Attributes:
-        bundle: the bundle it runs.
+        bundle: the bundle that it runs.
+
+    Example:
+        >>> from tansaku import Encoder
+        >>> encoder = Encoder.load()
+        >>> (query,) = encoder.encode_queries(["梅雨がないのはどこですか"])
+        >>> (document,) = encoder.encode_documents(["北海道には梅雨がない。"])
+        >>> query.shape[1], document.dtype
+        (128, dtype('float32'))
+        >>> score = (query @ document.T).max(axis=1).sum()  # MaxSim
+        >>> bool(score > 0)
+        True
     """
 
     def __init__(
@@ -54,17 +67,20 @@ class Encoder:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, *, threads: int | None = None) -> Encoder:
-        """Load the bundle in folder ``path``, by default the one that ships inside.
+        """Load a bundle.
 
         Args:
-            path: a bundle folder, or None.
-            threads: runs of the graph at the same time; None takes as many as this process may use cores. Each run
-                takes one thread: for many texts that is twice as fast as several threads in each run.
+            path: the bundle's folder, as `export_checkpoint` writes it; None loads the model that ships with tansaku.
+            threads: number of runs of the graph at the same time; None means one for each core that this process may
+                use. Each run takes one thread: for many texts that is twice as fast as several threads in each run.
+
+        Returns:
+            The encoder.
 
         Raises:
             BundleError: the bundle is missing, incomplete or altered.
             InputError: ``threads`` is less than 1.
-            MissingExtraError: the bundle's tokenizer needs an extra that is not installed.
+            MissingExtraError: the bundle's word segmenter needs an extra that is not installed.
         """
         if threads is not None and threads < 1:
             raise InputError(f"threads is {threads}; it must be 1 or more")
@@ -83,12 +99,17 @@ class Encoder:
             )
             tokenizer = Tokenizer.from_file(str(folder / bundle.tokenizer))
         except Exception as error:  # both libraries raise bare exceptions of their own
-            raise BundleError(f"{folder}: the graph or the tokenizer cannot be loaded ({error})") from error
+            raise BundleError(f"{folder}: the graph or the tokenizer cannot be loaded ({error}); copy the bundle again") from error
         _check_graph(session, bundle, folder / bundle.graph)
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        weights = bundle.query_weights and QueryWeights.load(folder / bundle.query_weights, bundle.dim)
-        return cls(bundle, session, tokenizer, weights or None, threads=threads)
+        weights = None
+        if bundle.query_weights is not None:
+            weights = QueryWeights.load(folder / bundle.query_weights, bundle.dim)
+        try:
+            return cls(bundle, session, tokenizer, weights, threads=threads)
+        except BundleError as error:  # of the segmenter or the text rules, which do not know the folder
+            raise BundleError(f"{folder}: {error}") from error
 
     @property
     def dim(self) -> int:
@@ -96,50 +117,121 @@ class Encoder:
         return self.bundle.dim
 
     def encode_queries(self, texts: Iterable[str]) -> list[np.ndarray]:
-        """Token vectors of each query: float32 (tokens, dim), unit length.
+        """Encode queries as token vectors.
 
-        If the bundle has query weights, vectors are as long as their tokens weigh, 1 on average over a query: MaxSim is
-        to be taken of inner products, not of cosines.
+        Args:
+            texts: the queries. One of more than ``bundle.query.max_length`` tokens is cut there;
+                `TokenizedText.truncated` of `tokenize_queries` shows which.
 
-        Mask tokens that the bundle's rules add have vectors too. A query longer than ``bundle.query.max_length``
-        tokens is cut there; `tokenize_queries` tells which. Raises InputError for a query that is empty or not a str.
+        Returns:
+            For each query an array, float32 (tokens, dim). Mask tokens that the bundle's rules add are among the
+            tokens. Vectors have unit length; if the bundle has query weights, each vector is as long as its token's
+            weight, 1 on average over a query. MaxSim of a weighted query takes inner products, not cosines.
+
+        Raises:
+            InputError: a query is empty or not a str, or ``texts`` is one str; the message gives its position.
         """
         vectors = self.encode_tokens(self.tokenize_queries(texts))
         return vectors if self._query_weights is None else [self._query_weights(matrix) for matrix in vectors]
 
     def encode_documents(self, texts: Iterable[str]) -> list[np.ndarray]:
-        """Token vectors of each document: float32 (tokens, dim), unit length.
+        """Encode documents as token vectors.
 
-        A document longer than ``bundle.document.max_length`` tokens is cut there; `tokenize_documents` tells
-        which. Raises InputError for a document that is empty or not a str.
+        Args:
+            texts: the documents. One of more than ``bundle.document.max_length`` tokens is cut there;
+                `TokenizedText.truncated` of `tokenize_documents` shows which.
+
+        Returns:
+            For each document an array, float32 (tokens, dim), of vectors of unit length.
+
+        Raises:
+            InputError: a document is empty or not a str, or ``texts`` is one str; the message gives its position.
         """
         return self.encode_tokens(self.tokenize_documents(texts))
 
     def tokenize_queries(self, texts: Iterable[str]) -> list[TokenizedText]:
-        """The first half of `encode_queries`; weights, if there are any, come after `encode_tokens`."""
+        """Tokenize queries: the first half of `encode_queries`. Query weights come after `encode_tokens`.
+
+        Args:
+            texts: the queries.
+
+        Returns:
+            The tokens of each query.
+
+        Raises:
+            InputError: as `encode_queries`.
+        """
         return self._tokenize_query(_texts(texts))
 
     def tokenize_documents(self, texts: Iterable[str]) -> list[TokenizedText]:
-        """The first half of `encode_documents`."""
+        """Tokenize documents: the first half of `encode_documents`.
+
+        Args:
+            texts: the documents.
+
+        Returns:
+            The tokens of each document.
+
+        Raises:
+            InputError: as `encode_documents`.
+        """
         return self._tokenize_document(_texts(texts))
 
     def count_document_tokens(self, texts: Iterable[str]) -> list[int]:
-        """Tokens of each document before it is cut; one of more than ``bundle.document.max_length`` is cut."""
+        """Count the tokens of each document before it is cut.
+
+        Args:
+            texts: the documents.
+
+        Returns:
+            For each document its number of tokens. One of more than ``bundle.document.max_length`` is cut by
+            `encode_documents`.
+
+        Raises:
+            InputError: as `encode_documents`.
+        """
         return self._tokenize_document.count(_texts(texts))
 
     def query_spans(self, text: str) -> list[Span]:
-        """For each vector of a query, where in ``text`` its token stands; see `TextTokenizer.spans`."""
+        """Find where in a query the token of each of its vectors stands.
+
+        Args:
+            text: the query.
+
+        Returns:
+            For each vector that `encode_queries` gives for ``text``: the positions of the token's first character and
+            of the one after its last, or None for a marker, end or mask token.
+
+        Raises:
+            InputError: as `encode_queries`.
+        """
         return self._tokenize_query.spans(text)
 
     def document_spans(self, text: str) -> list[Span]:
-        """For each vector of a document, where in ``text`` its token stands; see `TextTokenizer.spans`."""
+        """Find where in a document the token of each of its vectors stands.
+
+        Args:
+            text: the document.
+
+        Returns:
+            As `query_spans`, for the vectors that `encode_documents` gives.
+
+        Raises:
+            InputError: as `encode_documents`.
+        """
         return self._tokenize_document.spans(text)
 
     def encode_tokens(self, tokenized: Sequence[TokenizedText]) -> list[np.ndarray]:
-        """The second half of `encode_queries` and `encode_documents`.
+        """Encode tokenized texts: the second half of `encode_queries` and `encode_documents`.
 
         Texts of one length run together, at most 512 tokens at a time in each thread, so working memory does not grow
         with the number of texts.
+
+        Args:
+            tokenized: what `tokenize_queries` or `tokenize_documents` gave.
+
+        Returns:
+            For each text the vectors that it keeps: float32 (tokens, dim), unit length, without query weights.
         """
         vectors: list[np.ndarray] = [np.empty((0, self.dim), np.float32)] * len(tokenized)
 
@@ -159,7 +251,7 @@ class Encoder:
 
 
 def graph_inputs(texts: Sequence[TokenizedText]) -> dict[str, np.ndarray]:
-    """What the graph takes for ``texts``: int64 (texts, longest), filled up with zeros that nothing attends to."""
+    """The graph's inputs for ``texts``: int64 (texts, longest), padded with zeros that no token attends to."""
     shape = len(texts), max(len(text.ids) for text in texts)
     ids, attention = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     for row, text in enumerate(texts):
@@ -171,9 +263,9 @@ def graph_inputs(texts: Sequence[TokenizedText]) -> dict[str, np.ndarray]:
 def runs(texts: Sequence[TokenizedText], limit: int) -> Iterator[list[int]]:
     """Positions of the texts that run together, longest first, so that the largest allocation comes first.
 
-    All texts of a run have one length, so nothing is padded, and as many attended positions, so that all take one
-    way through the graph: a text's vectors are then the same to the last bit alone and beside others. A run has at
-    most ``limit`` tokens, unless it is one text alone.
+    All texts of a run have the same length, so nothing is padded, and the same number of attended positions, so all
+    take the same branch of the graph. A text's vectors are then the same to the last bit, whatever other texts are
+    encoded with it. A run has at most ``limit`` tokens, or one text.
     """
     shapes = [(len(text.ids), int(text.attention.sum())) for text in texts]
     run: list[int] = []
@@ -189,7 +281,7 @@ def runs(texts: Sequence[TokenizedText], limit: int) -> Iterator[list[int]]:
 def _texts(texts: Iterable[str]) -> list[str]:
     # A str is a sequence of str too: its characters would be encoded one by one.
     if isinstance(texts, str):
-        raise InputError("expected a list of texts, got one str; put it in a list")
+        raise InputError("expected a list of texts, found one str; put it in a list")
     return list(texts)
 
 
@@ -200,5 +292,5 @@ def _check_graph(session: onnxruntime.InferenceSession, bundle: Bundle, path: Pa
     if len(shape) != 3 or inputs != ["attention_mask", "input_ids"] or (isinstance(dim, int) and dim != bundle.dim):
         raise BundleError(
             f"{path}: takes {', '.join(inputs)} and returns vectors of {dim} dimensions; expected attention_mask, "
-            f"input_ids and {bundle.dim}, as bundle.json says; export the checkpoint again"
+            f"input_ids and {bundle.dim} dimensions, as bundle.json says; export the checkpoint again"
         )

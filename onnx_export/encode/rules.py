@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 ExpansionRule = Literal["fixed", "minimum", "paper", "shipped"]
 
-_MIN_MASKS = 8  # the least number of masks of the "paper" rule, and the number both dynamic rules add beyond a multiple
+# The fewest masks that the "paper" rule adds; both dynamic rules add this number just beyond a multiple.
+_MIN_MASKS = 8
+
+# How `read_bundle` checks these classes with pydantic.
+CHECKED_STRICTLY: dict[str, Any] = {"strict": True, "extra": "forbid"}
 
 
 @dataclass(frozen=True)
 class Expansion:
-    """[MASK] expansion: mask tokens are put behind the end token, and their vectors take part in MaxSim.
+    """[MASK] expansion of queries: mask tokens follow the end token, and their vectors take part in MaxSim.
 
     Attributes:
-        token: the mask token, by its name in the vocabulary.
+        token: name of the mask token in the vocabulary.
         rule: how many masks a text of n tokens (start, marker and end included) gets:
 
             "fixed"     up to ``length`` (Stanford ColBERT and PyLate, where ``max_length`` is ``length`` too);
-            "minimum"   up to ``length``, none for longer texts (sentence-transformers' "min");
+            "minimum"   up to ``length``, and no masks for longer texts (sentence-transformers' "min");
             "paper"     up to the next multiple of ``length``, or 8 where that would be fewer than 8
                         (JaColBERTv2.5, arXiv 2407.20750);
-            "shipped"   as the paper's author released it: 8 where n mod ``length`` is at most 8, else up to the next
-                        multiple.
-        length: of "fixed" and "minimum" the length to reach; of the others the multiple.
+            "shipped"   as the paper's author released it: 8 where n mod ``length`` is at most 8, otherwise up to the
+                        next multiple.
+        length: for "fixed" and "minimum" the length to reach, in tokens; for the other rules the multiple.
         attend: whether other tokens attend to the masks.
+
+    Raises:
+        ValueError: ``rule`` is unknown, or ``length`` is less than 1.
+
+    Example:
+        >>> Expansion("[MASK]", "fixed", length=32).masks(tokens=12)
+        20
     """
 
     token: str
@@ -33,14 +44,20 @@ class Expansion:
     length: int = 32
     attend: bool = False
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = CHECKED_STRICTLY
+
     def __post_init__(self) -> None:
         if self.rule not in get_args(ExpansionRule):
-            raise ValueError(f"expansion rule {self.rule!r} is none of {', '.join(get_args(ExpansionRule))}")
+            raise ValueError(f"unknown expansion rule {self.rule!r}; use one of {', '.join(get_args(ExpansionRule))}")
         if self.length < 1:
-            raise ValueError(f"expansion length is {self.length}; it must be 1 or more")
+            raise ValueError(f"length is {self.length}; it must be 1 or more")
 
     def masks(self, tokens: int) -> int:
-        """Masks for a text of ``tokens`` tokens."""
+        """Number of masks for a text.
+
+        Args:
+            tokens: length of the text in tokens, with its start, marker and end tokens.
+        """
         missing = -tokens % self.length
         if self.rule == "paper":
             return missing if missing >= _MIN_MASKS else _MIN_MASKS
@@ -54,12 +71,19 @@ class TextRules:
     """How one kind of text, query or document, becomes token vectors.
 
     Attributes:
-        prefix: put before the text, as text.
-        marker: token inserted after the sequence start token, by its name in the vocabulary, or None.
-        max_length: longest sequence in tokens, start, marker, prefix, end and masks included; the text is cut there.
-        skiplist: tokens whose vectors are left out, by name.
-        expansion: mask tokens to add, or None.
-        strip: whether white space around the text is taken off first.
+        prefix: string put before the text.
+        marker: name in the vocabulary of the token that follows the start token; None for no marker.
+        max_length: longest sequence in tokens, with start, marker, prefix, end and masks. Longer texts are cut.
+        skiplist: names of the tokens whose vectors are left out.
+        expansion: the mask tokens to add; None for no masks.
+        strip: whether white space around the text is removed first.
+
+    Raises:
+        ValueError: ``max_length`` is less than 1.
+
+    Example:
+        >>> TextRules(prefix="", marker="[unused1]", max_length=300, skiplist=("。", "、"))
+        TextRules(prefix='', marker='[unused1]', max_length=300, skiplist=('。', '、'), expansion=None, strip=False)
     """
 
     prefix: str
@@ -69,41 +93,8 @@ class TextRules:
     expansion: Expansion | None = None
     strip: bool = False
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = CHECKED_STRICTLY
 
-def parse_rules(content: Any) -> TextRules:
-    """`TextRules` from their JSON form; raises KeyError, TypeError or ValueError if that is not what it should be."""
-    values = checked(content, _RULES_TYPES)
-    values["skiplist"] = tuple(checked(dict(enumerate(values.get("skiplist", []))), str).values())
-    if values.get("expansion") is not None:
-        values["expansion"] = Expansion(**checked(values["expansion"], _EXPANSION_TYPES))
-    return TextRules(**values)
-
-
-def checked(values: Any, kinds: Any) -> dict[Any, Any]:
-    """A copy of ``values`` if each is of its kind (one for all, or one by name), above 0 where it is a number."""
-    if not isinstance(values, dict):
-        raise TypeError(f"expected an object, found {type(values).__name__}")
-    for name, value in values.items():
-        kind = kinds[name] if isinstance(kinds, dict) else kinds
-        if (
-            not isinstance(value, kind)
-            or (isinstance(value, bool) and kind is not bool)
-            or (_is_count(value) and value < 1)
-        ):
-            raise TypeError(f"{name!r} is {value!r}")
-    return dict(values)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-_RULES_TYPES = {
-    "prefix": str,
-    "marker": (str, type(None)),
-    "max_length": int,
-    "skiplist": list,
-    "expansion": (dict, type(None)),
-    "strip": bool,
-}
-_EXPANSION_TYPES = {"token": str, "rule": str, "length": int, "attend": bool}
+    def __post_init__(self) -> None:
+        if self.max_length < 1:
+            raise ValueError(f"max_length is {self.max_length}; it must be 1 or more")

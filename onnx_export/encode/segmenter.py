@@ -18,30 +18,37 @@ Segmenter = Callable[[str], list[str]]
 
 
 def load_segmenter(name: str | None, tokenizer: Tokenizer) -> Segmenter | None:
-    """What a bundle or checkpoint calls ``name``.
+    """The word segmenter that a bundle or checkpoint names.
 
     Args:
         name: `MECAB_UNIDIC_LITE`, or None for a tokenizer that takes texts whole.
-        tokenizer: comes after it; where a text spells one of its added tokens, that stays whole.
+        tokenizer: the tokenizer that comes after it. Its added tokens are not cut where a text spells them.
+
+    Returns:
+        A function from a text to its words, or None if ``name`` is None.
 
     Raises:
-        BundleError: ``name`` is not known.
+        BundleError: ``name`` is unknown.
         MissingExtraError: fugashi or unidic-lite is not installed.
     """
     if name is None:
         return None
     if name != MECAB_UNIDIC_LITE:
-        raise BundleError(
-            f"segmenter {name!r} is not known to this tansaku, only {MECAB_UNIDIC_LITE!r}; update tansaku"
-        )
+        raise BundleError(f"unknown segmenter {name!r}; this tansaku has {MECAB_UNIDIC_LITE!r} only: update tansaku")
     return MecabSegmenter(token.content for token in tokenizer.get_added_tokens_decoder().values())
 
 
 class MecabSegmenter:
-    """Added tokens are split off first; the rest is brought to NFKC and cut into MeCab's surface forms.
+    """Splits off added tokens first, normalizes the rest to NFKC and cuts it into MeCab's surface forms.
 
-    That is the order of transformers' BertJapaneseTokenizer, so a full-width "［ＭＡＳＫ］" is no mask token. MeCab's
-    time grows with the square of an unbroken run of letters, digits or dashes: some seconds for 80,000 of them.
+    That is the order of transformers' BertJapaneseTokenizer, so a full-width "［ＭＡＳＫ］" is not a mask token.
+    MeCab's time grows with the square of an unbroken run of letters, digits or dashes: some seconds for 80,000 of them.
+
+    Args:
+        tokens: the added tokens.
+
+    Raises:
+        MissingExtraError: fugashi or unidic-lite is not installed.
     """
 
     def __init__(self, tokens: Iterable[str]) -> None:
@@ -54,12 +61,12 @@ class MecabSegmenter:
         self._tagger = fugashi.GenericTagger(  # pyright: ignore[reportAttributeAccessIssue] (compiled)
             f'-d "{dictionary}" -r "{dictionary / "mecabrc"}"'
         )
-        self._lock = threading.Lock()  # a tagger has one lattice
+        self._lock = threading.Lock()  # a tagger has a single lattice
         longest_first = sorted(filter(None, tokens), key=len, reverse=True)
         self._tokens = re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else None
 
     def __call__(self, text: str) -> list[str]:
-        """Words of ``text``; none of them holds white space, unless an added token does."""
+        """The words of ``text``, without white space except inside an added token."""
         parts = self._tokens.split(text) if self._tokens else [text]
         words: list[str] = []
         for position, part in enumerate(parts):
@@ -77,10 +84,17 @@ class MecabSegmenter:
 
 
 def nfkc_origins(text: str) -> tuple[str, list[tuple[int, int]]]:
-    """``text`` in NFKC, and for each of its characters the span of ``text`` that it comes from.
+    """Normalize a text to NFKC and keep track of where each character comes from.
 
-    A character and the marks that follow it are normalised together. In the rare scripts where more than that composes
-    (Hangul letters), a character keeps the span of what it stands beside.
+    A character and the combining marks after it are normalized together. Where a script composes more than that (Hangul
+    letters), a character keeps the span of its neighbour.
+
+    Args:
+        text: the text.
+
+    Returns:
+        ``text`` in NFKC, and for each of its characters the span of ``text`` that it comes from: the position of its
+        first character and of the one after its last.
     """
     normal, origins, start = "", [], 0
     for end in range(1, len(text) + 1):

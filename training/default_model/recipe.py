@@ -118,11 +118,12 @@ def build(
     last = train(settings, start, progress=show)
     folders = [last.with_name(f"checkpoint-{step}") for step in average] if average else [last]
     checkpoint = trained(start, folders)
-    checkpoint.origin.update(
-        made_by="python -m tansaku.training.default_model",
-        trained_on=list(CORPORA),
-        averaged=[folder.name for folder in folders],
-    )
+    facts = {
+        "made_by": "python -m tansaku.training.default_model",
+        "trained_on": list(CORPORA),
+        "averaged": [folder.name for folder in folders],
+    }
+    checkpoint = dataclasses.replace(checkpoint, origin={**checkpoint.origin, **facts})
     bundle = export_checkpoint(
         checkpoint, out, precision="int8", card=card.read_text(encoding="utf-8"), phrase_weight=PHRASE_WEIGHT
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ...onnx_export.convert.checkpoint import Checkpoint
 from ...onnx_export.errors import InputError
+from ...onnx_export.files import atomic_folder
 from ..config import Format
 
 # What the special tokens are called in BERT's vocabularies and in XLM-R's.
@@ -36,13 +37,9 @@ def save_model(checkpoint: Checkpoint, folder: Path, form: Format, facts: dict[s
 
     Raises InputError for rules that the format has no words for.
     """
-    making = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(making, ignore_errors=True)
-    making.mkdir(parents=True)
-    (_stanford if form == "stanford" else _pylate)(checkpoint, making, facts or {})
-    if folder.exists():
-        shutil.rmtree(folder)
-    making.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder) as making:
+        (_stanford if form == "stanford" else _pylate)(checkpoint, making, facts or {})
 
 
 def _stanford(checkpoint: Checkpoint, folder: Path, facts: dict[str, Any]) -> None:
@@ -53,8 +50,9 @@ def _stanford(checkpoint: Checkpoint, folder: Path, facts: dict[str, Any]) -> No
         raise InputError(f"{checkpoint.name}: its words are cut by {checkpoint.segmenter}; save it in PyLate's format")
     state = {f"bert.{name}": tensor for name, tensor in _tensors(checkpoint.backbone).items()}
     save_file(state | {"linear.weight": _linear(checkpoint)}, folder / "model.safetensors", {"format": "pt"})
-    checkpoint.backbone.config.architectures = ["HF_ColBERT"]
-    checkpoint.backbone.config.save_pretrained(folder)
+    config = copy.deepcopy(checkpoint.backbone.config)
+    config.architectures = ["HF_ColBERT"]
+    config.save_pretrained(folder)
     _save_tokenizer(checkpoint, folder)
     metadata = {
         **facts,

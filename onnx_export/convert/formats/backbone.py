@@ -1,16 +1,16 @@
-"""The transformer under a checkpoint's projection, by transformers, without any code of the repository's own."""
+"""The transformer under a checkpoint's projection, loaded by transformers, without any code of the repository."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
 from ...errors import CheckpointError
-from .files import read_json
+from .files import Settings, read_settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,27 +28,33 @@ BACKBONES = (
     "xlm-roberta",
 )
 
-# These count positions from the padding token's id, so that many positions are not there for text.
+# These count positions from behind the padding token's id, so a text has that many positions fewer.
 _POSITIONS_AFTER_PADDING = ("camembert", "mpnet", "roberta", "xlm-roberta")
+
+
+class ModelConfig(Settings):
+    """The fields of a model's config.json that tansaku reads itself."""
+
+    model_type: Any = None
+    auto_map: Any = None
+    tokenizer_class: Any = None
 
 
 def load_backbone(folder: Path) -> PreTrainedModel:
     """The encoder in ``folder``, in float32 and evaluation mode, without a head.
 
-    Raises CheckpointError for a model type that is not in `BACKBONES`, one that needs code of its own, missing
-    weights, or weights of other shapes than ``config.json`` says.
+    Raises:
+        CheckpointError: the model type is not in `BACKBONES`, the model needs code of its own, or weights are missing
+            or have other shapes than ``config.json`` says.
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise CheckpointError(f"{path}: missing, so this is no checkpoint")
-    content = read_json(path)
-    model_type = content.get("model_type")
-    if "auto_map" in content:
-        raise CheckpointError(
-            f"{path}: this model runs code of its own ({content['auto_map']}), which tansaku does not run"
-        )
-    if model_type not in BACKBONES:
-        raise CheckpointError(f"{path}: model_type {model_type!r} is not one of {', '.join(BACKBONES)}")
+        raise CheckpointError(f"{path}: missing, so this is not a checkpoint")
+    declared = read_settings(path, ModelConfig)
+    if declared.auto_map is not None:
+        raise CheckpointError(f"{path}: this model has code of its own ({declared.auto_map}); tansaku does not run it")
+    if declared.model_type not in BACKBONES:
+        raise CheckpointError(f"{path}: unknown model_type {declared.model_type!r}; use one of {', '.join(BACKBONES)}")
     verbosity, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -61,7 +67,7 @@ def load_backbone(folder: Path) -> PreTrainedModel:
             trust_remote_code=False,
             dtype=torch.float32,
             attn_implementation="eager",
-            ignore_mismatched_sizes=True,  # they are refused below, by name
+            ignore_mismatched_sizes=True,  # refused by name below
             output_loading_info=True,
         )
     except Exception as error:  # transformers raises whatever its parts raise
@@ -74,7 +80,7 @@ def load_backbone(folder: Path) -> PreTrainedModel:
     return backbone.eval()
 
 
-def _check_complete(folder: Path, report: dict) -> None:
+def _check_complete(folder: Path, report: dict[str, Any]) -> None:
     # The pooler is for sentence classification; its weights are often left out, and nothing here uses it.
     missing = sorted(str(name) for name in report["missing_keys"] if "pooler." not in str(name))
     mismatched = sorted(str(name) for name, *_ in report["mismatched_keys"])
@@ -82,7 +88,7 @@ def _check_complete(folder: Path, report: dict) -> None:
         named = missing or mismatched
         raise CheckpointError(
             f"{folder}: {len(named)} weights are {'missing' if missing else 'of another shape than config.json says'}, "
-            f"{named[0]} among them; the model would run on random numbers: copy the checkpoint again"
+            f"such as {named[0]}; the model would run on random numbers: copy the checkpoint again"
         )
 
 

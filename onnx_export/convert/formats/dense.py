@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import PositiveInt
 
 from ...errors import CheckpointError
-from .files import read_json, read_tensors, setting
+from .files import Settings, read_settings, read_tensors
 
 _ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": torch.nn.Identity,
@@ -18,6 +18,14 @@ _ACTIVATIONS = {
     "torch.nn.modules.activation.Sigmoid": torch.nn.Sigmoid,
     "torch.nn.modules.activation.Tanh": torch.nn.Tanh,
 }
+
+
+class _DenseConfig(Settings):
+    in_features: PositiveInt
+    out_features: PositiveInt
+    bias: bool = True
+    activation_function: str = ""
+    use_residual: bool = False
 
 
 class _Dense(torch.nn.Module):
@@ -33,45 +41,62 @@ class _Dense(torch.nn.Module):
 
 
 def load_projection(folder: Path, names: list[str], hidden: int, native: bool) -> torch.nn.Module:
-    """The modules ``names`` of the checkpoint in ``folder``, one after the other: (…, hidden) → (…, dim).
+    """The Dense modules of a checkpoint, one after the other: float32 (…, hidden) → float32 (…, dim).
 
-    ``native`` says which library's default a missing activation has: Tanh in sentence-transformers, none in PyLate.
+    Args:
+        folder: the checkpoint.
+        names: the modules' folders in it.
+        hidden: length of the backbone's vectors.
+        native: which library's default a missing activation has: True for sentence-transformers' (Tanh), False for
+            PyLate's (no activation).
+
+    Raises:
+        CheckpointError: a configuration or weights are missing or wrong, or the modules do not fit one another.
     """
     layers = torch.nn.Sequential()
     width = hidden
     for name in names:
         path = folder / name / "config.json"
-        layer = _dense(folder / name, read_json(path), path, native)
+        layer = _dense(folder / name, read_settings(path, _DenseConfig), path, native)
         if layer.linear.in_features != width:
-            raise CheckpointError(f"{path}: in_features is {layer.linear.in_features}, but vectors of {width} come in")
+            raise CheckpointError(
+                f"{path}: in_features is {layer.linear.in_features}, but the vectors it gets have {width} dimensions; "
+                "copy the checkpoint again"
+            )
         width = layer.linear.out_features
         layers.append(layer)
     return layers.eval()
 
 
-def _dense(folder: Path, config: dict[str, Any], path: Path, native: bool) -> _Dense:
+def _dense(folder: Path, config: _DenseConfig, path: Path, native: bool) -> _Dense:
     tensors = read_tensors(folder)
     default = "activation.Tanh" if native else "linear.Identity"
-    activation = setting(config, "activation_function", str, f"torch.nn.modules.{default}", path)
+    activation = config.activation_function or f"torch.nn.modules.{default}"
     if activation not in _ACTIVATIONS:
-        raise CheckpointError(f"{path}: activation_function {activation!r} is not one of {', '.join(_ACTIVATIONS)}")
-    shape = tuple(setting(config, side, int, None, path) for side in ("out_features", "in_features"))
-    linear = _linear(tensors, "linear", shape, setting(config, "bias", bool, True, path), path)
+        raise CheckpointError(
+            f"{path}: unknown activation_function {activation!r}; use one of {', '.join(_ACTIVATIONS)}"
+        )
+    shape = config.out_features, config.in_features
+    linear = _linear(tensors, "linear", shape, config.bias, path)
     residual = None
-    if setting(config, "use_residual", bool, False, path):
+    if config.use_residual:
         same = shape[0] == shape[1]
         residual = torch.nn.Identity() if same else _linear(tensors, "residual", shape, False, path)
     return _Dense(linear, _ACTIVATIONS[activation](), residual)
 
 
-def _linear(tensors: dict[str, torch.Tensor], name: str, shape: tuple, bias: bool, path: Path) -> torch.nn.Linear:
+def _linear(
+    tensors: dict[str, torch.Tensor], name: str, shape: tuple[int, int], bias: bool, path: Path
+) -> torch.nn.Linear:
     for part, expected in ((f"{name}.weight", shape), (f"{name}.bias", shape[:1])):
         if part.endswith("bias") and not bias:
             continue
         if part not in tensors:
-            raise CheckpointError(f"{path.parent}: the weights hold no {part}")
+            raise CheckpointError(f"{path.parent}: the weights have no {part}; copy the checkpoint again")
         if tuple(tensors[part].shape) != expected:
-            raise CheckpointError(f"{path}: {part} is {tuple(tensors[part].shape)}, expected {expected}")
+            raise CheckpointError(
+                f"{path}: {part} has shape {tuple(tensors[part].shape)}, expected {expected}; copy the checkpoint again"
+            )
     linear = torch.nn.Linear(shape[1], shape[0], bias=bias)
     linear.load_state_dict({key: tensors[f"{name}.{key}"] for key in ("weight", "bias")[: 1 + bias]})
     return linear

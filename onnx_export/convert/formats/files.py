@@ -1,17 +1,18 @@
-"""A checkpoint's files: where they are, and its JSON and tensors. Nothing is unpickled but tensors."""
+"""A checkpoint's files: where they are, and their JSON and tensors. Nothing but tensors is unpickled."""
 
 from __future__ import annotations
 
-import json
 import pickle  # for the name of its error; nothing is unpickled
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 
 from ...errors import CheckpointError
+from ...validation import describe_errors
 
 METADATA_FILE = "artifact.metadata"
 MODULES_FILE = "modules.json"
@@ -23,10 +24,38 @@ _TORCH_FILES = ["pytorch_model*.bin", "*/pytorch_model.bin"]
 _IGNORED_FILES = ["onnx/*", "openvino/*", "checkpoint-*"]
 
 
+class Settings(BaseModel):
+    """A JSON file of another tool: the fields that tansaku reads are checked, the others are ignored.
+
+    A field that is null has its default, as in the tools that write these files.
+    """
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        return {name: value for name, value in content.items() if value is not None}
+
+
+class _WeightIndex(Settings):
+    weight_map: Annotated[dict[str, str], Field(min_length=1)]
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
 def find_folder(source: str | Path, revision: str | None = None) -> Path:
     """The folder ``source``, or the hub repository of that name, downloaded to huggingface_hub's cache.
 
-    Raises CheckpointError if there is neither.
+    Args:
+        source: a folder, or "owner/name" of a hub repository.
+        revision: branch, tag or commit of the repository.
+
+    Raises:
+        CheckpointError: there is no such folder or repository, or the download failed.
     """
     folder = Path(source)
     if folder.is_dir():
@@ -48,31 +77,46 @@ def _download(name: str, revision: str | None) -> Path:
             folder = fetch(_CONFIG_FILES + _TORCH_FILES)
     except Exception as error:  # whatever the HTTP library raises comes through
         raise CheckpointError(
-            f"{name}: not a folder here, and the model hub did not give it ({type(error).__name__}: {error}). "
+            f"{name}: not a folder here, and the download from the hub failed ({type(error).__name__}: {error}). "
             f"Without a network, copy the repository's files ({', '.join(_CONFIG_FILES + _SAFETENSORS_FILES)} or "
-            "pytorch_model.bin) to a folder and name that"
+            "pytorch_model.bin) to a folder and give its path"
         ) from error
     return folder
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; {} if there is no such file."""
+def read_settings(path: Path, model: type[Model]) -> Model:
+    """Read and check a JSON file.
+
+    Args:
+        path: the file. If it is missing, every field has its default.
+        model: the fields.
+
+    Raises:
+        CheckpointError: the file cannot be read, or a field is missing or wrong. The message names file and field.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
+        content = b"{}"
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); copy the checkpoint again") from error
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{path}: {describe_errors(error)}; correct the file, or copy the checkpoint again"
+        ) from error
 
 
 def read_tensors(folder: Path, wanted: str = "") -> dict[str, torch.Tensor]:
-    """Tensors of ``folder``'s weights file, in float32: those whose name is ``wanted``, or all.
+    """Tensors of a folder's weights, in float32, by name.
 
-    Safetensors come first; a pytorch_model.bin is read with ``weights_only``. Raises CheckpointError if there is no
-    weights file or it cannot be read.
+    Args:
+        folder: where the weights are: safetensors, or otherwise a pytorch_model.bin, read with ``weights_only``.
+        wanted: name of the one tensor to read; "" reads all.
+
+    Raises:
+        CheckpointError: there is no weights file, or it cannot be read.
     """
     found: dict[str, torch.Tensor] = {}
     for path in _weight_files(folder):
@@ -89,8 +133,8 @@ def _read_weight_file(path: Path, wanted: str) -> dict[str, torch.Tensor]:
         return {name: tensor.float() for name, tensor in tensors.items() if wanted in ("", name)}
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: holds more than tensors, or is cut off; copy it again, or convert it to safetensors where it "
-            "comes from"
+            f"{path}: has more than tensors in it, or is cut off; copy it again, or convert it to safetensors "
+            "where it comes from"
         ) from error
     except (OSError, EOFError, SafetensorError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); copy the checkpoint again") from error
@@ -102,26 +146,5 @@ def _weight_files(folder: Path) -> list[Path]:
             return [folder / name]
         index = folder / f"{name}.index.json"
         if index.is_file():
-            shards = setting(read_json(index), "weight_map", dict, {}, index).values()
-            if not shards or not all(isinstance(shard, str) for shard in shards):
-                raise CheckpointError(f"{index}: names no files of weights; copy the checkpoint again")
-            return [folder / shard for shard in sorted(set(shards))]
-    raise CheckpointError(f"{folder}: no model.safetensors or pytorch_model.bin here")
-
-
-def setting(values: dict[str, Any], name: str, kind: type, default: Any, path: Path) -> Any:
-    """``values[name]``, or ``default`` if it is missing or null; raises CheckpointError if it is of another kind."""
-    value = values.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or value < 1)):
-        raise CheckpointError(f"{path}: {name} is {value!r}; expected {kind.__name__}, above 0 if a number")
-    return value
-
-
-def texts_setting(values: dict[str, Any], name: str, default: list[str], path: Path) -> list[str]:
-    """As `setting`, for a list of str."""
-    value = setting(values, name, list, default, path)
-    if not all(isinstance(text, str) for text in value):
-        raise CheckpointError(f"{path}: {name} is {value!r}; expected a list of texts")
-    return value
+            return [folder / shard for shard in sorted(set(read_settings(index, _WeightIndex).weight_map.values()))]
+    raise CheckpointError(f"{folder}: no model.safetensors or pytorch_model.bin here; copy the checkpoint again")

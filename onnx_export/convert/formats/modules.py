@@ -1,37 +1,109 @@
-"""Checkpoints with a modules.json: PyLate, sentence-transformers up to 5, and its MultiVectorEncoder from 6 on.
+"""Checkpoints with a modules.json: PyLate's, and those of sentence-transformers' MultiVectorEncoder (from version 6).
 
-The two differ in where the settings lie and how a marker comes in: PyLate inserts a token, MultiVectorEncoder
-writes a prompt before the text.
+The two differ in where the settings are and how a marker is added: PyLate inserts a token, MultiVectorEncoder writes a
+prompt before the text.
 """
 
 from __future__ import annotations
 
-import json
 import string
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from ...encode.rules import Expansion, ExpansionRule, TextRules, checked
+from pydantic import Field, PositiveInt, RootModel
+
+from ...encode.rules import Expansion, ExpansionRule, TextRules
 from ...errors import CheckpointError
 from ..checkpoint import Checkpoint
 from .backbone import load_backbone, positions
 from .dense import load_projection
-from .files import MODULES_FILE, read_json, setting, texts_setting
+from .files import MODULES_FILE, Settings, read_settings
 from .queries import QueryExpansion, query_rules
 from .tokenizer import LoadedTokenizer, load_tokenizer
 
 _SETTINGS_FILE = "config_sentence_transformers.json"
+_TRANSFORMER_FILE = "sentence_bert_config.json"
 _MASK_MODULE = "MultiVectorMask"
+_MODULES = ("Transformer", "Dense", _MASK_MODULE, "Normalize")
+
+
+class _Module(Settings):
+    path: str
+    type: str
+
+
+class _Modules(RootModel[list[_Module]]):
+    pass
+
+
+class _Prompts(Settings):
+    """config_sentence_transformers.json of both libraries."""
+
+    model_type: Any = None
+    prompts: dict[str, str | None] = Field(default_factory=dict)
+    default_prompt_name: str | None = None
+
+    def prompt(self, name: str | None) -> str:
+        return (self.prompts.get(name) if name is not None else None) or ""
+
+
+class _PyLateConfig(_Prompts):
+    """config_sentence_transformers.json of PyLate, with its defaults."""
+
+    query_prefix: str = "[Q] "
+    document_prefix: str = "[D] "
+    query_length: PositiveInt = 32
+    document_length: PositiveInt = 180
+    do_query_expansion: bool = True
+    attend_to_expansion_tokens: bool = False
+    skiplist_words: list[str] = Field(default_factory=lambda: list(string.punctuation))
+
+
+class _NativeExpansion(Settings):
+    strategy: Literal["fixed", "min"]
+    length: PositiveInt
+    token: str = ""
+    attend: bool = False
+
+
+class _TransformerConfig(Settings):
+    """sentence_bert_config.json of both libraries."""
+
+    do_lower_case: bool = False
+
+
+class _NativeTransformerConfig(_TransformerConfig):
+    """sentence_bert_config.json of a MultiVectorEncoder."""
+
+    max_seq_length: PositiveInt | None = None
+    query_length: PositiveInt | None = None
+    document_length: PositiveInt | None = None
+    query_expansion: _NativeExpansion | None = None
+
+
+class _MaskConfig(Settings):
+    """config.json of a MultiVectorEncoder's mask module."""
+
+    skiplist_words: list[str] = Field(default_factory=list)
+    skiplist_tasks: list[str] = Field(default_factory=lambda: ["document"])
+    keep_only_token_ids: Any = None
 
 
 def load_modules(folder: Path, name: str, query_expansion: QueryExpansion | None) -> Checkpoint:
-    """Read the checkpoint in ``folder``; its own query expansion by default.
+    """Read a checkpoint that has a modules.json. Missing settings have the defaults of the library that wrote it.
 
-    Settings that are missing have the defaults of the library that wrote the format.
+    Args:
+        folder: where it is.
+        name: the model's name.
+        query_expansion: which mask tokens queries get; None means the checkpoint's own.
+
+    Raises:
+        CheckpointError: a file is missing or wrong, or the model is of a kind that tansaku does not support.
+        MissingExtraError: the tokenizer needs the extra ``japanese``.
     """
     modules = _read_modules(folder)
-    settings = read_json(folder / _SETTINGS_FILE)
-    native = settings.get("model_type") == "MultiVectorEncoder" or _MASK_MODULE in modules
+    model_type = read_settings(folder / _SETTINGS_FILE, _Prompts).model_type
+    native = model_type == "MultiVectorEncoder" or _MASK_MODULE in modules
     transformer = folder / modules["Transformer"][0]
     backbone = load_backbone(transformer)
     tokenizer = load_tokenizer(transformer)
@@ -40,11 +112,13 @@ def load_modules(folder: Path, name: str, query_expansion: QueryExpansion | None
     longest = positions(backbone.config)
     if native:
         if "Normalize" not in modules:
-            raise CheckpointError(f"{folder / MODULES_FILE}: no Normalize; tansaku's MaxSim is over cosines only")
-        masking = read_json(folder / modules[_MASK_MODULE][0] / "config.json") if _MASK_MODULE in modules else {}
-        query, document = _native_rules(folder, settings, transformer, masking, tokenizer, longest)
+            raise CheckpointError(
+                f"{folder / MODULES_FILE}: no Normalize module; tansaku supports MaxSim of cosines only"
+            )
+        mask_folder = folder / modules[_MASK_MODULE][0] if _MASK_MODULE in modules else None
+        query, document = _native_rules(folder, transformer, mask_folder, tokenizer, longest)
     else:
-        query, document = _pylate_rules(folder, settings, tokenizer)
+        query, document = _pylate_rules(folder, tokenizer)
     return Checkpoint(
         name=name,
         backbone=backbone,
@@ -60,128 +134,104 @@ def load_modules(folder: Path, name: str, query_expansion: QueryExpansion | None
 def _read_modules(folder: Path) -> dict[str, list[str]]:
     """Class name → sub-folders, in their order."""
     path = folder / MODULES_FILE
-    known = ("Transformer", "Dense", _MASK_MODULE, "Normalize")
     found: dict[str, list[str]] = {}
-    try:
-        for module in json.loads(path.read_text(encoding="utf-8")):
-            if not isinstance(module["path"], str):
-                raise TypeError(f"path {module['path']!r}")
-            kind = module["type"].rpartition(".")[2]
-            if kind not in known:
-                raise CheckpointError(
-                    f"{path}: module {module['type']!r} is not one of {', '.join(known)}; a model "
-                    "with pooling gives one vector per text and is no ColBERT checkpoint"
-                )
-            found.setdefault(kind, []).append(module["path"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error!r})") from error
+    for module in read_settings(path, _Modules).root:
+        kind = module.type.rpartition(".")[2]
+        if kind not in _MODULES:
+            raise CheckpointError(
+                f"{path}: unknown module {module.type!r}; tansaku supports {', '.join(_MODULES)}. A model with pooling "
+                "gives one vector per text and is not a ColBERT checkpoint"
+            )
+        found.setdefault(kind, []).append(module.path)
     if len(found.get("Transformer", [])) != 1 or "Dense" not in found:
-        raise CheckpointError(f"{path}: names {', '.join(found)}; a ColBERT checkpoint has one Transformer and a Dense")
+        raise CheckpointError(
+            f"{path}: lists {', '.join(found) or 'nothing'}; a ColBERT checkpoint has one Transformer and a Dense"
+        )
     return found
 
 
 def _check_case(folder: Path, tokenizer: LoadedTokenizer) -> None:
-    path = folder / "sentence_bert_config.json"
-    if not setting(read_json(path), "do_lower_case", bool, False, path):
+    path = folder / _TRANSFORMER_FILE
+    if not read_settings(path, _TransformerConfig).do_lower_case:
         return
     if tokenizer.first_tokens("A") != tokenizer.first_tokens("a"):
         raise CheckpointError(f"{path}: do_lower_case is set, but the tokenizer keeps the case; set it there instead")
 
 
-def _pylate_rules(folder: Path, settings: dict[str, Any], tokenizer: LoadedTokenizer) -> tuple[TextRules, TextRules]:
+def _pylate_rules(folder: Path, tokenizer: LoadedTokenizer) -> tuple[TextRules, TextRules]:
     path = folder / _SETTINGS_FILE
-    query_length = setting(settings, "query_length", int, 32, path)
-    attend = setting(settings, "attend_to_expansion_tokens", bool, False, path)
+    config = read_settings(path, _PyLateConfig)
     expansion = None
-    if setting(settings, "do_query_expansion", bool, True, path):
+    if config.do_query_expansion:
         if tokenizer.mask is None:
-            raise CheckpointError(f"{folder}: do_query_expansion is set, but the tokenizer has no mask token")
-        expansion = Expansion(tokenizer.mask, "fixed", query_length, attend)
-    prompt = _prompt(settings, setting(settings, "default_prompt_name", str, None, path), path)
-    words = texts_setting(settings, "skiplist_words", list(string.punctuation), path)
+            raise CheckpointError(
+                f"{path}: do_query_expansion is set, but the tokenizer has no mask token; switch it off"
+            )
+        expansion = Expansion(tokenizer.mask, "fixed", config.query_length, config.attend_to_expansion_tokens)
+    prompt = config.prompt(config.default_prompt_name)
     # A word that the vocabulary lacks stands for the unknown token, which is then skipped too, as in PyLate.
-    skiplist = [word if tokenizer.has(word) else tokenizer.unknown for word in words]
+    skiplist = [word if tokenizer.has(word) else tokenizer.unknown for word in config.skiplist_words]
     query = TextRules(
         prefix=prompt,
-        marker=_inserted(settings, "query_prefix", "[Q] ", tokenizer, path),
-        max_length=query_length,
+        marker=_inserted("query_prefix", config.query_prefix, tokenizer, path),
+        max_length=config.query_length,
         expansion=expansion,
         strip=True,
     )
     document = TextRules(
         prefix=prompt,
-        marker=_inserted(settings, "document_prefix", "[D] ", tokenizer, path),
-        max_length=setting(settings, "document_length", int, 180, path),
+        marker=_inserted("document_prefix", config.document_prefix, tokenizer, path),
+        max_length=config.document_length,
         skiplist=tuple(dict.fromkeys(word for word in skiplist if word is not None)),
         strip=True,
     )
     return query, document
 
 
-def _inserted(settings: dict[str, Any], name: str, default: str, tokenizer: LoadedTokenizer, path: Path) -> str | None:
-    marker = setting(settings, name, str, default, path)
+def _inserted(name: str, marker: str, tokenizer: LoadedTokenizer, path: Path) -> str | None:
     if marker and not tokenizer.has(marker):
-        raise CheckpointError(f"{path}: {name} {marker!r} is not in the tokenizer's vocabulary")
+        raise CheckpointError(f'{path}: {name} {marker!r} is not in the tokenizer\'s vocabulary; add it, or use ""')
     return marker or None
 
 
 def _native_rules(
-    folder: Path,
-    settings: dict[str, Any],
-    transformer: Path,
-    masking: dict[str, Any],
-    tokenizer: LoadedTokenizer,
-    longest: int,
+    folder: Path, transformer: Path, mask_folder: Path | None, tokenizer: LoadedTokenizer, longest: int
 ) -> tuple[TextRules, TextRules]:
-    path = folder / _SETTINGS_FILE
-    lengths_path = transformer / "sentence_bert_config.json"
-    lengths = read_json(lengths_path)
-    longest = min(longest, tokenizer.max_length, setting(lengths, "max_seq_length", int, longest, lengths_path))
-    prompts = setting(settings, "prompts", dict, {}, path)
-    default = setting(settings, "default_prompt_name", str, None, path)
-    document_prompt = next((name for name in ("document", "passage", "corpus") if name in prompts), default)
-    query_length = setting(lengths, "query_length", int, longest, lengths_path)
-    expansion = _native_expansion(lengths.get("query_expansion"), tokenizer, lengths_path)
+    settings = read_settings(folder / _SETTINGS_FILE, _Prompts)
+    lengths = read_settings(transformer / _TRANSFORMER_FILE, _NativeTransformerConfig)
+    masking = _MaskConfig() if mask_folder is None else read_settings(mask_folder / "config.json", _MaskConfig)
+    if masking.keep_only_token_ids:
+        raise CheckpointError(f"{folder}: {_MASK_MODULE} has keep_only_token_ids, which tansaku does not support")
+    longest = min(longest, tokenizer.max_length, lengths.max_seq_length or longest)
+    query_length = lengths.query_length or longest
+    expansion = _native_expansion(lengths.query_expansion, tokenizer, transformer / _TRANSFORMER_FILE)
     if expansion:
         query_length = expansion.length if expansion.rule == "fixed" else max(query_length, expansion.length)
-    if masking.get("keep_only_token_ids"):
-        raise CheckpointError(f"{folder}: {_MASK_MODULE} has keep_only_token_ids, which tansaku does not know")
-    words = texts_setting(masking, "skiplist_words", [], folder / _MASK_MODULE)
-    skiplist = tuple(dict.fromkeys(word for word in words if tokenizer.has(word)))
-    tasks = texts_setting(masking, "skiplist_tasks", ["document"], folder / _MASK_MODULE)
+    default = settings.default_prompt_name
+    query_prompt = "query" if "query" in settings.prompts else default
+    document_prompt = next((name for name in ("document", "passage", "corpus") if name in settings.prompts), default)
+    skiplist = tuple(dict.fromkeys(word for word in masking.skiplist_words if tokenizer.has(word)))
     query = TextRules(
-        prefix=_prompt(settings, "query" if "query" in prompts else default, path),
+        prefix=settings.prompt(query_prompt),
         marker=None,
         max_length=query_length,
-        skiplist=skiplist if "query" in tasks else (),
+        skiplist=skiplist if "query" in masking.skiplist_tasks else (),
         expansion=expansion,
     )
     document = TextRules(
-        prefix=_prompt(settings, document_prompt, path),
+        prefix=settings.prompt(document_prompt),
         marker=None,
-        max_length=setting(lengths, "document_length", int, longest, lengths_path),
-        skiplist=skiplist if "document" in tasks else (),
+        max_length=lengths.document_length or longest,
+        skiplist=skiplist if "document" in masking.skiplist_tasks else (),
     )
     return query, document
 
 
-def _native_expansion(content: Any, tokenizer: LoadedTokenizer, path: Path) -> Expansion | None:
-    if content is None:
+def _native_expansion(config: _NativeExpansion | None, tokenizer: LoadedTokenizer, path: Path) -> Expansion | None:
+    if config is None:
         return None
+    token = config.token or tokenizer.mask
+    if token is None or not tokenizer.has(token):
+        raise CheckpointError(f"{path}: query_expansion's token {token!r} is not in the tokenizer's vocabulary")
     rules: dict[str, ExpansionRule] = {"fixed": "fixed", "min": "minimum"}
-    try:
-        token = content.get("token") or tokenizer.mask
-        if token is None or not tokenizer.has(token):
-            raise CheckpointError(f"{path}: query_expansion's token {token!r} is not in the tokenizer's vocabulary")
-        length = checked({"length": content["length"]}, int)["length"]
-        attend = checked({"attend": content.get("attend") or False}, bool)["attend"]
-        return Expansion(token, rules[content["strategy"]], length, attend)
-    except (KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path}: query_expansion {content!r} cannot be read ({error!r})") from error
-
-
-def _prompt(settings: dict[str, Any], name: Any, path: Path) -> str:
-    prompt = setting(settings, "prompts", dict, {}, path).get(name) or ""
-    if not isinstance(prompt, str):
-        raise CheckpointError(f"{path}: prompt {name!r} is {prompt!r}; expected a text")
-    return prompt
+    return Expansion(token, rules[config.strategy], config.length, config.attend)

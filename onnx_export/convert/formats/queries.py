@@ -1,4 +1,4 @@
-"""The query expansion of a checkpoint, or another one that the user asks for."""
+"""The query expansion of a checkpoint, or the one that the user chooses."""
 
 from __future__ import annotations
 
@@ -10,24 +10,27 @@ from ...encode.rules import Expansion, TextRules
 from ...errors import CheckpointError
 
 QueryExpansion = Literal["paper", "shipped", "fixed", "none"]
-_MULTIPLE_OF = 32  # of the paper's rule and the shipped one
+_MASK_MULTIPLE = 32  # of the paper's rule and the shipped one
 
 
 def query_rules(
     expansion: QueryExpansion | None, rules: TextRules, mask: str | None, longest: int, folder: Path
 ) -> TextRules:
-    """``rules`` with ``expansion`` in place of their own.
+    """Query rules with another expansion.
 
     Args:
-        expansion: None leaves the rules as they are. "paper" and "shipped" (see `Expansion`) never cut a query
-            that the backbone can read; "fixed" fills or cuts
-            to the checkpoint's length; "none" adds no masks.
+        expansion: None leaves the rules as they are. "paper" and "shipped" (see `Expansion`) never cut a query that
+            the backbone can read; "fixed" fills or cuts to the checkpoint's length; "none" adds no masks.
         rules: the checkpoint's own.
-        mask: name of the mask token, or None if there is none.
-        longest: the longest sequence that the backbone reads.
+        mask: name of the mask token, or None if the tokenizer does not have one.
+        longest: the longest sequence that the backbone reads, in tokens.
         folder: the checkpoint, for the error.
 
-    Raises CheckpointError if masks are asked for and the tokenizer has no mask token.
+    Returns:
+        ``rules`` with ``expansion`` in place of their own.
+
+    Raises:
+        CheckpointError: the expansion needs masks, and the tokenizer has no mask token.
     """
     if expansion is None:
         return rules
@@ -39,4 +42,4 @@ def query_rules(
     if expansion == "fixed":
         length = rules.expansion.length if rules.expansion else rules.max_length
         return dataclasses.replace(rules, expansion=Expansion(mask, "fixed", length, attend), max_length=length)
-    return dataclasses.replace(rules, expansion=Expansion(mask, expansion, _MULTIPLE_OF, attend), max_length=longest)
+    return dataclasses.replace(rules, expansion=Expansion(mask, expansion, _MASK_MULTIPLE, attend), max_length=longest)

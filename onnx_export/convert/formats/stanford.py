@@ -1,23 +1,45 @@
 """Stanford ColBERT checkpoints: JaColBERT, colbertv2.0, answerai-colbert.
 
-Told by their files, a ``linear.weight`` among the model's weights or an ``artifact.metadata``, never by
-``config.json``: JaColBERTv2.4's names the architecture BertModel.
+Recognized by their files, a ``linear.weight`` among the model's weights or an ``artifact.metadata``, never by
+``config.json``: that of JaColBERTv2.4 names the architecture BertModel.
 """
 
 from __future__ import annotations
 
 import string
 from pathlib import Path
+from typing import Any
+
+from pydantic import PositiveInt, model_validator
 
 from ...encode.rules import Expansion, TextRules
 from ...errors import CheckpointError
 from ..checkpoint import Checkpoint, linear_projection
 from .backbone import load_backbone, positions
-from .files import METADATA_FILE, MODULES_FILE, read_json, read_tensors, setting
+from .files import METADATA_FILE, MODULES_FILE, Settings, read_settings, read_tensors
 from .queries import QueryExpansion, query_rules
 from .tokenizer import LoadedTokenizer, load_tokenizer
 
 _PROJECTION = "linear.weight"
+
+
+class _Metadata(Settings):
+    """artifact.metadata, with Stanford's defaults; some versions put the settings below "config"."""
+
+    similarity: str = "cosine"
+    dim: PositiveInt | None = None
+    query_maxlen: PositiveInt = 32
+    doc_maxlen: PositiveInt = 220
+    query_token_id: str = ""
+    doc_token_id: str = ""
+    attend_to_mask_tokens: bool = False
+    mask_punctuation: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nested(cls, content: Any) -> Any:
+        nested = content.get("config") if isinstance(content, dict) else None
+        return nested if isinstance(nested, dict) else content
 
 
 def is_stanford(folder: Path) -> bool:
@@ -25,46 +47,55 @@ def is_stanford(folder: Path) -> bool:
     stanford, modules = (folder / METADATA_FILE).is_file(), (folder / MODULES_FILE).is_file()
     if stanford != modules:
         return stanford
-    # Both or neither: the weights tell.
+    # Both or neither: the weights decide.
     return _PROJECTION in read_tensors(folder, _PROJECTION)
 
 
 def load_stanford(folder: Path, name: str, query_expansion: QueryExpansion | None) -> Checkpoint:
-    """Read the checkpoint in ``folder``; the paper's dynamic query length by default.
+    """Read a checkpoint in Stanford's format.
 
     Settings that ``artifact.metadata`` lacks have Stanford's defaults: query_maxlen 32, doc_maxlen 220, markers
     [unused0] and [unused1], mask_punctuation, cosine similarity.
+
+    Args:
+        folder: where it is.
+        name: the model's name.
+        query_expansion: which mask tokens queries get; None means the paper's dynamic query length.
+
+    Raises:
+        CheckpointError: a file is missing or wrong, or the model is of a kind that tansaku does not support.
+        MissingExtraError: the tokenizer needs the extra ``japanese``.
     """
     path = folder / METADATA_FILE
-    metadata = read_json(path)
-    if isinstance(metadata.get("config"), dict):
-        metadata = metadata["config"]
-    similarity = setting(metadata, "similarity", str, "cosine", path)
-    if similarity != "cosine":
-        raise CheckpointError(f"{path}: similarity {similarity!r}; tansaku's MaxSim is over cosines only")
+    metadata = read_settings(path, _Metadata)
+    if metadata.similarity != "cosine":
+        raise CheckpointError(f"{path}: similarity is {metadata.similarity!r}; tansaku supports 'cosine' only")
 
     backbone = load_backbone(folder)
     hidden = backbone.config.hidden_size
     weights = read_tensors(folder, _PROJECTION)
     if _PROJECTION not in weights:
-        raise CheckpointError(f"{folder}: the weights hold no {_PROJECTION}, so the projection is missing")
+        raise CheckpointError(f"{folder}: the weights have no {_PROJECTION}: the projection is missing")
     projection = weights[_PROJECTION]
     if projection.ndim != 2 or projection.shape[1] != hidden:
-        raise CheckpointError(f"{folder}: {_PROJECTION} is {tuple(projection.shape)}; expected (dimensions, {hidden})")
-    dim = setting(metadata, "dim", int, len(projection), path)
-    if dim != len(projection):
-        raise CheckpointError(f"{path}: dim is {dim}, but {_PROJECTION} has {len(projection)} rows")
+        raise CheckpointError(
+            f"{folder}: {_PROJECTION} has shape {tuple(projection.shape)}, expected (dimensions, {hidden}); "
+            "copy the checkpoint again"
+        )
+    if metadata.dim not in (None, len(projection)):
+        raise CheckpointError(
+            f"{path}: dim is {metadata.dim}, but {_PROJECTION} has {len(projection)} rows; copy the checkpoint again"
+        )
     tokenizer = load_tokenizer(folder)
 
-    query_length = setting(metadata, "query_maxlen", int, 32, path)
-    attend = setting(metadata, "attend_to_mask_tokens", bool, False, path)
+    length, attend = metadata.query_maxlen, metadata.attend_to_mask_tokens
     query = query_rules(
         query_expansion or "paper",
         TextRules(
             prefix="",
-            marker=_marker(setting(metadata, "query_token_id", str, "", path) or "[unused0]", tokenizer, path),
-            max_length=query_length,
-            expansion=Expansion(tokenizer.mask, "fixed", query_length, attend) if tokenizer.mask else None,
+            marker=_marker(metadata.query_token_id or "[unused0]", tokenizer, path),
+            max_length=length,
+            expansion=Expansion(tokenizer.mask, "fixed", length, attend) if tokenizer.mask else None,
         ),
         tokenizer.mask,
         positions(backbone.config),
@@ -72,9 +103,9 @@ def load_stanford(folder: Path, name: str, query_expansion: QueryExpansion | Non
     )
     document = TextRules(
         prefix="",
-        marker=_marker(setting(metadata, "doc_token_id", str, "", path) or "[unused1]", tokenizer, path),
-        max_length=setting(metadata, "doc_maxlen", int, 220, path),
-        skiplist=_punctuation(tokenizer) if setting(metadata, "mask_punctuation", bool, True, path) else (),
+        marker=_marker(metadata.doc_token_id or "[unused1]", tokenizer, path),
+        max_length=metadata.doc_maxlen,
+        skiplist=_punctuation(tokenizer) if metadata.mask_punctuation else (),
     )
     return Checkpoint(
         name=name,
@@ -95,5 +126,5 @@ def _marker(token: str, tokenizer: LoadedTokenizer, path: Path) -> str:
 
 
 def _punctuation(tokenizer: LoadedTokenizer) -> tuple[str, ...]:
-    # Stanford takes the first token of each symbol, the unknown token too where a symbol has none of its own.
+    # Stanford takes the first token of each symbol; for a symbol that the vocabulary lacks, that is the unknown token.
     return tuple(dict.fromkeys(tokenizer.first_tokens(string.punctuation)))

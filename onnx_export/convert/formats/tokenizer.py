@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import AddedToken, Tokenizer, models, processors
 from transformers import AutoTokenizer
 
 from ...encode.segmenter import MECAB_UNIDIC_LITE, load_segmenter
 from ...errors import CheckpointError, MissingExtraError
-from .files import read_json
+from .backbone import ModelConfig
+from .files import read_settings
 
 _VOCABULARY_FILES = (
     "tokenizer.json",
@@ -33,16 +35,26 @@ _JAPANESE_SETTINGS: dict[str, Any] = {
 }
 
 
+class _TokenizerConfig(BaseModel):
+    """tokenizer_config.json; `_check_japanese` reads further fields of it."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    auto_map: Any = None
+    tokenizer_class: Any = None
+    model_max_length: Annotated[float, Field(ge=1)] | None = None  # 1e30 where there is no limit
+
+
 @dataclass(frozen=True)
 class LoadedTokenizer:
-    """A tokenizer and what the formats ask of it.
+    """A tokenizer and what the formats need of it.
 
     Attributes:
         tokenizer: adds start and end tokens, does not pad or cut.
-        segmenter: what cuts a text into words first, or None.
+        segmenter: name of the word segmenter that runs first, or None.
         mask: name of the mask token, or None.
         unknown: name of the unknown token, or None.
-        max_length: the longest text in tokens that its configuration names; a huge number if it names none.
+        max_length: the longest text in tokens by its configuration; a huge number if that gives no limit.
     """
 
     tokenizer: Tokenizer
@@ -56,7 +68,7 @@ class LoadedTokenizer:
         return self.tokenizer.token_to_id(token) is not None
 
     def first_tokens(self, texts: Iterable[str]) -> list[str]:
-        """The first token of each text, without the start token; texts that have none are left out."""
+        """The first token of each text, not counting the start token; texts without a token are left out."""
         segmenter = load_segmenter(self.segmenter, self.tokenizer)
         cut = [segmenter(text) if segmenter else text for text in texts]
         encodings = self.tokenizer.encode_batch(cut, is_pretokenized=segmenter is not None, add_special_tokens=False)
@@ -74,7 +86,7 @@ def load_tokenizer(folder: Path) -> LoadedTokenizer:
     try:
         loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except ModuleNotFoundError as error:
-        # transformers says so in words of its own, without naming the module.
+        # transformers' own message does not give the name of the module.
         raise MissingExtraError("fugashi with unidic-lite", "japanese") from error
     except Exception as error:  # transformers raises whatever its parts raise
         raise CheckpointError(f"{folder}: transformers cannot load the tokenizer ({error})") from error
@@ -84,12 +96,14 @@ def load_tokenizer(folder: Path) -> LoadedTokenizer:
     elif loaded.is_fast:
         tokenizer, segmenter = Tokenizer.from_str(loaded.backend_tokenizer.to_str()), None
     else:
-        raise CheckpointError(f"{folder}: tokenizer {kind} has no form that runs without transformers")
+        raise CheckpointError(
+            f"{folder}: {kind} has no form that runs without transformers; save a fast tokenizer (tokenizer.json)"
+        )
     tokenizer.no_padding()
     tokenizer.no_truncation()
     special = tokenizer.encode("a").special_tokens_mask
     if special[0] != 1 or special[-1] != 1:
-        raise CheckpointError(f"{folder}: tokenizer {kind} puts no token at the start or none at the end of a text")
+        raise CheckpointError(f"{folder}: {kind} adds no start token or no end token; tansaku needs both")
     return LoadedTokenizer(tokenizer, segmenter, loaded.mask_token, loaded.unk_token, int(loaded.model_max_length))
 
 
@@ -102,7 +116,7 @@ def _japanese_wordpiece(loaded: Any, folder: Path) -> Tokenizer:
     for token_id, token in sorted(loaded.added_tokens_decoder.items()):
         if token.lstrip or token.rstrip or token.single_word:
             raise CheckpointError(
-                f"{folder}: added token {token.content!r} eats the space beside it, which is not known"
+                f"{folder}: added token {token.content!r} takes the space beside it too, which is not supported"
             )
         plain = AddedToken(token.content, special=token.special, normalized=False)
         (tokenizer.add_special_tokens if token.special else tokenizer.add_tokens)([plain])
@@ -118,23 +132,20 @@ def _japanese_wordpiece(loaded: Any, folder: Path) -> Tokenizer:
 
 
 def _check_files(folder: Path) -> None:
-    """Refuse what transformers would load in another way, or not at all for a package that is not the reason."""
+    """Refuse what transformers would load in another way, or would refuse with a misleading message."""
     if not any((folder / name).is_file() for name in _VOCABULARY_FILES):
-        raise CheckpointError(f"{folder}: no tokenizer here, that is, none of {', '.join(_VOCABULARY_FILES)}")
-    path = folder / "tokenizer_config.json"
-    settings = read_json(path)
-    if "auto_map" in settings:
         raise CheckpointError(
-            f"{path}: this tokenizer runs code of its own ({settings['auto_map']}), which tansaku does not run"
+            f"{folder}: no tokenizer here; one of these files is needed: {', '.join(_VOCABULARY_FILES)}"
         )
-    longest = settings.get("model_max_length")  # 1e30 where there is no limit
-    if longest is not None and (not isinstance(longest, (int, float)) or longest < 1):
-        raise CheckpointError(f"{path}: model_max_length is {longest!r}; expected a number of tokens")
-    if "BertJapaneseTokenizer" in (
-        settings.get("tokenizer_class"),
-        read_json(folder / "config.json").get("tokenizer_class"),
-    ):
-        _check_japanese(settings, folder)
+    path = folder / "tokenizer_config.json"
+    config = read_settings(path, _TokenizerConfig)
+    if config.auto_map is not None:
+        raise CheckpointError(
+            f"{path}: this tokenizer has code of its own ({config.auto_map}); tansaku does not run it"
+        )
+    of_model = read_settings(folder / "config.json", ModelConfig).tokenizer_class
+    if "BertJapaneseTokenizer" in (config.tokenizer_class, of_model):
+        _check_japanese(config.model_extra or {}, folder)
 
 
 def _check_japanese(settings: dict[str, Any], folder: Path) -> None:
@@ -144,5 +155,5 @@ def _check_japanese(settings: dict[str, Any], folder: Path) -> None:
             found = known | (found or {})
         if found != known:
             raise CheckpointError(
-                f"{folder}: BertJapaneseTokenizer with {name} {found!r}; tansaku knows {known!r} only"
+                f"{folder}: BertJapaneseTokenizer with {name} {found!r}; tansaku supports {known!r} only"
             )

@@ -24,7 +24,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
-import checkpoints
+import checkpoints  # pyright: ignore[reportMissingImports] (this file runs in environments without tansaku)
 
 PACKAGES = {"pylate": "pylate", "colbert": "colbert-ai", "sentence-transformers": "sentence-transformers"}
 # Vectors are rounded to this, so that the files compress.
@@ -53,7 +53,7 @@ def native(transformer: dict[str, Any] | None = None, **options: Any) -> dict[st
     return {"maker": "multi_vector_encoder", "options": {"transformer": transformer, **options}}
 
 
-HF_COLBERT = {"architectures": ["HF_ColBERT"]}
+HF_COLBERT: dict[str, Any] = {"architectures": ["HF_ColBERT"]}
 CASES: dict[str, dict[str, dict[str, Any]]] = {
     "colbert": {
         "japanese": stanford(),
@@ -159,15 +159,16 @@ def with_pylate(folder: str, batch: list[str], _: dict[str, Any]) -> dict[str, l
     model = models.ColBERT(folder, device="cpu")
     encoded = {}
     for role in ("query", "document"):
-        vectors = model.encode(batch, is_query=role == "query", show_progress_bar=False)
-        parts = model.encode(batch, is_query=role == "query", show_progress_bar=False, output_value=None)
+        vectors: Any = model.encode(batch, is_query=role == "query", show_progress_bar=False)
+        parts: Any = model.encode(batch, is_query=role == "query", show_progress_bar=False, output_value=None)
         encoded[role] = trimmed(parts["input_ids"], parts["attention_mask"], parts["masks"], vectors)
     return encoded
 
 
 def with_colbert(folder: str, batch: list[str], how: dict[str, Any]) -> dict[str, list[Encoded]]:
-    from colbert.infra import ColBERTConfig
-    from colbert.modeling.checkpoint import Checkpoint
+    # Not in the environment of the tests.
+    from colbert.infra import ColBERTConfig  # pyright: ignore[reportMissingImports]
+    from colbert.modeling.checkpoint import Checkpoint  # pyright: ignore[reportMissingImports]
 
     model = Checkpoint(folder, colbert_config=ColBERTConfig.load_from_checkpoint(folder), verbose=0)
     if not model.colbert_config.mask_punctuation:
@@ -188,7 +189,7 @@ def with_sentence_transformers(folder: str, batch: list[str], _: dict[str, Any])
     model = MultiVectorEncoder(folder, device="cpu", local_files_only=True)
     encoded = {}
     for role, encode in (("query", model.encode_query), ("document", model.encode_document)):
-        vectors = encode(batch, convert_to_numpy=True, show_progress_bar=False)
+        vectors: Any = encode(batch, convert_to_numpy=True, show_progress_bar=False)
         features = model.preprocess(batch, prompt=model.prompts.get(role), task=role)
         ids, attention = features["input_ids"].clone(), features["attention_mask"].clone()
         kept = model(features, task=role)["attention_mask"]
@@ -216,7 +217,7 @@ def main(reference: str, out: str) -> None:
     torch.set_num_threads(1)
     batch = texts()
     about = {"versions": versions(reference), "texts": batch, "cases": CASES[reference]}
-    arrays = {"about": np.array(json.dumps(about, ensure_ascii=False))}
+    arrays: dict[str, Any] = {"about": np.array(json.dumps(about, ensure_ascii=False))}
     for name, case in CASES[reference].items():
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = checkpoints.make(Path(folder) / "checkpoint", case["maker"], case["options"])
