@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any
 
+import numpy as np
+
 from ...onnx_export.errors import InputError
+from ..errors import SourceError
 from .line_formats import BadRecord
 from .rejects import Rejects
 
@@ -48,6 +51,7 @@ class Document:
         passage: of a passage: its number in that document, from 0.
         place: where it was read ("data.jsonl:17").
         whole_text: of a passage: the text it was cut from.
+        vectors: float32 (tokens, dim), where the caller has made them; None: the model makes them from the text.
     """
 
     id: str
@@ -58,11 +62,46 @@ class Document:
     passage: int = 0
     place: str = field(default="", compare=False, repr=False)
     whole_text: str = field(default="", compare=False, repr=False)
+    vectors: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
     def encoded_text(self) -> str:
         """What the encoder sees: title and text, one space between."""
         return f"{self.title} {self.text}" if self.title else self.text
+
+    @property
+    def size(self) -> int:
+        """What its number of token vectors is estimated from: their number if they are there, else characters."""
+        return len(self.encoded_text) if self.vectors is None else len(self.vectors)
+
+
+@dataclass(frozen=True)
+class GivenVectors:
+    """Token vectors that the caller has made, one matrix for each document.
+
+    Attributes:
+        matrices: float (tokens, dim) each, of unit length: arrays or nested lists.
+        dim: length of a vector.
+    """
+
+    matrices: Sequence[Any]
+    dim: int
+
+    def of(self, position: int, place: str, doc_id: str) -> np.ndarray:
+        """Those of the document at ``position``, float32; raises InputError for another shape."""
+        if position >= len(self.matrices):
+            raise SourceError(
+                f"there are more documents than matrices of vectors ({len(self.matrices)}); give one for each document"
+            )
+        try:
+            matrix = np.asarray(self.matrices[position], np.float32)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{place}: the vectors of {doc_id!r} are not an array of numbers ({error})") from None
+        if matrix.ndim != 2 or matrix.shape[1] != self.dim:
+            raise InputError(
+                f"{place}: the vectors of {doc_id!r} have shape {matrix.shape}, expected (tokens, {self.dim})"
+            )
+        return matrix
 
 
 class DocumentReader:
@@ -74,6 +113,7 @@ class DocumentReader:
         names: which fields are id, text and title.
         rejects: takes the records that cannot be used; None raises for the first of them.
         reserved: field names that the index needs for itself.
+        vectors: one matrix for each record, in their order; a text may then be absent or empty.
 
     Iterating raises InputError, or notes a reject, naming the place and the field, for a missing field, an id that is
     neither str nor int, a text or title that is not str, an empty id or text, a lone surrogate, a field name that is no
@@ -89,11 +129,13 @@ class DocumentReader:
         names: FieldNames | None = None,
         rejects: Rejects | None = None,
         reserved: Sequence[str] = RESERVED_FIELDS,
+        vectors: GivenVectors | None = None,
     ) -> None:
         # An iterator can be read once only, and indexing reads more often.
         self._records = list(records) if isinstance(records, Iterator) else records
         self._names = names or FieldNames()
         self._reserved = reserved
+        self._vectors = vectors
         self._rejects = rejects
         self._left_out: set[str] = set()
         if rejects is not None:
@@ -102,24 +144,34 @@ class DocumentReader:
     def __iter__(self) -> Iterator[Document]:
         """Yield the documents in order."""
         seen: set[str] = set()
+        position = -1
         for position, record in enumerate(self._records):
             has_place = isinstance(record, tuple) and len(record) == 2
             place, content = record if has_place else (f"document {position}", record)
             if place in self._left_out:
                 continue
             try:
-                document = _as_document(content, place, self._names, self._reserved)
+                document = _as_document(content, place, self._names, self._reserved, self._vectors is None)
+                if self._vectors is not None:
+                    document = replace(document, vectors=self._vectors.of(position, place, document.id))
                 form = canonical_id(document.id)
                 if form in seen:
                     raise InputError(
                         f"{place}: id {document.id!r} occurs twice, perhaps in two Unicode forms; ids must be unique"
                     )
+            except SourceError:
+                raise
             except InputError as error:
                 self._note(place, error, content)
                 self._left_out.add(place)
                 continue
             seen.add(form)
             yield document
+        if self._vectors is not None and position + 1 < len(self._vectors.matrices):
+            raise SourceError(
+                f"there are {position + 1} documents and {len(self._vectors.matrices)} matrices of vectors; give one "
+                "for each document"
+            )
 
     def leave_out(self, document: Document, error: InputError) -> None:
         """Reject ``document``: no later pass will give it. Raises ``error`` where nothing may be rejected."""
@@ -148,7 +200,9 @@ def id_forms(doc_id: str) -> set[str]:
     return {doc_id, *(unicodedata.normalize(form, doc_id) for form in ("NFC", "NFD"))}
 
 
-def _as_document(record: Any, place: str, names: FieldNames, reserved: Sequence[str]) -> Document:
+def _as_document(
+    record: Any, place: str, names: FieldNames, reserved: Sequence[str], needs_text: bool = True
+) -> Document:
     if isinstance(record, BadRecord):
         raise InputError(f"{place}: {record.reason}")
     if isinstance(record, Document):
@@ -162,7 +216,8 @@ def _as_document(record: Any, place: str, names: FieldNames, reserved: Sequence[
         raise InputError(f"{place}: a document must be a mapping of field names to values, not {_kind(record)}")
     doc_id = _text_value(values, names.id or "id", place, integers=True)
     owner = f" of {doc_id!r}"
-    text = _text_value(values, names.text, place, owner)
+    has_text = needs_text or values.get(names.text) is not None
+    text = _text_value(values, names.text, place, owner, may_be_empty=not needs_text) if has_text else ""
     has_title = values.get(names.title) is not None
     title = _text_value(values, names.title, place, owner, may_be_empty=True) if has_title else ""
     for name in fields:

@@ -27,12 +27,12 @@ class Scan:
 
     Attributes:
         count: documents to be indexed.
-        characters: in all encoded texts together.
+        size: `Document.size` of all of them together.
         digests: a hash of the content of every `CHUNK` documents.
     """
 
     count: int = 0
-    characters: int = 0
+    size: int = 0
     digests: list[str] = field(default_factory=list)
 
 
@@ -58,7 +58,7 @@ def scan(
         for document in _accepted(chunk, check, reject):
             digest.update(content_bytes(document))
             result.count += 1
-            result.characters += len(document.encoded_text)
+            result.size += document.size
             if result.count % CHUNK == 0:
                 result.digests.append(digest.hexdigest())
         progress("read", result.count, 0, 0)
@@ -79,7 +79,8 @@ def chunks(documents: Iterable[Document], size: int = CHUNK) -> Iterator[list[Do
 def content_bytes(document: Document) -> bytes:
     """All that is indexed of a document, as bytes: the same for the same content."""
     fields = sorted((name, _plain(value)) for name, value in document.fields.items())
-    return repr((document.id, document.title, document.text, fields)).encode("utf-8", "surrogatepass")
+    content = repr((document.id, document.title, document.text, fields)).encode("utf-8", "surrogatepass")
+    return content if document.vectors is None else content + document.vectors.tobytes()
 
 
 def _accepted(

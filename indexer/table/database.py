@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import lancedb
@@ -20,7 +20,7 @@ _CONFLICTS = ("conflict", "incompatible transaction", "different schema", "not f
 Database = str | Path | DBConnection
 
 
-def connect(db: Database, *, create: bool = False, storage_options: dict[str, str] | None = None) -> DBConnection:
+def connect(db: Database, *, create: bool = False, storage_options: Mapping[str, str] | None = None) -> DBConnection:
     """Connect to a database: a folder, a URI, or a connection, which is returned as it is.
 
     Args:
@@ -29,17 +29,20 @@ def connect(db: Database, *, create: bool = False, storage_options: dict[str, st
         storage_options: LanceDB's own options for object stores (credentials, endpoint, region).
 
     Raises:
+        InputError: ``db`` is a file, or a connection beside ``storage_options``.
         TableNotFoundError: a local folder does not exist and ``create`` is false.
         StorageError: the store cannot be reached, or refuses the credentials.
     """
     if isinstance(db, DBConnection):
+        if storage_options:
+            raise InputError("a connection has storage options of its own; give them where the connection is made")
         return db
     if not create and not database_exists(db):
         raise TableNotFoundError(f"database {db}: no such folder; `tansaku index` makes one")
     if database_exists(db) and "://" not in str(db) and not Path(db).is_dir():
         raise InputError(f"database {db}: this is a file; a LanceDB database is a folder")
     with storage_errors(f"database {db}"):
-        database = lancedb.connect(str(db), storage_options=storage_options)
+        database = lancedb.connect(str(db), storage_options=dict(storage_options or {}) or None)
         if "://" in str(db):
             database.list_tables()  # an object store is not asked for anything before this
     return database

@@ -11,7 +11,6 @@ import pyarrow as pa
 from lancedb.db import DBConnection
 from lancedb.table import Table
 
-from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
 from ..codec.codec import ResidualCodec
 from ..errors import NotAnIndexError, StorageError, TableExistsError, TableNotFoundError, WriteConflictError
@@ -77,17 +76,6 @@ def _opened(database: DBConnection, name: str, version: int | None) -> IndexTabl
         header = read_header(table.schema, place)
         codec, fit = load_codec(database, name, header.codec_id)
     return IndexTable(database, name, table, header, codec, fit)
-
-
-def open_with_model(database: DBConnection, name: str, encoder: Encoder | None) -> tuple[IndexTable, Encoder]:
-    """Open an index together with its model: ``encoder``, or if that is None the one that ships inside.
-
-    Raises what `open_index_table` raises, and ModelMismatchError if the index was made with another model.
-    """
-    opened = open_index_table(database, name)
-    encoder = encoder or Encoder.load()
-    opened.header.check_model(encoder.bundle, opened.place())
-    return opened, encoder
 
 
 def create_index_table(

@@ -74,15 +74,26 @@ class Codes(NamedTuple):
 
 @dataclass(frozen=True)
 class RowMaker:
-    """How documents become rows: everything that all rows of one write have in common."""
+    """How documents become rows: everything that all rows of one write have in common.
 
-    encoder: Encoder
+    Attributes:
+        encoder: makes the token vectors; None where all documents have theirs.
+        header: of the table.
+        fields: the caller's columns.
+        write_id: of this write.
+    """
+
+    encoder: Encoder | None
     header: IndexHeader
     fields: list[pa.Field]
     write_id: int
 
     def vectors(self, documents: Sequence[Document]) -> tuple[list[np.ndarray], list[bool]]:
         """Token vectors of each document, and whether its text was cut."""
+        given = [document.vectors for document in documents if document.vectors is not None]
+        if len(given) == len(documents):
+            return given, [False] * len(given)
+        assert self.encoder is not None  # noqa: S101
         tokenized = self.encoder.tokenize_documents([document.encoded_text for document in documents])
         return self.encoder.encode_tokens(tokenized), [text.truncated for text in tokenized]
 
@@ -131,12 +142,12 @@ def train_codec(
 
     Memory: the sample's vectors, at most about a million, and a chunk's more.
     """
-    wanted = _sample_positions(found, maker.encoder.bundle.document.max_length)
+    wanted = _sample_positions(found, None if maker.encoder is None else maker.encoder.bundle.document.max_length)
     positions: list[int] = []
     parts: list[np.ndarray] = []
     lengths: list[int] = []
     truncated: list[bool] = []
-    n_characters = 0
+    size = 0
     done = 0
     scanned = chain.from_iterable(_as_scanned(documents, found))
     for part in chunks(_at_positions(scanned, wanted)):
@@ -147,12 +158,12 @@ def train_codec(
         lengths += map(len, pooled)
         positions += [int(wanted[done + i]) for i in usable]
         truncated += [cut[i] for i in usable]
-        n_characters += sum(len(part[i].encoded_text) for i in usable)
+        size += sum(part[i].size for i in usable)
         done += len(part)
         progress("sample", done, len(wanted), sum(lengths))
     if not lengths:
-        raise InputError("the model gives usable vectors for none of the sampled documents; check the model")
-    expected_tokens = sum(lengths) * found.characters // n_characters
+        raise InputError("none of the sampled documents has usable vectors; check the model")
+    expected_tokens = sum(lengths) * found.size // size
     sample = _joined(parts)
     codec = ResidualCodec.train(sample, nbits=nbits, n_centroids=default_centroids(expected_tokens))
     vectors = np.split(sample, np.cumsum(lengths)[:-1])
@@ -255,7 +266,7 @@ def _usable(documents: Sequence[Document], vectors: Sequence[np.ndarray], reject
         else:
             usable.append(i)
             continue
-        reject(document, InputError(f"{document.place}: document {document.id!r}: the model gives {problem}"))
+        reject(document, InputError(f"{document.place}: document {document.id!r} has {problem}"))
     return usable
 
 
@@ -330,9 +341,9 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return whole
 
 
-def _sample_positions(found: Scan, max_tokens: int) -> np.ndarray:
-    """Positions of a uniform sample, ascending. A Japanese text has seldom more tokens than characters."""
-    tokens = min(max_tokens, found.characters / found.count + 2)
+def _sample_positions(found: Scan, max_tokens: int | None) -> np.ndarray:
+    """Positions of a uniform sample, ascending. A Japanese text rarely has more tokens than characters."""
+    tokens = min(max_tokens or np.inf, found.size / found.count + 2)
     size = min(found.count, _SAMPLE_DOCUMENTS, int(_SAMPLE_VECTORS / tokens))
     return np.sort(np.random.default_rng(_SEED).choice(found.count, size, replace=False))
 

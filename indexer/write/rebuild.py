@@ -14,6 +14,7 @@ from lancedb.expr import col
 
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
+from ...onnx_export.progress import no_progress
 from ..codec.codec import ResidualCodec
 from ..errors import StorageError, WriteConflictError
 from ..read.documents import Document
@@ -24,7 +25,7 @@ from ..table.schema import document_schema, user_fields
 from ..table.table import IndexTable, create_index_table, open_index_table
 from .build import BuildReport, KnownCodes, RowMaker, compress_usable, train_codec
 from .staging import Staging
-from .writing import WriteOptions, no_progress
+from .writing import WriteOptions
 
 
 def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, options: WriteOptions) -> BuildReport:
@@ -32,16 +33,14 @@ def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, option
     with Staging(side_folder(index.database, index.name), resume=options.resume) as staging:
         pinned = index
         plan = staging.earlier_plan()
-        if options.restart:
-            staging.discard()
-        elif index.header.build_id == staging.write_id():  # the interruption came after the swap
+        if index.header.build_id == staging.write_id():  # the interruption came after the swap
             fields = user_fields(index.table.schema, index.header)
             maker = RowMaker(encoder, index.header, fields, index.header.build_id)
             _apply_later_changes(index, int(plan["table"]), staging.caught_up(), maker)
             index_text(index)
             staging.finish()
             return BuildReport(documents=index.table.count_rows())
-        elif plan.get("work") == "rebuild" and plan.get("table") == index.header.build_id:
+        if plan.get("work") == "rebuild" and plan.get("table") == index.header.build_id:
             pinned = _at_version(index, int(plan["version"]))
             if pinned is None:  # optimized away meanwhile
                 staging.discard()
@@ -98,6 +97,12 @@ class Texts:
 
 def _documents(batch: pa.RecordBatch) -> list[Document]:
     rows = batch.select(["id", "title", "text"]).to_pylist()
+    for row in rows:
+        if not row["text"]:
+            raise InputError(
+                f"document {row['id']!r} was added as vectors, without a text to encode; delete it, or make the index "
+                "again from all vectors"
+            )
     return [Document(row["id"], row["text"], row["title"], place=f"row {row['id']!r}") for row in rows]
 
 

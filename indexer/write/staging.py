@@ -32,7 +32,10 @@ from ..errors import BusyError, ResumeError
 from ..table.codec_table import Fit
 from ..table.database import storage_errors
 
+MERGES = ("append", "upsert")  # kinds of work that add rows to a table
+
 _REPORT_KEY = b"tansaku.chunk"
+_PRIVATE = "work-"  # begins the names of folders of one call
 _ATTEMPTS = 100
 _LEFT_OVER_SECONDS = 3600  # private folders without a living owner are removed after that
 
@@ -40,49 +43,72 @@ _LEFT_OVER_SECONDS = 3600  # private folders without a living owner are removed 
 class Staging:
     """A folder of staged rows, locked for this process; use it as a context manager.
 
+    There is one for each table, so that an interrupted write can be found and continued. Some calls get a folder of
+    their own instead, which is always removed at the end: a merge, or a call that does not resume, while another
+    process is at work in the table's folder; and a merge while that folder holds an interrupted write of the whole
+    table.
+
     Args:
         side_folder: the table's side folder, see `database.side_folder`.
-        resume: keep the folder after an interruption and take up the one that was left; otherwise it is private to
-            this call and always removed.
+        resume: take up what an interrupted write has left; False gives it up.
+        merges: the work adds rows to a table, and does not make or replace one.
 
-    Raises BusyError if another process is at work in the folder to be resumed, StorageError if it cannot be made.
+    Raises:
+        BusyError: another process is at work in the folder, and a write of the whole table would resume there.
+        StorageError: the folder cannot be made.
     """
 
-    def __init__(self, side_folder: Path, *, resume: bool) -> None:
+    def __init__(self, side_folder: Path, *, resume: bool = True, merges: bool = False) -> None:
         self._side = side_folder
         self._resume = resume
-        name = "build" if resume else f"work-{secrets.token_hex(8)}"
-        self.folder = side_folder / name
-        self._lock = filelock.FileLock(side_folder / f"{name}.lock")
+        self._merges = merges
         self._finished = False
+        self._use("build")
+
+    def _use(self, name: str) -> None:
+        self.folder = self._side / name
+        self._lock = filelock.FileLock(self._side / f"{name}.lock")
 
     def __enter__(self) -> Staging:
         with storage_errors(f"folder {self._side}"):
-            self._acquire()
-            if not self._resume:
+            if not self._acquire():
+                if self._resume and not self._merges:
+                    raise BusyError(f"folder {self.folder}: another process is building this table; wait for it to end")
+                self._go_private()
+            elif self._merges and self._has_work() and self.earlier_plan().get("work") not in MERGES:
+                self._release()
+                self._go_private()
+            try:
                 self._remove_left_overs()
-            self.folder.mkdir(exist_ok=True)
+                self.folder.mkdir(exist_ok=True)
+                if not self._resume:
+                    self.discard()
+            except BaseException:
+                self._release()
+                raise
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         try:
-            if self._finished or not self._resume or not (self.folder / "plan.json").exists():
+            if self._finished or self._is_private() or not self._has_work():
                 self._clear()
         finally:
-            with contextlib.suppress(OSError):
-                Path(self._lock.lock_file).unlink()
-            self._lock.release()
+            self._release()
         with contextlib.suppress(OSError):  # it holds other things
             self._side.rmdir()
 
     def begin(self, plan: dict[str, Any]) -> int:
         """Take up the work that ``plan`` describes, or begin it.
 
-        Returns the write_id for its rows. Raises ResumeError if an interrupted build here had another plan.
+        Returns:
+            The write_id for its rows.
+
+        Raises:
+            ResumeError: an interrupted write has left work here that had another plan.
         """
         path = self.folder / "plan.json"
         earlier = self._earlier()
-        if earlier is None:
+        if earlier is None or not self._has_work():
             self.discard()  # chunks without a plan are of other documents
             write_id = secrets.randbits(62) + 1
             content = json.dumps({"write_id": write_id, "plan": plan})
@@ -98,8 +124,8 @@ class Staging:
             what = [details] if details else []
             what += ["the documents have changed"] if "source" in changed else []
             raise ResumeError(
-                f"an interrupted build in {self.folder} cannot be continued: {'; '.join(what)}. Repeat it as it was "
-                "begun, or give up what it had done (--no-resume)"
+                f"an interrupted write in {self.folder} cannot be continued: {'; '.join(what)}. Repeat the call as it "
+                "was, or give up what is left of it (resume=False, or --no-resume on the command line)"
             )
         return earlier["write_id"]
 
@@ -182,22 +208,39 @@ class Staging:
             for batch in _read(path).to_batches():
                 yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
 
-    def _acquire(self) -> None:
+    def _acquire(self) -> bool:
+        """Lock the folder; False if another process has locked it."""
         for attempt in range(_ATTEMPTS):
             try:
                 self._side.mkdir(parents=True, exist_ok=True)
                 self._lock.acquire(timeout=0)
-                return
+                return True
             except filelock.Timeout:
-                raise BusyError(
-                    f"folder {self.folder}: another process is building this table; wait for it to end"
-                ) from None
+                return False
             except (FileNotFoundError, FileExistsError):
                 # Others remove the empty side folder as they leave. Gone before the lock file is made, it is not
                 # found; gone while mkdir looks at what stands in its way, mkdir takes it for a file.
                 if attempt == _ATTEMPTS - 1:
                     raise
                 time.sleep(0.001 * secrets.randbelow(4))
+        return False
+
+    def _release(self) -> None:
+        with contextlib.suppress(OSError):
+            Path(self._lock.lock_file).unlink()
+        self._lock.release()
+
+    def _go_private(self) -> None:
+        self._use(f"{_PRIVATE}{secrets.token_hex(8)}")
+        self._acquire()
+
+    def _is_private(self) -> bool:
+        return self.folder.name.startswith(_PRIVATE)
+
+    def _has_work(self) -> bool:
+        """Whether there is something that is worth to be continued: a plan, and a codec or rows made by it."""
+        done = (self.folder / "codec.npz").exists() or any(self.folder.glob("chunk-*.arrow"))
+        return done and self._earlier() is not None
 
     def _earlier(self) -> dict[str, Any] | None:
         try:
@@ -222,7 +265,7 @@ class Staging:
             file.write(zlib.crc32(content).to_bytes(4, "little"))
 
     def _remove_left_overs(self) -> None:
-        for lock_file in self._side.glob("work-*.lock"):
+        for lock_file in self._side.glob(f"{_PRIVATE}*.lock"):
             lock = filelock.FileLock(lock_file)
             with contextlib.suppress(OSError, filelock.Timeout):
                 if lock_file.stat().st_mtime > time.time() - _LEFT_OVER_SECONDS:

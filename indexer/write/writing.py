@@ -10,24 +10,22 @@ import pyarrow as pa
 from lancedb.db import DBConnection
 from lancedb.expr import col
 
+from ...onnx_export.encode.bundle import Bundle
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
+from ...onnx_export.progress import Progress, no_progress
 from ..errors import WriteConflictError
 from ..read.columns import ColumnTypes, check_fields
-from ..read.documents import Document, DocumentReader, FieldNames, canonical_id, id_forms
+from ..read.documents import Document, DocumentReader, FieldNames, GivenVectors, canonical_id, id_forms
 from ..read.passages import split_documents
 from ..read.rejects import Rejects
-from ..read.scan import Progress, chunks, scan
+from ..read.scan import chunks, scan
 from ..table.changes import delete_rows, index_text, merge_rows, slices, whole_documents
 from ..table.database import find_table, side_folder, storage_errors
 from ..table.schema import IndexHeader, document_schema, reserved_fields, user_fields
 from ..table.table import IndexTable, check_absent, create_index_table, find_header, open_index_table
 from .build import BuildReport, RowMaker, stage_rows, train_codec
 from .staging import Staging
-
-
-def no_progress(stage: str, done: int, total: int, tokens: int) -> None:
-    """A `Progress` that shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +35,13 @@ class WriteOptions:
     Attributes:
         names: which fields are id, text and title.
         rejects: takes records that cannot be indexed; None stops at the first.
-        resume: keep what is done after an interruption, and take up what an interrupted call has left.
-        restart: give up what an interrupted call has left.
+        resume: take up what an interrupted call has left; False gives it up.
         progress: called as the work goes on.
     """
 
     names: FieldNames | None = None
     rejects: Rejects | None = None
-    resume: bool = False
-    restart: bool = False
+    resume: bool = True
     progress: Progress = no_progress
 
 
@@ -53,8 +49,10 @@ def build_table(
     database: DBConnection,
     name: str,
     records: Iterable[Any],
-    encoder: Encoder,
+    encoder: Encoder | None,
     *,
+    model: Bundle,
+    vectors: GivenVectors | None = None,
     nbits: int,
     pool: int,
     passage_tokens: int | None,
@@ -62,13 +60,14 @@ def build_table(
     overwrite: bool,
     options: WriteOptions,
 ) -> BuildReport:
-    """Index documents into a new table; see `Index.create`."""
-    header = IndexHeader(encoder.bundle.name, encoder.bundle.fingerprint, "", 0, pool, passage_tokens, fulltext)
-    reader = DocumentReader(records, options.names, options.rejects, reserved_fields(header))
+    """Index documents into a new table; see `Index.create`.
+
+    ``encoder`` is None where the documents have ``vectors``; ``model`` is what they come from.
+    """
+    header = IndexHeader(model.name, model.fingerprint, "", 0, pool, passage_tokens, fulltext)
+    reader = DocumentReader(records, options.names, options.rejects, reserved_fields(header), vectors)
     documents = Passages(reader, encoder, passage_tokens)
     with Staging(side_folder(database, name), resume=options.resume) as staging:
-        if options.restart:
-            staging.discard()
         there = find_header(database, name)
         if not overwrite and (there is None or there.build_id != staging.write_id()):
             check_absent(database, name)
@@ -77,7 +76,7 @@ def build_table(
         fields = types.fields()
         plan = {
             "work": "overwrite" if overwrite else "create",
-            "model": encoder.bundle.fingerprint,
+            "model": model.fingerprint,
             "nbits": nbits,
             "pool": pool,
             "passage_tokens": passage_tokens,
@@ -106,16 +105,23 @@ def build_table(
 
 
 def merge_documents(
-    index: IndexTable, records: Iterable[Any], encoder: Encoder, *, update: bool, options: WriteOptions
+    index: IndexTable,
+    records: Iterable[Any],
+    encoder: Encoder | None,
+    *,
+    vectors: GivenVectors | None = None,
+    update: bool,
+    options: WriteOptions,
 ) -> BuildReport:
-    """Add documents to a table, with ``update`` in place of those that have their ids; see `Index.upsert`."""
+    """Add documents to a table, with ``update`` in place of those that have their ids; see `Index.upsert`.
+
+    ``encoder`` is None where the documents have ``vectors``.
+    """
     header = index.header
     fields = user_fields(index.table.schema, header)
-    reader = DocumentReader(records, options.names, options.rejects, reserved_fields(header))
+    reader = DocumentReader(records, options.names, options.rejects, reserved_fields(header), vectors)
     documents = Passages(reader, encoder, header.passage_tokens)
-    with Staging(side_folder(index.database, index.name), resume=options.resume) as staging:
-        if options.restart:
-            staging.discard()
+    with Staging(side_folder(index.database, index.name), resume=options.resume, merges=True) as staging:
         earlier = staging.write_id()
 
         def check(chunk: list[Document]) -> None:
@@ -133,8 +139,15 @@ def merge_documents(
         maker = RowMaker(encoder, header, fields, write_id)
         report = stage_rows(documents, found, maker, index.codec, staging, reader.reject, options.progress)
         batches = _counted(staging.batches(document_schema(fields, header)), report.documents, options.progress)
-        report.updated = _merge_staged(index, batches, write_id, update=update, resumed=earlier is not None)
-        staging.finish()
+        report.updated, lost = _merge_staged(index, batches, write_id, update=update, resumed=earlier is not None)
+        if lost:
+            delete_rows(index, col("write_id") == write_id)
+        staging.finish()  # after a conflict too: the same call would meet the other's rows again
+        if lost:
+            raise WriteConflictError(
+                f"{index.place()}: another writer has added {lost} of the rows meanwhile; nothing was added by this "
+                "call"
+            )
     report.rejected = 0 if options.rejects is None else options.rejects.of_call
     return report
 
@@ -142,14 +155,14 @@ def merge_documents(
 class Passages:
     """Documents, or where ``tokens`` is given their passages; iterate over it as often as needed."""
 
-    def __init__(self, documents: Iterable[Document], encoder: Encoder, tokens: int | None) -> None:
+    def __init__(self, documents: Iterable[Document], encoder: Encoder | None, tokens: int | None) -> None:
         self._documents = documents
         self._encoder = encoder
         self._tokens = tokens
 
     def __iter__(self) -> Iterator[Document]:
         """Yield documents or passages in order."""
-        if self._tokens is None:
+        if self._tokens is None or self._encoder is None:
             yield from self._documents
             return
         for chunk in chunks(self._documents):
@@ -186,8 +199,8 @@ def check_ids(index: IndexTable, documents: Sequence[Document], ours: int | None
 
 def _merge_staged(
     index: IndexTable, batches: Iterable[pa.RecordBatch], write_id: int, *, update: bool, resumed: bool
-) -> int:
-    """Merge staged rows slice by slice; returns how many took the place of others.
+) -> tuple[int, int]:
+    """Merge staged rows slice by slice; returns how many took the place of others, and how many another has added.
 
     All passages of a document are in one slice, and those that it had before are deleted with it.
     """
@@ -205,12 +218,7 @@ def _merge_staged(
         inserted, replaced = merge_rows(index, rows, update=update, stale=stale)
         updated += replaced
         lost += len(rows) - inserted - replaced
-    if lost:
-        delete_rows(index, col("write_id") == write_id)
-        raise WriteConflictError(
-            f"{index.place()}: another writer has added {lost} of the rows meanwhile; nothing was added by this call"
-        )
-    return updated
+    return updated, lost
 
 
 def _ids_of_write(index: IndexTable, ids: list[str], write_id: int) -> set[str]:

@@ -88,7 +88,7 @@ def index(
         if mode in ("append", "upsert"):
             built = Index.open(database, table, encoder=encoder)
             write = built.add if mode == "append" else built.upsert
-            write(documents, names=names, rejects=rejected, resume=True, restart=not resume, progress=progress)
+            write(documents, names=names, rejects=rejected, resume=resume, progress=progress)
         else:
             built = Index.create(
                 database,
@@ -102,8 +102,7 @@ def index(
                 names=names,
                 overwrite=mode == "overwrite",
                 rejects=rejected,
-                resume=True,
-                restart=not resume,
+                resume=resume,
                 progress=progress,
             )
     if built.last_build:
@@ -178,9 +177,7 @@ def rebuild(
     database = connect(db, storage_options=storage_options(storage_option))
     started = time.perf_counter()
     with display.ProgressDisplay() as progress:
-        report = Index.open(database, table, encoder=encoder).rebuild(
-            nbits=nbits, resume=True, restart=not resume, progress=progress
-        )
+        report = Index.open(database, table, encoder=encoder).rebuild(nbits=nbits, resume=resume, progress=progress)
     display.show_build(report, time.perf_counter() - started)
 
 

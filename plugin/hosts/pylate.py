@@ -24,11 +24,8 @@ from ...indexer.errors import TableNotFoundError
 from ...indexer.index import Index
 from ...indexer.table.codec_table import codec_table
 from ...indexer.table.database import connect, database_exists, drop_table, storage_errors
+from ...indexer.table.model import VectorsOnly
 from ...indexer.table.table import IndexTable, check_name, open_index_table
-from ...onnx_export.encode.bundle import Bundle
-from ...onnx_export.encode.encoder import Encoder
-from ...onnx_export.encode.rules import TextRules
-from ...onnx_export.encode.tokenize import TokenizedText
 from ...onnx_export.errors import InputError, MissingExtraError
 from ..search.latest import LatestSearcher
 from ..search.plan import Recall, SearchOptions
@@ -84,7 +81,7 @@ class TansakuIndex(Base):
                 drop_table(connect(self.index_folder), name)
         opened = self._opened()
         if opened is not None:
-            opened.header.check_model(_bundle(opened.codec.dim), opened.place())
+            opened.header.check_model(VectorsOnly(opened.codec.dim).bundle, opened.place())
 
     @property
     def is_end_to_end_index(self) -> bool:
@@ -117,8 +114,7 @@ class TansakuIndex(Base):
         opened = self._opened()
         missing = ids
         if opened is not None and ids:
-            index = Index.open(self.index_folder, self.index_name, encoder=_GivenVectors(opened.codec.dim, {}))
-            missing = index.delete(ids).missing
+            missing = Index.open(self.index_folder, self.index_name).delete(ids).missing
         if missing:
             _log.warning("%d of %d documents to be removed are not in the index", len(missing), len(ids))
         return self
@@ -189,29 +185,21 @@ class TansakuIndex(Base):
 
     def _write(self, documents_ids: str | Sequence[str], documents_embeddings: Any, *, update: bool) -> TansakuIndex:
         ids = [documents_ids] if isinstance(documents_ids, str) else _ids(documents_ids)
-        matrices = _matrices(documents_embeddings)
+        matrices = [_without_padding(matrix) for matrix in _matrices(documents_embeddings)]
         if len(ids) != len(matrices):
             raise InputError(f"there are {len(ids)} ids and {len(matrices)} documents; give one id for each document")
         if not ids:
             return self
-        opened = self._opened()
-        dim = matrices[0].shape[-1] if opened is None else opened.codec.dim
-        texts: list[str] = []
-        for i, (doc_id, matrix) in enumerate(zip(ids, matrices, strict=True)):
-            if matrix.ndim != 2 or matrix.shape[1] != dim:
-                raise InputError(
-                    f"the vectors of document {doc_id!r} have shape {matrix.shape}, expected (tokens, {dim})"
-                )
-            matrices[i] = matrix[matrix.any(axis=1)]
-            # The indexer knows by the lengths of texts how many vectors to expect: a character for each.
-            texts.append("x" * max(1, len(matrices[i])))
-        encoder = _GivenVectors(dim, dict(zip(ids, matrices, strict=True)))
-        records = [{"id": doc_id, "title": doc_id, "text": text} for doc_id, text in zip(ids, texts, strict=True)]
-        if opened is None:
-            Index.create(self.index_folder, self.index_name, records, encoder=encoder, nbits=self.nbits)
+        records = [{"id": doc_id} for doc_id in ids]
+        if self._opened() is None:
+            # PyLate adds other documents after an interruption: it does not continue the same call.
+            Index.create_from_vectors(
+                self.index_folder, self.index_name, records, matrices, nbits=self.nbits, resume=False
+            )
         else:
-            index = Index.open(self.index_folder, self.index_name, encoder=encoder)
-            index.upsert(records) if update else index.add(records)
+            index = Index.open(self.index_folder, self.index_name)
+            write = index.upsert if update else index.add
+            write(records, vectors=matrices, resume=False)
         return self
 
     def _opened(self) -> IndexTable | None:
@@ -224,31 +212,7 @@ class TansakuIndex(Base):
 
     def _open_searcher(self) -> Searcher:
         opened = open_index_table(connect(self.index_folder), self.index_name)
-        return Searcher(opened, _GivenVectors(opened.codec.dim, {}))
-
-
-class _GivenVectors(Encoder):
-    """In place of an encoder: knows the vectors of documents by their ids, which are the texts' titles."""
-
-    def __init__(self, dim: int, vectors: dict[str, np.ndarray]) -> None:
-        self.bundle = _bundle(dim)
-        self._vectors = vectors
-        self._ids = list(vectors)
-        self._numbers = {doc_id: number for number, doc_id in enumerate(self._ids)}
-
-    def tokenize_documents(self, texts: Any) -> list[TokenizedText]:
-        numbers = [np.array([self._numbers[text.rpartition(" ")[0]]]) for text in texts]
-        return [TokenizedText(number, np.ones(1, np.int64), np.ones(1, bool), False) for number in numbers]
-
-    def encode_tokens(self, tokenized: Sequence[TokenizedText]) -> list[np.ndarray]:
-        return [self._vectors[self._ids[int(text.ids[0])]] for text in tokenized]
-
-
-def _bundle(dim: int) -> Bundle:
-    """Stands for whatever model the vectors come from; only their length is known."""
-    rules = TextRules(prefix="", marker=None, max_length=1 << 20)
-    files = {"model.onnx": f"given vectors of {dim} dimensions"}
-    return Bundle("given vectors", dim, "float32", query=rules, document=rules, files=files)
+        return Searcher(opened, VectorsOnly(opened.codec.dim))
 
 
 def _ids(given: Sequence[Any]) -> list[str]:
@@ -265,6 +229,10 @@ def _matrices(embeddings: Any) -> list[np.ndarray]:
     if getattr(embeddings, "ndim", None) == 2:
         embeddings = [embeddings]
     return [np.asarray(_on_cpu(matrix), np.float32) for matrix in embeddings]
+
+
+def _without_padding(matrix: np.ndarray) -> np.ndarray:
+    return matrix[matrix.any(axis=1)] if matrix.ndim == 2 else matrix
 
 
 def _on_cpu(matrix: Any) -> Any:

@@ -16,7 +16,8 @@ from ...indexer.derived.arrays import load_arrays
 from ...indexer.errors import StorageError
 from ...indexer.read.documents import Document
 from ...indexer.table.database import Database, connect, find_table, storage_errors
-from ...indexer.table.table import IndexTable, open_with_model
+from ...indexer.table.model import open_with_model
+from ...indexer.table.table import IndexTable
 from ...onnx_export.cores import usable_cores
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.retry import retrying

@@ -7,6 +7,7 @@ import dataclasses
 import datetime as dt
 import json
 import shutil
+from pathlib import Path
 
 import lancedb
 import numpy as np
@@ -22,6 +23,7 @@ from tansaku import (
     InputError,
     ModelMismatchError,
     NotAnIndexError,
+    ResumeError,
     Searcher,
     Source,
     SourceError,
@@ -560,19 +562,34 @@ class TestAFailureHalfWay:
         assert len(written) == 1
         assert 0 < written[0] < len(self.MANY)
 
-    def test_create_leaves_nothing(self, db, encoder, half_way):
+    @pytest.mark.parametrize("resume", [True, False])
+    def test_create_leaves_only_what_the_same_call_goes_on_with(self, db, encoder, half_way, resume):
         error, progress = half_way
         with pytest.raises(error, match="half way"):
-            Index.create(db, "t", self.MANY, encoder=encoder, progress=progress)
+            Index.create(db, "t", self.MANY, encoder=encoder, progress=progress, resume=resume)
         assert tables(db) == []
-        assert files(db) == {}
+        assert {path.parent for path in files(db)} == {Path("t.tansaku/build")}
 
     def test_create_can_be_repeated(self, db, encoder, half_way, monkeypatch):
         error, progress = half_way
         with pytest.raises(error):
             Index.create(db, "t", self.MANY, encoder=encoder, progress=progress)
         monkeypatch.undo()
-        assert len(Index.create(db, "t", TEMPLES, encoder=encoder)) == 3
+        with pytest.raises(ResumeError, match="the documents have changed"):
+            Index.create(db, "t", TEMPLES, encoder=encoder)
+        assert len(Index.create(db, "t", TEMPLES, encoder=encoder, resume=False)) == 3
+        assert {path.parts[0] for path in files(db)} == {"t.lance", "t.codec.lance"}
+
+    def test_what_failed_before_anything_was_encoded_blocks_no_other_call(self, db, encoder, monkeypatch):
+        def broken(tokenized):
+            raise EncoderBrokeError("at once")
+
+        monkeypatch.setattr(encoder, "encode_tokens", broken)
+        with pytest.raises(EncoderBrokeError):
+            Index.create(db, "t", self.MANY, encoder=encoder)
+        assert files(db) == {}
+        monkeypatch.undo()
+        assert len(Index.create(db, "t", TEMPLES, encoder=encoder, nbits=4)) == 3
 
     def test_overwrite_leaves_the_old_index(self, db, index, encoder, half_way):
         error, progress = half_way

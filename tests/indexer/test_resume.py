@@ -35,6 +35,7 @@ from ..support.fakes import (
     small_chunks,
     small_slices,
     stored,
+    texts_by_id,
 )
 
 CHUNK = 4
@@ -232,10 +233,37 @@ class TestCreate:
             create(db, FakeEncoder(), [*DOCS, {"id": "x"}])
         assert not (db / "t.tansaku").exists()
 
-    def test_without_resume_nothing_is_kept(self, db):
+    def test_without_resume_what_is_left_is_given_up_and_what_is_done_kept(self, db, made_once):
+        with pytest.raises(KilledError):
+            create(db, encoder_that_stops(3))
+        first = Staging(db / "t.tansaku").write_id()
         with pytest.raises(KilledError):
             create(db, encoder_that_stops(3), resume=False)
-        assert not (db / "t.tansaku").exists()
+        assert Staging(db / "t.tansaku").write_id() != first
+        done, encoder = done_texts(db, DOCS), FakeEncoder()
+        assert done
+        create(db, encoder)
+        assert comparable(stored(db)) == comparable(stored(made_once / "plain"))
+        assert not done & set(encoder.encoded)
+
+    def test_a_plan_under_which_nothing_was_done_blocks_no_other_call(self, db):
+        """As after a kill before the first rows were staged."""
+        with Staging(db / "t.tansaku") as left:
+            left.begin({"work": "create", "nbits": 1})
+            plan = (left.folder / "plan.json").read_bytes()
+        build_folder(db).mkdir(parents=True)
+        (build_folder(db) / "plan.json").write_bytes(plan)
+        assert create(db, FakeEncoder()).last_build.documents == len(DOCS)
+
+    def test_restart_is_deprecated(self, db, index):
+        with pytest.warns(DeprecationWarning, match="use resume=False"):
+            create(db, FakeEncoder(), overwrite=True, restart=True)
+        for write in (index.add, index.upsert):
+            with pytest.warns(DeprecationWarning, match="use resume=False") as caught:
+                write(corpus(1, write.__name__), restart=False)
+            assert caught[0].filename == __file__
+        with pytest.warns(DeprecationWarning, match="use resume=False"):
+            index.rebuild(restart=True)
 
     def test_is_refused_where_another_table_is_there_by_then(self, db, monkeypatch):
         interrupted(monkeypatch, "encode 4", lambda encoder: create(db, encoder))
@@ -315,10 +343,11 @@ class TestMerge:
     def test_a_table_rebuilt_meanwhile_is_not_written_to(self, db, index):
         with pytest.raises(KilledError):
             Index.open(db, "t", encoder=encoder_that_stops(1)).upsert(CHANGED, resume=True)
-        index.rebuild(nbits=4)
+        with filelock.FileLock(db / "t.tansaku" / "build.lock"):  # as if by a machine that does not see the folder
+            index.rebuild(nbits=4, resume=False)
         with pytest.raises(ResumeError, match="table was"):
             index.upsert(CHANGED, resume=True)
-        index.upsert(CHANGED, resume=True, restart=True)
+        index.upsert(CHANGED, resume=False)
         assert {len(r["residuals"]) // r["token_count"] for r in stored(db).to_pylist()} == {8}
 
 
@@ -438,8 +467,8 @@ class TestLeftovers:
         create(db, FakeEncoder())
         assert comparable(stored(db)) == comparable(stored(made_once / "plain"))
 
-    @pytest.mark.parametrize("restart", [False, True])
-    def test_removal_that_is_cut_off_leaves_nothing_that_is_used(self, db, made_once, monkeypatch, restart):
+    @pytest.mark.parametrize("resume", [True, False])
+    def test_removal_that_is_cut_off_leaves_nothing_that_is_used(self, db, made_once, monkeypatch, resume):
         """Whatever the order in which files are removed: here the oldest half of them is gone, or the newest."""
         for newest in (False, True):
             with pytest.raises(KilledError):
@@ -454,11 +483,11 @@ class TestLeftovers:
             with monkeypatch.context() as patch:
                 patch.setattr(staging.shutil, "rmtree", half)
                 with pytest.raises(KilledError):
-                    create(db, FakeEncoder(), corpus(22, "other"), restart=restart)
+                    create(db, FakeEncoder(), corpus(22, "other"), resume=resume)
             try:
                 create(db, FakeEncoder(), overwrite=True)
             except ResumeError:
-                create(db, FakeEncoder(), overwrite=True, restart=True)
+                create(db, FakeEncoder(), overwrite=True, resume=False)
             assert comparable(stored(db)) == comparable(stored(made_once / "plain"))
             shutil.rmtree(db)
 
@@ -476,19 +505,45 @@ class TestLeftovers:
             assert {path.name for path in side.glob("work-*") if path.is_dir()} == {"work-young", "work-alive"}
         assert not (side / "work-dead.lock").exists()
 
-    @pytest.mark.parametrize("how", ["create", "add", "rebuild"])
+    @pytest.mark.parametrize("how", ["create", "rebuild"])
     def test_a_folder_in_use_is_left_alone(self, db, index, how):
         actions = {
             "create": lambda: create(db, FakeEncoder(), overwrite=True),
-            "add": lambda: index.add(corpus(1, "n"), resume=True),
-            "rebuild": lambda: index.rebuild(resume=True, restart=True),
+            "rebuild": lambda: index.rebuild(),
         }
-        with Staging(db / "t.tansaku", resume=True) as held:
+        with Staging(db / "t.tansaku") as held:
             held.begin({"work": "other"})
             with pytest.raises(BusyError, match="another process"):
                 actions[how]()
             assert (held.folder / "plan.json").exists()
-            index.add(corpus(1, "n"))  # without resume it needs no turn
+
+    @pytest.mark.parametrize("resume", [True, False])
+    @pytest.mark.parametrize("how", ["create", "add", "upsert", "rebuild"])
+    def test_merges_and_calls_that_do_not_resume_go_on_beside_a_folder_in_use(self, db, index, how, resume):
+        actions = {
+            "create": lambda: create(db, FakeEncoder(), overwrite=True, resume=False),
+            "add": lambda: index.add(corpus(1, "n"), resume=resume),
+            "upsert": lambda: index.upsert(corpus(1, "n"), resume=resume),
+            "rebuild": lambda: index.rebuild(resume=False),
+        }
+        with Staging(db / "t.tansaku") as held:
+            held.begin({"work": "append"})
+            actions[how]()
+            assert (held.folder / "plan.json").exists()
+            assert {path.name for path in held.folder.parent.iterdir()} <= {"build", "build.lock", "arrays"}
+
+    @pytest.mark.parametrize("resume", [True, False])
+    def test_an_interrupted_rebuild_neither_blocks_merges_nor_is_given_up_by_them(self, db, index, resume):
+        with pytest.raises(KilledError):
+            Index.open(db, "t", encoder=encoder_that_stops(3)).rebuild(nbits=4)
+        done = done_texts(db, DOCS)
+        index.add(corpus(2, "n"), resume=resume)
+        index.upsert(corpus(1, "n", "new"), resume=resume)
+        assert done_texts(db, DOCS) == done
+        encoder = FakeEncoder()
+        Index.open(db, "t", encoder=encoder).rebuild(nbits=4)
+        assert not done & set(encoder.encoded)
+        assert texts_by_id(db) == {d["id"]: d["text"] for d in [*DOCS, *corpus(2, "n"), *corpus(1, "n", "new")]}
 
     def test_others_may_remove_the_empty_folder_at_any_moment(self, tmp_path):
         side, stop = tmp_path / "t.tansaku", threading.Event()
@@ -541,7 +596,7 @@ class TestChangedWork:
         assert "--no-resume" in str(caught.value)
         assert done_texts(db, DOCS)
         if "pool" not in changes:
-            made = create(db, **{**how, "restart": True})
+            made = create(db, **{**how, "resume": False})
             assert made.last_build.resumed == 0
             assert len(made) >= len(how.get("documents", DOCS))
 
@@ -551,14 +606,14 @@ class TestChangedWork:
         for other in (lambda: index.upsert(corpus(9, "n"), resume=True), lambda: index.rebuild(resume=True)):
             with pytest.raises(ResumeError, match="work was 'append'"):
                 other()
-        assert index.rebuild(resume=True, restart=True).documents == len(DOCS)
+        assert index.rebuild(resume=False).documents == len(DOCS)
 
     def test_a_rebuild_with_other_bits_is_refused(self, db, index):
         with pytest.raises(KilledError):
             Index.open(db, "t", encoder=encoder_that_stops(3)).rebuild(nbits=4, resume=True)
         with pytest.raises(ResumeError, match="nbits was 4 and is 2"):
             index.rebuild(resume=True)
-        index.rebuild(resume=True, restart=True)
+        index.rebuild(resume=False)
 
 
 @pytest.fixture(scope="module")
@@ -587,7 +642,7 @@ class TestDamage:
                 create(db, FakeEncoder())
             except IndexStateError:
                 assert name == "plan.json"
-                create(db, FakeEncoder(), restart=True)
+                create(db, FakeEncoder(), resume=False)
             assert comparable(stored(db)) == comparable(stored(made_once / "plain"))
             shutil.rmtree(db)
 
@@ -607,12 +662,12 @@ class TestDamage:
                 unseen.append(position)
         assert not unseen
 
-    @pytest.mark.parametrize("restart", [False, True])
-    def test_a_missing_codec_or_sample_is_made_again(self, db, half_done, made_once, restart):
+    @pytest.mark.parametrize("resume", [True, False])
+    def test_a_missing_codec_or_sample_is_made_again(self, db, half_done, made_once, resume):
         for name in ("codec.npz", "sample.arrow"):
             shutil.copytree(half_done, db)
             (build_folder(db) / name).unlink()
-            create(db, FakeEncoder(), restart=restart)
+            create(db, FakeEncoder(), resume=resume)
             assert comparable(stored(db)) == comparable(stored(made_once / "plain"))
             shutil.rmtree(db)
 
@@ -622,9 +677,9 @@ class TestDamage:
         folder.mkdir(parents=True)
         (folder / "plan.json").write_text('{"write_id": 1, "pl', encoding="utf-8")
         if how == "add":
-            index.add(corpus(2, "n"), resume=True, restart=True)
+            index.add(corpus(2, "n"), resume=False)
         else:
-            index.rebuild(resume=True, restart=True)
+            index.rebuild(resume=False)
 
     def test_a_full_disk_is_a_storage_error(self, db, index, monkeypatch):
         def full(*args, **kwargs):
@@ -634,7 +689,7 @@ class TestDamage:
             with monkeypatch.context() as patch:
                 patch.setattr(target, name, full)
                 with contextlib.suppress(StorageError):
-                    index.rebuild(resume=True, restart=True)
+                    index.rebuild(resume=False)
         assert len(rows_by_id(db)) == len(DOCS)
 
 

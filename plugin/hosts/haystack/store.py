@@ -295,10 +295,11 @@ class TansakuDocumentStore(MetadataQuestions):
         if self._opened() is None:
             encoder = shared_encoder(self.model)
             with contextlib.suppress(TableExistsError):  # another process has just made it
-                index = Index.create(self.db, self.table, records, encoder=encoder, nbits=self.nbits)
+                index = Index.create(self.db, self.table, records, encoder=encoder, nbits=self.nbits, resume=False)
         if index is None:
             index = self._index()
-            index.upsert(records) if overwrite else index.add(records)
+            write = index.upsert if overwrite else index.add
+            write(records, resume=False)  # later writes are of other documents
         if index.last_build is not None and index.last_build.truncated:
             _log.warning(
                 "%d of %d documents are longer than the model reads and were indexed without their ends; "

@@ -14,8 +14,9 @@ from ....indexer.index import Index
 from ....indexer.read.documents import RESERVED_FIELDS
 from ....indexer.read.documents import Document as StoredDocument
 from ....indexer.table.database import Database, connect
+from ....indexer.table.model import open_with_model
 from ....indexer.table.schema import user_fields
-from ....indexer.table.table import IndexTable, check_name, open_with_model
+from ....indexer.table.table import IndexTable, check_name
 from ....onnx_export.encode.encoder import Encoder
 from ....onnx_export.errors import InputError, MissingExtraError
 
@@ -197,14 +198,15 @@ class TansakuVectorStore(VectorStore):
         table = self._opened()
         if table is None:
             try:
+                options = {**self._options, "encoder": self.encoder, "resume": False}
                 made = _with_columns(records, self._columns)
-                return Index.create(self._database, self._name, made, encoder=self.encoder, **self._options)
+                return Index.create(self._database, self._name, made, **options)
             except TableExistsError:  # another process was faster
                 table = self._opened()
                 if table is None:
                     raise
         index = Index(self._name, table, self.encoder)
-        index.upsert(_with_columns(records, _columns(table)))
+        index.upsert(_with_columns(records, _columns(table)), resume=False)  # later writes are of other documents
         return index
 
     def _opened(self) -> IndexTable | None:
