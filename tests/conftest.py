@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,6 +36,17 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     starts_workers = getattr(session.config.option, "numprocesses", None) and not hasattr(session.config, "workerinput")
     if starts_workers and not any(COMPILED.rglob("*.nbi")):
         subprocess.run([sys.executable, "-c", COMPILE], check=True)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A file that is left out as a whole is not even imported: torch and the frameworks take seconds."""
+    if collection_path.suffix == ".py":
+        of_file = re.search(
+            r"^pytestmark = pytest\.mark\.(\w+)$", collection_path.read_text(encoding="utf-8"), re.MULTILINE
+        )
+        if of_file and f"not {of_file[1]}" in config.option.markexpr:
+            return True
+    return None
 
 
 @pytest.fixture(scope="session", autouse=True)

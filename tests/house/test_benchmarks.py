@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "benchmarks"
 # What another environment's Python runs, as a file: it cannot be imported here.

@@ -127,6 +127,7 @@ steps = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
 @given(st.lists(steps, min_size=4, max_size=9))
 def test_after_any_changes_all_ways_to_open_an_index_give_the_tables_hits(changes):
@@ -406,6 +407,7 @@ class TestSeveralReaders:
         assert_right(db, *found)
         assert len(list(folder_of(db).glob("segment-*"))) == len(found[0]._codes.segments)
 
+    @pytest.mark.integration
     def test_in_processes(self, db):
         script = (
             "import sys; sys.path.insert(0, sys.argv[1])\n"
@@ -501,6 +503,7 @@ def test_equal_scores_come_in_the_order_of_writing(db):
         assert found == [f"same{n}" for n in range(5)]
 
 
+@pytest.mark.integration
 def test_few_candidates_give_the_same_with_and_without_derived_arrays(db):
     """Then inverted lists decide, which are cut otherwise where segments are."""
     index = open_index(db)

@@ -26,6 +26,8 @@ from tansaku.indexer.derived.arrays import arrays_folder
 from tansaku.indexer.table.database import connect
 from tansaku.indexer.table.table import open_index_table
 
+pytestmark = pytest.mark.engine
+
 TANSAKU = Path(sysconfig.get_path("scripts")) / "tansaku"
 KEY, SECRET = "AKIATANSAKUTESTKEY00", "wJalrXUtnFEMI-K7MDENG-bPxRfiCYSECRETKEY00"
 DOCUMENTS = [

@@ -23,6 +23,8 @@ from tansaku.onnx_export.convert.formats.tokenizer import load_tokenizer
 
 from ..support.checkpoints import stanford
 
+pytestmark = pytest.mark.integration
+
 HIDDEN, DIM, POSITIONS = 32, 16, 80
 SMALL = {
     "hidden_size": HIDDEN,
@@ -179,6 +181,7 @@ def test_longest_text_is_one_that_the_backbone_reads(exported, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", INT8)
 def test_int8_vectors_point_where_the_checkpoints_do(export, monkeypatch, tmp_path, kind):
     exported = export(kind)

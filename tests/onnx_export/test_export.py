@@ -23,6 +23,8 @@ from tansaku.onnx_export.convert.export import export_checkpoint
 from tansaku.onnx_export.convert.quantize import quantize
 from tansaku.training.default_model.vocabulary import build_tokenizer
 
+pytestmark = pytest.mark.integration
+
 HIDDEN, DIM, POSITIONS = 32, 16, 96
 KANA = [chr(code) for code in [*range(0x3041, 0x3097), *range(0x30A1, 0x30F7)]]
 ASCII = [chr(code) for code in range(0x21, 0x7F)]

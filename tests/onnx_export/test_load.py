@@ -32,6 +32,8 @@ from tansaku.plugin.cli import main as cli
 from ..support import checkpoints
 from ..support.checkpoints import ABSENT, DIM, HIDDEN, POSITIONS
 
+pytestmark = pytest.mark.integration
+
 MAKERS = ("stanford", "pylate", "multi_vector_encoder")
 METADATA = "artifact.metadata"
 SETTINGS = "config_sentence_transformers.json"

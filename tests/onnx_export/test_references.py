@@ -24,6 +24,8 @@ from tansaku.onnx_export.encode.tokenize import TextTokenizer, TokenizedText
 
 from ..support import checkpoints
 
+pytestmark = pytest.mark.integration
+
 REFERENCES = Path(__file__).parent / "references"
 LIBRARIES = ("colbert", "pylate", "sentence_transformers")
 ROLES = ("query", "document")

@@ -20,6 +20,8 @@ from tansaku.training.run.averaging import average_weights
 
 from ..support import checkpoints
 
+pytestmark = pytest.mark.integration
+
 TEXTS = ["東京は日本の首都です。", "京都は昔の首都です。", "大阪は商人の町です。", "川の水は山から来る。"]
 
 
@@ -107,6 +109,7 @@ def test_a_corpus_that_is_not_there_is_named(data, tmp_path):
         run("data", tmp_path / "work", "--data", data)
 
 
+@pytest.mark.slow
 def test_the_bundle_has_the_mean_of_the_checkpoints_and_the_base_models_rules(data, tmp_path, monkeypatch):
     start = load_checkpoint(checkpoints.stanford(tmp_path / "start", tokenizer="bert"))
     monkeypatch.setattr(default_model, "base_model", lambda *_, **__: start)

@@ -27,6 +27,8 @@ from tansaku.training.run.trainer import train
 
 from ..support import checkpoints
 
+pytestmark = pytest.mark.integration
+
 SPELLED = "日本東京大学山川田中国人年月"
 SPELLS = "水火木金土上下時代市県区町駅"
 TRAINED, HELD = 400, 60
@@ -103,6 +105,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 def test_a_hundred_steps_lower_the_loss_and_find_more(world, tmp_path):
     config = config_for(
         world,
@@ -180,6 +183,7 @@ def test_dropout_is_as_asked_for(world, tmp_path):
     assert first_loss("again", dropout=0.5) == first_loss("and_again", dropout=0.5)
 
 
+@pytest.mark.slow
 def test_two_ranks_share_every_batch(world, tmp_path):
     """Two processes over gloo: each takes half of the groups, and both end with the same weights."""
     script = (

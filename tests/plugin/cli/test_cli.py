@@ -20,6 +20,8 @@ import pytest
 from tansaku.plugin.cli.demo import SAMPLE
 from tansaku.plugin.cli.main import main
 
+pytestmark = pytest.mark.integration
+
 SCRIPT = Path(sysconfig.get_path("scripts")) / "tansaku"
 WIDE = {"COLUMNS": "200", "NO_COLOR": "1"}
 COMMANDS = (

@@ -24,6 +24,8 @@ from tansaku.plugin.hosts.sqlite import SqliteSource
 
 from ...support import engines
 
+pytestmark = pytest.mark.engine
+
 DOCUMENTS = [
     {"id": "kinkaku", "title": "金閣寺", "text": "金箔を貼った舎利殿で知られる、京都の禅寺。", "year": 1397},
     {"id": "horyu", "title": "法隆寺", "text": "世界最古の木造建築が残る、奈良の寺院である。", "year": 607},

@@ -29,6 +29,8 @@ from tansaku.plugin.hosts.haystack import store as haystack_store
 
 from ...support.fakes import FakeEncoder, corpus, exhaustive, small_chunks
 
+pytestmark = pytest.mark.integration
+
 QUERY = "3a9f"
 DOCS = [Document(id=d["id"], content=d["text"], meta={"number": i}) for i, d in enumerate(corpus(12))]
 RECIPE = Path(__file__).parents[3] / "docs" / "how-to" / "haystack.md"

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 pytest.importorskip("langchain_core")
 
 from langchain_classic.retrievers import ContextualCompressionRetriever

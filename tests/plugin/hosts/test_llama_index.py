@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 pytest.importorskip("llama_index.core")
 
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler

@@ -20,6 +20,8 @@ from tansaku.plugin.hosts.mteb import TansakuIndexModel, TansakuModel
 
 from ...support.fakes import FakeEncoder, corpus
 
+pytestmark = pytest.mark.integration
+
 DOCS = {d["id"]: d["text"] for d in corpus(40)}
 QUERIES = {f"q{i}": text for i, text in enumerate(["3a9f", "b07", "99c1d"])}
 

@@ -13,6 +13,8 @@ from tansaku import Index, InputError, MissingExtraError, ModelMismatchError
 
 from ...support.fakes import DIM, FakeEncoder, corpus
 
+pytestmark = pytest.mark.integration
+
 DOCS = corpus(40)
 IDS = [d["id"] for d in DOCS]
 VECTORS = [FakeEncoder().vectors(d["text"]) for d in DOCS]

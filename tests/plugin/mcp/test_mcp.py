@@ -321,6 +321,7 @@ class TestBadInput:
             importlib.reload(host)
 
 
+@pytest.mark.engine
 class TestCommand:
     """The real thing: the installed command, another process, the model inside."""
 

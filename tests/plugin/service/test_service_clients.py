@@ -36,6 +36,7 @@ cohere = pytest.importorskip("cohere")
 litellm = pytest.importorskip("litellm")
 
 pytestmark = [
+    pytest.mark.engine,
     pytest.mark.filterwarnings("ignore:Item .* is using the `ReadOnly` qualifier:UserWarning"),  # litellm's models
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),  # connections that its and Cohere's clients keep
 ]
@@ -233,6 +234,7 @@ CHECKS = (
 )
 
 
+@pytest.mark.slow
 def test_what_openapi_allows_and_what_not_is_answered_as_documented(searcher):
     """No server errors; statuses, types and shapes as OpenAPI says."""
     with open(os.devnull, "w") as nowhere:
