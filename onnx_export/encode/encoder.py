@@ -99,7 +99,9 @@ class Encoder:
             )
             tokenizer = Tokenizer.from_file(str(folder / bundle.tokenizer))
         except Exception as error:  # both libraries raise bare exceptions of their own
-            raise BundleError(f"{folder}: the graph or the tokenizer cannot be loaded ({error}); copy the bundle again") from error
+            raise BundleError(
+                f"{folder}: the graph or the tokenizer cannot be loaded ({error}); copy the bundle again"
+            ) from error
         _check_graph(session, bundle, folder / bundle.graph)
         tokenizer.no_padding()
         tokenizer.no_truncation()

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.integration
-
 pytest.importorskip("langchain_core")
 
 from langchain_classic.retrievers import ContextualCompressionRetriever
@@ -26,6 +24,8 @@ from tansaku import Index, InputError, MissingExtraError, ModelMismatchError, Re
 from tansaku.plugin.hosts.langchain import TansakuCompressor, TansakuRetriever, TansakuVectorStore
 
 from ...support.fakes import FakeEncoder, corpus, exhaustive
+
+pytestmark = pytest.mark.integration
 
 RECIPE = Path(__file__).parents[3] / "docs" / "how-to" / "langchain.md"
 QUERY = "3a9f"

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.integration
-
 pytest.importorskip("llama_index.core")
 
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
@@ -25,6 +23,8 @@ from tansaku import Index, InputError, MissingExtraError, Reranker, Searcher
 from tansaku.plugin.hosts.llama_index import TansakuRerank, TansakuRetriever
 
 from ...support.fakes import FakeEncoder, corpus, exhaustive
+
+pytestmark = pytest.mark.integration
 
 RECIPE = Path(__file__).parents[3] / "docs" / "how-to" / "llama-index.md"
 QUERY = "3a9f"
