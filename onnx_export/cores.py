@@ -6,7 +6,7 @@ import os
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, at least 1: those of its affinity mask, where the system has one."""
+    """Number of cores that this process may use, at least 1: those of its affinity mask, if the system has one."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""What can go wrong, as types.
+"""The errors that tansaku raises.
 
 TansakuError                everything raised on purpose
 ├── InputError              a text, document, query or argument that cannot be used (also a ValueError)
@@ -29,7 +29,12 @@ class CheckpointError(TansakuError):
 
 
 class MissingExtraError(TansakuError, ImportError):
-    """An optional package is not installed; the message names the extra that brings it."""
+    """An optional package is not installed; the message names the extra that brings it.
+
+    Args:
+        package: name of the missing package.
+        extra: name of the extra of tansaku that installs it.
+    """
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"this needs the package {package}: pip install 'tansaku[{extra}]'")

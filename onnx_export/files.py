@@ -18,7 +18,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     flushed to the disk before and after the rename.
 
     Args:
-        path: where the file is to be. Its folder must exist.
+        path: where the file goes. Its folder must exist.
 
     Yields:
         A path in the same folder, which does not exist yet.
@@ -45,7 +45,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     A folder that is at ``path`` already stays until the new one is complete.
 
     Args:
-        path: where the folder is to be. The folder above it must exist.
+        path: where the folder goes. The folder above it must exist.
 
     Yields:
         The new folder.

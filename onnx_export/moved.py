@@ -1,4 +1,4 @@
-"""Names of before version 0.2: each folder's public names are now imported from `tansaku`."""
+"""Old import paths, kept until version 0.2: each folder's public names are now imported from `tansaku`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def moved_names(folder: str, names: str) -> Callable[[str], Any]:
-    """A module's ``__getattr__`` that finds its old public names in `tansaku` and warns.
+    """Make a module's ``__getattr__`` that finds its old public names in `tansaku` and warns.
 
     Args:
         folder: full name of the module, such as ``tansaku.indexer``.

@@ -1,4 +1,4 @@
-"""How long work tells what is done: one call signature for export, indexing, evaluation and training."""
+"""How long-running work reports its progress: one call signature for indexing, evaluation and training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """A function that long work calls as it goes on, from the thread that it runs in.
+    """A function that long-running work calls from time to time, in its own thread.
 
     Example:
         >>> def show(stage: str, done: int, total: int, tokens: int) -> None:
@@ -14,13 +14,13 @@ class Progress(Protocol):
     """
 
     def __call__(self, stage: str, done: int, total: int, tokens: int, /) -> None:
-        """Take note of what is done.
+        """Report progress.
 
         Args:
             stage: name of the stage, such as "read", "sample", "encode", "commit", "mine", "train".
-            done: how many items of the stage are done.
-            total: how many items the stage has; 0 if that is not known yet.
-            tokens: how many token vectors those were; 0 where the stage has none.
+            done: number of items of the stage that are done.
+            total: number of items of the stage; 0 if that is not known yet.
+            tokens: number of token vectors of the items done; 0 for stages without token vectors.
         """
         ...
 

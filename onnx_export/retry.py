@@ -1,4 +1,4 @@
-"""One way to try again: a few times, with growing pauses, for storage that was busy or has just changed."""
+"""Retries with growing pauses, for storage that is busy or has just changed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ def retrying(
     tries: int = 5,
     first_pause: float = 0.02,
 ) -> Retrying:
-    """Call a function again while it fails with one of some errors; the last error is raised as it is.
+    """Call a function again while it fails with certain errors; the last error is raised unchanged.
 
     Args:
-        on: the errors after which to try again, or a function that says so of an error.
-        tries: calls in all.
+        on: the errors after which to try again, or a function that returns True for such an error.
+        tries: number of calls at most.
         first_pause: seconds before the second call; each later pause is twice as long.
 
     Returns:
-        An object to be called with the function and its arguments, or to be iterated for ``with`` blocks.
+        An object to call with the function and its arguments, or to iterate over for ``with`` blocks.
 
     Example:
         >>> retrying(OSError, tries=3)(int, "7")

@@ -291,6 +291,14 @@ def test_checkpoint_has_the_dimensions_of_its_projection(checkpoint):
     assert dataclasses.replace(checkpoint, projection=deeper).dim == 7
 
 
+def test_export_leaves_the_checkpoint_as_it_was(exported, checkpoint):
+    # Tracing needs eager attention; the checkpoint's own is torch's scaled dot product.
+    assert checkpoint.backbone.config._attn_implementation == "sdpa"
+    assert checkpoint.origin == {"licence": "MIT"}
+    with pytest.raises(TypeError, match="cannot be changed"):
+        checkpoint.origin["licence"] = "other"
+
+
 # Replacing, and failing
 
 

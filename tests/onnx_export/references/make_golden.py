@@ -2,7 +2,7 @@
 
 Run in that library's own environment (README.md here says how to make it):
 
-    python tests/references/make_golden.py pylate|colbert|sentence-transformers OUT.npz
+    python tests/onnx_export/references/make_golden.py pylate|colbert|sentence-transformers OUT.npz
 
 The file that comes out is described in README.md.
 """
