@@ -369,7 +369,7 @@ def multi_vector_encoder(
     missing_punctuation: bool = False,
     seed: int = 0,
 ) -> Path:
-    """sentence-transformers 6. ``query_expansion`` needs strategy and length; None is none.
+    """sentence-transformers 6. ``query_expansion`` needs strategy and length; None adds no mask tokens.
 
     ``markers`` says where the model came from: "unused" from a Stanford checkpoint ([unused0] and [unused1] are special
     tokens), "added" from a PyLate one ("[Q] " and "[D] " are added tokens), "none" from a plain BERT. ``prompts``
