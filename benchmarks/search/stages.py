@@ -82,7 +82,7 @@ def ranked(
 ) -> tuple[np.ndarray, int]:
     tables = QueryTables.of(query, codes.codec, codes.coarse)
     total = gather(codes, probe(tables, nprobe))
-    documents = prune(codes, total, codes.alive, limit)
+    documents = prune(total, codes.alive, limit, codes.row_ids)
     if interaction:
         documents = np.sort(documents)
         scores = np.zeros(len(documents), np.int64)

@@ -41,17 +41,17 @@ def gather(codes: StoredCodes, probed: list[Probed]) -> np.ndarray:
     return total
 
 
-def prune(codes: StoredCodes, total: np.ndarray, allowed: np.ndarray, limit: int) -> np.ndarray:
+def prune(total: np.ndarray, allowed: np.ndarray, limit: int, row_ids: np.ndarray) -> np.ndarray:
     """The allowed rows with the highest totals.
 
     Args:
-        codes: Of the index; of rows with equal totals, those written first come first.
         total: int32 (rows,).
         allowed: bool (rows,).
         limit: Number of rows; all if there are fewer.
+        row_ids: uint64 (rows,): of rows with equal totals, those with lower ids come first: they were written first.
 
     Returns:
         Row numbers, int64, best first.
     """
     rows = best_rows(total, allowed, limit)
-    return rows[np.lexsort((codes.row_ids[rows], -total[rows].astype(np.int64)))[:limit]]
+    return rows[np.lexsort((row_ids[rows], -total[rows].astype(np.int64)))[:limit]]

@@ -61,7 +61,7 @@ def rank(
             with watch.stage("gather"):
                 total = gather(codes, probed)
             with watch.stage("prune"):
-                candidates = prune(codes, total, allowed.mask, plan.candidates)
+                candidates = prune(total, allowed.mask, plan.candidates, codes.row_ids)
             if plan.source == "lists":
                 expected = total[candidates]
             else:

@@ -28,7 +28,7 @@ def make_codec(random, dim, length, n_centroids=11, spread=0.1):
     return ResidualCodec(centroids, np.array([0, n_centroids], np.int32), codewords)
 
 
-def make_codes(random, codec, lengths, id_dtype=np.uint16):
+def make_codes(random, codec, lengths, id_dtype: type[np.unsignedinteger] = np.uint16):
     ends = np.cumsum(lengths)
     ids = random.integers(0, len(codec.centroids), ends[-1]).astype(id_dtype)
     residuals = random.integers(0, 256, (ends[-1], codec.residual_bytes), dtype=np.uint8)

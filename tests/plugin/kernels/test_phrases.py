@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -120,11 +122,12 @@ def test_a_model_may_have_a_weight_of_its_own(tmp_path, searcher):
     assert own.score(QUERY, ids).tolist() == searcher.score(QUERY, ids, phrase_weight=0.4).tolist()
     assert own.explain(QUERY, ids[0]) == searcher.explain(QUERY, ids[0], phrase_weight=0.4)
     texts = [d["text"] for d in DOCS]
-    for what in ({"ids": ids}, {"documents": texts}):
-        expected = Reranker(searcher=searcher, phrase_weight=0.4).rerank(QUERY, **what)
-        assert Reranker(searcher=own).rerank(QUERY, **what) == expected
-        assert Reranker(searcher=own, phrase_weight=0.0).rerank(QUERY, **what) == (
-            Reranker(searcher=searcher).rerank(QUERY, **what)
+    by_id: dict[str, Any] = {"ids": ids}
+    for documents in (by_id, {"documents": texts}):
+        expected = Reranker(searcher=searcher, phrase_weight=0.4).rerank(QUERY, **documents)
+        assert Reranker(searcher=own).rerank(QUERY, **documents) == expected
+        assert Reranker(searcher=own, phrase_weight=0.0).rerank(QUERY, **documents) == (
+            Reranker(searcher=searcher).rerank(QUERY, **documents)
         )
     encoder = FakeEncoder(phrase_weight=0.4)
     assert Reranker(encoder).rerank(QUERY, texts) == Reranker(FakeEncoder(), phrase_weight=0.4).rerank(QUERY, texts)

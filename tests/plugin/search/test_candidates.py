@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -57,17 +59,15 @@ def test_inverted_lists_of_no_documents_are_empty():
     assert len(lists.postings) == 0
 
 
-class Rows:
-    """What `prune` asks of the codes: which row was written first."""
-
-    def __init__(self, row_ids):
-        self.row_ids = np.array(row_ids, np.uint64)
-
-
-def pruned(totals, limit, row_ids=None, allowed=None):
-    codes = Rows(range(len(totals)) if row_ids is None else row_ids)
-    allowed = np.ones(len(totals), bool) if allowed is None else np.array(allowed)
-    return prune(codes, np.array(totals, np.int32), allowed, limit).tolist()
+def pruned(
+    totals: Sequence[int],
+    limit: int,
+    row_ids: Sequence[int] | np.ndarray | None = None,
+    allowed: Sequence[bool] | None = None,
+) -> list[int]:
+    ids = np.array(range(len(totals)) if row_ids is None else row_ids, np.uint64)
+    mask = np.ones(len(totals), bool) if allowed is None else np.array(allowed)
+    return prune(np.array(totals, np.int32), mask, limit, ids).tolist()
 
 
 def test_prune_keeps_the_best_best_first():

@@ -15,10 +15,12 @@ QUERIES = ["02468ace", "d", "ffee01", "0123456789abcdef" * 3]
 @pytest.fixture(scope="module")
 def db(tmp_path_factory):
     folder = tmp_path_factory.mktemp("options")
-    records = corpus(1500, year=lambda i: 1000 + i, kind=lambda i: "寺;社"[i % 3], **{"it's": lambda i: i % 2})
-    index = Index.create(folder, "t", records, encoder=FakeEncoder())
+    records = corpus(1500, year=lambda i: 1000 + i, kind=lambda i: "寺;社"[i % 3])
+    index = Index.create(
+        folder, "t", [{**record, "it's": i % 2} for i, record in enumerate(records)], encoder=FakeEncoder()
+    )
     index.delete([f"d{i}" for i in range(0, 1500, 10)])
-    index.add(corpus(30, "e", year=lambda i: 3000 + i, kind=lambda i: "寺", **{"it's": lambda i: 0}))
+    index.add([{**record, "it's": 0} for record in corpus(30, "e", year=lambda i: 3000 + i, kind=lambda i: "寺")])
     return folder
 
 
