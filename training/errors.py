@@ -3,7 +3,7 @@
 TansakuError
 └── InputError
     ├── ConfigError          a training configuration with an unknown key or a value that cannot be used
-    └── TrainingDataError    queries, passages or groups that cannot be trained on; names the file and the line
+    └── TrainingDataError    groups, queries or passages that cannot be trained on; names the file and the line
 """
 
 from __future__ import annotations

@@ -17,13 +17,14 @@ import torch
 from torch.nn import functional
 
 from ..onnx_export.encode.encoder import Encoder
+from ..onnx_export.progress import Progress, no_progress
 from .errors import TrainingDataError
 
-_BATCH = 64  # queries of a training step
-_TOGETHER = 64  # passages whose similarities with queries are computed together
-_ROWS = 512  # query tokens likewise
+_QUERIES_PER_STEP = 64
+_PASSAGES_PER_BATCH = 64  # whose similarities with queries are computed together
+_QUERY_TOKENS_PER_BATCH = 512  # of those queries
 _NEIGHBOURS = 16  # passages that stay together in a pool
-_HELD_OUT = 0.1  # of the queries
+_HELD_OUT = 0.1  # share of the queries
 _SOFTPLUS_OF_ONE = 0.5413  # where softplus is 1
 
 
@@ -32,15 +33,15 @@ class WeightsPlan:
     """How much is learned from, and how.
 
     Attributes:
-        questions: at most so many judged queries.
-        pool: passages that a query is ranked among.
-        negatives: the best so many others are kept.
-        units: of the network's hidden layer.
-        epochs: at most; the one that does best on held-out queries counts.
-        learning_rate: of Adam.
-        strength: how much of what is learned is applied, 0 to 1: below 1 weights are nearer to 1 than learned, which is
-            safer for queries of other kinds than the judged ones.
-        seed: of all draws.
+        questions: largest number of judged queries.
+        pool: number of passages that a query is ranked among.
+        negatives: number of other passages that are kept for a query, the best ones.
+        units: number of units of the network's hidden layer.
+        epochs: largest number of epochs; the one that does best on held-out queries counts.
+        learning_rate: learning rate of Adam.
+        strength: share of the learned weights that is applied, 0 to 1. Below 1 weights are nearer to 1, which is safer
+            for queries of other kinds than the judged ones.
+        seed: seed of all random draws.
     """
 
     questions: int = 9_600
@@ -54,28 +55,33 @@ class WeightsPlan:
 
 
 class WeightsNetwork(torch.nn.Module):
-    """Tells a query token's weight from its vector."""
+    """A query token's weight from its vector: one hidden layer.
+
+    Args:
+        dim: length of a vector.
+        units: number of units of the hidden layer.
+    """
 
     def __init__(self, dim: int, units: int) -> None:
         super().__init__()
         self.hidden, self.out = torch.nn.Linear(dim, units), torch.nn.Linear(units, 1)
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Vectors, float32 (…, dim), to numbers whose softplus is the weight, (…, 1)."""
+        """Numbers whose softplus is the weight, float32 (…, 1), for vectors, float32 (…, dim)."""
         return self.out(functional.gelu(self.hidden(vectors)))
 
 
 @dataclass(frozen=True)
 class FittedWeights:
-    """A network, and what it did on the queries that it was not trained on.
+    """A network, and its results on queries that it was not trained on.
 
     Attributes:
-        network: of the weights.
-        questions: trained on.
-        held_out: not trained on.
-        before: hit@1 of those among their kept passages, unweighted.
-        after: weighted.
-        strength: how much of the weights is applied.
+        network: the network that gives the weights.
+        questions: number of queries it was trained on.
+        held_out: number of queries it was not trained on.
+        before: hit@1 of the held-out queries among their kept passages, without weights.
+        after: the same with weights.
+        strength: share of the weights that is applied.
     """
 
     network: WeightsNetwork
@@ -86,7 +92,7 @@ class FittedWeights:
     strength: float
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, float]:
-        """What `add_query_weights` takes."""
+        """The arguments of `add_query_weights` after the bundle."""
         hidden, out = self.network.hidden, self.network.out
         parts = [part.detach().numpy() for part in (hidden.weight, hidden.bias, out.weight[0], out.bias)]
         return parts[0], parts[1], parts[2], float(parts[3][0]), self.strength
@@ -94,12 +100,12 @@ class FittedWeights:
 
 @dataclass(frozen=True)
 class _Similarities:
-    """What is trained on: single query tokens, and their similarities with the passages of their query.
+    """Query tokens with their similarities to the passages of their query: what the network is trained on.
 
     Attributes:
         vectors: float32 (tokens, dim).
         best: MaxSim of each token with its query's passages, the relevant one first: float32 (tokens, 1 + negatives).
-        lengths: int64 (queries,), tokens of each query, which lie one after the other.
+        lengths: int64 (queries,), number of tokens of each query; they lie one after the other.
     """
 
     vectors: torch.Tensor
@@ -115,7 +121,7 @@ class _Similarities:
         return torch.repeat_interleave(torch.arange(len(self)), self.lengths)
 
     def of(self, numbers: torch.Tensor) -> _Similarities:
-        """Those of some queries, given by number."""
+        """The part that belongs to some queries, given by number."""
         lengths = self.lengths[numbers]
         ends = lengths.cumsum(0)
         first = (self.lengths.cumsum(0) - self.lengths)[numbers]
@@ -126,17 +132,17 @@ class _Similarities:
         """MaxSim of the queries with their passages, the relevant one first: float32 (queries, 1 + negatives).
 
         Args:
-            weights: float32 (tokens, 1); None weighs all alike.
+            weights: float32 (tokens, 1); None gives all tokens the same.
         """
         best = self.best if weights is None else weights * self.best
         return torch.zeros(len(self), best.shape[1]).index_add(0, self.owners, best)
 
     def weights(self, network: WeightsNetwork) -> torch.Tensor:
-        """What the network gives the tokens: float32 (tokens, 1), above 0."""
+        """The network's weights of the tokens: float32 (tokens, 1), above 0."""
         return functional.softplus(network(self.vectors))
 
     def applied(self, network: WeightsNetwork, strength: float) -> torch.Tensor:
-        """The same, 1 on average over a query and so much nearer to 1, as `add_query_weights` applies them."""
+        """Those weights as `add_query_weights` applies them: 1 on average over a query, nearer to 1 by ``strength``."""
         weights = self.weights(network)
         sums = torch.zeros(len(self), 1).index_add(0, self.owners, weights)
         return 1 - strength + strength * weights / (sums / self.lengths[:, None])[self.owners]
@@ -149,54 +155,59 @@ def fit_query_weights(
     judgements: Mapping[str, Mapping[str, int]],
     *,
     plan: WeightsPlan | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    say: Callable[[str], None] | None = None,
+    progress: Progress = no_progress,
+    note: Callable[[str], None] | None = None,
 ) -> FittedWeights:
     """Learn how much the tokens of queries should count.
 
     Args:
-        encoder: whose vectors are weighed; weights that it has already are left aside.
-        queries: id → text.
-        passages: id → text, neighbours beside one another, which makes hard negatives.
+        encoder: encoder whose query vectors are weighted; weights that it has already are ignored.
+        queries: query id → text.
+        passages: passage id → text. Neighbours beside one another make hard negatives.
         judgements: query id → passage id → grade.
-        plan: how.
-        progress: told of how many passages similarities are there, and of how many they are wanted.
-        say: told in words what is done.
+        plan: amounts and settings; None takes the defaults of `WeightsPlan`.
+        progress: called with the stage "weigh" as passages get their similarities with the queries.
+        note: called with a line of text about each part of the work.
 
-    Raises TrainingDataError if there are too few judged queries or passages, or weights make nothing better.
+    Returns:
+        The network, with its results on held-out queries.
+
+    Raises:
+        TrainingDataError: there are too few judged queries or passages, or the weights do not help.
     """
-    plan, say = plan or WeightsPlan(), say or (lambda _: None)
+    plan, note = plan or WeightsPlan(), note or (lambda _: None)
     pools = _pools(queries, passages, judgements, plan)
     total, parts = sum(len(pool) for _, pool in pools), []
     for number, (asked, pool) in enumerate(pools):
-        say(f"{len(asked):,} questions among {len(pool):,} passages")
+        note(f"{len(asked):,} questions among {len(pool):,} passages")
         texts = [queries[query] for query, _ in asked]
         numbers = {passage: place for place, passage in enumerate(pool)}
         relevant = [[numbers[first], *_others(numbers, judgements[query], first)] for query, first in asked]
         if len(pool) < plan.negatives + max(map(len, relevant)):
             raise TrainingDataError(
-                f"{len(pool)} passages are too few: {plan.negatives} that are not relevant are wanted"
+                f"{len(pool)} passages are too few: a query needs {plan.negatives} that are not relevant; give more"
             )
 
         def show(done: int, before: int = number * len(pool)) -> None:
-            if progress is not None:
-                progress(before + done, total)
+            progress("weigh", before + done, total, 0)
 
         parts.append(_similarities(encoder, texts, [passages[p] for p in pool], relevant, plan.negatives, show))
     data = _Similarities(*(torch.cat([getattr(p, name) for p in parts]) for name in ("vectors", "best", "lengths")))
     order = torch.from_numpy(np.random.default_rng(plan.seed).permutation(len(data)))
     held_out, trained_on = order.tensor_split([int(len(data) * _HELD_OUT)])
     if not len(held_out):
-        raise TrainingDataError(f"{len(data)} judged queries are too few to learn weights from and to hold some out")
+        raise TrainingDataError(
+            f"{len(data)} judged queries are too few to learn weights from and to hold some out; give more"
+        )
     others = data.of(held_out)
     before = _hits(others.scores())
-    network = _train(data, trained_on, others, plan, say)
+    network = _train(data, trained_on, others, plan, note)
     with torch.no_grad():
         after = _hits(others.scores(others.applied(network, plan.strength)))
     if after < before:
         raise TrainingDataError(
-            f"weights do not help: hit@1 of {len(held_out):,} held-out queries is {before:.4f} without and {after:.4f} "
-            "with them; nothing is changed"
+            f"the weights do not help: hit@1 of {len(held_out):,} held-out queries is {before:.4f} without and "
+            f"{after:.4f} with them; the bundle is not changed"
         )
     return FittedWeights(network, len(trained_on), len(held_out), before, after, plan.strength)
 
@@ -249,19 +260,21 @@ def _similarities(
     negatives: int,
     show: Callable[[int], None],
 ) -> _Similarities:
-    """Of queries with the first of their relevant passages and the best others that are not relevant."""
+    """Similarities of queries with the first of their relevant passages and the best that are not relevant."""
     asked = encoder.encode_tokens(encoder.tokenize_queries(queries))
     lengths = torch.tensor([len(vectors) for vectors in asked])
     vectors = torch.from_numpy(np.concatenate(asked))
     best = torch.empty(len(vectors), len(passages), dtype=torch.float16)
-    for start in range(0, len(passages), _TOGETHER):
-        found = [torch.from_numpy(v) for v in encoder.encode_documents(passages[start : start + _TOGETHER])]
-        # Short ones are filled up with their own first vector, which leaves MaxSim as it is.
+    for start in range(0, len(passages), _PASSAGES_PER_BATCH):
+        found = [torch.from_numpy(v) for v in encoder.encode_documents(passages[start : start + _PASSAGES_PER_BATCH])]
+        # Short ones are padded with their own first vector, which does not change MaxSim.
         longest = max(map(len, found))
         filled = torch.stack([torch.cat([v, v[:1].expand(longest - len(v), -1)]) for v in found])
-        for row in range(0, len(vectors), _ROWS):
-            products = (vectors[row : row + _ROWS] @ filled.flatten(0, 1).T).unflatten(1, filled.shape[:2])
-            best[row : row + _ROWS, start : start + len(found)] = products.amax(dim=-1)
+        for row in range(0, len(vectors), _QUERY_TOKENS_PER_BATCH):
+            products = (vectors[row : row + _QUERY_TOKENS_PER_BATCH] @ filled.flatten(0, 1).T).unflatten(
+                1, filled.shape[:2]
+            )
+            best[row : row + _QUERY_TOKENS_PER_BATCH, start : start + len(found)] = products.amax(dim=-1)
         show(start + len(found))
     owners = torch.repeat_interleave(torch.arange(len(asked)), lengths)
     scores = torch.zeros(len(asked), len(passages)).index_add_(0, owners, best.float())
@@ -278,7 +291,7 @@ def _train(
     trained_on: torch.Tensor,
     held_out: _Similarities,
     plan: WeightsPlan,
-    say: Callable[[str], None],
+    note: Callable[[str], None],
 ) -> WeightsNetwork:
     """The network as it was after the epoch that did best on ``held_out``."""
     random = torch.Generator().manual_seed(plan.seed)
@@ -297,13 +310,13 @@ def _train(
 
     least, chosen = float("inf"), network.state_dict()
     for epoch in range(1, plan.epochs + 1):
-        for numbers in trained_on[torch.randperm(len(trained_on), generator=random)].split(_BATCH):
+        for numbers in trained_on[torch.randperm(len(trained_on), generator=random)].split(_QUERIES_PER_STEP):
             optimizer.zero_grad()
             loss_of(data.of(numbers)).backward()
             optimizer.step()
         with torch.no_grad():
             loss = float(loss_of(held_out))
-        say(f"epoch {epoch}: loss of held-out queries {loss:.4f}")
+        note(f"epoch {epoch}: loss of held-out queries {loss:.4f}")
         if loss < least:
             least, chosen = loss, {name: value.clone() for name, value in network.state_dict().items()}
     network.load_state_dict(chosen)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from tansaku import InputError
+from tansaku import InputError, ResumeError
 from tansaku.onnx_export.encode.encoder import DEFAULT_BUNDLE
 from tansaku.plugin.cli.main import app
 from tansaku.plugin.evaluation.bm25 import Bm25
@@ -120,10 +120,26 @@ def test_an_interrupted_run_goes_on(tmp_path, cut):
 
 def test_other_data_are_refused(tmp_path):
     mined(tmp_path)
-    with pytest.raises(InputError, match="was made of other plan"):
+    with pytest.raises(ResumeError, match="was made with other plan"):
         mined(tmp_path, plan=MiningPlan(nway=5))
-    with pytest.raises(InputError, match="was made of other queries"):
+    with pytest.raises(ResumeError, match="was made with other queries"):
         mined(tmp_path, queries={**QUERIES, "q9": "新しい"})
+
+
+def test_without_resuming_a_file_is_made_again(tmp_path):
+    whole = mined(tmp_path)
+    teacher = Digits()
+    assert mined(tmp_path, teachers=[teacher], resume=False) == whole
+    assert teacher.asked == 8
+    assert mined(tmp_path, plan=MiningPlan(nway=5), resume=False)[0].written == 8
+
+
+def test_a_file_of_someone_else_is_left_alone(tmp_path):
+    path = tmp_path / "groups.jsonl"
+    path.write_text("mine\n")
+    with pytest.raises(ResumeError, match=r"no groups\.jsonl\.plan\.json beside it"):
+        mined(tmp_path)
+    assert path.read_text() == "mine\n"
 
 
 def test_another_model_is_another_teacher(tmp_path):
@@ -133,10 +149,16 @@ def test_another_model_is_another_teacher(tmp_path):
 
     first = mined(tmp_path, teachers=teachers(1))
     assert mined(tmp_path, teachers=teachers(1)) == first
-    with pytest.raises(InputError, match="was made of other teachers"):
+    with pytest.raises(ResumeError, match="was made with other teachers"):
         mined(tmp_path, teachers=teachers(2))
-    with pytest.raises(InputError, match="was made of other teachers"):
+    with pytest.raises(ResumeError, match="was made with other teachers"):
         mined(tmp_path, teachers=teachers(1)[::-1])
+
+
+def test_progress_counts_queries(tmp_path):
+    seen = []
+    mined(tmp_path, progress=lambda *counts: seen.append(counts))
+    assert seen == [("mine", number, 8, 0) for number in range(1, 9)]
 
 
 def test_what_makes_no_group_is_counted(tmp_path):
@@ -211,7 +233,7 @@ class TestTeachers:
         with pytest.raises(InputError, match="needs judgements; give --qrels"):
             teacher_named("labels")
         for name in ("bm26", "-1*bm25", "x*bm25", "bm25:x", "cross-encoder"):
-            with pytest.raises(InputError, match="is none"):
+            with pytest.raises(InputError, match="unknown teacher"):
                 teacher_named(name, bm25)
 
 
@@ -270,9 +292,9 @@ class TestCommand:
         ("options", "said"),
         [
             (["--teacher", "bm25"], "there are no candidates"),
-            (["--bm25", "--teacher", "bert"], "teacher 'bert' is none"),
-            (["--bm25", "--teacher", "x*bm25"], "teacher 'x*bm25' is none"),
-            (["--bm25", "--teacher", "cross-encoder:"], "is none"),
+            (["--bm25", "--teacher", "bert"], "unknown teacher 'bert'; use cross-encoder:MODEL"),
+            (["--bm25", "--teacher", "x*bm25"], "unknown teacher 'x*bm25'"),
+            (["--bm25", "--teacher", "cross-encoder:"], "unknown teacher"),
             (["--bm25", "--teacher", "bm25", "--depth", "0"], "depth 1 or more"),
         ],
     )

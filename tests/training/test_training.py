@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from tansaku import CheckpointError, InputError
+from tansaku import CheckpointError, InputError, ResumeError
 from tansaku.onnx_export.convert.load import load_checkpoint
 from tansaku.plugin.cli.main import app
 from tansaku.training.config import DataConfig, LossConfig, ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
@@ -23,7 +23,7 @@ from tansaku.training.model.frozen import SplitBackbone
 from tansaku.training.model.student import Student, with_rules
 from tansaku.training.run.averaging import average_weights, read_weights, save_average
 from tansaku.training.run.evaluation import Evaluation
-from tansaku.training.run.trainer import train
+from tansaku.training.run.trainer import StepReport, train
 
 from ..support import checkpoints
 
@@ -116,7 +116,7 @@ def test_a_hundred_steps_lower_the_loss_and_find_more(world, tmp_path):
     checkpoint = with_rules(load_checkpoint(config.model.checkpoint), config.model)
     before = Evaluation.read(world / "held").measure(Student(checkpoint).eval())
     seen = []
-    folder = train(config, progress=seen.append)
+    folder = train(config, on_step=seen.append)
     after = seen[-1].evaluation
     made = losses(tmp_path / "out")
     assert np.mean(made[-10:]) < 0.8 * np.mean(made[:10])
@@ -130,12 +130,12 @@ class StopError(Exception):
     pass
 
 
-def stop_at(step):
-    def told(progress):
-        if progress.step == step:
+def stop_at(step: int):
+    def stop(report: StepReport) -> None:
+        if report.step == step:
             raise StopError
 
-    return told
+    return stop
 
 
 @pytest.mark.parametrize("schedule", ["schedule_free", "linear"])
@@ -143,9 +143,9 @@ def test_going_on_gives_the_weights_of_not_stopping(world, tmp_path, schedule):
     sections = {"optimizer": {"schedule": schedule}, "run": {"save_every": 3}}
     whole = train(config_for(world, tmp_path / "whole", **sections))
     with pytest.raises(StopError):
-        train(config_for(world, tmp_path / "cut", **sections), progress=stop_at(5))
+        train(config_for(world, tmp_path / "cut", **sections), on_step=stop_at(5))
     seen = []
-    cut = train(config_for(world, tmp_path / "cut", **sections), progress=seen.append)
+    cut = train(config_for(world, tmp_path / "cut", **sections), on_step=seen.append)
     assert [p.step for p in seen] == [4, 5, 6, 7, 8]
     assert same(read_weights(cut), read_weights(whole))
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
@@ -154,15 +154,15 @@ def test_going_on_gives_the_weights_of_not_stopping(world, tmp_path, schedule):
 def test_a_finished_training_is_not_begun_again(world, tmp_path):
     folder = train(config_for(world, tmp_path / "out"))
     seen = []
-    assert train(config_for(world, tmp_path / "out"), progress=seen.append) == folder
+    assert train(config_for(world, tmp_path / "out"), on_step=seen.append) == folder
     assert seen == []
-    train(config_for(world, tmp_path / "out"), resume=False, progress=seen.append)
-    assert len(seen) == 8
+    train(config_for(world, tmp_path / "out"), resume=False, on_step=seen.append)
+    assert len(seen) == len(losses(tmp_path / "out")) == 8
 
 
 def test_going_on_with_another_configuration_is_refused(world, tmp_path):
     train(config_for(world, tmp_path / "out"))
-    with pytest.raises(InputError, match=r"another configuration \(loss"):
+    with pytest.raises(ResumeError, match=r"another configuration \(loss\); .*--no-resume"):
         train(config_for(world, tmp_path / "out", loss={"kind": "margin_mse"}))
 
 
@@ -261,7 +261,7 @@ def test_token_similarities_come_near_the_layers_and_resuming_keeps_their_teache
     made = losses(tmp_path / "whole")
     assert np.mean(made[-5:]) < 0.7 * np.mean(made[:5])
     with pytest.raises(StopError):
-        train(config_for(world, tmp_path / "cut", **sections), progress=stop_at(25))
+        train(config_for(world, tmp_path / "cut", **sections), on_step=stop_at(25))
     assert same(read_weights(train(config_for(world, tmp_path / "cut", **sections))), read_weights(whole))
 
 
@@ -331,7 +331,7 @@ class TestAveraging:
             average_weights([folder, other])
         with pytest.raises(CheckpointError, match="not of the model"):
             save_average(config, [other], tmp_path / "mean", "pylate")
-        with pytest.raises(InputError, match="format is 'onnx'"):
+        with pytest.raises(InputError, match="unknown format 'onnx'; use stanford or pylate"):
             save_average(config, [folder], tmp_path / "mean", "onnx")
 
 

@@ -12,6 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from tansaku.training.config import LossConfig, read_config
 from tansaku.training.data.groups import normalized, read_groups, write_groups
@@ -57,44 +59,50 @@ class TestConfig:
     @pytest.mark.parametrize(
         ("changed", "said"),
         [
-            (("[run]", "[run]\nsedd = 1"), "unknown key run.sedd; the nearest that is known is 'seed'"),
-            (("[run]", "[runs]\na = 1\n[run]"), "unknown key runs; the nearest that is known is 'run'"),
+            (("[run]", "[run]\nsedd = 1"), "unknown key run.sedd; the nearest known key is 'seed'"),
+            (("[run]", "[runs]\na = 1\n[run]"), "unknown key runs; the nearest known key is 'run'"),
             (('output = "out"', ""), "the key run.output is missing"),
-            (("[run]", "[run]\nsteps = 1.5"), "run.steps is 1.5; it must be of type int"),
-            (("[run]", "[run]\nsteps = true"), "run.steps is True; it must be of type int"),
+            (("[run]", "[run]\nsteps = 1.5"), "run.steps is 1.5; it must be an integer"),
+            (("[run]", "[run]\nsteps = true"), "run.steps is True; it must be an integer"),
             (("[run]", "[run]\nsteps = 0"), "run.steps is 0; it must be 1 or more"),
-            (("[run]", '[run]\nprecision = "half"'), "run.precision is 'half'; it must be one of float32"),
-            (("[run]", '[run]\nformats = ["onnx"]'), "run.formats has 'onnx'; known are stanford, pylate"),
-            (('groups = ["groups.jsonl"]', "groups = []"), "data.groups is \\[\\]; it must be a list of texts"),
-            (('groups = ["groups.jsonl"]', 'groups = "a"'), "data.groups is 'a'; it must be a list of texts"),
-            (("[data]", "[data]\nnway = 1"), "data.nway is 1; a group needs 2"),
+            (("[run]", '[run]\nprecision = "half"'), "run.precision is 'half'; it must be 'float32', 'bfloat16'"),
+            (("[run]", '[run]\nformats = ["onnx"]'), "run.formats is 'onnx'; it must be 'stanford' or 'pylate'"),
+            (
+                ('groups = ["groups.jsonl"]', "groups = []"),
+                "data.groups is \\[\\]; it must be a list that is not empty",
+            ),
+            (('groups = ["groups.jsonl"]', 'groups = "a"'), "data.groups is 'a'; it must be a list"),
+            (("[data]", "[data]\nnway = 1"), "data.nway is 1; it must be 2 or more"),
             (
                 ('checkpoint = "start"', 'checkpoint = "start"\ndropout = 1'),
-                "model.dropout is 1.0; it must be at least 0 and below 1",
+                "model.dropout is 1; it must be below 1",
             ),
-            (("[run]", "[loss]\ndistillation_alpha = 0\n[run]"), "distillation_alpha is 0.0; it must be above 0"),
+            (("[run]", "[loss]\ndistillation_alpha = 0\n[run]"), "distillation_alpha is 0; it must be above 0"),
             (
                 ("[run]", '[loss]\nkind = "tokens"\n[run]'),
-                'kind is "tokens": set optimizer.trained_layers to 1 or more',
+                'kind is "tokens"; set optimizer.trained_layers to 1 or more',
             ),
             (("[run]", "[loss]\nteacher_layers = 2\n[run]"), 'teacher_layers is 2; it is for loss.kind = "tokens"'),
             (
                 ("[run]", '[loss]\nkind = "tokens"\nteacher_layers = 4\n[optimizer]\ntrained_layers = 2\n[run]'),
                 "teacher_layers is 4; .* at most one more than optimizer.trained_layers",
             ),
-            (("[run]", "[loss]\nin_batch_scale = 0\n[run]"), "loss.in_batch_scale is 0.0; it must be above 0"),
+            (("[run]", "[loss]\nin_batch_scale = 0\n[run]"), "loss.in_batch_scale is 0; it must be above 0"),
             (
                 ("[run]", "[loss]\nin_batch_weight = 0.5\n[run]"),
-                "loss.in_batch_weight is 0.5 and would do nothing: loss.in_batch_negatives is false",
+                "loss.in_batch_weight is 0.5 but has no effect, as loss.in_batch_negatives is false",
             ),
             (
                 ("[run]", '[loss]\nkind = "tokens"\nnormalize_teacher = false\n[optimizer]\ntrained_layers = 2\n[run]'),
-                'normalize_teacher is False and would do nothing: loss.kind = "tokens" has no scores of a teacher',
+                'normalize_teacher is False but has no effect, as loss.kind = "tokens" takes no scores of a teacher',
             ),
-            (("[run]", "[optimizer]\nlearning_rate = 0\n[run]"), "learning_rate is 0.0; it must be above 0"),
-            (("[run]", "[optimizer]\nbatch_size = 10\naccumulate = 4\n[run]"), "accumulate = 4 does not divide"),
+            (("[run]", "[optimizer]\nlearning_rate = 0\n[run]"), "learning_rate is 0; it must be above 0"),
+            (
+                ("[run]", "[optimizer]\nbatch_size = 10\naccumulate = 4\n[run]"),
+                "batch_size is 10; it must be a multiple of optimizer.accumulate, 4",
+            ),
             (("[run]", "[run\n"), "cannot be read"),
-            (("[model]", "model = 3\n[models]"), "model is 3; it must be a section"),
+            (("[model]", "model = 3\n[models]"), "model is 3; it must be a section \\[model\\]"),
         ],
     )
     def test_a_mistake_is_named(self, tmp_path, changed, said):
@@ -134,7 +142,7 @@ class TestGroups:
     @pytest.mark.parametrize(
         ("line", "said"),
         [
-            ('["q1", ["p0", 1], ["p1", 2]]', "a group of 2 passages, 3 are wanted"),
+            ('["q1", ["p0", 1], ["p1", 2]]', "a group of 2 passages; it needs 3"),
             ('["q9", ["p0", 1], ["p1", 2], ["p2", 3]]', "the query 'q9' is not among"),
             ('["q1", ["p0", 1], ["p9", 2], ["p2", 3]]', "the passage 'p9' is not in the collection"),
             ('["q1", ["p0", 1], ["p0", 2], ["p2", 3]]', "the passage 'p0' occurs twice"),
@@ -180,7 +188,7 @@ class TestLosses:
         )
 
     def test_margin_mse_is_the_plain_formula(self):
-        config = LossConfig("margin_mse", normalize_student=False, normalize_teacher=False)
+        config = LossConfig(kind="margin_mse", normalize_student=False, normalize_teacher=False)
         loss = loss_of(config, torch.tensor([[3.0, 1.0, 0.0]]), torch.tensor([[5.0, 4.0, 1.0]]))
         assert float(loss) == pytest.approx(((2 - 1) ** 2 + (3 - 4) ** 2) / 2)
 
@@ -247,8 +255,8 @@ STATE = {"a": [1, (2.5, None)], "t": {3: torch.arange(4), "x": [torch.ones(2, 2)
 
 class TestState:
     def test_comes_back_as_it_was(self, tmp_path):
-        save_state(tmp_path / "state", STATE)
-        back = load_state(tmp_path / "state")
+        save_state(tmp_path / "state.safetensors", STATE)
+        back = load_state(tmp_path / "state.safetensors")
         assert back["a"] == [1, (2.5, None)]
         assert torch.equal(back["t"][3], torch.arange(4))
         assert torch.equal(back["t"]["x"][0], torch.ones(2, 2))
@@ -257,19 +265,31 @@ class TestState:
     def test_nothing_saved_is_none(self, tmp_path):
         assert load_state(tmp_path / "state") is None
 
-    def test_a_kill_between_the_renamings_loses_nothing(self, tmp_path):
-        save_state(tmp_path / "state", {"n": 1})
-        (tmp_path / "state").rename(tmp_path / ".state.old")
-        assert load_state(tmp_path / "state") == {"n": 1}
+    def test_a_failed_write_leaves_the_last_state(self, tmp_path, monkeypatch):
+        path = tmp_path / "state.safetensors"
+        save_state(path, {"n": 1})
+
+        def fail(tensors, making, metadata):
+            making.write_bytes(b"half")
+            raise OSError("no space left")
+
+        monkeypatch.setattr("tansaku.training.run.state.save_file", fail)
+        with pytest.raises(OSError, match="no space left"):
+            save_state(path, {"n": 2})
+        assert load_state(path) == {"n": 1}
+        assert list(tmp_path.iterdir()) == [path]
 
     def test_damage_is_named(self, tmp_path):
-        save_state(tmp_path / "state", STATE)
-        path = tmp_path / "state" / "state.safetensors"
+        path = tmp_path / "state.safetensors"
+        save_state(path, STATE)
         path.write_bytes(path.read_bytes()[:20])
         with pytest.raises(TrainingDataError, match="damaged"):
-            load_state(tmp_path / "state")
+            load_state(path)
+        save_file({"a": torch.ones(2)}, path)  # whole, but not a state
+        with pytest.raises(TrainingDataError, match="damaged"):
+            load_state(path)
 
-    def test_holds_no_pickle(self, tmp_path):
-        save_state(tmp_path / "state", STATE)
-        assert sorted(p.name for p in (tmp_path / "state").iterdir()) == ["state.json", "state.safetensors"]
-        json.loads((tmp_path / "state" / "state.json").read_text())
+    def test_is_tensors_and_json_without_pickle(self, tmp_path):
+        save_state(tmp_path / "state.safetensors", STATE)
+        with safe_open(tmp_path / "state.safetensors", "pt") as file:
+            json.loads(file.metadata()["state"])

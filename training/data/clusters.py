@@ -1,7 +1,7 @@
-"""Candidates that many queries share: near passages, for all the queries that belong to one of them.
+"""Candidates that many queries share: clusters of near passages, each for all the queries that belong to it.
 
-A training step spends its time on distinct passages. A query with negatives of its own brings as many as its group is
-wide; the queries of a cluster bring those of the cluster, once.
+A training step spends its time on distinct passages. A query with its own negatives adds as many as its group has; all
+queries of a cluster together add the passages of the cluster, once.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ import numpy as np
 
 
 def cluster_passages(vectors: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """The cluster that each passage is in: int64 (passages,).
+    """Divide passages into clusters.
 
-    Passages are drawn; one that is in no cluster yet makes one with its nearest that are in none. All have ``size``
-    passages, but for the last, which may have fewer.
+    Passages are taken in random order. One that has no cluster yet makes one with the nearest that have none. All
+    clusters have ``size`` passages, except that the last may have fewer.
 
     Args:
         vectors: float32 (passages, dim), of unit length.
-        size: of a cluster.
-        seed: of the drawing.
+        size: number of passages of a cluster.
+        seed: seed of the order.
+
+    Returns:
+        The cluster of each passage, int64 (passages,).
     """
     clusters = np.full(len(vectors), -1, np.int64)
     number = 0
@@ -41,17 +44,20 @@ def shared_candidates(
     candidates: Sequence[Mapping[str, Sequence[str]]],
     positives: Mapping[str, Sequence[str]],
 ) -> dict[str, list[str]]:
-    """Query id → the passages of its cluster, so ordered that the queries of a cluster follow each other.
+    """The passages of each query's cluster.
 
-    A query belongs where its first relevant passage is, or else the best that the first engine found that has found
-    any; one without either is left out.
+    A query belongs to the cluster of its first relevant passage, or else of the best candidate of the first engine that
+    has any. A query without either is left out.
 
     Args:
-        queries: ids.
-        ids: of the passages.
-        clusters: int64 (passages,).
-        candidates: of each engine, query id → passage ids, best first.
+        queries: ids of the queries.
+        ids: ids of the passages.
+        clusters: cluster of each passage, int64 (passages,).
+        candidates: for each engine, query id → passage ids, best first.
         positives: query id → ids of relevant passages.
+
+    Returns:
+        Query id → ids of the cluster's passages; the queries of a cluster follow each other.
     """
     of_passage = dict(zip(ids, clusters.tolist(), strict=True))
     members: dict[int, list[str]] = {}

@@ -1,7 +1,7 @@
-"""Distillation data: queries, passages, and groups of passages with a teacher's scores.
+"""Distillation data: groups of passages with a teacher's scores.
 
-A group is one line of JSONL, as the JaColBERTv2.5 code and ColBERTv2 have it: `[query id, [passage id, score], …]`,
-the first passage being the one that is known to be relevant.
+A group is one line of JSONL, as in the code of JaColBERTv2.5 and ColBERTv2: `[query id, [passage id, score], …]`, the
+relevant passage first.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ...onnx_export.files import write_atomically
 from ..errors import TrainingDataError
 
 
@@ -23,9 +24,9 @@ class Group:
     """A query and n passages.
 
     Attributes:
-        query: its id.
-        passages: ids, the relevant one first.
-        scores: float32 (n,), the teacher's.
+        query: id of the query.
+        passages: ids of the passages, the relevant one first.
+        scores: scores by the teacher, float32 (n,).
     """
 
     query: str
@@ -38,8 +39,15 @@ def read_groups(
 ) -> list[Group]:
     """The groups of all files, each cut to its first ``nway`` passages.
 
-    Raises TrainingDataError, naming file and line, for a line of another form, fewer passages than ``nway``, an unknown
-    id, a passage that occurs twice in a group, and scores that are not finite or all the same.
+    Args:
+        paths: JSONL files.
+        queries: query id → text.
+        collection: passage id → text.
+        nway: number of passages of a group.
+
+    Raises:
+        TrainingDataError: a line has another form, fewer passages than ``nway``, an unknown id, a passage twice, or
+            scores that are not finite or all the same; names the file and the line. Or there are no groups.
     """
     groups = []
     for path in map(Path, paths):
@@ -47,7 +55,7 @@ def read_groups(
             place = f"{path}:{number}"
             query, pairs = _parsed(place, line)
             if len(pairs) < nway:
-                raise TrainingDataError(f"{place}: a group of {len(pairs)} passages, {nway} are wanted (data.nway)")
+                raise TrainingDataError(f"{place}: a group of {len(pairs)} passages; it needs {nway} (data.nway)")
             ids = tuple(str(passage) for passage, _ in pairs[:nway])
             scores = np.array([score for _, score in pairs[:nway]], np.float32)
             if query not in queries:
@@ -63,13 +71,14 @@ def read_groups(
 
 
 def write_groups(path: str | Path, groups: Iterable[Group]) -> int:
-    """Write groups as JSONL; returns how many."""
-    count = 0
-    with Path(path).open("w", encoding="utf-8") as file:
-        for group in groups:
-            file.write(as_line(group))
-            count += 1
-    return count
+    """Write groups as JSONL.
+
+    Returns:
+        The number of groups.
+    """
+    lines = [as_line(group) for group in groups]
+    write_atomically(Path(path), "".join(lines))
+    return len(lines)
 
 
 def as_line(group: Group) -> str:
@@ -85,7 +94,9 @@ def _check(place: str, ids: tuple[str, ...], scores: np.ndarray) -> None:
     if not np.isfinite(scores).all():
         raise TrainingDataError(f"{place}: a score is not finite")
     if scores.min() == scores.max():
-        raise TrainingDataError(f"{place}: all scores are {scores[0]:g}; there is nothing to learn from them")
+        raise TrainingDataError(
+            f"{place}: all scores are {scores[0]:g}, so there is nothing to learn; leave the group out"
+        )
 
 
 def _parsed(place: str, line: str) -> tuple[str, list[tuple[Any, float]]]:
@@ -111,6 +122,6 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def normalized(scores: np.ndarray) -> np.ndarray:
-    """Scores brought to [0, 1], (s - min) / (max - min): float32, same shape; constant ones become 0."""
+    """Scores scaled to [0, 1], (s - min) / (max - min): float32 of the same shape; all 0 if they are all the same."""
     spread = float(scores.max() - scores.min())
     return ((scores - scores.min()) / (spread if math.isfinite(spread) and spread > 0 else 1.0)).astype(np.float32)

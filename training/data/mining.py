@@ -1,25 +1,28 @@
-"""The miner: queries and what engines found for them become groups with teachers' scores.
+"""The miner: queries and the candidates that engines found for them become groups with scores by teachers.
 
-Every group has a passage that is known to be relevant, or else the teachers' best, and hard negatives: passages that
-engines rank high. Groups are written one by one; an interrupted run goes on behind the last.
+Every group has a relevant passage, or else the one that the teachers score highest, and hard negatives: passages that
+engines rank high. Groups are written one by one, so that an interrupted run can be continued behind the last.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ...indexer.errors import ResumeError
 from ...onnx_export.errors import InputError
+from ...onnx_export.files import write_atomically
+from ...onnx_export.progress import Progress, no_progress
 from ..errors import TrainingDataError
 from .groups import Group, as_line
 from .teachers import Teacher, ensemble
 
-Ranked = Mapping[str, Sequence[str]]  # query id → passage ids, best first
+Candidates = Mapping[str, Sequence[str]]  # query id → passage ids, best first
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,13 @@ class MiningPlan:
     """What makes two runs of the miner give the same groups.
 
     Attributes:
-        nway: passages of a group.
-        depth: candidates of each engine from which negatives are drawn.
-        skip: the first so many are not drawn: they are often relevant without being known to be.
-        seed: of the drawing.
+        nway: number of passages of a group, 2 or more.
+        depth: number of candidates of each engine that negatives are drawn from, 1 or more.
+        skip: number of first candidates that are not drawn, 0 or more: they are often relevant without a judgement.
+        seed: seed of the draw.
+
+    Raises:
+        InputError: a number out of range.
     """
 
     nway: int = 32
@@ -40,17 +46,17 @@ class MiningPlan:
 
     def __post_init__(self) -> None:
         if self.nway < 2 or self.depth < 1 or self.skip < 0:
-            raise InputError(f"{self}: nway must be 2 or more, depth 1 or more, skip not below 0")
+            raise InputError(f"{self}: nway must be 2 or more, depth 1 or more, and skip 0 or more")
 
 
 @dataclass(frozen=True)
 class MiningReport:
-    """What became of the queries.
+    """The outcome of mining.
 
     Attributes:
-        written: groups, those of an earlier run too.
-        too_few: ids of queries for which there were fewer candidates than a group needs.
-        constant: ids of queries whose passages all got the same score.
+        written: number of groups in the file, with those of an interrupted run.
+        too_few: ids of the queries with fewer candidates than a group needs.
+        constant: ids of the queries whose passages all got the same score.
     """
 
     written: int
@@ -62,36 +68,44 @@ def mine(
     out: str | Path,
     queries: Mapping[str, str],
     collection: Mapping[str, str],
-    candidates: Sequence[Ranked],
+    candidates: Sequence[Candidates],
     teachers: Sequence[Teacher],
     *,
     weights: Sequence[float] | None = None,
     positives: Mapping[str, Sequence[str]] | None = None,
     plan: MiningPlan | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    resume: bool = True,
+    progress: Progress = no_progress,
 ) -> MiningReport:
-    """Write groups for queries to the file ``out``, or go on with one that an interrupted run has left.
+    """Write groups for queries to a file.
 
     Args:
-        out: a JSONL file; beside it, ``out``.plan.json says what it was made of.
-        queries: id → text.
-        collection: id → text.
-        candidates: of each engine, what it found.
-        teachers: their scores, brought to [0, 1] over each group, are averaged.
-        weights: of the teachers; None weighs all the same.
-        positives: query id → ids of relevant passages, for each of which there is a group; None, or none for a query:
-            the teachers' best candidate comes first.
-        plan: how groups are made.
-        progress: told how many queries are done, of how many.
+        out: JSONL file to write. ``out``.plan.json beside it records what the groups were made of.
+        queries: query id → text.
+        collection: passage id → text.
+        candidates: for each engine, query id → ids of the passages it found, best first.
+        teachers: teachers; the mean of their scores counts, each scaled to [0, 1] over a group.
+        weights: weight of each teacher in that mean; None gives all the same.
+        positives: query id → ids of relevant passages; each has a group, which it is the first passage of. The group of
+            a query without any begins with the passage that the teachers score highest.
+        plan: numbers of passages and candidates; None takes the defaults of `MiningPlan`.
+        resume: continue the file of an interrupted run. False discards it and starts over.
+        progress: called with the stage "mine" after each query.
 
-    Raises InputError if ``out`` was made otherwise, TrainingDataError for an unknown passage.
+    Returns:
+        The number of groups, and the queries without any.
+
+    Raises:
+        ResumeError: ``out`` was made of other data or with other options, or was not made by this function.
+        TrainingDataError: a candidate or a relevant passage is not in the collection.
+        InputError: a teacher gave no number for a passage.
     """
     plan = plan or MiningPlan()
     weights = [1.0] * len(teachers) if weights is None else weights
     positives = positives or {}
     _check(collection, candidates, positives)
     path = Path(out)
-    done = _begin(path, _digest(queries, candidates, positives, plan, weights, teachers))
+    done = _begin(path, _digest(queries, candidates, positives, plan, weights, teachers), resume=resume)
     written, too_few, constant = len(done), [], []
     finished = {group[0] for group in done}
     with path.open("a", encoding="utf-8") as file:
@@ -110,16 +124,17 @@ def mine(
                         order = np.argsort(-scores, kind="stable")
                         ids, scores = [ids[i] for i in order], scores[order]
                     lines.append(as_line(Group(query_id, tuple(ids), scores)))
-                # All groups of a query at once: what is cut off by a kill is then of this query alone.
+                # All groups of a query at once: only groups of this query can then be cut off by a kill.
                 file.write("".join(lines))
                 file.flush()
                 written += len(lines)
-            if progress:
-                progress(number, len(queries))
+            progress("mine", number, len(queries), 0)
     return MiningReport(written, tuple(too_few), tuple(constant))
 
 
-def _chosen(query_id: str, candidates: Sequence[Ranked], positives: Sequence[str], plan: MiningPlan) -> list[list[str]]:
+def _chosen(
+    query_id: str, candidates: Sequence[Candidates], positives: Sequence[str], plan: MiningPlan
+) -> list[list[str]]:
     """The passages of each group of a query: a positive first if there is one, then negatives in random order."""
     pools = [list(ranked.get(query_id, ()))[plan.skip : plan.depth] for ranked in candidates]
     pool = list(dict.fromkeys(doc_id for found in pools for doc_id in found if doc_id not in set(positives)))
@@ -132,7 +147,9 @@ def _chosen(query_id: str, candidates: Sequence[Ranked], positives: Sequence[str
     return groups
 
 
-def _check(collection: Mapping[str, str], candidates: Sequence[Ranked], positives: Mapping[str, Sequence[str]]) -> None:
+def _check(
+    collection: Mapping[str, str], candidates: Sequence[Candidates], positives: Mapping[str, Sequence[str]]
+) -> None:
     for ranked in [*candidates, positives]:
         for query_id, found in ranked.items():
             for doc_id in found:
@@ -140,31 +157,34 @@ def _check(collection: Mapping[str, str], candidates: Sequence[Ranked], positive
                     raise TrainingDataError(f"query {query_id!r}: the passage {doc_id!r} is not in the collection")
 
 
-def _begin(path: Path, digest: dict[str, object]) -> list[list]:
-    """The groups that an interrupted run has left in ``path``, whose last line may be half."""
+def _begin(path: Path, digest: dict[str, object], *, resume: bool) -> list[list]:
+    """The groups that an interrupted run has left in ``path``, whose last line may be incomplete."""
     beside = path.with_name(f"{path.name}.plan.json")
-    if not path.exists() or not beside.exists():
+    remedy = "name another file, or start over (--no-resume, resume=False)"
+    if not resume or not path.exists() or not path.stat().st_size:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("", encoding="utf-8")
-        beside.write_text(json.dumps(digest), encoding="utf-8")
+        write_atomically(path, "")
+        write_atomically(beside, json.dumps(digest))
         return []
+    if not beside.exists():
+        raise ResumeError(f"{path}: there is no {beside.name} beside it, so it cannot be continued; {remedy}")
     before = json.loads(beside.read_text(encoding="utf-8"))
     changed = [key for key in digest if before.get(key) != digest[key]]
     if changed:
-        raise InputError(f"{path}: was made of other {', '.join(changed)}; remove it or name another file")
+        raise ResumeError(f"{path}: was made with other {', '.join(changed)}; {remedy}")
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     whole = [line for line in lines if line.endswith("\n")]
     groups = [json.loads(line) for line in whole]
     last = groups[-1][0] if groups else None
     # The last query may have more groups than were written.
     kept = [line for line, group in zip(whole, groups, strict=True) if group[0] != last]
-    path.write_text("".join(kept), encoding="utf-8")
+    write_atomically(path, "".join(kept))
     return [group for group in groups if group[0] != last]
 
 
 def _digest(
     queries: Mapping[str, str],
-    candidates: Sequence[Ranked],
+    candidates: Sequence[Candidates],
     positives: Mapping[str, Sequence[str]],
     plan: MiningPlan,
     weights: Sequence[float],

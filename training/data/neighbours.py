@@ -1,4 +1,4 @@
-"""Groups without mining: a block of neighbouring passages, asked by their own questions and by sentences out of them.
+"""Groups without mining: blocks of neighbouring passages, asked for by their questions and by their own sentences.
 
 Passages that follow one another are of one article or page and hard to tell apart. Every query of a block has the
 block's passages as its group, so a step that holds whole blocks encodes each passage once.
@@ -28,21 +28,25 @@ def neighbour_groups(
     blocks: int,
     seed: int,
 ) -> tuple[list[Group], dict[str, str]]:
-    """Groups of so many blocks drawn by chance, ``queries`` of each, and the texts of the queries that are sentences.
+    """Groups of blocks drawn at random, and the sentences that serve as queries.
 
-    A block's queries are its questions, as many as fit, drawn by chance; then sentences of its passages, drawn
-    likewise. The passage that answers, or that the sentence is from, is the group's first and has score 1, the others
-    0. Blocks without enough of both are left out before the draw.
+    A block's queries are its questions, drawn at random if there are too many, then random sentences of its passages.
+    The passage that answers, or that the sentence is from, is the group's first and has score 1, the others 0. A block
+    with too few questions and sentences is left out.
 
     Args:
-        passages: id → text, neighbours beside one another.
+        passages: passage id → text, neighbours beside one another.
         questions: passage id → ids of the questions that it answers.
-        nway: passages of a block.
-        queries: of a block.
-        blocks: how many; fewer if there are not so many.
-        seed: of all draws.
+        nway: number of passages of a block.
+        queries: number of queries of a block.
+        blocks: largest number of blocks.
+        seed: seed of all random draws.
 
-    Raises TrainingDataError if not one block has so many passages and queries.
+    Returns:
+        The groups, and query id → text of the queries that are sentences.
+
+    Raises:
+        TrainingDataError: no block has enough passages and queries.
     """
     ids = list(passages)
     drawn = random.Random(seed)  # noqa: S311
@@ -65,7 +69,7 @@ def neighbour_groups(
             asked.append((name, passage))
         groups += [_group(query, passage, block) for query, passage in asked]
     if not groups:
-        raise TrainingDataError(f"no {nway} neighbours have {queries} questions and sentences; ask for fewer")
+        raise TrainingDataError(f"no {nway} neighbours have {queries} questions and sentences; use smaller numbers")
     return groups, sentences
 
 

@@ -1,4 +1,4 @@
-"""Teachers: what gives the scores that a model is trained to give, and how several of them become one."""
+"""Teachers: they give the scores that a model is trained to give. `ensemble` makes one score of several."""
 
 from __future__ import annotations
 
@@ -14,15 +14,26 @@ from ...onnx_export.errors import InputError, MissingExtraError
 from ...plugin.evaluation.bm25 import Bm25
 from .groups import normalized
 
-_TOGETHER = 32  # pairs that a cross-encoder reads at a time
-_PASSAGES = 256  # that are encoded together
+_PAIRS_PER_BATCH = 32  # for a cross-encoder
+_PASSAGES_PER_BATCH = 256  # for an encoder
 
 
 class Teacher(Protocol):
-    """Anything that scores passages for a query; perhaps with a ``name`` that tells it from others of its class."""
+    """Anything that scores passages for a query.
+
+    A ``name`` attribute, where there is one, tells it from others of its class: mining that is continued compares it.
+    """
 
     def scores(self, query: str, passages: Mapping[str, str]) -> np.ndarray:
-        """How well each passage, id → text, answers ``query``: float (passages,), higher is better."""
+        """How well each passage answers a query.
+
+        Args:
+            query: the query's text.
+            passages: passage id → text.
+
+        Returns:
+            float (passages,), in their order; higher is better.
+        """
         ...
 
 
@@ -30,9 +41,10 @@ class CrossEncoderTeacher:
     """A cross-encoder of sentence-transformers.
 
     Args:
-        model: its folder or its name on a hub.
+        model: folder or hub name of the model.
 
-    Raises MissingExtraError without sentence-transformers.
+    Raises:
+        MissingExtraError: sentence-transformers is not installed.
     """
 
     def __init__(self, model: str) -> None:
@@ -46,31 +58,31 @@ class CrossEncoderTeacher:
     def scores(self, query: str, passages: Mapping[str, str]) -> np.ndarray:
         """See `Teacher`."""
         pairs = [(query, text) for text in passages.values()]
-        return np.asarray(self._model.predict(pairs, batch_size=_TOGETHER, show_progress_bar=False), np.float64)
+        return np.asarray(self._model.predict(pairs, batch_size=_PAIRS_PER_BATCH, show_progress_bar=False), np.float64)
 
 
 class TokenVectors:
-    """Token vectors by a bundle; passages' are kept for a while, as neighbouring queries are often asked of the same.
+    """Token vectors by a bundle. Those of passages are kept for a while, as neighbouring queries often share passages.
 
     Args:
         encoder: the model.
-        kept: so many passages, in 16 bits.
+        kept: number of passages whose vectors are kept, in float16.
     """
 
     def __init__(self, encoder: Encoder, kept: int = 20_000) -> None:
         self.model = f"{encoder.bundle.name} {encoder.bundle.fingerprint}"
         self._encoder, self._limit = encoder, kept
         self._kept: OrderedDict[str, np.ndarray] = OrderedDict()  # the oldest first
-        self._asked: tuple[str, np.ndarray] | None = None  # the last query: several teachers ask for it in turn
+        self._asked: tuple[str, np.ndarray] | None = None  # the last query, which several teachers ask for in turn
 
     def of_query(self, query: str) -> np.ndarray:
-        """Float32 (tokens, dim)."""
+        """Vectors of a query, float32 (tokens, dim)."""
         if self._asked is None or self._asked[0] != query:
             self._asked = query, self._encoder.encode_queries([query])[0]
         return self._asked[1]
 
     def of_passages(self, texts: Iterable[str]) -> list[np.ndarray]:
-        """Float16 (tokens, dim) of each."""
+        """Vectors of each passage, float16 (tokens, dim)."""
         texts = list(texts)
         missing = [text for text in dict.fromkeys(texts) if text not in self._kept]
         for text, vectors in zip(missing, self._encoder.encode_documents(missing) if missing else [], strict=True):
@@ -81,16 +93,16 @@ class TokenVectors:
         return found
 
     def means_of_passages(self, texts: Iterable[str]) -> np.ndarray:
-        """The mean of each one's vectors: float32 (passages, dim), of unit length."""
+        """The mean of the vectors of each passage, scaled to unit length: float32 (passages, dim)."""
         means = np.array([of_one.mean(axis=0, dtype=np.float32) for of_one in self.of_passages(texts)])
         return means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
 class MaxSimTeacher:
-    """A ColBERT model, run from its bundle.
+    """MaxSim by a ColBERT model.
 
     Args:
-        vectors: of the model.
+        vectors: token vectors by the model.
     """
 
     def __init__(self, vectors: TokenVectors) -> None:
@@ -105,10 +117,10 @@ class MaxSimTeacher:
 
 
 class DenseTeacher:
-    """One vector for each text, the mean of its tokens', compared by cosine.
+    """Similarity of dense vectors: the mean of the token vectors of each text.
 
     Args:
-        vectors: of the model.
+        vectors: token vectors by the model.
     """
 
     def __init__(self, vectors: TokenVectors) -> None:
@@ -121,7 +133,7 @@ class DenseTeacher:
 
 
 class LabelTeacher:
-    """What people judged: 1 for a passage that is known to be relevant, 0 for any other.
+    """Judgements as scores: 1 for a passage that was judged relevant, 0 for any other.
 
     Args:
         positives: query text → ids of its relevant passages.
@@ -137,7 +149,11 @@ class LabelTeacher:
 
 
 class Bm25Teacher:
-    """BM25 with the statistics of the whole collection."""
+    """BM25 with the statistics of the whole collection.
+
+    Args:
+        bm25: index of the collection.
+    """
 
     def __init__(self, bm25: Bm25) -> None:
         self._bm25 = bm25
@@ -148,16 +164,27 @@ class Bm25Teacher:
 
 
 def teacher_named(
-    name: str, bm25: Bm25 | None = None, positives: Mapping[str, Collection[str]] | None = None
+    name: str,
+    bm25: Bm25 | None = None,
+    positives: Mapping[str, Collection[str]] | None = None,
+    *,
+    threads: int | None = None,
 ) -> tuple[Teacher, float]:
-    """The teacher and its weight that a name stands for, as "bm25", "cross-encoder:MODEL" or "2*maxsim:BUNDLE".
+    """The teacher that a name stands for, and its weight.
 
     Args:
-        name: also "dense:BUNDLE" and "labels"; no BUNDLE is the model inside.
-        bm25: of the collection, for "bm25".
+        name: "cross-encoder:MODEL", "maxsim:BUNDLE", "dense:BUNDLE", "bm25" or "labels", perhaps with a weight before
+            it: "2*bm25". An empty BUNDLE is the model inside tansaku.
+        bm25: index of the collection, for "bm25".
         positives: query text → ids of its relevant passages, for "labels".
+        threads: number of threads for encoding; None is one per usable core.
 
-    Raises InputError for another form, and for what was not given.
+    Returns:
+        The teacher and its weight, 1 if the name has none.
+
+    Raises:
+        InputError: an unknown teacher, or one that needs an argument that is not given.
+        MissingExtraError: the teacher's package is not installed.
     """
     factor, star, spec = name.rpartition("*")
     kind, _, model = spec.partition(":")
@@ -174,33 +201,54 @@ def teacher_named(
     if weight > 0 and kind == "cross-encoder" and model:
         return CrossEncoderTeacher(model), weight
     if weight > 0 and kind in ("maxsim", "dense"):
-        vectors = _token_vectors(model or None)
+        vectors = _token_vectors(model or None, threads)
         return MaxSimTeacher(vectors) if kind == "maxsim" else DenseTeacher(vectors), weight
     raise InputError(
-        f"teacher {name!r} is none; give cross-encoder:MODEL, maxsim:BUNDLE, dense:BUNDLE, bm25 or labels, perhaps as "
-        "WEIGHT*…"
+        f"unknown teacher {name!r}; use cross-encoder:MODEL, maxsim:BUNDLE, dense:BUNDLE, bm25 or labels, or one with "
+        "a weight above 0 before it, such as 0.5*bm25"
     )
 
 
-def dense_vectors(bundle: str | None, texts: Sequence[str]) -> np.ndarray:
-    """One vector for each passage, the mean of its tokens' by a bundle: float32 (passages, dim), of unit length."""
-    vectors = _token_vectors(bundle)
-    parts = [vectors.means_of_passages(texts[start : start + _PASSAGES]) for start in range(0, len(texts), _PASSAGES)]
+def dense_vectors(bundle: str | None, texts: Sequence[str], *, threads: int | None = None) -> np.ndarray:
+    """One vector for each passage: the mean of its token vectors by a bundle.
+
+    Args:
+        bundle: folder of the bundle; None is the model inside tansaku.
+        texts: the passages.
+        threads: number of threads for encoding; None is one per usable core.
+
+    Returns:
+        float32 (passages, dim), of unit length.
+    """
+    vectors = _token_vectors(bundle, threads)
+    parts = [
+        vectors.means_of_passages(texts[start : start + _PASSAGES_PER_BATCH])
+        for start in range(0, len(texts), _PASSAGES_PER_BATCH)
+    ]
     return np.concatenate(parts)
 
 
 @lru_cache
-def _token_vectors(bundle: str | None) -> TokenVectors:
-    return TokenVectors(Encoder.load(bundle))
+def _token_vectors(bundle: str | None, threads: int | None) -> TokenVectors:
+    return TokenVectors(Encoder.load(bundle, threads=threads))
 
 
 def ensemble(
     teachers: Sequence[Teacher], weights: Sequence[float], query: str, passages: Mapping[str, str]
 ) -> np.ndarray:
-    """The weighted mean of the teachers' scores, each brought to [0, 1] over these passages: float32 (passages,).
+    """The weighted mean of the teachers' scores, each scaled to [0, 1] over these passages.
 
-    Raises InputError for another number of weights, and for a teacher that gives something else than a number for each
-    passage.
+    Args:
+        teachers: one or more.
+        weights: weight of each teacher.
+        query: the query's text.
+        passages: passage id → text.
+
+    Returns:
+        float32 (passages,).
+
+    Raises:
+        InputError: there is not one weight for each teacher, or a teacher gave no finite number for a passage.
     """
     if not teachers or len(weights) != len(teachers):
         raise InputError(f"there are {len(teachers)} teachers and {len(weights)} weights; give one for each")

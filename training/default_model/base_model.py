@@ -2,9 +2,8 @@
 
     python -m tansaku.training.default_model.base_model OUT --data FOLDER
 
-No training: the vocabulary is cut (`vocabulary`), the last layer is left out (see the model card for what it
-is worth), token vectors are centred and projected by principal components,
-and the result is exported at int8.
+No training: the vocabulary is cut (`vocabulary`), the last layer is left out (measured, see the model card), token
+vectors are centred and projected by principal components, and the result is exported at int8.
 """
 
 from __future__ import annotations
@@ -40,25 +39,25 @@ except ModuleNotFoundError as error:
 NAME = "tansaku-ja-e5-small"
 LAYERS = 11
 DIM = 128
-# Tokens whose vectors are left out, of queries and of documents: pieces of nothing but punctuation, and the twenty most
-# frequent pieces of hiragana in `jaquad`, which are particles and endings. Measured: see the model card.
+# Tokens whose vectors are left out of queries and documents: pieces of punctuation only, and the twenty most frequent
+# pieces of hiragana in `jaquad`, which are particles and endings. Measured, see the model card.
 PUNCTUATION = "。、・「」『』〜〈〉《》【】〔〕—―…※" + "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 FUNCTION_WORDS = tuple("の は が を に と で した し や から する も には である た された では な る".split(" "))
 
 # Never the evaluation sets: neither the vocabulary nor the projection may be fitted to them.
 CORPORA = ("jaquad", "kyoto-wiki-ja", "msdocs-ja", "queries-ja")
-_PASSAGES = 400  # per corpus, for the projection
+_PASSAGES_PER_CORPUS = 400  # for the projection
 _SEED = 20240729
 
 
 def main(
     out: Annotated[Path, typer.Argument(help="Folder for the bundle.")],
     data: Annotated[Path, typer.Option(help="Folder with the corpora " + ", ".join(CORPORA) + ".")],
-    layers: Annotated[int, typer.Option(help="Transformer layers to keep.")] = LAYERS,
+    layers: Annotated[int, typer.Option(help="Number of transformer layers to keep.")] = LAYERS,
     dim: Annotated[int, typer.Option(help="Length of a token vector.")] = DIM,
-    float32: Annotated[bool, typer.Option("--float32", help="Keep float32 weights instead of int8.")] = False,
+    float32: Annotated[bool, typer.Option("--float32", help="Weights in float32 instead of int8.")] = False,
 ) -> None:
-    """Build the bundle and print what was kept."""
+    """Build the bundle and print its size."""
     checkpoint = base_model(data, layers=layers, dim=dim)
     made_by = {"made_by": "python -m tansaku.training.default_model.base_model"}
     checkpoint = dataclasses.replace(checkpoint, origin={**checkpoint.origin, **made_by})
@@ -72,13 +71,18 @@ def main(
 def base_model(data: Path, *, layers: int = LAYERS, dim: int = DIM) -> Checkpoint:
     """The cut model, its vocabulary and projection fitted to the corpora below ``data``.
 
-    Raises InputError for a corpus that is not there, MissingExtraError without the package of the weights.
+    Args:
+        data: folder with the corpora, a folder each.
+        layers: number of transformer layers to keep.
+        dim: length of a token vector.
+
+    Raises:
+        InputError: a corpus is missing.
+        MissingExtraError: the package of the weights is not installed.
     """
     missing = [name for name in CORPORA if not (data / name).is_dir()]
     if missing:
-        raise InputError(
-            f"{data}: no folder {', '.join(missing)} here; the vocabulary is chosen by all of these corpora"
-        )
+        raise InputError(f"{data}: no folder {', '.join(missing)} here; the vocabulary needs all of the corpora")
     path = packaged_weights()
     weights = read_e5_weights(path)
     kept = kept_pieces(weights, data)
@@ -123,12 +127,12 @@ def base_checkpoint(weights: E5Weights, kept: np.ndarray, *, layers: int, dim: i
 
 
 def sample_passages(data: Path) -> list[str]:
-    """Passages of each corpus below ``data``, the same ones every time."""
+    """Random passages of each corpus below ``data``, the same ones every time."""
     chosen = random.Random(_SEED)  # noqa: S311
     samples = []
     for corpus in CORPORA:
         texts = list(read_texts(data / corpus, queries=False))
-        samples += chosen.sample(texts, min(_PASSAGES, len(texts)))
+        samples += chosen.sample(texts, min(_PASSAGES_PER_CORPUS, len(texts)))
     return samples
 
 

@@ -23,6 +23,7 @@ from ...indexer.errors import SourceError
 from ...onnx_export.convert.checkpoint import Checkpoint
 from ...onnx_export.convert.export import export_checkpoint
 from ...onnx_export.errors import InputError, TansakuError
+from ...onnx_export.files import write_atomically
 from ...plugin.evaluation.judgements import read_passages, read_qrels, read_queries, read_records
 from ..config import read_config
 from ..data.groups import write_groups
@@ -30,12 +31,12 @@ from ..data.neighbours import neighbour_groups
 from ..errors import TrainingDataError
 from ..model.student import Student
 from ..run.averaging import average_weights
-from ..run.trainer import Progress, train
+from ..run.trainer import StepReport, train
 from .base_model import base_model
 
 NAME = "tansaku-ja-small"
 LAYERS, DIM = 12, 128
-PHRASE_WEIGHT = 0.1  # see the model card for what it is worth
+PHRASE_WEIGHT = 0.1  # measured, see the model card
 CORPORA = ("jaquad", "msdocs-ja", "kyoto-wiki-ja")
 _SEED = 20240729
 _BLOCKS = (160, 160, 160)
@@ -46,13 +47,15 @@ Data = Annotated[Path, typer.Option(help="Folder with the corpora " + ", ".join(
 
 @app.command("data")
 def write_data(
-    work: Annotated[Path, typer.Argument(help="Folder for what is trained on.")],
+    work: Annotated[Path, typer.Argument(help="Folder for the queries, passages and judgements.")],
     data: Data,
-    limit: Annotated[int | None, typer.Option(help="At most about so many passages of a corpus.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Largest number of passages of a corpus, about; by default all.")
+    ] = None,
 ) -> None:
     """Write queries, passages and judgements for training, without anything that is evaluated on.
 
-    What is relevant stays within a limit; the rest is whole pages, drawn by chance.
+    Relevant passages are always among them. With a limit the others are whole pages, drawn at random.
     """
     judged = {name: read_qrels(data / name / "qrels" / "train.tsv") for name in ("jaquad", "msdocs-ja")}
     relevant = {name: {passage for found in judged[name].values() for passage in found} for name in judged}
@@ -72,11 +75,15 @@ def write_data(
 @app.command("neighbours")
 def write_neighbours(
     work: Annotated[Path, typer.Argument(help="The folder that `data` wrote.")],
-    nway: Annotated[int, typer.Option(help="Neighbouring passages of a group.")] = 16,
-    queries: Annotated[int, typer.Option(help="Questions and sentences of a block of neighbours.")] = 32,
-    blocks: Annotated[tuple[int, int, int], typer.Option(help="Blocks of " + ", ".join(CORPORA) + ".")] = _BLOCKS,
+    nway: Annotated[int, typer.Option(help="Number of neighbouring passages of a group.")] = 16,
+    queries: Annotated[
+        int, typer.Option(help="Number of questions and sentences that ask for a block of neighbours.")
+    ] = 32,
+    blocks: Annotated[
+        tuple[int, int, int], typer.Option(help="Numbers of blocks of " + ", ".join(CORPORA) + ".")
+    ] = _BLOCKS,
 ) -> None:
-    """Write groups of neighbouring passages, and the sentences that ask for them beside the questions."""
+    """Write groups of neighbouring passages, asked for by questions and by sentences of the passages."""
     for name, most in zip(CORPORA, blocks, strict=True):
         folder = work / name
         qrels = folder / "qrels.tsv"
@@ -100,22 +107,24 @@ def write_neighbours(
 @app.command("build")
 def build(
     out: Annotated[Path, typer.Argument(help="Folder for the bundle.")],
-    config: Annotated[Path, typer.Option(help="The training's configuration.")],
+    config: Annotated[Path, typer.Option(help="Configuration of the training, a TOML file.")],
     data: Data,
-    card: Annotated[Path, typer.Option(help="The model card, Markdown.")],
-    layers: Annotated[int, typer.Option(help="Transformer layers to keep.")] = LAYERS,
+    card: Annotated[Path, typer.Option(help="Model card, a Markdown file.")],
+    layers: Annotated[int, typer.Option(help="Number of transformer layers to keep.")] = LAYERS,
     dim: Annotated[int, typer.Option(help="Length of a token vector.")] = DIM,
-    average: Annotated[list[int] | None, typer.Option(help="Steps whose checkpoints are averaged; repeatable.")] = None,
+    average: Annotated[
+        list[int] | None, typer.Option(help="Step whose checkpoint is averaged; may be repeated.")
+    ] = None,
 ) -> None:
-    """Train the base model as the configuration says, average its checkpoints, and export it at int8."""
+    """Train the base model by a configuration, average checkpoints, and export the result at int8."""
     settings = read_config(config)
     start = base_model(data, layers=layers, dim=dim)
 
-    def show(step: Progress) -> None:
+    def show(step: StepReport) -> None:
         if step.evaluation or step.step % max(1, step.steps // 100) == 0:
             typer.echo(step)
 
-    last = train(settings, start, progress=show)
+    last = train(settings, start, on_step=show)
     folders = [last.with_name(f"checkpoint-{step}") for step in average] if average else [last]
     checkpoint = trained(start, folders)
     facts = {
@@ -132,14 +141,14 @@ def build(
 
 
 def trained(start: Checkpoint, folders: list[Path]) -> Checkpoint:
-    """``start`` with the mean of the weights in ``folders``; texts are read by its own rules, not the training's."""
+    """``start`` with the mean of the weights in ``folders``, and its own rules for texts, not those of the training."""
     student = Student(start)
     student.load_state_dict(average_weights(folders))
     return dataclasses.replace(student.eval().checkpoint, name=NAME)
 
 
 def _limited(records: list[dict[str, Any]], limit: int | None, relevant: Collection[str]) -> list[dict[str, Any]]:
-    """The relevant passages and those of pages drawn by chance until there are about ``limit``; in their order."""
+    """The relevant passages and those of pages drawn at random until there are about ``limit``, in their order."""
     if limit is None:
         return records
     pages: dict[str, list[str]] = {}
@@ -159,14 +168,14 @@ def _write(folder: Path, queries: list[dict[str, Any]], passages: list[dict[str,
     folder.mkdir(parents=True, exist_ok=True)
     for name, records in (("queries.jsonl", queries), ("corpus.jsonl", passages)):
         if not records:
-            raise InputError(f"{folder / name}: nothing is left to train on")
+            raise InputError(f"{folder / name}: nothing is left to train on; raise --limit or check the corpora")
         _write_records(folder / name, records)
     typer.echo(f"{folder}: {len(queries):,} queries, {len(passages):,} passages")
 
 
 def _write_records(path: Path, records: Iterable[dict[str, Any]]) -> None:
     lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    path.write_text("".join(lines), encoding="utf-8")
+    write_atomically(path, "".join(lines))
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
@@ -177,7 +186,7 @@ def _records(path: Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Entry point: errors that tansaku raises on purpose end the command with status 2."""
+    """Entry point; an error of tansaku is printed and ends the command with status 2."""
     try:
         app()
     except TansakuError as error:

@@ -20,12 +20,17 @@ WEIGHTS_FILE = "weights.safetensors"
 
 
 def average_weights(folders: Sequence[str | Path]) -> dict[str, torch.Tensor]:
-    """The mean of the weights in several checkpoints of one model: float32.
+    """The mean of the weights in several checkpoints of one model.
 
     Args:
-        folders: checkpoints that training wrote (`weights.safetensors`); one that is named twice counts twice.
+        folders: checkpoint folders that training wrote; one that is named twice counts twice.
 
-    Raises InputError for no folder, and CheckpointError for one that cannot be read or is of another model.
+    Returns:
+        Name of each weight → float32 tensor.
+
+    Raises:
+        InputError: there are no folders.
+        CheckpointError: a checkpoint cannot be read or is of another model.
     """
     if not folders:
         raise InputError("no checkpoints to average; name at least one")
@@ -36,19 +41,29 @@ def average_weights(folders: Sequence[str | Path]) -> dict[str, torch.Tensor]:
             total = {name: tensor.double() for name, tensor in weights.items()}
             continue
         if {n: t.shape for n, t in weights.items()} != {n: t.shape for n, t in total.items()}:
-            raise CheckpointError(f"{folder}: not of the same model as {folders[0]}: other weights or other shapes")
+            raise CheckpointError(
+                f"{folder}: not of the same model as {folders[0]}: the names or shapes of the weights differ"
+            )
         for name, tensor in weights.items():
             total[name] += tensor.double()
     return {name: (tensor / len(folders)).float() for name, tensor in total.items()}
 
 
 def save_average(config: TrainingConfig, folders: Sequence[str | Path], out: str | Path, form: str) -> None:
-    """Write the mean of checkpoints that a configuration's training has written as a model; see `save_model`.
+    """Write a model with the mean of the weights in several checkpoints of one training.
 
-    Raises InputError for a format that is none, and what `average_weights` raises.
+    Args:
+        config: the configuration of the training.
+        folders: its checkpoint folders.
+        out: folder to write.
+        form: "stanford" or "pylate", see `save_model`.
+
+    Raises:
+        InputError: an unknown format, or what `average_weights` raises.
+        CheckpointError: the checkpoints are not of the model that the configuration names.
     """
     if form not in get_args(Format):
-        raise InputError(f"format is {form!r}; it must be one of {', '.join(get_args(Format))}")
+        raise InputError(f"unknown format {form!r}; use {' or '.join(get_args(Format))}")
     student = Student(with_rules(load_checkpoint(config.model.checkpoint), config.model))
     weights = average_weights(folders)
     try:
@@ -60,9 +75,15 @@ def save_average(config: TrainingConfig, folders: Sequence[str | Path], out: str
 
 
 def read_weights(folder: str | Path) -> dict[str, torch.Tensor]:
-    """The weights of one checkpoint; raises CheckpointError if they cannot be read."""
+    """The weights of one checkpoint folder.
+
+    Raises:
+        CheckpointError: they cannot be read.
+    """
     path = Path(folder) / WEIGHTS_FILE
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}); name folders that training wrote") from error
+        raise CheckpointError(
+            f"{path}: cannot be read ({error}); give checkpoint folders that training wrote"
+        ) from error

@@ -25,7 +25,13 @@ _MEASURES = {"hit@1": "Success@1", "hit@3": "Success@3", "mrr@10": "RR@10", "ndc
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Judged questions and the passages they are asked of; read one with `Evaluation.read`."""
+    """Judged questions and the passages that are ranked for them; make one with `Evaluation.read`.
+
+    Attributes:
+        queries: query id → text.
+        passages: passage id → text.
+        qrels: query id → passage id → grade, of ``queries``.
+    """
 
     queries: dict[str, str]
     passages: dict[str, str]
@@ -54,7 +60,7 @@ class Evaluation:
 
     @torch.inference_mode()
     def measure(self, student: Student) -> dict[str, float]:
-        """hit@1, hit@3, MRR@10 and nDCG@10 of exhaustive MaxSim."""
+        """hit@1, hit@3, MRR@10 and nDCG@10 of exhaustive MaxSim: name → value, rounded to four digits."""
         passages = list(self.passages)
         queries = student.tokenize_queries(list(self.queries.values()))
         asked = [vectors for start in range(0, len(queries), _TEXTS_PER_BATCH)

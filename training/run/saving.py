@@ -27,15 +27,17 @@ _SPECIAL = {
 
 
 def save_model(checkpoint: Checkpoint, folder: Path, form: Format, facts: dict[str, Any] | None = None) -> None:
-    """Write a model, replacing one that is there; never half: it is made beside ``folder`` and renamed.
+    """Write a model to a folder, which takes the place of one that is there.
 
     Args:
         checkpoint: the model.
-        folder: where it goes.
-        form: the format; `tansaku export` reads both.
-        facts: of the training, for the format's own record of them.
+        folder: the folder to write; folders above it are made.
+        form: the format, "stanford" or "pylate"; `tansaku export` reads both.
+        facts: facts about the training, for the format's own record of them.
 
-    Raises InputError for rules that the format has no words for.
+    Raises:
+        InputError: the model has rules for texts that the format cannot express.
+        OSError: the folder cannot be written; an earlier one stays as it was.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as making:
@@ -45,7 +47,9 @@ def save_model(checkpoint: Checkpoint, folder: Path, form: Format, facts: dict[s
 def _stanford(checkpoint: Checkpoint, folder: Path, facts: dict[str, Any]) -> None:
     query, document = checkpoint.query, checkpoint.document
     if query.marker is None or document.marker is None or query.prefix or document.prefix or query.skiplist:
-        raise InputError(f"{checkpoint.name}: Stanford's format needs markers, and knows no prefixes or query skiplist")
+        raise InputError(
+            f"{checkpoint.name}: Stanford's format needs markers and has no prefixes and no query skiplist"
+        )
     if checkpoint.segmenter is not None:
         raise InputError(f"{checkpoint.name}: its words are cut by {checkpoint.segmenter}; save it in PyLate's format")
     state = {f"bert.{name}": tensor for name, tensor in _tensors(checkpoint.backbone).items()}
@@ -71,7 +75,9 @@ def _stanford(checkpoint: Checkpoint, folder: Path, facts: dict[str, Any]) -> No
 def _pylate(checkpoint: Checkpoint, folder: Path, facts: dict[str, Any]) -> None:
     query, document = checkpoint.query, checkpoint.document
     if query.prefix != document.prefix or query.skiplist:
-        raise InputError(f"{checkpoint.name}: PyLate's format knows no prefix of queries alone and no query skiplist")
+        raise InputError(
+            f"{checkpoint.name}: PyLate's format has one prefix for queries and documents, and no query skiplist"
+        )
     checkpoint.backbone.save_pretrained(folder)
     _save_tokenizer(checkpoint, folder)
     weight = _linear(checkpoint)
@@ -109,10 +115,10 @@ def _pylate(checkpoint: Checkpoint, folder: Path, facts: dict[str, Any]) -> None
 
 
 def _linear(checkpoint: Checkpoint) -> torch.Tensor:
-    """The projection's matrix; both formats have no other."""
+    """The projection's matrix, the only part of it that both formats can hold."""
     linears = [module for module in checkpoint.projection.modules() if isinstance(module, torch.nn.Linear)]
     if len(linears) != 1 or linears[0].bias is not None:
-        raise InputError(f"{checkpoint.name}: its projection is more than one matrix")
+        raise InputError(f"{checkpoint.name}: the projection is not a single matrix, which both formats need")
     return linears[0].weight.detach().float().cpu().contiguous()
 
 

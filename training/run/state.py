@@ -1,50 +1,51 @@
-"""What an interrupted training goes on from: weights, optimizer and step, as tensors and JSON, never pickled."""
+"""What an interrupted training continues from: weights, optimizer and step, as tensors and JSON, never pickled."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
+from ...onnx_export.files import atomic_path
 from ..errors import TrainingDataError
 
-_TENSORS = "state.safetensors"
-_REST = "state.json"
+_KEY = "state"  # of the file's metadata
 
 
-def save_state(folder: Path, state: Any) -> None:
-    """Write nested dicts and lists of tensors and plain values; never half: made beside ``folder`` and renamed."""
-    making, old = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
-    for left_over in (making, old):
-        shutil.rmtree(left_over, ignore_errors=True)
-    making.mkdir(parents=True)
+def save_state(path: Path, state: Any) -> None:
+    """Write nested dicts and lists of tensors and plain values to one file, which takes the place of an earlier one.
+
+    Args:
+        path: a safetensors file; its folder must exist. The values that are not tensors are JSON in its metadata.
+        state: what `load_state` gives back, tensors on the CPU.
+
+    Raises:
+        OSError: the file cannot be written; an earlier one stays as it was.
+    """
     tensors: dict[str, torch.Tensor] = {}
     rest = _without_tensors(state, "", tensors)
-    save_file(tensors, making / _TENSORS)
-    (making / _REST).write_text(json.dumps(rest), encoding="utf-8")
-    if folder.exists():
-        folder.rename(old)
-    making.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with atomic_path(path) as making:
+        save_file(tensors, making, {_KEY: json.dumps(rest)})
 
 
-def load_state(folder: Path) -> Any:
-    """What `save_state` wrote last; None if there is nothing. Raises TrainingDataError if it is damaged."""
-    old = folder.with_name(f".{folder.name}.old")
-    if not folder.exists() and old.exists():  # killed between the two renamings
-        old.rename(folder)
-    if not folder.exists():
+def load_state(path: Path) -> Any:
+    """What `save_state` wrote last; None if there is no file.
+
+    Raises:
+        TrainingDataError: the file is damaged.
+    """
+    if not path.exists():
         return None
     try:
-        tensors = load_file(folder / _TENSORS)
-        return _with_tensors(json.loads((folder / _REST).read_text(encoding="utf-8")), tensors)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise TrainingDataError(f"{folder}: damaged ({error}); remove it to train from the beginning") from error
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+            return _with_tensors(json.loads(file.metadata()[_KEY]), tensors)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise TrainingDataError(f"{path}: damaged ({error}); remove it to train from the beginning") from error
 
 
 def _without_tensors(value: Any, place: str, tensors: dict[str, torch.Tensor]) -> Any:

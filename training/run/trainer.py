@@ -1,4 +1,4 @@
-"""`train`: from a configuration to a trained model, step by step, resumable."""
+"""`train`: from a configuration to a trained model, step by step. An interrupted training can be continued."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.parallel import DistributedDataParallel
 
+from ...indexer.errors import ResumeError
 from ...onnx_export.convert.checkpoint import Checkpoint
 from ...onnx_export.convert.load import load_checkpoint
 from ...onnx_export.errors import InputError
+from ...onnx_export.files import atomic_path, write_atomically
+from ...onnx_export.progress import Progress, no_progress
 from ...plugin.evaluation.judgements import read_passages, read_queries
 from ..config import TrainingConfig
 from ..data.groups import Group, read_groups
@@ -33,19 +36,19 @@ from .order import batch_of_step
 from .saving import save_model
 from .state import load_state, save_state
 
-_SAMPLE = 256  # passages by which the layers that teach are centred
+_PASSAGES_TO_CENTRE_BY = 256  # of the layers that teach
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclasses.dataclass(frozen=True)
-class Progress:
-    """What is told after every step.
+class StepReport:
+    """The outcome of one step.
 
     Attributes:
-        step: steps done.
-        steps: steps in all.
-        loss: of this step.
-        evaluation: measures, after a step that was evaluated.
+        step: number of steps done.
+        steps: number of steps in all.
+        loss: loss of this step, the mean over its groups.
+        evaluation: measures, if the model was evaluated after this step.
     """
 
     step: int
@@ -63,46 +66,58 @@ def train(
     checkpoint: Checkpoint | None = None,
     *,
     resume: bool = True,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Progress = no_progress,
+    on_step: Callable[[StepReport], None] | None = None,
 ) -> Path:
-    """Train a model; returns the folder of the last checkpoint.
+    """Train a model.
 
-    Under `run.output`: `checkpoint-N` folders with the model's weights, `log.jsonl` with loss and evaluations, `state`
-    to go on from, and the model in the formats asked for. Started by torchrun, every rank takes its share of each
-    batch.
+    Written to `run.output`: `checkpoint-N` folders with the model's weights, `log.jsonl` with the loss of every step
+    and the evaluations, `state.safetensors` to continue from, and the model in the formats of the configuration.
+    Started by torchrun, every rank takes its share of each batch.
 
     Args:
-        config: what to train, on what and how.
-        checkpoint: where to start, instead of what the configuration names.
-        resume: go on where an interrupted training of the same configuration stopped.
-        progress: told of every step.
+        config: the configuration.
+        checkpoint: the model to start from, instead of the one that the configuration names. Its weights are trained in
+            place.
+        resume: continue an interrupted training of the same configuration. False discards it and starts over.
+        progress: called with the stage "train" after each step.
+        on_step: called after each step with its loss and evaluation.
 
-    Raises ConfigError for a configuration that cannot be carried out, TrainingDataError for data that cannot be
-    trained on, InputError if an interrupted training here had another configuration.
+    Returns:
+        The folder of the last checkpoint.
+
+    Raises:
+        ConfigError: the configuration does not suit the model or the number of ranks.
+        SourceError: a file of queries or passages cannot be read.
+        TrainingDataError: the groups cannot be trained on.
+        ResumeError: the interrupted training had another configuration.
     """
     with _process_group() as (rank, ranks):
-        return _train(_Run(config, checkpoint, rank, ranks), resume, progress)
+        return _train(_Run(config, checkpoint, rank, ranks), resume, progress, on_step)
 
 
-def _train(run: _Run, resume: bool, progress: Callable[[Progress], None] | None) -> Path:
-    if resume:
-        run.resume()
+def _train(run: _Run, resume: bool, progress: Progress, on_step: Callable[[StepReport], None] | None) -> Path:
+    run.begin(resume=resume)
     while run.step < run.steps:
         loss = run.train_step()
         evaluation = run.after_step(loss)
-        if progress and run.rank == 0:
-            progress(Progress(run.step, run.steps, loss, evaluation))
+        if run.rank == 0:
+            progress("train", run.step, run.steps, 0)
+            if on_step:
+                on_step(StepReport(run.step, run.steps, loss, evaluation))
     return run.finish()
 
 
 class _Run:
-    """One training: its data, model and optimizer, and how far it is."""
+    """One training: its data, model, optimizer and current step."""
 
     def __init__(self, config: TrainingConfig, checkpoint: Checkpoint | None, rank: int, ranks: int) -> None:
         self.config, self.rank, self.ranks = config, rank, ranks
         batch, accumulate = config.optimizer.batch_size, config.optimizer.accumulate
         if batch % (ranks * accumulate):
-            raise ConfigError(f"optimizer.batch_size is {batch}; {ranks} ranks × {accumulate} passes do not divide it")
+            raise ConfigError(
+                f"optimizer.batch_size is {batch}; it must be a multiple of {ranks} ranks × {accumulate} passes"
+            )
         self.queries, self.passages = read_queries(config.data.queries), read_passages(config.data.collection)
         self.groups = read_groups(config.data.groups, self.queries, self.passages, nway=config.data.nway)
         self.steps = config.run.steps or max(1, len(self.groups) // batch)
@@ -124,6 +139,8 @@ class _Run:
         learner = self._learner()
         self.module = DistributedDataParallel(learner) if ranks > 1 else learner
         self.output = Path(config.run.output)
+        self._state = self.output / "state.safetensors"
+        self._log = self.output / "log.jsonl"
         self.step = 0
         self.started = time.monotonic()
 
@@ -139,30 +156,37 @@ class _Run:
         if self.config.loss.kind != "tokens":
             return self.student
         texts = list(self.passages.values())
-        return TokenSimilarities(self.student, texts[:: max(1, len(texts) // _SAMPLE)][:_SAMPLE], self.config.loss)
+        return TokenSimilarities(
+            self.student,
+            texts[:: max(1, len(texts) // _PASSAGES_TO_CENTRE_BY)][:_PASSAGES_TO_CENTRE_BY],
+            self.config.loss,
+        )
 
-    def resume(self) -> None:
-        state = load_state(self.output / "state")
-        if state is None:
-            return
-        plan = self._plan()
-        if state["plan"] != plan:
-            changed = [key for key in plan if state["plan"].get(key) != plan[key]]
-            raise InputError(
-                f"{self.output}: an interrupted training here had another configuration ({', '.join(changed)}); "
-                "repeat it as it was, name another run.output, or begin anew (resume=False)"
-            )
-        self.student.load_state_dict(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.step = state["step"]
+    def begin(self, *, resume: bool) -> None:
+        """Take up what an interrupted training left, or discard it."""
+        state = load_state(self._state) if resume else None
+        if state is not None:
+            plan = self._plan()
+            if state["plan"] != plan:
+                changed = [key for key in plan if state["plan"].get(key) != plan[key]]
+                raise ResumeError(
+                    f"{self.output}: an interrupted training here had another configuration ({', '.join(changed)}); "
+                    "use that configuration, name another run.output, or start over (--no-resume, resume=False)"
+                )
+            self.student.load_state_dict(state["weights"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.step = state["step"]
         if self.rank == 0:
+            self.output.mkdir(parents=True, exist_ok=True)
+            if not resume:
+                self._state.unlink(missing_ok=True)
             self._cut_log()
 
     def train_step(self) -> float:
-        """One step of the optimizer; returns the loss, the mean over all ranks' groups."""
+        """Do one step of the optimizer and return the loss, the mean over the groups of all ranks."""
         settings = self.config.optimizer
-        # Dropout depends on the step and the rank alone, so a training that goes on does as one that never stopped.
+        # Dropout depends on the step and the rank only, so a continued training does what one without a stop does.
         torch.manual_seed(self.config.run.seed + 1_000_003 * (self.step * self.ranks + self.rank + 1))
         self.module.train()
         numbers = batch_of_step(
@@ -209,7 +233,7 @@ class _Run:
         return loss
 
     def after_step(self, loss: float) -> dict[str, float] | None:
-        """Evaluate, log and save where it is time; the measures if it was."""
+        """Evaluate, log and save if they are due; returns the measures, or None."""
         if self.rank != 0:
             return None
         run, last = self.config.run, self.step == self.steps
@@ -222,8 +246,7 @@ class _Run:
             save = last or (run.save_every is not None and self.step % run.save_every == 0)
             if save:
                 self._save_weights()
-        self.output.mkdir(parents=True, exist_ok=True)
-        with (self.output / "log.jsonl").open("a", encoding="utf-8") as log:
+        with self._log.open("a", encoding="utf-8") as log:
             seconds = round(time.monotonic() - self.started, 1)
             line = {"step": self.step, "loss": round(loss, 6), "seconds": seconds, **(evaluation or {})}
             log.write(json.dumps(line) + "\n")
@@ -235,7 +258,7 @@ class _Run:
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
             }
-            save_state(self.output / "state", state)
+            save_state(self._state, state)
         return evaluation
 
     def finish(self) -> Path:
@@ -248,30 +271,29 @@ class _Run:
         return folder
 
     def _cut_log(self) -> None:
-        """Take out of the log what was done after the state was saved and will be done again."""
-        log = self.output / "log.jsonl"
-        lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
-        log.write_text("".join(line for line in lines if json.loads(line)["step"] <= self.step), encoding="utf-8")
+        """Leave out of the log the steps that come after the saved state: they will be done again."""
+        if self._log.exists():
+            lines = self._log.read_text(encoding="utf-8").splitlines(keepends=True)
+            write_atomically(self._log, "".join(line for line in lines if json.loads(line)["step"] <= self.step))
 
     def _save_weights(self) -> None:
         folder = self.output / f"checkpoint-{self.step}"
         folder.mkdir(parents=True, exist_ok=True)
         weights = {n: t.detach().float().cpu().contiguous() for n, t in self.student.state_dict().items()}
-        making = folder / f".{WEIGHTS_FILE}"
-        save_file(weights, making)
-        os.replace(making, folder / WEIGHTS_FILE)
+        with atomic_path(folder / WEIGHTS_FILE) as making:
+            save_file(weights, making)
 
     def _plan(self) -> dict[str, Any]:
-        """What must be the same for training to go on: all but how often it is saved, evaluated and where."""
+        """What must be the same to continue: all but where, and how often, training saves and evaluates."""
         config = self.config
         run = {"steps": self.steps, "precision": config.run.precision, "seed": config.run.seed, "ranks": self.ranks}
-        parts = {name: dataclasses.asdict(getattr(config, name)) for name in ("model", "data", "loss", "optimizer")}
+        parts = {name: getattr(config, name).model_dump() for name in ("model", "data", "loss", "optimizer")}
         return json.loads(json.dumps({**parts, "run": run, "groups": len(self.groups)}))
 
 
 @contextlib.contextmanager
 def _process_group():  # noqa: ANN202
-    """Rank and number of ranks, in the process group that torchrun's environment describes."""
+    """Rank and number of ranks, in the process group that the environment of torchrun describes."""
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if ranks == 1:
         yield 0, 1
@@ -279,8 +301,8 @@ def _process_group():  # noqa: ANN202
     torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield torch.distributed.get_rank(), ranks
-        torch.distributed.barrier()  # none leaves while another still works
+        torch.distributed.barrier()  # no rank leaves while another still works
     finally:
-        # What still refers to the group keeps its threads, and the interpreter aborts if it ends before them.
+        # An object that still refers to the group keeps its threads, and the interpreter aborts if it ends before them.
         gc.collect()
         torch.distributed.destroy_process_group()
