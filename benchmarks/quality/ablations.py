@@ -125,7 +125,7 @@ def run(
     config = configuration(options, output, variant, seed)
     checkpoint = copy.deepcopy(base)
     last = None if variant.get("untrained") else train(config, checkpoint)
-    model = dataclasses.replace(config.model, augmentation=variant.get("asked", config.model.augmentation))
+    model = config.model.model_copy(update={"augmentation": variant.get("asked", config.model.augmentation)})
     student = Student(with_rules(checkpoint, model)).eval()
     if last is not None:
         shares = variant.get("averaged", (1.0,))

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import lancedb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -85,6 +84,8 @@ def _stream_batches(source: pa.NativeFile, path: Path) -> Iterator[pa.RecordBatc
 
 
 def _lance_batches(folder: Path, path: Path) -> Iterator[pa.RecordBatch]:
+    import lancedb  # takes seconds, which readers of other formats save
+
     try:
         table = lancedb.connect(str(folder.parent)).open_table(folder.name.removesuffix(".lance"))
         for start in range(0, table.count_rows(), _LANCE_ROWS):

@@ -184,11 +184,11 @@ def test_what_says_nothing_weighs_less():
     plan = WeightsPlan(pool=200, negatives=30, units=16, epochs=12, learning_rate=1e-2)
     said, done = [], []
     fitted = fit_query_weights(
-        FakeEncoder(), queries, passages, judged, plan=plan, progress=lambda *of: done.append(of), say=said.append
+        FakeEncoder(), queries, passages, judged, plan=plan, progress=lambda *of: done.append(of), note=said.append
     )
     assert said[0] == "200 questions among 200 passages"
-    assert done[0] == (64, 400)
-    assert done[-1] == (400, 400)
+    assert done[0] == ("weigh", 64, 400, 0)
+    assert done[-1] == ("weigh", 400, 400, 0)
     assert fitted.questions + fitted.held_out == 400
     assert fitted.after > fitted.before + 0.1
     hidden, bias, out, out_bias, strength = fitted.arrays()
@@ -238,7 +238,7 @@ def test_another_relevant_passage_is_no_negative():
     fitted = fit_query_weights(FakeEncoder(), queries, passages | twins, judged, plan=plan)
     assert fitted.before > 0.3
     too_many = WeightsPlan(pool=120, negatives=119)
-    with pytest.raises(TrainingDataError, match="120 passages are too few: 119 that are not relevant are wanted"):
+    with pytest.raises(TrainingDataError, match="120 passages are too few: a query needs 119 that are not relevant"):
         fit_query_weights(FakeEncoder(), queries, passages | twins, judged, plan=too_many)
 
 
