@@ -268,7 +268,7 @@ def test_the_command_gives_a_bundle_weights(tmp_path):
     files = ["--queries", tmp_path / "q.jsonl", "--collection", tmp_path / "c.jsonl", "--qrels", tmp_path / "qrels.tsv"]
     done = CliRunner().invoke(app, ["weigh", str(bundle), *map(str, files), "--strength", "1"])
     assert done.exit_code == 0, done.output
-    assert "weights from 81 queries; hit@1 of 9 others" in done.output
+    assert "weights from 81 queries; hit@1 of 9 held-out queries" in done.output
     lengths = np.linalg.norm(Encoder.load(bundle).encode_queries(["日本東京とは何ですか"])[0], axis=1)
     assert lengths.mean() == pytest.approx(1, abs=1e-5)
     assert np.ptp(lengths) > 0.01
