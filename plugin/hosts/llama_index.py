@@ -1,10 +1,16 @@
-"""LlamaIndex: a retriever over an index, and a node postprocessor that ranks what other retrievers find."""
+"""LlamaIndex: a retriever over an index, and a node postprocessor that ranks what other retrievers find.
+
+from tansaku import Searcher
+from tansaku.plugin.hosts.llama_index import TansakuRetriever
+nodes = TansakuRetriever(Searcher.open("db", "docs"), similarity_top_k=5).retrieve("質問")
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Sequence
+from typing import Any
 
 from ...onnx_export.errors import InputError, MissingExtraError
 
@@ -20,58 +26,90 @@ except ImportError as error:
     raise MissingExtraError("llama-index-core", "llama-index") from error
 
 from ..rerank.reranker import Reranker
-from ..search.plan import SearchOptions
+from ..search.plan import Recall, SearchOptions, SourceName
 from ..search.results import Hit
 from ..search.scores import ScoreMode, check_mode
 from ..search.searcher import Searcher
-
-if TYPE_CHECKING:
-    pass
+from ._search import search
 
 __all__ = ["TansakuRerank", "TansakuRetriever"]
 
-_logger = logging.getLogger(__name__)
 _dispatcher = get_dispatcher(__name__)
 
 
 class TansakuRetriever(BaseRetriever):
     """Searches an index.
 
-    A node found has the hit's id and text, and as metadata the index's other columns, and ``title`` where there is one.
+    A node found has the id and text of its document; its metadata has the index's other columns, and ``title`` if the
+    document has one.
 
     Args:
-        searcher: of the index.
-        k: how many nodes.
+        searcher: searcher of the index.
+        similarity_top_k: number of nodes.
         score: scale of the nodes' scores; see `Reranker.rerank`.
-        callback_manager: LlamaIndex's.
-        verbose: LlamaIndex's.
-        options: of every search; see `SearchOptions`. How many of its ``ids`` the index has not is logged.
+        recall: how much of the index is examined; see `SearchOptions`, as for the arguments that follow.
+        where: condition over the index's columns, in LanceDB's SQL.
+        ids: only these documents are found; the number of unknown ids is logged.
+        source: where candidates come from.
+        bm25_weight: weight given to BM25 beside MaxSim.
+        phrase_weight: weight given to the similarity of neighbouring tokens.
+        nprobe: number of centroids probed for each query token.
+        candidates: number of documents that may be scored by their codes.
+        callback_manager: as in LlamaIndex.
+        verbose: as in LlamaIndex.
+        k: deprecated name of ``similarity_top_k``.
 
-    Raises InputError for ``k`` below 1 and options that cannot be used; retrieving raises it for an empty query too.
+    Attributes:
+        searcher: searcher of the index.
+        options: the options of every search, a `SearchOptions`.
+        score: scale of the nodes' scores.
+
+    Raises:
+        InputError: an option that cannot be used; retrieving raises it for an empty query too.
     """
 
     def __init__(
         self,
         searcher: Searcher,
-        k: int = 10,
+        similarity_top_k: int = 10,
         *,
         score: ScoreMode = "mean",
+        recall: Recall = "balanced",
+        where: str | None = None,
+        ids: Sequence[str] | None = None,
+        source: SourceName = "lists",
+        bm25_weight: float = 0.0,
+        phrase_weight: float | None = None,
+        nprobe: int | None = None,
+        candidates: int | None = None,
         callback_manager: CallbackManager | None = None,
         verbose: bool = False,
-        **options: Any,
+        k: int | None = None,
     ) -> None:
-        checked = SearchOptions.of({"k": k, **options})
+        if k is not None:
+            warnings.warn("k is deprecated; use similarity_top_k", DeprecationWarning, stacklevel=2)
+            similarity_top_k = k
+        if similarity_top_k < 1:
+            raise InputError(f"similarity_top_k is {similarity_top_k}; it must be 1 or more")
+        options = SearchOptions(
+            k=similarity_top_k,
+            recall=recall,
+            where=where,
+            ids=ids,
+            source=source,
+            bm25_weight=bm25_weight,
+            phrase_weight=phrase_weight,
+            nprobe=nprobe,
+            candidates=candidates,
+        )
         check_mode(score)
         super().__init__(callback_manager=callback_manager, verbose=verbose)
         self.searcher = searcher
-        self.k = k
+        self.options = options
         self.score: ScoreMode = score
-        self.options = checked
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        hits = self.searcher.search(query_bundle.query_str, **vars(self.options))
-        if hits.missing:
-            _logger.warning("%d of the ids that the search was restricted to are not in the index", len(hits.missing))
+        hits = search(self.searcher, query_bundle.query_str, self.options)
         scores = hits.scores(self.score)
         return [NodeWithScore(node=_node(hit), score=score) for hit, score in zip(hits, scores, strict=True)]
 
@@ -80,23 +118,24 @@ class TansakuRetriever(BaseRetriever):
 
 
 class TansakuRerank(BaseNodePostprocessor):
-    """Ranks nodes by MaxSim: those that the reranker's index has under their ``node_id`` by its codes, others by text.
+    """Ranks nodes by MaxSim: nodes whose ``node_id`` the reranker's index has by its codes, the others by their texts.
 
-    Nodes come back with new scores; those given stay as they are. The text of a node is what LlamaIndex would embed,
-    metadata included. A node whose id is in the index is scored as it was when it was indexed.
+    Nodes come back as copies with new scores. The text of a node is what LlamaIndex would embed, metadata included. A
+    node whose id is in the index is scored as it was when it was indexed.
 
     Args:
-        reranker: with a searcher for ranking by id; None ranks by text, with the model that ships inside.
-        top_n: how many nodes come back.
+        reranker: a reranker with a searcher, to rank by id; None ranks by text, with the model that ships inside.
+        top_n: number of nodes that come back.
         score: scale of the scores; see `Reranker.rerank`.
         keep_retrieval_score: keep the old score in the node's metadata, as ``retrieval_score``.
-        callback_manager: LlamaIndex's.
+        callback_manager: as in LlamaIndex.
 
-    Raises pydantic's ValidationError, a ValueError, for ``top_n`` below 1 and an unknown ``score``; calls raise
-    InputError without a query and for an empty one.
+    Raises:
+        pydantic.ValidationError: (a ValueError) ``top_n`` below 1 or an unknown ``score``.
+        InputError: raised by calls, if there is no query or an empty one.
     """
 
-    top_n: int = Field(ge=1, description="How many nodes come back.")
+    top_n: int = Field(ge=1, description="Number of nodes that come back.")
     score: ScoreMode = Field(description="Scale of the scores.")
     keep_retrieval_score: bool = Field(description="Keep the old score in the node's metadata.")
     _reranker: Reranker = PrivateAttr()

@@ -1,14 +1,17 @@
 """Models for MTEB: our encoder, and our index, in its retrieval and reranking tasks.
 
+```python
 import mteb
 from tansaku.plugin.hosts.mteb import TansakuModel
 results = mteb.evaluate(TansakuModel(), mteb.get_tasks(["JaqketRetrieval"]))
+```
 """
 
 from __future__ import annotations
 
 import logging
 import tempfile
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,21 +33,21 @@ except ImportError as error:
 
 __all__ = ["TansakuIndexModel", "TansakuModel"]
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
-_TOGETHER = 500  # documents scored at a time
+_DOCUMENTS_PER_BATCH = 500  # documents scored at a time
 
 Heaps = dict[str, list[tuple[float, str]]]  # query id → scores and ids of documents
 
 
 class TansakuModel(MultiVectorSearchEncoderWrapper):
-    """An encoder of ours: float32 vectors of all tokens, every document scored by MaxSim, nothing approximated.
+    """Our encoder alone: float32 vectors of all tokens, every document scored by MaxSim, nothing approximated.
 
     Args:
         encoder: the model; None takes the one that ships inside.
 
     Attributes:
-        mteb_model_meta: its name and, as the revision, its bundle's fingerprint: what MTEB files results under.
+        mteb_model_meta: what MTEB stores results under: the model's name, and its bundle's fingerprint as the revision.
     """
 
     corpus_chunk_size = 5_000  # documents whose vectors are in memory at a time
@@ -54,19 +57,26 @@ class TansakuModel(MultiVectorSearchEncoderWrapper):
         self.mteb_model_meta = _model_meta(self.encoder, {})
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
-        """MaxSim of every query with every document, float32 (queries, documents); one alone may be a matrix.
+        """MaxSim of every query with every document.
 
-        MTEB's own fills documents up with zeros to the longest beside them, which count where a maximum is negative.
+        MTEB's own function pads documents with zero vectors, which count where a maximum is negative.
+
+        Args:
+            embeddings1: token vectors of the queries, (tokens, dim) each; a single matrix is one query.
+            embeddings2: token vectors of the documents, in the same forms.
+
+        Returns:
+            Scores, float32 (queries, documents).
         """
         queries, documents = _matrices(embeddings1), _matrices(embeddings2)
         scores = np.empty((len(queries), len(documents)), np.float32)
-        for start in range(0, len(documents), _TOGETHER):
-            some = documents[start : start + _TOGETHER]
+        for start in range(0, len(documents), _DOCUMENTS_PER_BATCH):
+            some = documents[start : start + _DOCUMENTS_PER_BATCH]
             scores[:, start : start + len(some)] = exact_maxsim(queries, some)
         return torch.from_numpy(scores)
 
     def _encode(self, inputs: Any, *, prompt_type: PromptType | None = None, **options: Any) -> list[torch.Tensor]:
-        """Token vectors of the texts in a data loader's batches; of a text without a word a zero, which scores 0."""
+        """Token vectors of the texts in a data loader's batches; a text without a word gets a zero."""
         encode = self.encoder.encode_queries if prompt_type is PromptType.query else self.encoder.encode_documents
         nothing = np.zeros((1, self.encoder.dim), np.float32)
         encoded: list[torch.Tensor] = []
@@ -86,22 +96,48 @@ class TansakuIndexModel(TansakuModel):
         encoder: the model; None takes the one that ships inside.
         nbits: bits per dimension of a residual: 1, 2 or 4.
         pool: 2 and more merge token vectors; see `Index.create`.
-        recall: "fast", "balanced" or "exact"; see `SearchOptions`.
+        recall: how much of the index is examined: "fast", "balanced" or "exact"; see `SearchOptions`, as for the
+            arguments that follow.
+        phrase_weight: weight given to the similarity of neighbouring tokens.
+        nprobe: number of centroids probed for each query token.
+        candidates: number of documents that may be scored by their codes.
+
+    Raises:
+        InputError: an option that cannot be used; for ``nbits`` and ``pool`` when a corpus is indexed.
     """
 
     def __init__(
-        self, encoder: Encoder | None = None, *, nbits: int = 2, pool: int = 1, recall: Recall = "balanced"
+        self,
+        encoder: Encoder | None = None,
+        *,
+        nbits: int = 2,
+        pool: int = 1,
+        recall: Recall = "balanced",
+        phrase_weight: float | None = None,
+        nprobe: int | None = None,
+        candidates: int | None = None,
     ) -> None:
         super().__init__(encoder)
-        SearchOptions(recall=recall)
         self.nbits = nbits
         self.pool = pool
-        self.recall: Recall = recall
-        self.mteb_model_meta = _model_meta(self.encoder, {"nbits": nbits, "pool": pool, "recall": recall})
+        self.options = SearchOptions(recall=recall, phrase_weight=phrase_weight, nprobe=nprobe, candidates=candidates)
+        given = {"phrase_weight": phrase_weight, "nprobe": nprobe, "candidates": candidates}
+        experiment = {"nbits": nbits, "pool": pool, "recall": recall}
+        experiment |= {name: value for name, value in given.items() if value is not None}
+        self.mteb_model_meta = _model_meta(self.encoder, experiment)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def index(self, corpus: Any, **options: Any) -> None:
-        """Index a task's corpus; documents without a word are left out, and score 0 where they are to be ranked."""
+        """Index a task's corpus.
+
+        Args:
+            corpus: rows with ``id``, ``text`` and perhaps ``title``. Documents without a word are left out, and score 0
+                in a reranking task.
+            options: what MTEB passes on.
+
+        Raises:
+            InputError: all documents are empty, or an option of the index cannot be used.
+        """
         super().index(corpus, **options)
         self._clear()
         texts = ((str(row["id"]), f"{row.get('title') or ''} {row['text']}".strip()) for row in corpus)
@@ -109,7 +145,9 @@ class TansakuIndexModel(TansakuModel):
         if not documents:
             raise InputError(f"all {len(corpus)} documents of the corpus are empty; there is nothing to index")
         if len(documents) < len(corpus):
-            _log.warning("%d of %d documents are empty and were not indexed", len(corpus) - len(documents), len(corpus))
+            _logger.warning(
+                "%d of %d documents are empty and were not indexed", len(corpus) - len(documents), len(corpus)
+            )
         self._folder = tempfile.TemporaryDirectory(prefix="tansaku-mteb-")
         try:
             Index.create(self._folder.name, "corpus", documents, encoder=self.encoder, nbits=self.nbits, pool=self.pool)
@@ -118,7 +156,18 @@ class TansakuIndexModel(TansakuModel):
             raise
 
     def search(self, queries: Any, **options: Any) -> dict[str, dict[str, float]]:
-        """Search the corpus, or rank the documents that a reranking task gives; as MTEB's `SearchProtocol` says."""
+        """Search the corpus, or rank the documents that a reranking task gives.
+
+        Args:
+            queries: the queries, as MTEB gives them.
+            options: what MTEB passes on; see its ``SearchProtocol``.
+
+        Returns:
+            The score of each document found, for each query: query id → document id → score.
+
+        Raises:
+            InputError: no corpus is indexed.
+        """
         try:
             return super().search(queries, **options)
         finally:
@@ -128,10 +177,11 @@ class TansakuIndexModel(TansakuModel):
         self, *, query_idx_to_id: dict[int, str], query_embeddings: Any, top_k: int, **options: Any
     ) -> Heaps:
         searcher = self._searcher()
+        asked = replace(self.options, k=top_k)
         found: Heaps = {}
         for number, query_id in query_idx_to_id.items():
-            documents, scores = searcher.rank_vectors(query_embeddings[number].numpy(), top_k, recall=self.recall)
-            found[query_id] = list(zip(scores.tolist(), searcher.ids(documents), strict=True))
+            rows, scores = searcher.rank_vectors(query_embeddings[number].numpy(), **vars(asked))
+            found[query_id] = list(zip(scores.tolist(), searcher.ids(rows), strict=True))
         return found
 
     def _rerank_documents(
@@ -142,9 +192,10 @@ class TansakuIndexModel(TansakuModel):
         for number, query_id in query_idx_to_id.items():
             ids = [str(doc_id) for doc_id in top_ranked.get(query_id, [])]
             if not ids:
-                _log.warning("the task gives no documents to rank for query %s", query_id)
+                _logger.warning("the task gives no documents to rank for query %s", query_id)
                 continue
-            scores = np.nan_to_num(searcher.score_vectors(query_embeddings[number].numpy(), ids))
+            weight = self.options.phrase_weight
+            scores = np.nan_to_num(searcher.score_vectors(query_embeddings[number].numpy(), ids, phrase_weight=weight))
             best = np.argsort(-scores, kind="stable")[:top_k]
             found[query_id] = [(float(scores[i]), ids[i]) for i in best.tolist()]
         return found

@@ -1,4 +1,4 @@
-"""What the MCP server's tools return: typed, cut to a bounded size, and the same as text to read."""
+"""What the MCP server's tools return: typed results of bounded size, and the same as text."""
 
 from __future__ import annotations
 
@@ -24,24 +24,26 @@ try:
 except ImportError as error:
     raise MissingExtraError("mcp", "mcp") from error
 
-_EXCERPT = 400  # characters of a hit's text
-_TITLE = 200
-_FIELD, _FIELDS = 200, 600  # characters of one of the caller's columns beside a hit, and of all of them
-_READ_FIELD, _READ_FIELDS = 1_000, 2_000  # the same beside a document that is read
-_MOST_COLUMNS = 200
-_EXAMPLE_ROWS = 100
-_EXAMPLE = 40  # characters
+# Characters of a hit's text, of a title, of one column's value beside a hit and of all of them, of the same beside a
+# document that is read, and of an example of a column's values.
+_EXCERPT_CHARS = 400
+_TITLE_CHARS = 200
+_FIELD_CHARS, _FIELDS_CHARS = 200, 600
+_READ_FIELD_CHARS, _READ_FIELDS_CHARS = 1_000, 2_000
+_EXAMPLE_CHARS = 40
+_MAX_COLUMNS = 200  # columns described
+_EXAMPLE_ROWS = 100  # rows that examples are taken from
 
 
 class _WithFields(BaseModel):
     id: str
     title: str
     text: str
-    fields: dict[str, Any] = Field(description="The other columns that have a value; long values are cut.")
-    fields_left_out: int = Field(description="How many more there was no room for.")
+    fields: dict[str, Any] = Field(description="Other columns that have a value; long values are cut.")
+    fields_left_out: int = Field(description="Number of columns left out for lack of space.")
 
     def lines(self, note: str = "") -> str:
-        """Id and title, the columns, the text."""
+        """Id, title, columns and text."""
         columns = [f"{name}: {value}" for name, value in self.fields.items()]
         if self.fields_left_out:
             columns.append(f"{self.fields_left_out} more left out")
@@ -50,10 +52,10 @@ class _WithFields(BaseModel):
 
 
 class FoundDocument(_WithFields):
-    """One hit; ``text`` is the part that fits best, with … where it is cut."""
+    """One hit; ``text`` is the best excerpt, with … where it is cut."""
 
-    score: float = Field(description="Mean cosine of the query's tokens with the best tokens of the document, up to 1.")
-    passage: int | None = Field(description="Number of the passage found; null where documents are not divided.")
+    score: float = Field(description="Mean cosine of each query token with its best token of the document, at most 1.")
+    passage: int | None = Field(description="Number of the passage found; null if documents are not divided.")
 
 
 class SearchResult(BaseModel):
@@ -61,30 +63,33 @@ class SearchResult(BaseModel):
 
     table: str
     hits: list[FoundDocument]
+    unknown_ids: list[str] = Field(description="Given ids that the table does not have.")
 
     def as_text(self) -> str:
         """One paragraph for each hit."""
-        ranked = enumerate(self.hits, start=1)
-        return "\n\n".join(f"{rank}. {hit.lines(f' (score {hit.score:.3f})')}" for rank, hit in ranked) or "no hits"
+        ranked = [f"{i}. {hit.lines(f' (score {hit.score:.3f})')}" for i, hit in enumerate(self.hits, start=1)]
+        return "\n\n".join([*(ranked or ["no hits"]), *_unknown(self.table, self.unknown_ids)])
 
 
 class ReadDocument(_WithFields):
-    """A document, or the part of it that was asked for."""
+    """A document, or the part of it that was requested."""
 
-    offset: int = Field(description="Where ``text`` begins in the whole text, in characters.")
-    length: int = Field(description="Characters of the whole text.")
-    next_offset: int | None = Field(description="Where to go on reading; null at the end of the document.")
+    offset: int = Field(description="Position of ``text`` in the whole text, in characters.")
+    length: int = Field(description="Number of characters of the whole text.")
+    next_offset: int | None = Field(description="Offset of the rest; null at the end of the document.")
 
     def as_text(self) -> str:
-        """The text, and where to go on."""
+        """The text, and the offset of the rest."""
         if self.next_offset is None:
             return self.lines()
-        rest = f"(characters {self.offset} to {self.next_offset} of {self.length}; go on at offset {self.next_offset})"
+        rest = (
+            f"(characters {self.offset} to {self.next_offset} of {self.length}; continue at offset {self.next_offset})"
+        )
         return f"{self.lines()}\n{rest}"
 
 
 class ReadResult(BaseModel):
-    """Documents in the order of their ids, and the ids that the table has not."""
+    """Documents in the order of their ids, and the ids that the table does not have."""
 
     table: str
     documents: list[ReadDocument]
@@ -92,8 +97,8 @@ class ReadResult(BaseModel):
 
     def as_text(self) -> str:
         """One paragraph for each document."""
-        unknown = [f"{self.table} has no documents with these ids: {', '.join(self.unknown_ids)}"]
-        return "\n\n".join([*(document.as_text() for document in self.documents), *(unknown * bool(self.unknown_ids))])
+        documents = [document.as_text() for document in self.documents]
+        return "\n\n".join([*documents, *_unknown(self.table, self.unknown_ids)])
 
 
 class Column(BaseModel):
@@ -101,15 +106,17 @@ class Column(BaseModel):
 
     name: str
     type: str
-    examples: list[Any] = Field(description="A few of its values.")
+    examples: list[Any] = Field(description="Up to three of its values.")
 
 
 class TableDescription(BaseModel):
-    """What one table holds."""
+    """The contents of one table."""
 
     table: str
     documents: int
-    passages: int | None = Field(description="Passages that the documents are divided into; null if they are not.")
+    passages: int | None = Field(
+        description="Number of passages that the documents are divided into; null if they are not."
+    )
     model: str
     columns: list[Column]
     columns_left_out: int
@@ -134,15 +141,19 @@ class Description(BaseModel):
         return "\n\n".join(table.as_text() for table in self.tables)
 
 
+def _unknown(table: str, ids: list[str]) -> list[str]:
+    return [f"{table} has no documents with these ids: {', '.join(ids)}"] if ids else []
+
+
 def found_document(hit: Hit, score: float, query: str, searcher: Searcher) -> FoundDocument:
-    """A hit of ``query`` with its excerpt; ``score`` is its mean."""
+    """A hit of ``query`` with its excerpt; ``score`` is the mean score."""
     columns, doc_id, passage = dict(hit.fields), hit.id, None
-    if hit.id == f"{columns.get('parent_id')}#{columns.get('passage')}":  # of a passage, but documents are what is read
+    if hit.id == f"{columns.get('parent_id')}#{columns.get('passage')}":  # of a passage, but `read` takes documents
         doc_id, passage = columns.pop("parent_id"), columns.pop("passage")
-    fields, left_out = _bounded(columns, _FIELD, _FIELDS)
+    fields, left_out = _bounded(columns, _FIELD_CHARS, _FIELDS_CHARS)
     return FoundDocument(
         id=doc_id,
-        title=_cut(hit.title, _TITLE),
+        title=_cut(hit.title, _TITLE_CHARS),
         text=_excerpt(hit, query, searcher),
         fields=fields,
         fields_left_out=left_out,
@@ -152,15 +163,15 @@ def found_document(hit: Hit, score: float, query: str, searcher: Searcher) -> Fo
 
 
 def read_document(document: Document, offset: int, room: int) -> ReadDocument:
-    """At most ``room`` characters of a document's text. Raises InputError for an offset behind its end."""
+    """At most ``room`` characters of a document's text. Raises InputError for an offset beyond its end."""
     length = len(document.text)
     if offset > length:
         raise InputError(f"offset is {offset}, but the document {document.id!r} has {length} characters")
     end = min(length, offset + room)
-    fields, left_out = _bounded(document.fields, _READ_FIELD, _READ_FIELDS)
+    fields, left_out = _bounded(document.fields, _READ_FIELD_CHARS, _READ_FIELDS_CHARS)
     return ReadDocument(
         id=document.id,
-        title=_cut(document.title, _TITLE),
+        title=_cut(document.title, _TITLE_CHARS),
         text=document.text[offset:end],
         fields=fields,
         fields_left_out=left_out,
@@ -171,7 +182,7 @@ def read_document(document: Document, offset: int, room: int) -> ReadDocument:
 
 
 def table_description(index: IndexTable) -> TableDescription:
-    """What an index holds; reads some columns of all its rows."""
+    """The contents of an index; reads some columns of all its rows."""
     info = describe(index)
     schema, own = index.table.schema, user_fields(index.table.schema, index.header)
     names = ["id", "title", "text", *(["parent_id", "passage"] if info.passage_tokens else [])]
@@ -189,28 +200,28 @@ def table_description(index: IndexTable) -> TableDescription:
         model=info.model,
         columns=[
             Column(name=field.name, type=str(field.type), examples=examples.get(field.name, []))
-            for field in fields[:_MOST_COLUMNS]
+            for field in fields[:_MAX_COLUMNS]
         ],
-        columns_left_out=max(0, len(fields) - _MOST_COLUMNS),
+        columns_left_out=max(0, len(fields) - _MAX_COLUMNS),
     )
 
 
 def _excerpt(hit: Hit, query: str, searcher: Searcher) -> str:
-    """The stretch of a hit's text in which most of the query is met; all of it if it is short."""
+    """The part of a hit's text that matches most of the query; all of the text if it is short."""
     length = len(hit.text)
-    if length <= _EXCERPT:
+    if length <= _EXCERPT_CHARS:
         return hit.text
     try:
         first, last = _densest(searcher.explain(query, hit.id), hit.text)
-    except InputError:  # it was deleted between the search and now
+    except InputError:  # deleted since the search
         first, last = 0, 0
-    start = min(max(0, first - (_EXCERPT - (last - first)) // 2), length - _EXCERPT)
-    end = start + _EXCERPT
+    start = min(max(0, first - (_EXCERPT_CHARS - (last - first)) // 2), length - _EXCERPT_CHARS)
+    end = start + _EXCERPT_CHARS
     return "…" * (start > 0) + hit.text[start:end] + "…" * (end < length)
 
 
 def _densest(explanation: Explanation, text: str) -> tuple[int, int]:
-    """Where in ``text`` the matches begin and end that weigh most together, within an excerpt's length."""
+    """Start and end of the matches in ``text`` that weigh most together, within the length of an excerpt."""
     before = len(explanation.text) - len(text)  # the title
     spans = [
         (match.document_span[0] - before, match.document_span[1] - before, match.weight * match.similarity)
@@ -219,7 +230,7 @@ def _densest(explanation: Explanation, text: str) -> tuple[int, int]:
     ]
     heaviest, where = 0.0, (0, 0)
     for start, *_ in spans:
-        inside = [span for span in spans if start <= span[0] and span[1] <= start + _EXCERPT]
+        inside = [span for span in spans if start <= span[0] and span[1] <= start + _EXCERPT_CHARS]
         weight = sum(similarity for *_, similarity in inside)
         if weight > heaviest:
             heaviest, where = weight, (start, max(end for _, end, _ in inside))
@@ -227,7 +238,7 @@ def _densest(explanation: Explanation, text: str) -> tuple[int, int]:
 
 
 def _bounded(columns: dict[str, Any], of_one: int, of_all: int) -> tuple[dict[str, Any], int]:
-    """Columns that have a value, as JSON knows it, as far as there is room; and how many there was none for."""
+    """Columns that have a value, as JSON has it, up to the room there is; and the number of columns left out."""
     kept: dict[str, Any] = {}
     left_out = 0
     for name, value in columns.items():
@@ -246,7 +257,7 @@ def _bounded(columns: dict[str, Any], of_one: int, of_all: int) -> tuple[dict[st
 
 def _examples(values: Iterable[Any]) -> list[Any]:
     different = [value for value in dict.fromkeys(map(_plain, values)) if value is not None]
-    return [_cut(value, _EXAMPLE) if isinstance(value, str) else value for value in different[:3]]
+    return [_cut(value, _EXAMPLE_CHARS) if isinstance(value, str) else value for value in different[:3]]
 
 
 def _holds_data(of: pa.DataType) -> bool:

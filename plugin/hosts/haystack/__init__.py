@@ -1,4 +1,11 @@
-"""Haystack: a document store, a retriever and a ranker."""
+"""Haystack: a document store, a retriever and a ranker.
+
+from haystack import Document
+from tansaku.plugin.hosts.haystack import TansakuDocumentStore, TansakuRetriever
+store = TansakuDocumentStore("db", "docs")
+store.write_documents([Document(content="金閣寺は京都の寺院。")])
+documents = TansakuRetriever(store, top_k=5).run("京都の寺")["documents"]
+"""
 
 from .components import TansakuRanker, TansakuRetriever
 from .store import TansakuDocumentStore

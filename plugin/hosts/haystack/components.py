@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ....indexer.errors import TableNotFoundError
+from ....onnx_export.encode.bundle import check_weight
 from ....onnx_export.errors import InputError, MissingExtraError
 from ...rerank.reranker import Reranker
-from ...search.plan import Recall
-from ...search.scores import ScoreMode
+from ...search.plan import Recall, SearchOptions, SourceName
+from ...search.scores import ScoreMode, check_mode
+from .._search import options_but_k
 from .filters import Filters
-from .store import TansakuDocumentStore, latest_searcher, shared_encoder, title_of
+from .location import Location, StorageOptions, as_path, read_options, shared_encoder, written_options
+from .store import TansakuDocumentStore, check_top_k, title_of
 
 try:
     from haystack import Document, component, default_from_dict, default_to_dict
@@ -24,7 +27,7 @@ except ImportError as error:
 
 __all__ = ["TansakuDocumentStore", "TansakuRanker", "TansakuRetriever"]
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 @component
@@ -33,13 +36,22 @@ class TansakuRetriever:
 
     Args:
         document_store: the store.
-        filters: only documents for which they hold are found.
-        top_k: how many.
+        filters: only documents that match this filter of Haystack's are found.
+        top_k: number of documents.
         filter_policy: whether filters given to `run` replace these or are added to them.
-        score: of the documents returned: "mean" (a mean cosine), "raw" or "logit"; see `Reranker.rerank`.
-        recall: "fast", "balanced" or "exact"; see `SearchOptions`.
+        score: scale of the documents' scores: "mean" (a mean cosine), "raw" or "logit"; see `Reranker.rerank`.
+        recall: how much of the index is examined: "fast", "balanced" or "exact"; see `SearchOptions`, as for the
+            arguments that follow.
+        where: condition over the table's columns, in LanceDB's SQL; for tables that the store has not made.
+        ids: only these documents are found; the number of unknown ids is logged.
+        source: where candidates come from.
+        bm25_weight: weight given to BM25 beside MaxSim.
+        phrase_weight: weight given to the similarity of neighbouring tokens.
+        nprobe: number of centroids probed for each query token.
+        candidates: number of documents that may be scored by their codes.
 
-    Raises InputError for ``top_k`` below 1 and for another document store.
+    Raises:
+        InputError: an option that cannot be used, or another document store.
     """
 
     def __init__(
@@ -51,26 +63,42 @@ class TansakuRetriever:
         filter_policy: FilterPolicy = FilterPolicy.REPLACE,
         score: ScoreMode = "mean",
         recall: Recall = "balanced",
+        where: str | None = None,
+        ids: list[str] | None = None,
+        source: SourceName = "lists",
+        bm25_weight: float = 0.0,
+        phrase_weight: float | None = None,
+        nprobe: int | None = None,
+        candidates: int | None = None,
     ) -> None:
         if not isinstance(document_store, TansakuDocumentStore):
             raise InputError(f"document_store is {type(document_store).__name__}; give a TansakuDocumentStore")
         self.document_store = document_store
         self.filters = filters
-        self.top_k = _checked_top_k(top_k)
         self.filter_policy = filter_policy
-        self.score: ScoreMode = score
-        self.recall: Recall = recall
+        self.score: ScoreMode = check_mode(score)
+        self.options = SearchOptions(
+            k=check_top_k(top_k),
+            recall=recall,
+            where=where,
+            ids=ids,
+            source=source,
+            bm25_weight=bm25_weight,
+            phrase_weight=phrase_weight,
+            nprobe=nprobe,
+            candidates=candidates,
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """What the component was made with, the store as its own `to_dict` says."""
+        """The arguments of the component, as Haystack writes them down."""
         return default_to_dict(
             self,
             document_store=self.document_store.to_dict(),
             filters=self.filters,
-            top_k=self.top_k,
+            top_k=self.options.k,
             filter_policy=self.filter_policy.value,
             score=self.score,
-            recall=self.recall,
+            **options_but_k(self.options),
         )
 
     @classmethod
@@ -78,7 +106,7 @@ class TansakuRetriever:
         """The component that `to_dict` has described."""
         parameters = dict(data.get("init_parameters", {}))
         if isinstance(parameters.get("document_store"), dict):
-            # Here and not by Haystack, which would import the class that is named, if it is told to trust it.
+            # Not by Haystack, which would import the class that is named, if it is allowed to.
             parameters["document_store"] = TansakuDocumentStore.from_dict(parameters["document_store"])
         if "filter_policy" in parameters:
             parameters["filter_policy"] = FilterPolicy.from_str(parameters["filter_policy"])
@@ -94,20 +122,22 @@ class TansakuRetriever:
 
         Args:
             query: the question or keywords.
-            filters: beside or instead of the component's own, as its ``filter_policy`` says.
-            top_k: instead of the component's own.
+            filters: a filter that replaces the component's own or is added to it, as ``filter_policy`` says.
+            top_k: number of documents; None is the component's own.
 
         Returns:
             ``documents``, best first.
 
-        Raises InputError for an empty query and ``top_k`` below 1, FilterError for filters that Haystack cannot read.
+        Raises:
+            InputError: an empty query, ``top_k`` below 1, or a condition that cannot be used.
+            FilterError: Haystack cannot read the filters.
         """
         found = self.document_store.late_interaction_retrieval(
             query,
             filters=apply_filter_policy(self.filter_policy, self.filters, filters),
-            top_k=self.top_k if top_k is None else top_k,
+            top_k=self.options.k if top_k is None else top_k,
             score=self.score,
-            recall=self.recall,
+            **options_but_k(self.options),
         )
         return {"documents": found}
 
@@ -123,18 +153,22 @@ class TansakuRetriever:
 class TansakuRanker:
     """Puts documents that any store has found in the order of MaxSim.
 
-    Documents whose ids are in the index ``table`` are scored by its codes, without encoding: their content is taken to
-    be what was indexed. The others are encoded, which takes some milliseconds each.
+    Documents whose ids are in the index are scored by its codes, without encoding: their content is taken to be what
+    was indexed. The others are encoded, which takes some milliseconds each.
 
     Args:
-        db: the database folder or URI of an index that has the documents; None encodes all of them.
+        db: database folder or URI of an index that has the documents; None encodes all of them.
         table: name of its table.
-        model: an encoder bundle's folder; None is the model that ships inside.
-        top_k: how many documents are returned.
-        score: of the documents returned: "mean" (a mean cosine), "raw" or "logit"; see `Reranker.rerank`.
+        model: folder of an encoder bundle; None is the model that ships inside.
+        threads: number of threads that encode; None is the number of usable cores.
+        top_k: number of documents returned.
+        score: scale of the documents' scores: "mean" (a mean cosine), "raw" or "logit"; see `Reranker.rerank`.
+        phrase_weight: weight given to the similarity of neighbouring tokens; see `SearchOptions`.
         meta_fields_to_embed: fields of the metadata, such as a title, that are encoded before the content.
+        storage_options: LanceDB's options for object stores; as in `TansakuDocumentStore`.
 
-    Raises InputError for ``top_k`` below 1, and for a database without a table or a table without a database.
+    Raises:
+        InputError: an option that cannot be used, or only one of database and table.
     """
 
     def __init__(
@@ -143,37 +177,51 @@ class TansakuRanker:
         table: str | None = None,
         *,
         model: str | Path | None = None,
+        threads: int | None = None,
         top_k: int = 10,
         score: ScoreMode = "mean",
+        phrase_weight: float | None = None,
         meta_fields_to_embed: list[str] | None = None,
+        storage_options: StorageOptions | None = None,
     ) -> None:
         if (db is None) != (table is None):
             raise InputError("an index is a database and a table; give both, or neither to encode all documents")
-        self.db = None if db is None else str(db)
+        self.db = as_path(db)
         self.table = table
-        self.model = None if model is None else str(model)
-        self.top_k = _checked_top_k(top_k)
-        self.score: ScoreMode = score
+        self.model = as_path(model)
+        self.threads = threads
+        self.top_k = check_top_k(top_k)
+        self.score: ScoreMode = check_mode(score)
+        self.phrase_weight = None if phrase_weight is None else check_weight("phrase_weight", phrase_weight)
         self.meta_fields_to_embed = list(meta_fields_to_embed or [])
-        self._latest = None if db is None or table is None else latest_searcher(str(db), table, self.model)
+        self.storage_options = storage_options
+        self._latest = None
+        if db is not None and table is not None:
+            self._latest = Location(str(db), table, self.model, threads, storage_options).latest_searcher()
         self._kept: Reranker | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """What the component was made with."""
+        """The arguments of the component, as Haystack writes them down."""
         return default_to_dict(
             self,
             db=self.db,
             table=self.table,
             model=self.model,
+            threads=self.threads,
             top_k=self.top_k,
             score=self.score,
+            phrase_weight=self.phrase_weight,
             meta_fields_to_embed=self.meta_fields_to_embed,
+            storage_options=written_options(self.storage_options),
         )
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> TansakuRanker:
         """The component that `to_dict` has described."""
-        return default_from_dict(cls, data)
+        parameters = dict(data.get("init_parameters", {}))
+        if "storage_options" in parameters:
+            parameters["storage_options"] = read_options(parameters["storage_options"])
+        return default_from_dict(cls, {**data, "init_parameters": parameters})
 
     def warm_up(self) -> None:
         """Load the model and open the table."""
@@ -185,16 +233,18 @@ class TansakuRanker:
 
         Args:
             query: the question or keywords.
-            documents: in any order; of those with the same id the first counts. They are not changed.
-            top_k: instead of the component's own.
+            documents: documents in any order; the first counts of those with the same id. They are not changed.
+            top_k: number of documents returned; None is the component's own.
 
         Returns:
-            ``documents``, copies with their new scores, best first. One that has no content and is not in the index
-            cannot be scored; it is left out, and a warning logged.
+            ``documents``, copies with their new scores, best first. A document that has no content and is not in the
+            index cannot be scored: it is left out, and a warning is logged.
 
-        Raises InputError for an empty query and ``top_k`` below 1, TableNotFoundError if the index is not there.
+        Raises:
+            InputError: an empty query, or ``top_k`` below 1.
+            TableNotFoundError: the index does not exist.
         """
-        top_k = _checked_top_k(self.top_k if top_k is None else top_k)
+        top_k = check_top_k(self.top_k if top_k is None else top_k)
         by_id: dict[str, Document] = {}
         for document in documents:
             by_id.setdefault(document.id, document)
@@ -209,8 +259,8 @@ class TansakuRanker:
             score=self.score,
         )
         if ranked.missing:
-            _log.warning(
-                "%d of %d documents have neither content nor a place in the index and were left out",
+            _logger.warning(
+                "%d of %d documents have neither content nor an entry in the index and were left out",
                 len(ranked.missing),
                 len(different),
             )
@@ -229,16 +279,11 @@ class TansakuRanker:
             raise TableNotFoundError(f"table {self.table!r}: not in {self.db}; index the documents before ranking them")
         kept = self._kept
         if kept is None or kept.searcher is not searcher:
-            kept = Reranker(searcher=searcher) if searcher is not None else Reranker(shared_encoder(self.model))
+            encoder = shared_encoder(self.model, self.threads) if searcher is None else None
+            kept = Reranker(encoder, searcher=searcher, phrase_weight=self.phrase_weight)
             self._kept = kept  # it remembers the vectors of queries
         return kept
 
     def _text(self, document: Document) -> str | None:
         title = title_of(document, self.meta_fields_to_embed)
         return f"{title} {document.content}" if title and document.content else document.content
-
-
-def _checked_top_k(top_k: int) -> int:
-    if top_k < 1:
-        raise InputError(f"top_k is {top_k}; it must be 1 or more")
-    return top_k

@@ -1,4 +1,4 @@
-"""Haystack's filters over our rows, answered by Haystack's own code, and what stores tell of their metadata."""
+"""Haystack's filters over our rows, evaluated by Haystack's own code, and what a store reports of its metadata."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ Filters = dict[str, Any]
 
 
 def matches(filters: Filters | None, document: Document) -> bool:
-    """Whether ``filters`` hold for ``document``; none, or an empty dict, always do.
+    """Whether ``document`` matches ``filters``; None and an empty dict match every document.
 
-    Raises FilterError for filters that Haystack cannot read and for values that cannot be compared.
+    Raises:
+        FilterError: Haystack cannot read the filters, or they compare values that cannot be compared.
     """
     if not filters:
         return True
     try:
         return document_matches_filter(filters, document)
-    except (TypeError, AttributeError) as error:  # a dict beside a number, a condition that is no dict
+    except (TypeError, AttributeError) as error:  # a dict compared with a number, a condition that is not a dict
         raise FilterError(f"the filter {filters!r} cannot be applied: {error}") from error
 
 
 def check_filters(filters: Filters | None) -> None:
-    """Raise FilterError if Haystack cannot read ``filters``: over an empty store too, where nothing is compared."""
+    """Raise FilterError if Haystack cannot read ``filters``; over an empty store too, where nothing is compared."""
     matches(filters, Document(content=""))
 
 
 def named_fields(filters: Any) -> Iterator[str]:
-    """The fields of a document that ``filters`` speak of, such as "meta", "content" and "id"."""
+    """The fields of a document that ``filters`` name, such as "meta", "content" and "id"."""
     if isinstance(filters, dict):
         if isinstance(filters.get("field"), str):
             yield filters["field"].split(".")[0]
@@ -49,15 +50,15 @@ def named_fields(filters: Any) -> Iterator[str]:
             yield from named_fields(condition)
 
 
-class MetadataQuestions:
-    """What stores tell of their metadata, answered by Haystack's in-memory store over the matching documents."""
+class MetadataReports:
+    """What a store reports of its metadata, by Haystack's in-memory store over the matching documents."""
 
     @abstractmethod
     def filter_documents(self, filters: Filters | None = None) -> list[Document]:
-        """The documents for which ``filters`` hold."""
+        """The documents that match ``filters``."""
 
     def count_unique_metadata_by_filter(self, filters: Filters, metadata_fields: list[str]) -> dict[str, int]:
-        """How many different values each of ``metadata_fields`` has in the documents for which ``filters`` hold."""
+        """Number of different values of each of ``metadata_fields`` in the documents that match ``filters``."""
         return self._in_memory(filters).count_unique_metadata_by_filter({}, metadata_fields)
 
     def get_metadata_fields_info(self) -> dict[str, dict[str, str]]:
@@ -65,7 +66,7 @@ class MetadataQuestions:
         return self._in_memory().get_metadata_fields_info()
 
     def get_metadata_field_min_max(self, metadata_field: str) -> dict[str, Any]:
-        """The least value of a field as ``min``, the greatest as ``max``; None where there is none."""
+        """The smallest value of a field as ``min``, the largest as ``max``; None if it has no values."""
         return self._in_memory().get_metadata_field_min_max(metadata_field)
 
     def get_metadata_field_unique_values(
@@ -76,7 +77,7 @@ class MetadataQuestions:
         size: int = 10,
         filters: Filters | None = None,
     ) -> tuple[list[Any], int]:
-        """A page of the different values of a field that contain ``search_term``, and how many there are in all."""
+        """A page of the different values of a field that contain ``search_term``, and the number of all of them."""
         store = self._in_memory(filters)
         return store.get_metadata_field_unique_values(metadata_field, search_term, from_, size)
 

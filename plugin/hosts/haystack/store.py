@@ -9,7 +9,6 @@ import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,16 @@ from lancedb.expr import col
 from ....indexer.errors import TableExistsError, TableNotFoundError
 from ....indexer.index import Index
 from ....indexer.table.codec_table import codec_table
-from ....indexer.table.database import connect, database_exists, drop_table, storage_errors
+from ....indexer.table.database import drop_table, storage_errors
 from ....indexer.table.schema import user_fields
 from ....indexer.table.table import IndexTable, open_index_table
-from ....onnx_export.encode.encoder import Encoder
 from ....onnx_export.errors import InputError, MissingExtraError
-from ...search.latest import LatestSearcher
-from ...search.plan import Recall
+from ...search.plan import SearchOptions
 from ...search.query_encoder import check_query
 from ...search.scores import ScoreMode, check_mode
-from ...search.searcher import Searcher
-from .filters import Filters, MetadataQuestions, check_filters, matches, named_fields
+from .._search import search
+from .filters import Filters, MetadataReports, check_filters, matches, named_fields
+from .location import Location, StorageOptions, as_path, read_options, written_options
 
 try:
     from haystack import Document, default_from_dict, default_to_dict
@@ -37,19 +35,20 @@ try:
 except ImportError as error:
     raise MissingExtraError("haystack-ai", "haystack") from error
 
-# Columns of a table that the store has made, both JSON: metadata may be nested and differ from document to document.
+# Columns of a table that the store makes, both JSON: metadata may be nested and differ from document to document.
 META_COLUMN = "haystack_meta"
 OTHER_COLUMN = "haystack_other"  # what else Haystack's `Document` has: embeddings, blob, score
 _OTHER = ("blob", "score", "embedding", "sparse_embedding")
-_IDS_TOGETHER = 10_000
+_IDS_PER_QUERY = 10_000
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
-@lru_cache(maxsize=4)
-def shared_encoder(model: str | None) -> Encoder:
-    """The encoder in the bundle folder ``model`` (None: the one that ships inside), one for all components."""
-    return Encoder.load(model)
+def check_top_k(top_k: int) -> int:
+    """``top_k``, if it is 1 or more; raises InputError if not."""
+    if top_k < 1:
+        raise InputError(f"top_k is {top_k}; it must be 1 or more")
+    return top_k
 
 
 def title_of(document: Document, meta_fields: Sequence[str]) -> str:
@@ -58,28 +57,29 @@ def title_of(document: Document, meta_fields: Sequence[str]) -> str:
     return " ".join(str(value) for value in values if value is not None and str(value).strip())
 
 
-def latest_searcher(db: str, table: str, model: str | None) -> LatestSearcher:
-    """Follows a table that others may change, replace, or have yet to make; the model is loaded with it."""
-    return LatestSearcher(lambda: Searcher.open(db, table, encoder=shared_encoder(model)))
+class TansakuDocumentStore(MetadataReports):
+    """Documents in a tansaku index, for pipelines with a `TansakuRetriever`.
 
+    The first write makes the table and trains its codec: write many documents at first, or call
+    ``Index.open(db, table).rebuild()`` when many others have been written. The store can also read a table that was
+    made without it: the table's columns are then the documents' metadata.
 
-class TansakuDocumentStore(MetadataQuestions):
-    """Documents in an index of ours, for pipelines with a `TansakuRetriever`.
-
-    The table is made at the first write, and its codec trained on the documents of that write: let it be a large one,
-    or call ``Index.open(db, table).rebuild()`` when many others have come. A table that tansaku has made otherwise can
-    be read too: its columns are then the documents' metadata.
-
-    Every document needs content: it is what is indexed. Metadata, embeddings and blobs come back as JSON gives them: a
-    tuple as a list, the keys of a dict as strings. Filters mean what they mean to Haystack's in-memory store, whose
-    code answers them; the metadata of all documents is read for it.
+    Every document needs content, which is what is indexed. Metadata, embeddings and blobs come back as JSON has them: a
+    tuple as a list, the keys of a dict as strings. Filters mean what they mean in Haystack's in-memory store, whose
+    code evaluates them; this reads the metadata of all documents.
 
     Args:
         db: a database folder (made at the first write) or a URI that LanceDB knows.
         table: name of the table.
-        model: an encoder bundle's folder; None is the model that ships inside.
+        model: folder of an encoder bundle; None is the model that ships inside.
+        threads: number of threads that encode; None is the number of usable cores.
         nbits: bits per dimension of a residual, in a table that the store makes: 1, 2 or 4.
+        fulltext: index the texts of a table that the store makes for full text search, for ``source="fused"`` and
+            ``source="text"``.
         meta_fields_to_embed: fields of the metadata, such as a title, that are encoded before the content.
+        storage_options: LanceDB's options for object stores, such as credentials, endpoint and region. A value may be a
+            Haystack ``Secret``: `to_dict` writes down the name of its environment variable, and other values as they
+            are.
     """
 
     def __init__(
@@ -88,66 +88,84 @@ class TansakuDocumentStore(MetadataQuestions):
         table: str = "documents",
         *,
         model: str | Path | None = None,
+        threads: int | None = None,
         nbits: int = 2,
+        fulltext: bool = False,
         meta_fields_to_embed: list[str] | None = None,
+        storage_options: StorageOptions | None = None,
     ) -> None:
-        self.db = str(db)
-        self.table = table
-        self.model = None if model is None else str(model)
+        self.location = Location(str(db), table, as_path(model), threads, storage_options)
         self.nbits = nbits
+        self.fulltext = fulltext
         self.meta_fields_to_embed = list(meta_fields_to_embed or [])
-        self._latest = latest_searcher(self.db, table, self.model)
+        self._latest = self.location.latest_searcher()
         self._writing = threading.Lock()
 
     def to_dict(self) -> dict[str, Any]:
-        """Where the documents lie and how they are indexed; not the documents."""
+        """The arguments of the store, as Haystack writes them down; not the documents."""
         return default_to_dict(
             self,
-            db=self.db,
-            table=self.table,
-            model=self.model,
+            db=self.location.db,
+            table=self.location.table,
+            model=self.location.model,
+            threads=self.location.threads,
             nbits=self.nbits,
+            fulltext=self.fulltext,
             meta_fields_to_embed=self.meta_fields_to_embed,
+            storage_options=written_options(self.location.storage_options),
         )
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> TansakuDocumentStore:
         """The store that `to_dict` has described."""
-        return default_from_dict(cls, data)
+        parameters = dict(data.get("init_parameters", {}))
+        if "storage_options" in parameters:
+            parameters["storage_options"] = read_options(parameters["storage_options"])
+        return default_from_dict(cls, {**data, "init_parameters": parameters})
 
     def warm_up(self) -> None:
         """Load the model and open the table, if it is there."""
-        shared_encoder(self.model)
+        self.location.encoder()
         self._latest.or_none()
 
     def count_documents(self) -> int:
-        """How many documents there are."""
+        """Number of documents."""
         opened = self._opened()
         return 0 if opened is None else opened.table.count_rows()
 
     def count_documents_by_filter(self, filters: Filters) -> int:
-        """How many documents there are for which ``filters`` hold."""
+        """Number of documents that match ``filters``; raises FilterError as `filter_documents` does."""
         return len(self._ids(filters))
 
     def filter_documents(self, filters: Filters | None = None) -> list[Document]:
-        """The documents for which ``filters`` hold, in the order of their first writing; FilterError as Haystack's."""
+        """The documents that match ``filters``, in the order of their first writing.
+
+        Args:
+            filters: a filter of Haystack's; None or an empty one matches all documents.
+
+        Returns:
+            The documents.
+
+        Raises:
+            FilterError: Haystack cannot read the filter, or it compares values that cannot be compared.
+        """
         return list(self._matching(filters, whole=True))
 
     def write_documents(self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE) -> int:
-        """Index documents; all of them, or after an error none.
+        """Index documents: all of them, or after an error none.
 
         Args:
-            documents: with content. They are not changed.
-            policy: for ids that are there already: SKIP leaves the new document out, OVERWRITE the old one; FAIL, and
-                NONE too, raises.
+            documents: documents with content. They are not changed.
+            policy: what to do with a document whose id is stored already: SKIP leaves it out, OVERWRITE replaces the
+                stored one, FAIL and NONE raise.
 
         Returns:
-            How many were written; with OVERWRITE as many as were given.
+            Number of documents written; with OVERWRITE the number given.
 
         Raises:
-            DuplicateDocumentError: an id is there already, or is given twice.
-            InputError: (a ValueError) something that is no document, one without content, one whose metadata is not
-                JSON.
+            DuplicateDocumentError: an id is stored already, or is given twice.
+            InputError: (a ValueError) something that is not a document, a document without content, or metadata that
+                is not JSON.
         """
         policy = DuplicatePolicy(policy)
         overwrite = policy is DuplicatePolicy.OVERWRITE
@@ -165,38 +183,39 @@ class TansakuDocumentStore(MetadataQuestions):
                     if policy is DuplicatePolicy.SKIP:
                         continue
                     raise DuplicateDocumentError(
-                        f"document {document.id!r} is there already; choose DuplicatePolicy.SKIP or OVERWRITE"
+                        f"document {document.id!r} is stored already; choose DuplicatePolicy.SKIP or OVERWRITE"
                     )
                 chosen[document.id] = document
             self._write([self._record(document) for document in chosen.values()], overwrite=overwrite)
         return len(documents) if overwrite else len(chosen)
 
     def delete_documents(self, document_ids: list[str]) -> None:
-        """Remove documents by id; ids that are not there are passed over."""
+        """Remove documents by id; unknown ids are passed over."""
         with self._writing:
             if self._opened() is not None:
-                self._index().delete(document_ids)
+                self.location.index().delete(document_ids)
 
     def delete_by_filter(self, filters: Filters) -> int:
-        """Remove the documents for which ``filters`` hold; returns how many."""
+        """Remove the documents that match ``filters``; returns their number. Raises as `filter_documents` does."""
         self.delete_documents(ids := self._ids(filters))
         return len(ids)
 
     def delete_all_documents(self, recreate_index: bool = False) -> None:
-        """Remove all documents; with ``recreate_index`` the table too, so that the next write trains a new codec."""
+        """Remove all documents; with ``recreate_index`` also the table, so that the next write trains a new codec."""
         with self._writing:
             if self._opened() is None:
                 return
             if not recreate_index:
-                self._index().delete(where="id IS NOT NULL")
+                self.location.index().delete(where="id IS NOT NULL")
                 return
-            for name in (self.table, codec_table(self.table)):
-                drop_table(connect(self.db), name)
+            for name in (self.location.table, codec_table(self.location.table)):
+                drop_table(self.location.database(), name)
 
     def update_by_filter(self, filters: Filters, meta: dict[str, Any]) -> int:
-        """Set fields of the metadata where ``filters`` hold; returns in how many documents.
+        """Set fields of the metadata in the documents that match ``filters``; returns their number.
 
-        They are encoded anew, which takes as long as writing them.
+        They are encoded again, which takes as long as writing them. Raises as `filter_documents` and `write_documents`
+        do.
         """
         found = self.filter_documents(filters)
         changed = [replace(document, meta={**document.meta, **meta}) for document in found]
@@ -208,29 +227,38 @@ class TansakuDocumentStore(MetadataQuestions):
         filters: Filters | None = None,
         top_k: int = 10,
         score: ScoreMode = "mean",
-        recall: Recall = "balanced",
+        **options: Any,
     ) -> list[Document]:
-        """The ``top_k`` best documents for ``query`` by MaxSim, best first; what other processes have written too.
+        """The best documents for a query by MaxSim, among them those that other processes have written.
 
         Args:
             query: the question or keywords.
-            filters: only documents for which they hold are found.
-            top_k: how many.
-            score: of the documents returned; see `Reranker.rerank`.
-            recall: how much the search looks at; see `SearchOptions`.
+            filters: only documents that match this filter of Haystack's are found.
+            top_k: number of documents.
+            score: scale of the documents' scores; see `Reranker.rerank`.
+            options: other options of the search, by the names of `SearchOptions`; ``k`` is called ``top_k``.
 
-        Raises InputError for an empty query and ``top_k`` below 1, FilterError for filters that Haystack cannot read.
+        Returns:
+            At most ``top_k`` documents, best first.
+
+        Raises:
+            InputError: an empty query, an unknown option, or one that cannot be used.
+            FilterError: Haystack cannot read the filter.
         """
-        if top_k < 1:
-            raise InputError(f"top_k is {top_k}; it must be 1 or more")
+        check_top_k(top_k)
+        if "k" in options:
+            raise InputError("unknown search option 'k'; use top_k")
+        asked = SearchOptions.of({"k": top_k, **options})
         check_mode(score)
         check_query(query)
         check_filters(filters)
-        ids = self._ids(filters) if filters else None
+        if filters:
+            matching = self._ids(filters)
+            asked = replace(asked, ids=matching if asked.ids is None else sorted({*matching} & {*asked.ids}))
         searcher = self._latest.or_none()
-        if searcher is None or ids == []:
+        if searcher is None:
             return []
-        hits = searcher.search(query, top_k, ids=ids, recall=recall)
+        hits = search(searcher, query, asked)
         return [
             replace(_as_document(hit.id, hit.title, hit.text, hit.fields), score=value)
             for hit, value in zip(hits, hits.scores(score), strict=True)
@@ -272,10 +300,8 @@ class TansakuDocumentStore(MetadataQuestions):
 
     def _opened(self) -> IndexTable | None:
         """The table at its latest version; None if it is not there yet."""
-        if not database_exists(self.db):
-            return None
         try:
-            opened = open_index_table(connect(self.db), self.table)
+            opened = open_index_table(self.location.database(), self.location.table)
         except TableNotFoundError:
             return None
         if opened.header.passage_tokens:
@@ -285,23 +311,28 @@ class TansakuDocumentStore(MetadataQuestions):
             )
         return opened
 
-    def _index(self) -> Index:
-        return Index.open(self.db, self.table, encoder=shared_encoder(self.model))
-
     def _write(self, records: list[dict[str, Any]], *, overwrite: bool) -> None:
         if not records:
             return
         index = None
         if self._opened() is None:
-            encoder = shared_encoder(self.model)
             with contextlib.suppress(TableExistsError):  # another process has just made it
-                index = Index.create(self.db, self.table, records, encoder=encoder, nbits=self.nbits, resume=False)
+                index = Index.create(
+                    self.location.db,
+                    self.location.table,
+                    records,
+                    encoder=self.location.encoder(),
+                    nbits=self.nbits,
+                    fulltext=self.fulltext,
+                    resume=False,  # later writes are of other documents
+                    storage_options=self.location.plain_options(),
+                )
         if index is None:
-            index = self._index()
+            index = self.location.index()
             write = index.upsert if overwrite else index.add
-            write(records, resume=False)  # later writes are of other documents
+            write(records, resume=False)
         if index.last_build is not None and index.last_build.truncated:
-            _log.warning(
+            _logger.warning(
                 "%d of %d documents are longer than the model reads and were indexed without their ends; "
                 "divide them with Haystack's DocumentSplitter",
                 index.last_build.truncated,
@@ -310,14 +341,14 @@ class TansakuDocumentStore(MetadataQuestions):
 
     def _record(self, document: Document) -> dict[str, Any]:
         if document.content is None or not document.content.strip():
-            raise InputError(f"document {document.id!r} has no content to be indexed; leave it out")
+            raise InputError(f"document {document.id!r} has no content to index; leave it out")
         whole = document.to_dict(flatten=False)
         try:
             meta = json.dumps(whole["meta"])
             other = json.dumps({name: whole[name] for name in _OTHER if whole[name] is not None})
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"document {document.id!r} holds what is not JSON ({error}); turn it into text or numbers"
+                f"document {document.id!r} holds a value that JSON cannot keep ({error}); use text or numbers"
             ) from error
         title = title_of(document, self.meta_fields_to_embed)
         return {"id": document.id, "title": title, "text": document.content, META_COLUMN: meta, OTHER_COLUMN: other}
@@ -326,8 +357,8 @@ class TansakuDocumentStore(MetadataQuestions):
         opened = self._opened()
         stored: set[str] = set()
         if opened is not None:
-            for start in range(0, len(ids), _IDS_TOGETHER):
-                some = list(ids[start : start + _IDS_TOGETHER])
+            for start in range(0, len(ids), _IDS_PER_QUERY):
+                some = list(ids[start : start + _IDS_PER_QUERY])
                 with storage_errors(opened.place()):
                     found = opened.table.search().where(col("id").isin(some)).select(["id"]).to_arrow()
                 stored.update(found["id"].to_pylist())
@@ -337,7 +368,7 @@ class TansakuDocumentStore(MetadataQuestions):
         return [document.id for document in self._matching(filters, whole=False)]
 
     def _matching(self, filters: Filters | None, *, whole: bool) -> Iterator[Document]:
-        """The documents for which ``filters`` hold; unless ``whole`` only as far as they are needed for that."""
+        """The documents that match ``filters``; unless ``whole``, only with the parts that the filters need."""
         check_filters(filters)
         opened = self._opened()
         if opened is None:
@@ -359,7 +390,7 @@ class TansakuDocumentStore(MetadataQuestions):
 
 
 def _as_document(doc_id: str, title: str, text: str, fields: Mapping[str, Any]) -> Document:
-    """A row as Haystack has it. Where the store has not made the table, its columns are the metadata."""
+    """A row as Haystack has it. In a table that the store has not made, the columns are the metadata."""
     if META_COLUMN not in fields:
         return Document(id=doc_id, content=text, meta={**({"title": title} if title else {}), **fields})
     other = json.loads(fields.get(OTHER_COLUMN) or "{}")

@@ -1,13 +1,13 @@
 """LangChain: a retriever over an index, and a document compressor that ranks what other retrievers find.
 
-The vector store is in `langchain_store`.
+from tansaku import Searcher
+from tansaku.plugin.hosts.langchain import TansakuRetriever
+documents = TansakuRetriever(searcher=Searcher.open("db", "docs"), k=5).invoke("質問")
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from typing import Any
 
 from ....onnx_export.errors import MissingExtraError
@@ -23,40 +23,43 @@ except ImportError as error:
 
 from ...rerank.reranker import Reranker
 from ...search.plan import Recall, SearchOptions, SourceName
-from ...search.results import Hits
 from ...search.scores import ScoreMode
 from ...search.searcher import Searcher
+from .._search import search
 
 __all__ = ["TansakuCompressor", "TansakuRetriever"]
 
 RELEVANCE = "relevance_score"  # the key that LangChain's rerankers write
 
-_logger = logging.getLogger(__name__)
+# What a search may be given beside `k`: fields of the retriever, and arguments of one call.
+_OPTIONS = ("recall", "where", "ids", "source", "bm25_weight", "phrase_weight", "nprobe", "candidates")
 
 
 class TansakuRetriever(BaseRetriever):
     """Searches an index.
 
-    A document found has the hit's id, its text as ``page_content``, and as metadata the index's other columns,
-    ``title`` (perhaps empty) and ``relevance_score``.
+    A document found has the id of the index's document, its text as ``page_content``, and as metadata the index's other
+    columns, ``title`` (perhaps empty) and ``relevance_score``.
 
-    Every field but ``searcher`` and ``score`` can be given for one call too: ``invoke(query, k=1, where="year < 50")``.
+    Every field except ``searcher`` and ``score`` can also be given for one call:
+    ``invoke(query, k=1, where="year < 50")``.
 
     Attributes:
-        searcher: of the index.
-        k: how many documents.
-        recall: see `SearchOptions`, as for all that follow.
-        where: a condition over the index's columns, in LanceDB's SQL.
-        ids: only these documents are found; how many of them the index has not is logged.
+        searcher: searcher of the index.
+        k: number of documents; 4 by default, as in LangChain's own retrievers.
+        recall: how much of the index is examined; see `SearchOptions`, as for the fields that follow.
+        where: condition over the index's columns, in LanceDB's SQL.
+        ids: only these documents are found; the number of unknown ids is logged.
         source: where candidates come from.
-        bm25_weight: what BM25 counts beside MaxSim, where ``source`` is "fused" or "text".
-        phrase_weight: what the neighbours of a token count.
-        nprobe: centroids probed for each query token.
-        candidates: documents that may be scored by their codes.
+        bm25_weight: weight given to BM25 beside MaxSim, if ``source`` is "fused" or "text".
+        phrase_weight: weight given to the similarity of neighbouring tokens.
+        nprobe: number of centroids probed for each query token.
+        candidates: number of documents that may be scored by their codes.
         score: scale of ``relevance_score``; see `Reranker.rerank`.
 
-    Raises pydantic's ValidationError, a ValueError, for a field of another type or below 1; calls raise InputError for
-    an empty query and an option that cannot be used.
+    Raises:
+        pydantic.ValidationError: (a ValueError) an unknown field, or a value of another type or below 1.
+        InputError: raised by calls, for an empty query, an unknown option and one that cannot be used.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -76,8 +79,8 @@ class TansakuRetriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None, **options: Any
     ) -> list[Document]:
-        own = {field.name: getattr(self, field.name) for field in fields(SearchOptions) if field.name != "k"}
-        hits = search(self.searcher, query, self.k if k is None else k, own | options)
+        own = {name: getattr(self, name) for name in _OPTIONS}
+        hits = search(self.searcher, query, SearchOptions.of({"k": self.k if k is None else k, **own, **options}))
         return [
             Document(hit.text, id=hit.id, metadata={**hit.fields, "title": hit.title, RELEVANCE: score})
             for hit, score in zip(hits, hits.scores(self.score), strict=True)
@@ -91,19 +94,21 @@ class TansakuRetriever(BaseRetriever):
 
 
 class TansakuCompressor(BaseDocumentCompressor):
-    """Ranks documents by MaxSim: those that the reranker's index has by its codes, the others by their texts.
+    """Ranks documents by MaxSim: documents that the reranker's index has by its codes, the others by their texts.
 
-    Documents come back as copies whose metadata has ``relevance_score``. One whose id is in the index is scored as it
-    was when it was indexed, whatever its text is now.
+    Documents come back as copies whose metadata has ``relevance_score``. A document whose id is in the index is scored
+    as it was when it was indexed, whatever its text is now.
 
     Attributes:
-        reranker: with a searcher for ranking by id; the default ranks by text, with the model that ships inside.
-        k: only the best so many; None is all. May be given as ``top_n``, LangChain's name for it.
+        reranker: a reranker with a searcher, to rank by id; the default ranks by text, with the model that ships
+            inside.
+        k: number of documents that come back; None is all. May be given as ``top_n``, LangChain's name for it.
         score: scale of ``relevance_score``; see `Reranker.rerank`.
-        id_key: metadata key that holds the id in our index; None takes ``Document.id``.
+        id_key: metadata key with the id in our index; None takes ``Document.id``.
 
-    Raises pydantic's ValidationError, a ValueError, for ``k`` below 1 and an unknown ``score``; calls raise InputError
-    for an empty query.
+    Raises:
+        pydantic.ValidationError: (a ValueError) an unknown field, ``k`` below 1 or an unknown ``score``.
+        InputError: raised by calls, for an empty query.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -123,11 +128,3 @@ class TansakuCompressor(BaseDocumentCompressor):
             documents[r.index].model_copy(update={"metadata": {**documents[r.index].metadata, RELEVANCE: r.score}})
             for r in self.reranker.rerank(query, texts, ids=ids, k=self.k, score=self.score)
         ]
-
-
-def search(searcher: Searcher, query: str, k: int, options: Mapping[str, Any]) -> Hits:
-    """`Searcher.search`; how many ids are missing goes into the log, as documents cannot say it."""
-    hits = searcher.search(query, **vars(SearchOptions.of({"k": k, **options})))
-    if hits.missing:
-        _logger.warning("%d of the ids that the search was restricted to are not in the index", len(hits.missing))
-    return hits

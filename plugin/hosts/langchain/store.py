@@ -1,11 +1,17 @@
-"""LangChain: a vector store in a tansaku index."""
+"""LangChain: a vector store in a tansaku index.
+
+from tansaku.plugin.hosts.langchain import TansakuVectorStore
+store = TansakuVectorStore("db", "docs")
+store.add_texts(["金閣寺は京都の寺院。"])
+documents = store.similarity_search("京都の寺")
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -29,9 +35,10 @@ except ImportError as error:
 
 from ...search.filters import checked_ids
 from ...search.latest import LatestSearcher
+from ...search.plan import SearchOptions
 from ...search.results import Hit
 from ...search.searcher import Searcher
-from .retriever import search
+from .._search import search
 
 __all__ = ["TansakuVectorStore"]
 
@@ -43,29 +50,32 @@ _logger = logging.getLogger(__name__)
 class TansakuVectorStore(VectorStore):
     """Documents in a tansaku index, searched by MaxSim with tansaku's own model: no embedding is needed.
 
-    The index is made by the first documents added, and its codec is trained on them; when many more have come, call
-    ``store.index.rebuild()``, which trains it anew. Every call sees what other stores and processes have written.
+    The first documents added make the index and train its codec; when many more have been added, call
+    ``store.index.rebuild()``, which trains it again. Every call sees what other stores and processes have written.
 
     Metadata is kept as JSON, so that it comes back as it was; a value that JSON would change is refused. Keys named in
     ``columns`` have a column of their own as well, for conditions: ``similarity_search(query, where="year < 1950")``.
 
     Scores are MaxSim divided by the number of query tokens: a mean cosine, 1 at best. Maximal marginal relevance and
-    search by vector are not offered: a document here is no single vector.
+    search by vector are not offered, because a document is not one vector here.
 
     Args:
         db: a database folder (made if missing), a URI or a LanceDB connection.
-        table: name of the table; one that exists must have been made by a store.
+        table: name of the table; a table that exists must have been made by such a store.
         encoder: the model; None takes the one that ships inside.
         columns: metadata keys to search by. The first documents settle the type of each column; a table that exists
             keeps the columns it has.
         nbits: bits per dimension of a residual in a new table: 1, 2 or 4.
-        fulltext: give a new table full text, for searches with ``source="fused"`` or ``"text"``.
+        fulltext: index the texts of a new table for full text search, for ``source="fused"`` and ``source="text"``.
+        storage_options: LanceDB's options for object stores, such as credentials, endpoint and region.
 
     Attributes:
         encoder: the model.
 
-    Raises InputError for names that cannot be used. Methods raise InputError too for a table that no store has made or
-    that lacks one of ``columns``, ModelMismatchError for one made with another model.
+    Raises:
+        InputError: a name that cannot be used; raised by methods too, for a table that was not made by a store or does
+            not have one of ``columns``.
+        ModelMismatchError: raised by methods, for a table made with another model.
     """
 
     def __init__(
@@ -77,18 +87,19 @@ class TansakuVectorStore(VectorStore):
         columns: Sequence[str] = (),
         nbits: int = 2,
         fulltext: bool = False,
+        storage_options: Mapping[str, str] | None = None,
     ) -> None:
         check_name(table)
         if isinstance(columns, str):
             raise InputError("columns is one string; give a list of metadata keys")
         for name in columns:
             if name in (*RESERVED_FIELDS, METADATA):
-                raise InputError(f"columns has {name!r}, which the index needs for itself; rename the metadata key")
+                raise InputError(f"columns has {name!r}, a name that the index itself uses; rename the metadata key")
         self.encoder = encoder or Encoder.load()
-        self._database = connect(db, create=True)
+        self._database = connect(db, create=True, storage_options=storage_options)
         self._name = table
         self._columns = list(columns)
-        self._options = {"nbits": nbits, "fulltext": fulltext}
+        self._layout = {"nbits": nbits, "fulltext": fulltext}
         self._latest = LatestSearcher(lambda: Searcher(self._open(), self.encoder))
         self._writing = threading.Lock()
 
@@ -102,9 +113,20 @@ class TansakuVectorStore(VectorStore):
         ids: list[str] | None = None,
         **kwargs: Any,
     ) -> TansakuVectorStore:
-        """A store with ``texts`` in it; ``kwargs`` are those of the class, ``db`` and ``table`` at least.
+        """A store with texts in it.
 
-        ``embedding`` is there because LangChain passes one; it is not used.
+        Args:
+            texts: see `add_texts`.
+            embedding: not used; LangChain passes one.
+            metadatas: see `add_texts`.
+            ids: see `add_texts`.
+            kwargs: the arguments of the class, at least ``db`` and ``table``.
+
+        Returns:
+            The store.
+
+        Raises:
+            InputError: as the class and `add_texts` do.
         """
         store = cls(**kwargs)
         store.add_texts(texts, metadatas, ids=ids)
@@ -124,16 +146,22 @@ class TansakuVectorStore(VectorStore):
         ids: Sequence[str | None] | None = None,
         **kwargs: Any,
     ) -> list[str]:
-        """Add texts, all of them or after an error none; returns their ids.
+        """Add texts: all of them, or after an error none.
 
         Args:
-            texts: none of them empty.
-            metadatas: one for each text.
-            ids: one for each text; a document that has it already is replaced. None makes one up.
-            kwargs: what LangChain's own callers pass on (``batch_size``); not used.
+            texts: the texts, none of them empty.
+            metadatas: metadata of each text.
+            ids: id of each text; it replaces a document that has the id already. None makes up an id.
+            kwargs: ``batch_size``, which LangChain's indexing passes and is not used; nothing else.
 
-        Raises InputError for texts, ids or metadata that cannot be used, and for an id that is there twice.
+        Returns:
+            The ids.
+
+        Raises:
+            InputError: a text, id or metadata that cannot be used, an id given twice, or an unknown argument.
         """
+        kwargs.pop("batch_size", None)
+        _refuse(kwargs, "texts, metadatas or ids")
         if isinstance(texts, str):
             raise InputError("texts is one string; give a list")
         texts = list(texts)
@@ -157,49 +185,86 @@ class TansakuVectorStore(VectorStore):
             )
         return names
 
-    def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
-        """Delete documents by id, those that are not there silently; without ids all. Returns True."""
+    def delete(self, ids: list[str] | None = None, *, where: str | None = None, **kwargs: Any) -> bool:
+        """Delete documents: those with an id, those that meet a condition, or all if neither is given.
+
+        Args:
+            ids: ids of documents; unknown ids are passed over.
+            where: condition over the table's columns, in LanceDB's SQL.
+            kwargs: none; LangChain's signature has them.
+
+        Returns:
+            True.
+
+        Raises:
+            InputError: both ``ids`` and ``where``, a condition that cannot be used, or an unknown argument.
+        """
+        _refuse(kwargs, "ids or where")
         with self._writing:
             index = self.index
-            if index is not None and ids is None:
-                index.delete(where="true")
-            elif index is not None:
-                index.delete(ids)
+            if index is not None:
+                index.delete(ids, where="true" if ids is None and where is None else where)
         return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """Documents by id, in the order of ``ids``, each once; those that are not there are left out."""
+        """Documents by id, in the order of ``ids``, each once; unknown ids are left out.
+
+        Raises:
+            InputError: ``ids`` is one string.
+        """
         searcher = self._latest.or_none()
         wanted = list(dict.fromkeys(checked_ids(ids)))
         found = [] if searcher is None else searcher.read(wanted)
         return [_document(row) for row in found if row is not None]
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
-        """The ``k`` best documents for ``query``, best first; ``kwargs`` are `SearchOptions`."""
+        """The best documents for a query.
+
+        Args:
+            query: the question or keywords.
+            k: number of documents; 4 by default, as in LangChain's own stores.
+            kwargs: other options of the search, by the names of `SearchOptions`, such as ``where`` and ``recall``.
+
+        Returns:
+            At most ``k`` documents, best first.
+
+        Raises:
+            InputError: an empty query, an unknown option, or one that cannot be used.
+        """
         return [document for document, _ in self.similarity_search_with_score(query, k, **kwargs)]
 
     def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
-        """`similarity_search`, with scores: higher is better.
+        """`similarity_search`, each document with its score: higher is better.
 
-        Raises InputError for an empty query and for options that cannot be used.
+        Args:
+            query: the question or keywords.
+            k: number of documents.
+            kwargs: as in `similarity_search`.
+
+        Returns:
+            At most ``k`` pairs of document and score, best first.
+
+        Raises:
+            InputError: as in `similarity_search`.
         """
+        options = SearchOptions.of({"k": k, **kwargs})
         searcher = self._latest.or_none()
         if searcher is None:
-            _logger.warning("table %r is not there; it is made by the first documents added", self._name)
+            _logger.warning("table %r does not exist yet; the first documents added make it", self._name)
             return []
-        hits = search(searcher, query, k, kwargs)
+        hits = search(searcher, query, options)
         return list(zip(map(_document, hits), hits.scores(), strict=True))
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
-        # LangChain wants 0 to 1; below 0 a cosine says no more than 0 does.
+        # LangChain wants 0 to 1; a cosine below 0 means no more than 0 does.
         return lambda score: min(max(score, 0.0), 1.0)
 
     def _write(self, records: list[dict[str, Any]]) -> Index:
         table = self._opened()
         if table is None:
             try:
-                options = {**self._options, "encoder": self.encoder, "resume": False}
                 made = _with_columns(records, self._columns)
+                options: dict[str, Any] = {**self._layout, "encoder": self.encoder, "resume": False}
                 return Index.create(self._database, self._name, made, **options)
             except TableExistsError:  # another process was faster
                 table = self._opened()
@@ -231,6 +296,11 @@ class TansakuVectorStore(VectorStore):
                 "documents to a new one"
             )
         return table
+
+
+def _refuse(unknown: Mapping[str, Any], known: str) -> None:
+    for name in unknown:
+        raise InputError(f"unknown argument {name!r}; use {known}")
 
 
 def _document(row: Hit | StoredDocument) -> Document:

@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 import psycopg
+import psycopg.sql
 import pytest
 from qdrant_client import QdrantClient, models
 

@@ -9,6 +9,7 @@ import logging
 import re
 import sys
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -22,10 +23,19 @@ from haystack.document_stores.types import DuplicatePolicy, FilterPolicy
 from haystack.errors import FilterError
 from haystack.testing import document_store as suites
 from haystack.testing import document_store_async as async_suites
+from haystack.utils import Secret
 
-from tansaku import Encoder, Index, InputError, MissingExtraError, ModelMismatchError, ResidualCodec, TableNotFoundError
-from tansaku.plugin.hosts.haystack import TansakuDocumentStore, TansakuRanker, TansakuRetriever
-from tansaku.plugin.hosts.haystack import store as haystack_store
+from tansaku import (
+    Encoder,
+    Index,
+    InputError,
+    MissingExtraError,
+    ModelMismatchError,
+    ResidualCodec,
+    Searcher,
+    TableNotFoundError,
+)
+from tansaku.plugin.hosts.haystack import TansakuDocumentStore, TansakuRanker, TansakuRetriever, location
 
 from ...support.fakes import FakeEncoder, corpus, exhaustive, small_chunks
 
@@ -47,7 +57,7 @@ def encoder(monkeypatch):
 
 
 def forget_encoders():
-    haystack_store.shared_encoder.cache_clear()
+    location.shared_encoder.cache_clear()
 
 
 @pytest.fixture
@@ -160,7 +170,7 @@ class TestStore:
 
     def test_an_id_twice_in_one_write(self, document_store):
         twice = [Document(id="1", content="ab"), Document(id="1", content="cd")]
-        with pytest.raises(DuplicateDocumentError, match="'1' is there already"):
+        with pytest.raises(DuplicateDocumentError, match="'1' is stored already"):
             document_store.write_documents(twice)
         assert document_store.count_documents() == 0
         assert document_store.write_documents(twice, DuplicatePolicy.SKIP) == 1
@@ -171,9 +181,9 @@ class TestStore:
     @pytest.mark.parametrize(
         ("documents", "said"),
         [
-            ([Document(id="a", content="ab"), Document(id="b")], "'b' has no content"),
+            ([Document(id="a", content="ab"), Document(id="b")], "'b' has no content to index"),
             ([Document(id="a", content=" \n")], "'a' has no content"),
-            ([Document(id="a", content="ab", meta={"x": {1, 2}})], "'a' holds what is not JSON"),
+            ([Document(id="a", content="ab", meta={"x": {1, 2}})], "'a' holds a value that JSON cannot keep"),
             ([{"id": "a", "content": "ab"}], "document 0 is dict"),
             (None, "documents is NoneType"),
         ],
@@ -288,10 +298,41 @@ class TestRetriever:
         retriever = TansakuRetriever(written)
         assert await retriever.run_async(QUERY, top_k=3) == retriever.run(QUERY, top_k=3)
 
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"recall": "exact"},
+            {"where": "id < 'd2'"},
+            {"ids": ["d1", "d2", "zz"]},
+            {"source": "fused", "bm25_weight": 0.5},
+            {"phrase_weight": 0.5},
+            {"nprobe": 1},
+            {"candidates": 2},
+        ],
+    )
+    def test_the_options_of_a_search_reach_it(self, document_store, tmp_path, encoder, options):
+        store = TansakuDocumentStore(tmp_path / "db", fulltext=True)
+        store.write_documents(DOCS)
+        expected = Searcher.open(tmp_path / "db", "documents", encoder=encoder).search(QUERY, **options)
+        retriever = TansakuRetriever(store, **options)
+        for made in (retriever, TansakuRetriever.from_dict(retriever.to_dict())):
+            assert [d.id for d in made.run(QUERY)["documents"]] == [hit.id for hit in expected]
+
+    def test_ids_and_filters_both_hold(self, written):
+        few = {"field": "meta.number", "operator": "in", "value": [3, 5, 7]}
+        retriever = TansakuRetriever(written, filters=few, ids=["d5", "d6"])
+        assert [d.id for d in retriever.run(QUERY)["documents"]] == ["d5"]
+
+    def test_an_unknown_option_is_refused(self, written):
+        with pytest.raises(InputError, match="unknown search option 'filter'"):
+            written.late_interaction_retrieval(QUERY, filter={})
+        with pytest.raises(InputError, match="use top_k"):
+            written.late_interaction_retrieval(QUERY, k=3)
+
     @pytest.mark.parametrize("arguments", [{"top_k": 0}, {"score": "best"}, {"recall": "perfect"}])
     def test_arguments_that_are_none_are_refused(self, written, arguments):
         with pytest.raises(InputError, match=next(iter(arguments))):
-            TansakuRetriever(written, **arguments).run(QUERY)
+            TansakuRetriever(written, **arguments)
 
     @pytest.mark.parametrize("query", ["", "　\n", None])
     def test_a_query_without_a_word_is_refused(self, written, query):
@@ -300,7 +341,7 @@ class TestRetriever:
 
     def test_another_store_is_refused(self):
         with pytest.raises(InputError, match="InMemoryDocumentStore"):
-            TansakuRetriever(InMemoryDocumentStore(shared=False))
+            TansakuRetriever(cast("TansakuDocumentStore", InMemoryDocumentStore(shared=False)))
 
 
 class TestRanker:
@@ -329,7 +370,7 @@ class TestRanker:
 
     def test_of_equal_ids_the_first_counts(self, encoder):
         twice = [Document(id="1", content="ab"), Document(id="2", content="cd"), Document(id="1", content="ef")]
-        assert sorted(d.content for d in TansakuRanker().run(QUERY, twice)["documents"]) == ["ab", "cd"]
+        assert {d.content for d in TansakuRanker().run(QUERY, twice)["documents"]} == {"ab", "cd"}
 
     def test_metadata_to_embed_comes_before_the_content(self, encoder):
         TansakuRanker(meta_fields_to_embed=["title"]).run(QUERY, [Document(content="ab", meta={"title": "京"})])
@@ -348,10 +389,16 @@ class TestRanker:
     async def test_runs_asynchronously(self, encoder):
         assert await TansakuRanker().run_async(QUERY, DOCS) == TansakuRanker().run(QUERY, DOCS)
 
-    @pytest.mark.parametrize("arguments", [{"top_k": 0}, {"score": "best"}, {"db": "db"}, {"table": "t"}])
+    @pytest.mark.parametrize(
+        "arguments", [{"top_k": 0}, {"score": "best"}, {"db": "db"}, {"table": "t"}, {"phrase_weight": -1}]
+    )
     def test_arguments_that_are_none_are_refused(self, encoder, arguments):
-        with pytest.raises(InputError, match=r"top_k|score|database"):
+        with pytest.raises(InputError, match=r"top_k|score|database|phrase_weight"):
             TansakuRanker(**arguments).run(QUERY, DOCS)
+
+    def test_phrases_weigh_as_asked(self, encoder):
+        plain, phrases = (TansakuRanker(phrase_weight=weight).run(QUERY, DOCS)["documents"] for weight in (0, 5))
+        assert [d.score for d in plain] != [d.score for d in phrases]
 
     def test_an_index_that_is_not_there_is_named(self, tmp_path, encoder):
         with pytest.raises(TableNotFoundError, match="'t'"):
@@ -384,6 +431,22 @@ class TestPipelines:
         pipeline = Pipeline.loads(pipeline.dumps(), allowed_modules=["tansaku.*"])
         assert pipeline.run({"writer": {"documents": DOCS}}) == {"writer": {"documents_written": 12}}
         assert document_store.count_documents() == 12
+
+    def test_secrets_are_written_down_by_the_names_of_their_variables(self, tmp_path, encoder, monkeypatch):
+        monkeypatch.setenv("STORAGE_KEY", "a secret")
+        options = {"key": Secret.from_env_var("STORAGE_KEY"), "region": "ap-northeast-1"}
+        for made in (
+            TansakuDocumentStore(tmp_path / "db", storage_options=options),
+            TansakuRanker(tmp_path / "db", "t", storage_options=options),
+        ):
+            data = json.dumps(made.to_dict())
+            assert "a secret" not in data + repr(made.__dict__)
+            assert type(made).from_dict(json.loads(data)).to_dict() == made.to_dict()
+        location = TansakuDocumentStore(tmp_path / "db", storage_options=options).location
+        assert location.plain_options() == {"key": "a secret", "region": "ap-northeast-1"}
+        token = TansakuDocumentStore(tmp_path / "db", storage_options={"key": Secret.from_token("a secret")})
+        with pytest.raises(ValueError, match="token"):
+            token.to_dict()
 
     def test_what_is_written_down_is_plain(self, tmp_path, encoder):
         for made in (

@@ -8,6 +8,7 @@ import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -24,6 +25,9 @@ from tansaku import Index, InputError, MissingExtraError, ModelMismatchError, Re
 from tansaku.plugin.hosts.langchain import TansakuCompressor, TansakuRetriever, TansakuVectorStore
 
 from ...support.fakes import FakeEncoder, corpus, exhaustive
+
+if TYPE_CHECKING:
+    from langchain_core.embeddings import Embeddings
 
 pytestmark = pytest.mark.integration
 
@@ -183,7 +187,8 @@ class TestCompressor:
     async def test_k_takes_the_best(self, encoder, name):
         documents = texts_of(*((None, doc["text"]) for doc in DOCS))
         every = TansakuCompressor(reranker=Reranker(encoder)).compress_documents(documents, QUERY)
-        best = await TansakuCompressor(reranker=Reranker(encoder), **{name: 3}).acompress_documents(documents, QUERY)
+        fields: dict[str, Any] = {"reranker": Reranker(encoder), name: 3}
+        best = await TansakuCompressor(**fields).acompress_documents(documents, QUERY)
         assert len(every) == 12
         assert best == every[:3]
 
@@ -264,6 +269,27 @@ class TestStore:
         store.add_texts(["abc"], ids=["1"])
         assert [document.id for document in store.similarity_search("abc")] == ["1"]
 
+    def test_documents_may_be_deleted_by_a_condition(self, store):
+        store.add_texts(["abc", "abd", "abe"], [{"year": 1900}, {"year": 2000}, {}], ids=["1", "2", "3"])
+        assert store.delete(where="year < 1950")
+        assert sorted(document.id for document in store.similarity_search("abc")) == ["2", "3"]
+        with pytest.raises(InputError, match="century"):
+            store.delete(where="century = 3")
+
+    @pytest.mark.parametrize("arguments", [{"filter": {"year": 1900}}, {"ids": ["1"], "where": "year < 1950"}])
+    def test_what_cannot_be_deleted_by_is_refused_and_nothing_deleted(self, store, arguments):
+        store.add_texts(["abc", "abd"], ids=["1", "2"])
+        with pytest.raises(InputError, match="ids"):
+            store.delete(**arguments)
+        assert len(store.get_by_ids(["1", "2"])) == 2
+
+    def test_an_unknown_argument_is_refused(self, store, tmp_path):
+        with pytest.raises(InputError, match="unknown argument 'metadata'; use texts, metadatas or ids"):
+            store.add_texts(["abc"], metadata=[{"n": 1}])
+        with pytest.raises(TypeError, match="'colums'"):
+            TansakuVectorStore.from_texts(["abc"], db=tmp_path, table="t", colums=["n"])
+        assert store.index is None
+
     def test_langchain_s_own_indexing_keeps_the_store_in_step(self, store):
         records = InMemoryRecordManager("here")
         records.create_schema()
@@ -280,13 +306,15 @@ class TestStore:
     def test_another_store_s_changes_are_seen(self, store, tmp_path, encoder, caplog):
         with caplog.at_level(logging.WARNING, LOGGED):
             assert store.similarity_search("abc") == []
-        assert "'t' is not there" in caplog.text
+        assert "'t' does not exist yet" in caplog.text
         other = TansakuVectorStore(tmp_path / "store", "t", encoder=encoder, columns=["year"])
         other.add_texts(["abc"], ids=["1"])
         assert len(store.similarity_search("abc")) == 1
         other.add_texts(["abd"], ids=["2"])
         assert len(store.similarity_search("abc")) == 2
-        other.index.rebuild()
+        index = other.index
+        assert index is not None
+        index.rebuild()
         assert len(store.similarity_search("abc")) == 2
         store._database.drop_table("t")
         assert store.similarity_search("abc") == []
@@ -313,9 +341,10 @@ class TestStore:
         assert "1 of 2 texts are longer" in caplog.text
 
     async def test_from_texts_and_documents_need_no_embedding(self, tmp_path, encoder):
-        options = {"db": tmp_path, "encoder": encoder, "fulltext": True}
+        options: dict[str, Any] = {"db": tmp_path, "encoder": encoder, "fulltext": True}
+        no_embedding = cast("Embeddings", None)
         first = TansakuVectorStore.from_texts(["abc"], metadatas=[{"n": 1}], ids=["1"], table="a", **options)
-        second = await TansakuVectorStore.afrom_documents(first.get_by_ids(["1"]), None, table="b", **options)
+        second = await TansakuVectorStore.afrom_documents(first.get_by_ids(["1"]), no_embedding, table="b", **options)
         assert second.similarity_search("abc", source="fused") == [Document("abc", id="1", metadata={"n": 1})]
 
     @pytest.mark.parametrize(
@@ -355,11 +384,12 @@ class TestStore:
                 store.similarity_search(query, **options)
 
     def test_wrong_names_and_foreign_tables_are_refused(self, store, db, tmp_path, encoder):
-        for options, said in (
+        wrong: list[tuple[dict[str, Any], str]] = [
             ({"columns": "year"}, "columns is one string"),
             ({"columns": ["title"]}, "columns has 'title'"),
             ({"table": "a/b"}, "table name 'a/b'"),
-        ):
+        ]
+        for options, said in wrong:
             with pytest.raises(InputError, match=said):
                 TansakuVectorStore(**{"db": tmp_path, "table": "t", "encoder": encoder} | options)
         foreign = TansakuVectorStore(db, "t", encoder=encoder)

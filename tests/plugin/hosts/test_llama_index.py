@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,7 +76,7 @@ def nodes(*pairs):
 class TestRetriever:
     def test_nodes_carry_the_row_and_a_mean_cosine(self, searcher, db):
         ids, scores = by_maxsim(db)
-        found = TansakuRetriever(searcher, k=12).retrieve(QUERY)
+        found = TansakuRetriever(searcher, similarity_top_k=12).retrieve(QUERY)
         assert [node.node_id for node in found] == ids
         assert [node.score for node in found] == pytest.approx(scores, abs=1e-5)
         by_id = {doc["id"]: doc for doc in DOCS}
@@ -86,18 +87,19 @@ class TestRetriever:
 
     @pytest.mark.parametrize("options", [{"where": "year < 1903"}, {"ids": ["d0", "d2"]}, {"recall": "exact"}])
     async def test_options_are_those_of_a_search(self, searcher, options):
-        retriever = TansakuRetriever(searcher, k=5, **options)
+        retriever = TansakuRetriever(searcher, similarity_top_k=5, **options)
         expected = [hit.id for hit in searcher.search(QUERY, 5, **options)]
         assert [node.node_id for node in retriever.retrieve(QueryBundle(QUERY))] == expected
         assert [node.node_id for node in await retriever.aretrieve(QUERY)] == expected
 
     @pytest.mark.parametrize("source", ["text", "fused"])
     def test_candidates_may_come_from_full_text(self, searcher, source):
-        found = TansakuRetriever(searcher, k=1, source=source, candidates=2).retrieve(DOCS[3]["text"])
+        found = TansakuRetriever(searcher, similarity_top_k=1, source=source, candidates=2).retrieve(DOCS[3]["text"])
         assert [node.text for node in found] == [DOCS[3]["text"]]
 
     def test_the_scale_of_the_scores_can_be_chosen(self, searcher):
-        mean, raw = (TansakuRetriever(searcher, k=1, score=score).retrieve(QUERY)[0].score for score in ("mean", "raw"))
+        retrievers = [TansakuRetriever(searcher, similarity_top_k=1, score=score) for score in ("mean", "raw")]
+        mean, raw = (retriever.retrieve(QUERY)[0].get_score(raise_error=True) for retriever in retrievers)
         assert raw == pytest.approx(mean * len(QUERY))
 
     def test_ids_that_the_index_has_not_are_counted_in_the_log(self, searcher, caplog):
@@ -108,15 +110,25 @@ class TestRetriever:
     @pytest.mark.parametrize(
         ("options", "said"),
         [
-            ({"k": 0}, "k is 0"),
+            ({"similarity_top_k": 0}, "similarity_top_k is 0"),
             ({"recall": "most"}, "unknown recall 'most'"),
             ({"score": "best"}, "unknown score 'best'"),
-            ({"similarity_top_k": 3}, "unknown search option 'similarity_top_k'; use"),
+            ({"bm25_weight": 0.1}, "set source to 'fused' or 'text'"),
         ],
     )
     def test_wrong_options_are_refused_at_once(self, searcher, options, said):
         with pytest.raises(InputError, match=said):
             TansakuRetriever(searcher, **options)
+
+    def test_an_unknown_option_is_refused(self, searcher):
+        options: dict[str, Any] = {"filter": "year < 1950"}
+        with pytest.raises(TypeError, match="'filter'"):
+            TansakuRetriever(searcher, **options)
+
+    def test_the_old_name_of_the_number_works_and_warns(self, searcher):
+        with pytest.warns(DeprecationWarning, match="similarity_top_k"):
+            retriever = TansakuRetriever(searcher, k=2)
+        assert len(retriever.retrieve(QUERY)) == 2
 
     @pytest.mark.parametrize(
         ("query", "options"), [("", {}), (QUERY, {"where": "century = 3"}), (QUERY, {"ids": "d1"})]
@@ -177,7 +189,7 @@ class TestRerank:
         found = every.postprocess_nodes(given, query_str=QUERY)
         assert best.postprocess_nodes(given, query_str=QUERY) == found[:3]
         assert [node.score for node in raw.postprocess_nodes(given, query_str=QUERY)] == pytest.approx(
-            [node.score * len(QUERY) for node in found[:3]]
+            [node.get_score(raise_error=True) * len(QUERY) for node in found[:3]]
         )
 
     def test_callbacks_see_the_reranking(self, searcher):
@@ -185,6 +197,8 @@ class TestRerank:
         rerank = TansakuRerank(Reranker(searcher=searcher), top_n=1, callback_manager=CallbackManager([handler]))
         found = rerank.postprocess_nodes(nodes(("d4", "x"), ("d7", "y")), query_str=QUERY)
         ((start, end),) = handler.get_event_pairs(CBEventType.RERANKING)
+        assert start.payload is not None
+        assert end.payload is not None
         assert start.payload["top_k"] == 1
         assert start.payload["model_name"] == "fake"
         assert start.payload["query_str"] == QUERY
@@ -201,7 +215,9 @@ class TestRerank:
         monkeypatch.setattr(get_dispatcher(), "event_handlers", [Handler()])
         found = rerank.postprocess_nodes(nodes(("d4", "x")), query_str=QUERY)
         start, end = (event for event in seen if isinstance(event, (ReRankStartEvent, ReRankEndEvent)))
-        assert (start.model_name, start.top_n, start.query.query_str) == ("fake", 10, QUERY)
+        assert isinstance(start, ReRankStartEvent)
+        assert isinstance(end, ReRankEndEvent)
+        assert (start.model_name, start.top_n, start.query) == ("fake", 10, QueryBundle(QUERY))
         assert end.nodes == found
 
     def test_it_is_described_as_llama_index_does(self, rerank):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import itertools
+import json
 import logging
 import math
 import sys
+from typing import Any, cast
 
 import mteb
 import numpy as np
@@ -13,8 +16,9 @@ import pytest
 from datasets import Dataset
 from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.types import EncodeKwargs
 
-from tansaku import InputError, MissingExtraError, Source
+from tansaku import InputError, MissingExtraError, Searcher
 from tansaku.plugin.cli.demo import SAMPLE
 from tansaku.plugin.hosts.mteb import TansakuIndexModel, TansakuModel
 
@@ -52,7 +56,7 @@ def made_task(kind, docs=DOCS, queries=QUERIES, relevant=RELEVANT, top_ranked=No
             main_score="ndcg_at_10",
         )
 
-        def load_data(self, **options):
+        def load_data(self, num_proc=None, *, timer=None, **options):
             titled = [{"id": k, "text": v, "title": (titles or {}).get(k, "")} for k, v in docs.items()]
             split = {
                 "corpus": Dataset.from_list(titled),
@@ -60,7 +64,7 @@ def made_task(kind, docs=DOCS, queries=QUERIES, relevant=RELEVANT, top_ranked=No
                 "relevant_docs": {k: dict.fromkeys(v, 1) for k, v in relevant.items()},
                 "top_ranked": top_ranked,
             }
-            self.dataset = {"default": {"test": split}}
+            self.dataset = cast("Any", {"default": {"test": split}})  # MTEB declares another shape than it reads
             self.data_loaded = True
 
     return Made()
@@ -73,7 +77,8 @@ def encoder():
 
 def run(model, task, **options):
     options = {"cache": None, "co2_tracker": False, "show_progress_bar": False, **options}
-    (result,) = mteb.evaluate(model, task, encode_kwargs={"show_progress_bar": False}, **options).task_results
+    quiet = cast("EncodeKwargs", {"show_progress_bar": False})
+    (result,) = mteb.evaluate(model, task, encode_kwargs=quiet, **options).task_results
     return result.scores["test"][0]
 
 
@@ -148,23 +153,37 @@ class TestIndex:
         run(model, made_task("Retrieval"))
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.parametrize("options", [{"phrase_weight": 0.5}, {"nprobe": 1, "recall": "fast"}, {"candidates": 3}])
+    def test_the_options_of_a_search_reach_it(self, encoder, monkeypatch, options):
+        seen = []
+        rank_vectors = Searcher.rank_vectors
+
+        def spy(self, query_vectors, **given):
+            seen.append({name: given[name] for name in options})
+            return rank_vectors(self, query_vectors, **given)
+
+        monkeypatch.setattr(Searcher, "rank_vectors", spy)
+        model = TansakuIndexModel(encoder, **options)
+        run(model, made_task("Retrieval"))
+        assert seen == [options] * len(QUERIES)
+        assert model.mteb_model_meta.experiment_kwargs == {"nbits": 2, "pool": 1, "recall": "balanced"} | options
+
     def test_results_of_another_index_are_not_taken_for_its_own(self, encoder, tmp_path):
         cache = mteb.ResultCache(tmp_path)
         for model in (TansakuModel(encoder), TansakuIndexModel(encoder), TansakuIndexModel(encoder, nbits=1)):
             run(model, made_task("Retrieval"), cache=cache)
         assert len(list(tmp_path.rglob("MadeRetrieval.json"))) == 3
 
-    @pytest.mark.parametrize("arguments", [{"recall": "perfect"}, {"nbits": 3}, {"pool": 0}])
+    @pytest.mark.parametrize("arguments", [{"recall": "perfect"}, {"nbits": 3}, {"pool": 0}, {"nprobe": 0}])
     def test_options_that_are_none_are_refused(self, encoder, arguments):
         with pytest.raises(InputError, match=next(iter(arguments))):
             run(TansakuIndexModel(encoder, **arguments), made_task("Retrieval"))
 
 
 def test_the_real_model_finds_real_japanese(default_encoder):
-    documents = {}
-    for record in list(Source(SAMPLE / "corpus.jsonl"))[:24]:
-        content = record[1] if isinstance(record, tuple) else record
-        documents[str(content.get("id", content.get("_id")))] = content["text"]
+    with (SAMPLE / "corpus.jsonl").open(encoding="utf-8") as lines:
+        records = [json.loads(line) for line in itertools.islice(lines, 24)]
+    documents = {str(record.get("id", record.get("_id"))): record["text"] for record in records}
     chosen = list(documents)[::6]
     queries = {f"q-{doc_id}": documents[doc_id][:40] for doc_id in chosen}
     task = made_task("Retrieval", documents, queries, {f"q-{doc_id}": [doc_id] for doc_id in chosen})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ class TestSearch:
     def test_pylates_retriever_gives_what_the_index_gives(self, index):
         from pylate import retrieve
 
-        results = retrieve.ColBERT(index=index).retrieve(QUERIES, k=5, subset=IDS[:20])
+        results = retrieve.ColBERT(index=index).retrieve(cast("Any", QUERIES), k=5, subset=IDS[:20])
         assert results == index(QUERIES, k=5, subset=IDS[:20])
         assert all(len(of_one) == 5 and {r["id"] for r in of_one} <= set(IDS[:20]) for of_one in results)
 

@@ -12,12 +12,15 @@ import sys
 import sysconfig
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from mcp import Client, StdioServerParameters, stdio_client
+from mcp.server import MCPServer
+from mcp.types import CallToolResult, TextContent
 
-from tansaku import Index, InputError, MissingExtraError, Searcher
+from tansaku import Index, InputError, MissingExtraError, Searcher, SearchOptions
 from tansaku.indexer.table.database import connect, drop_table
 from tansaku.plugin.mcp import results as mcp_results
 from tansaku.plugin.mcp import server as host
@@ -57,21 +60,33 @@ def server(db, encoder, *tables, refresh_seconds=2.0):
     return host.make_server(db, tables or ["docs"], encoder=encoder, refresh_seconds=refresh_seconds)
 
 
-async def answer(server, tool, **arguments):
-    """The typed answer of a call that must succeed."""
-    async with Client(server) as client:
-        result = await client.call_tool(tool, arguments)
-    assert not result.is_error, result.content[0].text
+def text_of(result: CallToolResult) -> str:
+    """What a result shows a reader."""
+    (content,) = result.content
+    assert isinstance(content, TextContent)
+    return content.text
+
+
+def typed(result: CallToolResult) -> dict[str, Any]:
+    """The same as typed data; the call must have succeeded."""
+    assert not result.is_error, text_of(result)
+    assert result.structured_content is not None
     return result.structured_content
 
 
-async def refusal(server, tool, **arguments):
+async def answer(server: MCPServer, tool: str, **arguments: Any) -> dict[str, Any]:
+    """The typed answer of a call that must succeed."""
+    async with Client(server) as client:
+        return typed(await client.call_tool(tool, arguments))
+
+
+async def refusal(server: MCPServer, tool: str, **arguments: Any) -> str:
     """The message of a call that must fail."""
     async with Client(server) as client:
         result = await client.call_tool(tool, arguments)
     assert result.is_error
-    assert "Traceback" not in result.content[0].text
-    return result.content[0].text
+    assert "Traceback" not in text_of(result)
+    return text_of(result)
 
 
 class TestTools:
@@ -82,22 +97,24 @@ class TestTools:
             assert "docs, passages" in (client.instructions or "")
         assert [tool.name for tool in tools] == ["search", "read", "describe"]
         for tool in tools:
+            assert tool.annotations is not None
             assert tool.annotations.read_only_hint
             assert tool.annotations.destructive_hint is tool.annotations.open_world_hint is False
-            assert tool.description.endswith("Tables: docs, passages")
+            assert (tool.description or "").endswith("Tables: docs, passages")
             assert tool.input_schema["additionalProperties"] is False
             assert all(argument["description"] for argument in tool.input_schema["properties"].values())
+            assert tool.output_schema is not None
             assert tool.output_schema["type"] == "object"
 
     async def test_the_text_says_what_the_typed_answer_says(self, db, encoder):
         async with Client(server(db, encoder)) as client:
             found = await client.call_tool("search", {"query": QUERY, "k": 2})
-            best = found.structured_content["hits"][0]
-            assert found.content[0].text.startswith(f"1. [{best['id']}] (score {best['score']:.3f})\n(year: 19")
+            best = typed(found)["hits"][0]
+            assert text_of(found).startswith(f"1. [{best['id']}] (score {best['score']:.3f})\n(year: 19")
             read = await client.call_tool("read", {"ids": ["d1", "zz"]})
-            assert read.content[0].text.startswith("[d1]\n(year: 1901; genre: b)\n")
-            assert read.content[0].text.endswith("docs has no documents with these ids: zz")
-            described = (await client.call_tool("describe", {})).content[0].text.splitlines()
+            assert text_of(read).startswith("[d1]\n(year: 1901; genre: b)\n")
+            assert text_of(read).endswith("docs has no documents with these ids: zz")
+            described = text_of(await client.call_tool("describe", {})).splitlines()
             assert described[0].startswith("table docs: 12 documents, model fake")
             assert described[-1] == "- genre: string, such as a, b"
 
@@ -117,10 +134,41 @@ class TestSearch:
         )
         assert sorted(hit["id"] for hit in found["hits"]) == ["d10", "d6", "d8"]
 
+    async def test_every_option_reaches_the_search(self, db, encoder, monkeypatch):
+        given = {
+            "k": 3,
+            "recall": "fast",
+            "where": "year < 1905",
+            "ids": ["d1", "d2"],
+            "source": "fused",
+            "bm25_weight": 0.5,
+            "phrase_weight": 0.1,
+            "nprobe": 4,
+            "candidates": 20,
+        }
+        seen = []
+        search = Searcher.search
+
+        def spy(self, query, k, **options):
+            seen.append({"k": k, **options})
+            return search(self, query, k)
+
+        monkeypatch.setattr(Searcher, "search", spy)
+        await answer(server(db, encoder), "search", query=QUERY, **given)
+        await answer(server(db, encoder), "search", query=QUERY)
+        assert seen == [given, vars(SearchOptions())]
+
+    async def test_ids_restrict_the_search_and_unknown_ones_are_named(self, db, encoder):
+        async with Client(server(db, encoder)) as client:
+            result = await client.call_tool("search", {"query": QUERY, "ids": ["d3", "zz", "d5"]})
+        assert {hit["id"] for hit in typed(result)["hits"]} == {"d3", "d5"}
+        assert typed(result)["unknown_ids"] == ["zz"]
+        assert text_of(result).endswith("docs has no documents with these ids: zz")
+
     async def test_nothing_found_is_said(self, db, encoder):
         async with Client(server(db, encoder)) as client:
             result = await client.call_tool("search", {"query": QUERY, "where": "year > 3000"})
-        assert (result.content[0].text, result.structured_content["hits"]) == ("no hits", [])
+        assert (text_of(result), typed(result)["hits"]) == ("no hits", [])
 
     async def test_a_passage_is_found_under_its_documents_id(self, db, encoder):
         found = await answer(server(db, encoder, "passages"), "search", query="c1c1", k=1)
@@ -203,7 +251,7 @@ class TestRead:
         assert "offset is 99, but the document 'd0' has 3" in await refusal(
             server(db, encoder), "read", ids=["d0"], offset=99
         )
-        assert "it goes with one" in await refusal(server(db, encoder), "read", ids=["d0", "d1"], offset=1)
+        assert "give one id with an offset" in await refusal(server(db, encoder), "read", ids=["d0", "d1"], offset=1)
 
 
 class TestDescribe:
@@ -235,7 +283,7 @@ class TestDescribe:
         assert examples["raw"] == examples["tags"] == examples["ratio"] == []
 
     async def test_of_very_many_columns_the_rest_is_counted(self, db, encoder, monkeypatch):
-        monkeypatch.setattr(mcp_results, "_MOST_COLUMNS", 4)
+        monkeypatch.setattr(mcp_results, "_MAX_COLUMNS", 4)
         (table,) = (await answer(server(db, encoder), "describe"))["tables"]
         assert (len(table["columns"]), table["columns_left_out"]) == (4, 1)
 
@@ -244,7 +292,7 @@ class TestTables:
     async def test_with_several_a_call_names_one(self, db, encoder):
         both = server(db, encoder, "docs", "passages")
         assert (await answer(both, "search", query=QUERY, table="passages"))["table"] == "passages"
-        assert "one of docs, passages" in await refusal(both, "search", query=QUERY)
+        assert "name of one of docs, passages" in await refusal(both, "search", query=QUERY)
         assert "one of docs, passages" in await refusal(both, "read", ids=["d1"])
         assert "'columns'" in await refusal(both, "describe", table="columns")
 
@@ -294,6 +342,10 @@ class TestBadInput:
             ("search", {"query": QUERY, "where": "year = 1; DROP TABLE docs"}, "semicolon"),
             ("search", {"query": QUERY, "where": "x" * 4_001}, "4000"),
             ("search", {"query": QUERY, "filter": "year = 1"}, "filter"),
+            ("search", {"query": QUERY, "source": "web"}, "'lists', 'text' or 'fused'"),
+            ("search", {"query": QUERY, "bm25_weight": 0.1}, "set source to 'fused' or 'text'"),
+            ("search", {"query": QUERY, "phrase_weight": -1}, "greater than or equal to 0"),
+            ("search", {"query": QUERY, "nprobe": 0}, "greater than or equal to 1"),
             ("read", {"ids": []}, "ids"),
             ("read", {"ids": "d1"}, "ids"),
             ("read", {"ids": ["d1"] * 21}, "20"),
@@ -333,12 +385,12 @@ class TestCommand:
             async with Client(stdio_client(command, errlog=stderr), read_timeout_seconds=60) as client:
                 assert [tool.name for tool in (await client.list_tools()).tools] == ["search", "read", "describe"]
                 found = await client.call_tool("search", {"query": "入梅は何の目安の時期か？", "k": 3})
-                best = found.structured_content["hits"][0]
+                best = typed(found)["hits"][0]
                 assert (best["id"], best["title"]) == ("jsquad-a10336p1", "梅雨")
                 assert 0.5 < best["score"] <= 1
                 read = await client.call_tool("read", {"ids": [best["id"]]})
-                assert "田植えの時期の目安" in read.structured_content["documents"][0]["text"]
-                described = (await client.call_tool("describe", {})).structured_content["tables"][0]
+                assert "田植えの時期の目安" in typed(read)["documents"][0]["text"]
+                described = typed(await client.call_tool("describe", {}))["tables"][0]
                 assert described["documents"] == 300
                 refused = await client.call_tool("search", {"query": "秘密の質問", "where": "秘密 = 1"})
                 assert refused.is_error
@@ -356,7 +408,7 @@ class TestCommand:
             wait_for(port, serving)
             async with Client(url, read_timeout_seconds=60) as client:
                 found = await client.call_tool("search", {"query": "入梅は何の目安の時期か？", "k": 1})
-                assert found.structured_content["hits"][0]["id"] == "jsquad-a10336p1"
+                assert typed(found)["hits"][0]["id"] == "jsquad-a10336p1"
             headers = {"content-type": "application/json", "accept": "application/json"}
             async with httpx.AsyncClient(headers=headers, timeout=10) as client:
                 assert (await client.post(url, json={}, headers={"host": "evil.example"})).status_code == 421
@@ -372,6 +424,9 @@ class TestCommand:
         serving = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
         request = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello})
+        assert serving.stdin is not None
+        assert serving.stdout is not None
+        assert serving.stderr is not None
         try:
             serving.stdin.write(request.encode() + b"\n")
             serving.stdin.flush()
