@@ -1,1 +1,1 @@
-"""Adapters, one small file for each host: what it calls things, and nothing more. Import them one by one."""
+"""Adapters, one small module for each host: they translate names and types. Import them one by one."""

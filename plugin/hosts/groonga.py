@@ -1,4 +1,12 @@
-"""Groonga as a source of candidates, over its HTTP interface."""
+"""Groonga as a source of candidates, over its HTTP interface.
+
+```python
+from tansaku import HostSearch, Reranker, Searcher
+from tansaku.plugin.hosts.groonga import GroongaSource
+reranker = Reranker(searcher=Searcher.open("db", "docs"))
+hits = HostSearch(GroongaSource("http://localhost:10041", "Docs"), reranker).search("質問")
+```
+"""
 
 from __future__ import annotations
 
@@ -99,7 +107,7 @@ def _quoted(text: str) -> str:
 
 
 def _message(answer: bytes) -> str:
-    """Groonga's own message in its answer, or nothing."""
+    """Groonga's own message in its answer; empty if there is none."""
     try:
         return str(json.loads(answer)[0][3])
     except (ValueError, LookupError, TypeError):

@@ -1,4 +1,13 @@
-"""LanceDB: its full text search as a source of candidates, and a reranker for its own queries."""
+"""LanceDB: its full text search as a source of candidates, and a reranker for its own queries.
+
+```python
+import lancedb
+from tansaku import HostSearch, Reranker, Searcher
+from tansaku.plugin.hosts.lancedb import LanceDBSource
+reranker = Reranker(searcher=Searcher.open("db", "docs"))
+hits = HostSearch(LanceDBSource(lancedb.connect("yours").open_table("docs")), reranker).search("質問")
+```
+"""
 
 from __future__ import annotations
 
@@ -13,7 +22,7 @@ from lancedb.table import Table
 from ...onnx_export.errors import InputError
 from ..rerank.host_search import Candidate
 from ..rerank.reranker import Reranker
-from ..search.scores import ScoreMode
+from ..search.scores import ScoreMode, check_mode
 from ._source import TableSource, host_errors
 
 __all__ = ["LanceDBSource", "TansakuReranker"]
@@ -63,17 +72,22 @@ class LanceDBSource(TableSource[str]):
 
 
 class TansakuReranker(LanceReranker):
-    """Ranks what a LanceDB query found by MaxSim, for ``table.search(…).rerank(TansakuReranker(…))``.
+    """Ranks the rows of a LanceDB query by MaxSim: ``table.search(…).rerank(TansakuReranker(…))``.
 
-    Rows whose ids the index has are scored by its codes, without encoding; the others by their texts. A row with
-    neither comes last with the score null, and a warning says how many there are.
+    Rows whose ids the index has are scored by its codes, without encoding, the others by their texts. Rows with neither
+    come last with the score null, and a warning logs their number.
 
     Args:
-        reranker: ours, with a searcher of the index that has the rows' ids, or without, to rank by texts alone.
-        column: the column with the text.
-        id_column: the column with the ids that our index has; not needed if the index is not.
-        score: "mean", "raw" or "logit"; see `Reranker.rerank`.
+        reranker: our reranker, with a searcher of the index that has the rows' ids, or without, to rank by texts alone;
+            None is one without, with the model that ships inside.
+        column: name of the column with the text.
+        id_column: name of the column with the ids that our index has; not needed to rank by texts alone.
+        score: scale of the scores: "mean", "raw" or "logit"; see `Reranker.rerank`.
         return_score: "relevance" leaves LanceDB's own scores out; "all" keeps them.
+
+    Raises:
+        InputError: an unknown ``score``; ranking raises it for an empty query, and for rows with neither column.
+        ValueError: an unknown ``return_score``.
     """
 
     def __init__(
@@ -89,26 +103,26 @@ class TansakuReranker(LanceReranker):
         self.reranker = reranker or Reranker()
         self.column = column
         self.id_column = id_column
-        self.score_mode: ScoreMode = score
+        self.score_mode: ScoreMode = check_mode(score)
 
     def rerank_hybrid(self, query: str, vector_results: pa.Table, fts_results: pa.Table) -> pa.Table:
-        """Rows that either search found, each once, best first."""
+        """The rows that either search found, each once, best first."""
         if self.score == "all":
             return self._ranked(query, self._with_both_scores(vector_results, fts_results))
         return self._ranked(query, self.merge_results(vector_results, fts_results))
 
     def rerank_vector(self, query: str, vector_results: pa.Table) -> pa.Table:
-        """Rows that a vector search found, best first."""
+        """The rows that a vector search found, best first."""
         return self._ranked(query, vector_results)
 
     def rerank_fts(self, query: str, fts_results: pa.Table) -> pa.Table:
-        """Rows that a full text search found, best first."""
+        """The rows that a full text search found, best first."""
         return self._ranked(query, fts_results)
 
     def _with_both_scores(self, vector_results: pa.Table, fts_results: pa.Table) -> pa.Table:
         """`merge_results`, in which a row that both searches found has the scores of both.
 
-        The base's own way goes through Python objects and loses the columns' types where they are null.
+        LanceDB's own method goes through Python objects and loses the types of columns that are null.
         """
         merged = self.merge_results(vector_results, fts_results)
         for name, results in (("_distance", vector_results), ("_score", fts_results)):
@@ -128,7 +142,7 @@ class TansakuReranker(LanceReranker):
             )
         ids = rows[self.id_column].to_pylist() if has_ids else [None] * len(rows)
         texts = rows[self.column].to_pylist() if has_texts else [None] * len(rows)
-        # A row with neither id nor text is not the reranker's business; here it comes last.
+        # The reranker refuses a row with neither id nor text; here it comes last.
         given = [i for i in range(len(rows)) if ids[i] is not None or texts[i] is not None]
         ranking = self.reranker.rerank(
             query,

@@ -1,8 +1,10 @@
 """LlamaIndex: a retriever over an index, and a node postprocessor that ranks what other retrievers find.
 
+```python
 from tansaku import Searcher
 from tansaku.plugin.hosts.llama_index import TansakuRetriever
 nodes = TansakuRetriever(Searcher.open("db", "docs"), similarity_top_k=5).retrieve("質問")
+```
 """
 
 from __future__ import annotations

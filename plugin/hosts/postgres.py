@@ -1,7 +1,14 @@
 """PostgreSQL as a source of candidates: trigrams by its own extension ``pg_trgm``.
 
-The database needs an encoding and locale in which Japanese characters are letters, such as UTF8 and C.UTF-8; under the
-locale C ``pg_trgm`` drops all of them without a word.
+```python
+from tansaku import HostSearch, Reranker, Searcher
+from tansaku.plugin.hosts.postgres import PostgresSource
+reranker = Reranker(searcher=Searcher.open("db", "docs"))
+hits = HostSearch(PostgresSource("host=localhost dbname=yours", "docs"), reranker).search("質問")
+```
+
+The database needs an encoding and a locale in which Japanese characters are letters, such as UTF8 and C.UTF-8. Under
+the locale C ``pg_trgm`` silently drops all of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,13 @@
-"""Qdrant as a source of candidates: the nearest points of a dense or sparse vector."""
+"""Qdrant as a source of candidates: the nearest points of a dense or sparse vector.
+
+```python
+from qdrant_client import QdrantClient
+from tansaku import HostSearch, Reranker, Searcher
+from tansaku.plugin.hosts.qdrant import QdrantSource, bigram_query
+source = QdrantSource(QdrantClient("http://localhost:6333"), "docs", bigram_query, using="bigrams", id_field="id")
+hits = HostSearch(source, Reranker(searcher=Searcher.open("db", "docs"))).search("質問")
+```
+"""
 
 from __future__ import annotations
 
@@ -81,7 +90,14 @@ class QdrantSource(EngineSource[models.Filter]):
 
 
 def bigram_query(text: str) -> models.SparseVector:
-    """A question as its character bigrams, for a sparse vector with ``Modifier.IDF``: BM25 for Japanese."""
+    """A question as its character bigrams, for a sparse vector with ``Modifier.IDF``: BM25 for Japanese.
+
+    Args:
+        text: the question or keywords.
+
+    Returns:
+        The bigrams, each with the weight 1.
+    """
     return _sparse(dict.fromkeys(bigrams(text), 1.0))
 
 
@@ -90,7 +106,10 @@ def bigram_document(text: str, average: float) -> models.SparseVector:
 
     Args:
         text: title and text.
-        average: characters that a document has on average.
+        average: mean number of characters of a document.
+
+    Returns:
+        The bigrams with their weights.
     """
     counts = Counter(bigrams(text))
     norm = K1 * (1 - B + B * len(text) / average)
@@ -98,7 +117,7 @@ def bigram_document(text: str, average: float) -> models.SparseVector:
 
 
 def _sparse(weights: dict[str, float]) -> models.SparseVector:
-    by_number: dict[int, float] = {}  # two bigrams may have one number, which Qdrant takes once only
+    by_number: dict[int, float] = {}  # two bigrams may have the same number, which Qdrant takes only once
     for gram, weight in weights.items():
         number = zlib.crc32(gram.encode("utf-8", "surrogatepass"))
         by_number[number] = by_number.get(number, 0.0) + weight

@@ -1,4 +1,12 @@
-"""SQLite as a source of candidates: full text search (FTS5) with its trigram tokenizer."""
+"""SQLite as a source of candidates: full text search (FTS5) with its trigram tokenizer.
+
+```python
+from tansaku import HostSearch, Reranker, Searcher
+from tansaku.plugin.hosts.sqlite import SqliteSource
+reranker = Reranker(searcher=Searcher.open("db", "docs"))
+hits = HostSearch(SqliteSource("yours.db", "docs"), reranker).search("質問")
+```
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
 """LangChain: a retriever over an index, and a document compressor that ranks what other retrievers find.
 
+```python
 from tansaku import Searcher
 from tansaku.plugin.hosts.langchain import TansakuRetriever
 documents = TansakuRetriever(searcher=Searcher.open("db", "docs"), k=5).invoke("質問")
+```
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """LangChain: a vector store in a tansaku index.
 
+```python
 from tansaku.plugin.hosts.langchain import TansakuVectorStore
 store = TansakuVectorStore("db", "docs")
 store.add_texts(["金閣寺は京都の寺院。"])
 documents = store.similarity_search("京都の寺")
+```
 """
 
 from __future__ import annotations
