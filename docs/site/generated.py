@@ -210,7 +210,7 @@ def errors() -> str:
     ]
     for _, kind in tree:
         also = [base.__name__ for base in (ValueError, ImportError) if issubclass(kind, base)]
-        note = f"It is also {'an' if also[0] == 'ImportError' else 'a'} `{also[0]}`." if also else ""
+        note = f"This is also {'an' if also[0] == 'ImportError' else 'a'} `{also[0]}`." if also else ""
         lines += [f"::: tansaku.{kind.__name__}", "    options: {members: false, show_bases: false}", ""]
         if note:
             lines += [note, ""]
