@@ -12,6 +12,7 @@ import pytest
 import tansaku
 
 STUB = Path(tansaku.__file__).with_name("__init__.pyi")
+MAIN = ("Encoder", "Index", "Reranker", "Searcher")
 IMPORTS = re.findall(r"^from \.([\w.]+) import (\w+) as", STUB.read_text(encoding="utf-8"), re.MULTILINE)
 MODULE_OF = {name: module for module, name in IMPORTS}
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -49,3 +50,8 @@ def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     else:
         found = doctest.DocTestFinder().find(getattr(tansaku, name), name, extraglobs=known)
     assert run(found) > 0
+
+
+@pytest.mark.parametrize("name", MAIN)
+def test_main_entry_points_have_an_example(name: str):
+    assert name in WITH_EXAMPLES
