@@ -246,7 +246,7 @@ def test_text_and_masks_together_are_no_longer_than_the_longest_length(tokenizer
     tokenized = tokenize(tokenizer, "文" * characters, length=longest, expansion=Expansion("<mask>", rule, 64))
     tokens = min(characters + 3, longest)
     assert tokenized.ids[:tokens].tolist() == [START, SPACE, *ids("文") * (tokens - 3), END]
-    masks = {"shipped": min(8, longest - tokens)}.get(rule, longest - tokens)
+    masks = min(8, longest - tokens) if rule == "shipped" else longest - tokens
     assert tokenized.ids[tokens:].tolist() == [MASK] * masks
     assert len(tokenized.keep) == len(tokenized.attention) == tokens + masks
     assert tokenized.truncated == (characters + 3 > longest)
