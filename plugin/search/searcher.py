@@ -90,8 +90,8 @@ class Searcher:
             ModelMismatchError: The index was made with another model.
             StorageError: The database cannot be read.
         """
-        options = None if storage_options is None else dict(storage_options)
-        return cls(*open_with_model(connect(db, storage_options=options), table, encoder), derived=derived)
+        database = connect(db, storage_options=storage_options)
+        return cls(*open_with_model(database, table, encoder), derived=derived)
 
     def search(
         self,

@@ -126,7 +126,7 @@ def as_json(content: Any) -> bytes:
     return to_json(content, inf_nan_mode="null", bytes_mode="base64", serialize_unknown=True)
 
 
-def check_query(service: Service, query: str) -> None:
+def check_query_limits(service: Service, query: str) -> None:
     """Refuse a query that is empty or too long."""
     limit = service.settings.max_query_chars
     if not query.strip():
@@ -138,7 +138,7 @@ def check_query(service: Service, query: str) -> None:
 def check_rerank(service: Service, query: str, n_documents: int) -> None:
     """Refuse a query that is empty or too long, and no or too many documents."""
     limit = service.settings.max_documents
-    check_query(service, query)
+    check_query_limits(service, query)
     if not n_documents:
         raise ServiceError(422, "the list of documents is empty; give at least one", "input")
     if n_documents > limit:

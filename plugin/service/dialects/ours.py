@@ -13,7 +13,7 @@ from ...search.plan import Recall, SourceName
 from ...search.scores import ScoreMode
 from ..errors import OURS, ServiceError
 from ..service import Service
-from .base import Dialect, StrictBody, Text, check_query, respond
+from .base import Dialect, StrictBody, Text, check_query_limits, respond
 
 
 class SearchRequest(StrictBody):
@@ -124,7 +124,7 @@ def router(service: Service) -> APIRouter:
 def _check(service: Service, body: SearchRequest) -> None:
     """Refuse what is too long, and an unknown index."""
     settings = service.settings
-    check_query(service, body.query)
+    check_query_limits(service, body.query)
     service.searcher(body.index)
     if body.k > settings.max_k:
         raise ServiceError(422, f"k is {body.k:,}; at most {settings.max_k:,} hits are returned", "input")
