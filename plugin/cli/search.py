@@ -49,7 +49,7 @@ def search(
         bool,
         typer.Option(
             "--derived/--no-derived",
-            help="Arrays kept on disk beside the table for fast searches; --no-derived reads the table alone.",
+            help="Arrays kept on disk next to the table for fast searches; --no-derived reads the table alone.",
         ),
     ] = True,
     as_json: AsJson = False,
