@@ -57,7 +57,6 @@ def evaluate(
 
     Example: `tansaku evaluate --db ./db --table docs --queries queries.jsonl --qrels qrels.tsv`
     """
-    from ...indexer.table.database import connect
     from ...onnx_export.encode.encoder import Encoder
     from ..evaluation.judgements import judged_queries, read_qrels, read_queries, trec_lines
     from ..evaluation.measures import measure
@@ -72,8 +71,9 @@ def evaluate(
     asked = read_queries(queries)
     if judgements:
         asked = judged_queries(asked, judgements)
-    database = connect(db, storage_options=storage_options(storage_option))
-    searcher = Searcher.open(database, table, encoder=Encoder.load(model, threads=threads))
+    encoder = Encoder.load(model, threads=threads)
+    options = storage_options(storage_option)
+    searcher = Searcher.open(db, table, encoder=encoder, storage_options=options)
     with display.ProgressDisplay() as progress:
         run = search_all(
             searcher,

@@ -6,17 +6,13 @@ import dataclasses
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from ...onnx_export.errors import InputError
 from . import display
 from .options import AsJson, Db, Model, Resume, StorageOptions, TableName, Threads, storage_options
-
-if TYPE_CHECKING:
-    from ...indexer.table.database import Database
-    from ...indexer.table.table import IndexTable
 
 Mode = Literal["create", "append", "upsert", "overwrite"]
 OnError = Literal["stop", "reject"]
@@ -79,19 +75,18 @@ def index(
 
     encoder = Encoder.load(model, threads=threads)
     options = storage_options(storage_option)
-    database: Database = connect(db, create=True, storage_options=options) if options else db
     documents = Source(source, format=source_format)
     names = FieldNames(id_field, text_field, title_field)
     rejected = None if on_error == "stop" else Rejects(_rejects_path(rejects, table, source))
     started = time.perf_counter()
     with display.ProgressDisplay() as progress:
         if mode in ("append", "upsert"):
-            built = Index.open(database, table, encoder=encoder)
+            built = Index.open(db, table, encoder=encoder, storage_options=options)
             write = built.add if mode == "append" else built.upsert
             write(documents, names=names, rejects=rejected, resume=resume, progress=progress)
         else:
             built = Index.create(
-                database,
+                db,
                 table,
                 documents,
                 encoder=encoder,
@@ -104,13 +99,15 @@ def index(
                 rejects=rejected,
                 resume=resume,
                 progress=progress,
+                storage_options=options,
             )
     if built.last_build:
         display.show_build(built.last_build, time.perf_counter() - started)
     if rejected is not None:
         rejected.close()
         display.show_rejects(rejected)
-    load_arrays(open_index_table(connect(database), table))  # so that the first search does not have to
+    # Done here, so that the first search does not have to.
+    load_arrays(open_index_table(connect(db, storage_options=options), table))
 
 
 def delete(
@@ -125,7 +122,7 @@ def delete(
 
     Example: `tansaku delete --db ./db --table docs --id doc1 --id doc2`
     """
-    from ...indexer.table.changes import delete_documents
+    from ...indexer.index import Index
 
     given = list(ids or [])
     if ids_file is not None:
@@ -134,7 +131,8 @@ def delete(
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{ids_file}: cannot be read ({error}); give a UTF-8 file with one id per line") from error
     chosen = given if ids is not None or ids_file is not None else None
-    display.show_delete(delete_documents(_opened(db, table, storage_option), chosen, where))
+    opened = Index.open(db, table, storage_options=storage_options(storage_option))
+    display.show_delete(opened.delete(chosen, where=where))
 
 
 def optimize(
@@ -147,11 +145,12 @@ def optimize(
 
     Example: `tansaku optimize --db ./db --table docs`
     """
-    from ...indexer.table.changes import optimize_table
+    from ...indexer.index import Index
 
     if not 0 <= keep_hours <= 1e6:
         raise InputError(f"keep-hours is {keep_hours}; it must not be negative, and at most 1,000,000")
-    display.show_optimize(optimize_table(_opened(db, table, storage_option), timedelta(hours=keep_hours)))
+    opened = Index.open(db, table, storage_options=storage_options(storage_option))
+    display.show_optimize(opened.optimize(timedelta(hours=keep_hours)))
 
 
 def rebuild(
@@ -170,14 +169,13 @@ def rebuild(
     Example: `tansaku rebuild --db ./db --table docs`
     """
     from ...indexer.index import Index
-    from ...indexer.table.database import connect
     from ...onnx_export.encode.encoder import Encoder
 
     encoder = Encoder.load(model, threads=threads)
-    database = connect(db, storage_options=storage_options(storage_option))
+    opened = Index.open(db, table, encoder=encoder, storage_options=storage_options(storage_option))
     started = time.perf_counter()
     with display.ProgressDisplay() as progress:
-        report = Index.open(database, table, encoder=encoder).rebuild(nbits=nbits, resume=resume, progress=progress)
+        report = opened.rebuild(nbits=nbits, resume=resume, progress=progress)
     display.show_build(report, time.perf_counter() - started)
 
 
@@ -186,21 +184,14 @@ def info(db: Db, table: TableName, as_json: AsJson = False, storage_option: Stor
 
     Example: `tansaku info --db ./db --table docs`
     """
-    from ...indexer.info import describe
+    from ...indexer.index import Index
 
-    found = describe(_opened(db, table, storage_option))
+    found = Index.open(db, table, storage_options=storage_options(storage_option)).info()
     if not as_json:
         display.show_info(found)
         return
     per_token = {name: getattr(found, name) for name in ("bytes_per_token", "searched_bytes_per_token")}
     display.show_json({**dataclasses.asdict(found), **per_token})
-
-
-def _opened(db: str, table: str, storage_option: list[str] | None) -> IndexTable:
-    from ...indexer.table.database import connect
-    from ...indexer.table.table import open_index_table
-
-    return open_index_table(connect(db, storage_options=storage_options(storage_option)), table)
 
 
 def _rejects_path(rejects: Path | None, table: str, source: str) -> Path:

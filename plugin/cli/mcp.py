@@ -34,12 +34,11 @@ def mcp(
 
     Example: `tansaku mcp --db ./db --table docs`
     """
-    from ...indexer.table.database import connect
     from ...onnx_export.encode.encoder import Encoder
     from ..mcp.server import make_server
 
-    database = connect(db, storage_options=storage_options(storage_option))
-    server = make_server(database, tables, encoder=Encoder.load(model, threads=threads))
+    options = storage_options(storage_option)
+    server = make_server(db, tables, encoder=Encoder.load(model, threads=threads), storage_options=options)
     if http is not None:
         server.run(
             "streamable-http",

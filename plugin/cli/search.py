@@ -61,12 +61,12 @@ def search(
 
     Example: `tansaku search "金閣寺" --db ./db --table docs --where "year < 1500" --explain`
     """
-    from ...indexer.table.database import connect
     from ...onnx_export.encode.encoder import Encoder
     from ..search.searcher import Searcher
 
-    database = connect(db, storage_options=storage_options(storage_option))
-    searcher = Searcher.open(database, table, encoder=Encoder.load(model, threads=threads), derived=derived)
+    encoder = Encoder.load(model, threads=threads)
+    options = storage_options(storage_option)
+    searcher = Searcher.open(db, table, encoder=encoder, derived=derived, storage_options=options)
     hits = searcher.search(
         query,
         k,

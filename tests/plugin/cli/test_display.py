@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -22,9 +23,9 @@ def shown(monkeypatch):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands still until told."""
+    """A clock that moves only when it is told to."""
     now = [100.0]
-    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(display, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def advance(seconds):
         now[0] += seconds
