@@ -258,7 +258,7 @@ def test_no_documents_no_scores():
 
 
 def test_kernels_with_other_constants_have_other_names():
-    """Else a process could load one for another: numba numbers what it compiles anew in every process."""
+    """Otherwise a process could load one in place of another: numba numbers compiled code from 0 in each process."""
     makers = [
         (index_loops._integer_loop, (16, 4), (32, 4), (16, 8)),
         (index_loops._float_loop, (16, 4, 4), (32, 4, 4), (16, 8, 4), (16, 4, 8)),

@@ -153,7 +153,7 @@ def test_pooled_vectors_have_no_neighbours(tmp_path):
 
 
 @pytest.mark.parametrize("weight", [-0.1, np.nan, np.inf])
-def test_a_weight_that_is_none_is_refused(searcher, weight):
+def test_a_weight_below_0_or_not_finite_is_refused(searcher, weight):
     for wrong in (
         lambda: searcher.search(QUERY, phrase_weight=weight),
         lambda: searcher.score(QUERY, ["d1"], phrase_weight=weight),

@@ -139,7 +139,7 @@ def test_sums_are_ranked_and_what_full_text_did_not_find_has_no_bm25(data):
 
 
 @pytest.mark.parametrize("weight", [-0.1, np.nan, np.inf])
-def test_a_weight_that_is_none_is_refused(index, tmp_path, weight):
+def test_a_weight_below_0_or_not_finite_is_refused(index, tmp_path, weight):
     with pytest.raises(InputError, match="bm25_weight is"):
         open_searcher(tmp_path).search("富士山", source="fused", bm25_weight=weight)
 
