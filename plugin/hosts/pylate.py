@@ -1,18 +1,20 @@
 """An index for PyLate: vectors of any ColBERT model in our format, under PyLate's retriever and evaluation.
 
+```python
 from pylate import models, retrieve
 from tansaku.plugin.hosts.pylate import TansakuIndex
 index = TansakuIndex(index_folder="indexes", index_name="colbert", override=True)
 index.add_documents(ids, model.encode(texts, is_query=False))
 scores = retrieve.ColBERT(index=index).retrieve(model.encode(queries, is_query=True), k=10)
+```
 """
 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,10 @@ from ...indexer.codec.codec import check_nbits
 from ...indexer.errors import TableNotFoundError
 from ...indexer.index import Index
 from ...indexer.table.codec_table import codec_table
-from ...indexer.table.database import connect, database_exists, drop_table, storage_errors
+from ...indexer.table.database import DBConnection, connect, database_exists, drop_table, storage_errors
 from ...indexer.table.model import VectorsOnly
 from ...indexer.table.table import IndexTable, check_name, open_index_table
+from ...onnx_export.cores import usable_cores
 from ...onnx_export.errors import InputError, MissingExtraError
 from ..search.latest import LatestSearcher
 from ..search.plan import Recall, SearchOptions
@@ -38,23 +41,30 @@ except ImportError as error:
 
 __all__ = ["TansakuIndex"]
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class TansakuIndex(Base):
-    """Token vectors in a table of ours; final ranking by MaxSim over codes, as PyLate's ``PLAID`` gives it.
+    """Token vectors in a tansaku table; ranking by MaxSim over codes, as PyLate's ``PLAID`` gives it.
 
-    The codec is trained on the documents of the first `add_documents`: let it be most of them.
+    The first `add_documents` trains the codec on its documents: give it most of them.
 
     Args:
         index_folder: a LanceDB database: a folder (made if missing) or a URI.
         index_name: name of the table.
         override: remove an index of that name.
         nbits: bits per dimension of a residual: 1, 2 or 4.
-        recall: "fast", "balanced" or "exact"; see `SearchOptions`.
-        threads: queries searched at a time; None is as many as there are CPUs.
+        recall: how much of the index is examined: "fast", "balanced" or "exact"; see `SearchOptions`, as for the three
+            arguments that follow.
+        phrase_weight: weight given to the similarity of neighbouring tokens; None is 0.
+        nprobe: number of centroids probed for each query token.
+        candidates: number of documents that may be scored by their codes.
+        threads: number of queries searched at a time; None is the number of usable cores.
+        storage_options: LanceDB's options for object stores, such as credentials, endpoint and region.
 
-    Raises InputError for options that are none, ModelMismatchError for a table that was made from texts.
+    Raises:
+        InputError: an option that cannot be used.
+        ModelMismatchError: the table was made from texts.
     """
 
     def __init__(
@@ -65,20 +75,24 @@ class TansakuIndex(Base):
         *,
         nbits: int = 2,
         recall: Recall = "balanced",
+        phrase_weight: float | None = None,
+        nprobe: int | None = None,
+        candidates: int | None = None,
         threads: int | None = None,
+        storage_options: Mapping[str, str] | None = None,
     ) -> None:
         check_name(index_name)
         check_nbits(nbits)
-        SearchOptions(recall=recall)
+        self.options = SearchOptions(recall=recall, phrase_weight=phrase_weight, nprobe=nprobe, candidates=candidates)
         self.index_folder = str(index_folder)
         self.index_name = index_name
         self.nbits = nbits
-        self.recall: Recall = recall
         self.threads = threads
+        self._storage_options = storage_options
         self._latest = LatestSearcher(self._open_searcher)
         if override and database_exists(self.index_folder):
             for name in (index_name, codec_table(index_name)):
-                drop_table(connect(self.index_folder), name)
+                drop_table(self._database(), name)
         opened = self._opened()
         if opened is not None:
             opened.header.check_model(VectorsOnly(opened.codec.dim).bundle, opened.place())
@@ -91,32 +105,54 @@ class TansakuIndex(Base):
     def add_documents(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, documents_ids: str | Sequence[str], documents_embeddings: Any, batch_size: int | None = None
     ) -> TansakuIndex:
-        """Index documents; all of them, or after an error none.
+        """Index documents: all of them, or after an error none.
 
         Args:
-            documents_ids: their ids; integers are taken for their digits.
-            documents_embeddings: (tokens, dim) each, of unit length: arrays, tensors or lists. Rows of zeros, with
-                which PyLate fills up, are left out.
+            documents_ids: ids of the documents; an integer stands for its digits.
+            documents_embeddings: token vectors of each document: float (tokens, dim), of unit length; arrays, tensors
+                or lists. Rows of zeros, which PyLate pads with, are left out.
             batch_size: not used; PyLate passes it.
 
-        Raises InputError for another number of ids than of documents, for an id that is there already or given twice,
-        for vectors of another shape or length, and for a document without any.
+        Returns:
+            The index itself.
+
+        Raises:
+            InputError: different numbers of ids and documents, an id that is stored already or given twice, vectors of
+                another shape or length, or a document without vectors.
         """
         return self._write(documents_ids, documents_embeddings, update=False)
 
     def update_documents(self, documents_ids: str | Sequence[str], documents_embeddings: Any) -> TansakuIndex:
-        """`add_documents`, but a document whose id is there already takes the place of the old one."""
+        """`add_documents`, but a document whose id is stored already replaces the stored one.
+
+        Args:
+            documents_ids: see `add_documents`.
+            documents_embeddings: see `add_documents`.
+
+        Returns:
+            The index itself.
+
+        Raises:
+            InputError: as `add_documents`, except for an id that is stored already.
+        """
         return self._write(documents_ids, documents_embeddings, update=True)
 
     def remove_documents(self, documents_ids: Sequence[str]) -> TansakuIndex:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Remove documents by id; how many of the ids are unknown is logged."""
+        """Remove documents by id; a warning logs the number of unknown ids.
+
+        Args:
+            documents_ids: ids of the documents.
+
+        Returns:
+            The index itself.
+        """
         ids = _ids(documents_ids)
         opened = self._opened()
         missing = ids
         if opened is not None and ids:
-            missing = Index.open(self.index_folder, self.index_name).delete(ids).missing
+            missing = Index.open(self._database(), self.index_name).delete(ids).missing
         if missing:
-            _log.warning("%d of %d documents to be removed are not in the index", len(missing), len(ids))
+            _logger.warning("%d of %d documents to be removed are not in the index", len(missing), len(ids))
         return self
 
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -128,15 +164,16 @@ class TansakuIndex(Base):
         """The ``k`` best documents of each query, best first.
 
         Args:
-            queries_embeddings: (tokens, dim) each; one matrix is one query.
-            k: how many documents.
-            subset: ids of the only documents that are found, or a list of such for each query.
+            queries_embeddings: token vectors of each query: float (tokens, dim); a single matrix is one query.
+            k: number of documents.
+            subset: ids of the only documents that may be found, or a list of ids for each query.
 
         Returns:
-            For each query dicts with ``id`` and ``score``, MaxSim.
+            For each query a list of dicts with ``id`` and ``score``, the MaxSim.
 
-        Raises InputError for an empty index, ``k`` below 1, vectors of another shape, and another number of subsets
-        than of queries.
+        Raises:
+            InputError: an empty index, ``k`` below 1, vectors of another shape, or different numbers of queries and
+                subsets.
         """
         queries = _matrices(queries_embeddings)
         searcher = self._latest.or_none()
@@ -149,19 +186,28 @@ class TansakuIndex(Base):
         if len(allowed) != len(queries):
             raise InputError(f"there are {len(queries)} queries and {len(allowed)} subsets; give one for each query")
 
+        asked = replace(self.options, k=k)
+
         def found(query: np.ndarray, ids: list[str] | None) -> list[dict[str, Any]]:
-            hits = searcher.search_vectors(query, k, ids=ids, recall=self.recall)
+            hits = searcher.search_vectors(query, **vars(replace(asked, ids=ids)))
             if hits.missing:
-                _log.warning("%d of %d ids in a subset are not in the index", len(hits.missing), len(ids or ()))
+                _logger.warning("%d of %d ids in a subset are not in the index", len(hits.missing), len(ids or ()))
             return [{"id": hit.id, "score": hit.score} for hit in hits]
 
-        with ThreadPoolExecutor(self.threads or os.cpu_count()) as pool:
+        with ThreadPoolExecutor(self.threads or usable_cores()) as pool:
             return list(pool.map(found, queries, allowed))
 
     def get_documents_embeddings(self, documents_ids: Sequence[Sequence[str]]) -> list[list[np.ndarray]]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """What the codes of documents stand for: float32 (tokens, dim) each, near what was given.
+        """The token vectors that the index stores, close to those given.
 
-        Raises InputError for an id that the index has not.
+        Args:
+            documents_ids: lists of ids.
+
+        Returns:
+            For each list the vectors of its documents: float32 (tokens, dim) each.
+
+        Raises:
+            InputError: an id that the index does not have.
         """
         wanted = [_ids(ids) for ids in documents_ids]
         opened = self._opened()
@@ -194,24 +240,31 @@ class TansakuIndex(Base):
         if self._opened() is None:
             # PyLate adds other documents after an interruption: it does not continue the same call.
             Index.create_from_vectors(
-                self.index_folder, self.index_name, records, matrices, nbits=self.nbits, resume=False
+                self.index_folder,
+                self.index_name,
+                records,
+                matrices,
+                nbits=self.nbits,
+                resume=False,
+                storage_options=self._storage_options,
             )
         else:
-            index = Index.open(self.index_folder, self.index_name)
+            index = Index.open(self._database(), self.index_name)
             write = index.upsert if update else index.add
             write(records, vectors=matrices, resume=False)
         return self
 
     def _opened(self) -> IndexTable | None:
-        if not database_exists(self.index_folder):
-            return None
         try:
-            return open_index_table(connect(self.index_folder), self.index_name)
+            return open_index_table(self._database(), self.index_name)
         except TableNotFoundError:
             return None
 
+    def _database(self) -> DBConnection:
+        return connect(self.index_folder, storage_options=self._storage_options)
+
     def _open_searcher(self) -> Searcher:
-        opened = open_index_table(connect(self.index_folder), self.index_name)
+        opened = open_index_table(self._database(), self.index_name)
         return Searcher(opened, VectorsOnly(opened.codec.dim))
 
 
@@ -236,5 +289,5 @@ def _without_padding(matrix: np.ndarray) -> np.ndarray:
 
 
 def _on_cpu(matrix: Any) -> Any:
-    # NumPy knows no bfloat16.
+    # NumPy has no bfloat16.
     return matrix.detach().cpu().float() if hasattr(matrix, "detach") else matrix

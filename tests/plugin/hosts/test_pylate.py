@@ -10,7 +10,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from tansaku import Index, InputError, MissingExtraError, ModelMismatchError
+from tansaku import Index, InputError, MissingExtraError, ModelMismatchError, Searcher
+from tansaku.indexer.table.model import VectorsOnly
 
 from ...support.fakes import DIM, FakeEncoder, corpus
 
@@ -110,6 +111,13 @@ class TestSearch:
             assert ranked(index(QUERIES[:1], subset=["d1", "zz"])) == [["d1"]]
         assert "1 of 2 ids" in caplog.text
 
+    @pytest.mark.parametrize("options", [{"recall": "fast", "nprobe": 1}, {"phrase_weight": 2.0}, {"candidates": 3}])
+    def test_the_options_of_a_search_reach_it(self, index, make, tmp_path, options):
+        dim = VECTORS[0].shape[1]
+        searcher = Searcher.open(tmp_path / "indexes", "t", encoder=VectorsOnly(dim))
+        expected = [[hit.id for hit in searcher.search_vectors(query, 5, **options)] for query in QUERIES]
+        assert ranked(make(nbits=4, **options)(QUERIES, k=5)) == expected
+
     def test_no_queries_are_no_results(self, index):
         assert index([]) == []
 
@@ -181,7 +189,7 @@ class TestBadInput:
         with pytest.raises(InputError, match="'zz'"):
             index.get_documents_embeddings([["d1", "zz"]])
 
-    @pytest.mark.parametrize("options", [{"nbits": 3}, {"recall": "perfect"}])
+    @pytest.mark.parametrize("options", [{"nbits": 3}, {"recall": "perfect"}, {"nprobe": 0}, {"phrase_weight": -1}])
     def test_options_that_are_none_are_refused(self, make, options):
         with pytest.raises(InputError, match=next(iter(options))):
             make(**options)
