@@ -9,7 +9,7 @@ from .service import Service
 
 
 async def follow_indexes(service: Service, log: Any) -> None:
-    """Look for a new version of every index each ``refresh_seconds``, until cancelled; return at once if there is none.
+    """Look for a new version of every index each ``refresh_seconds``, until cancelled.
 
     Args:
         service: Whose indexes are followed. Its metrics count the looks.

@@ -394,3 +394,36 @@ def test_a_missing_database_is_not_made(tmp_path: Path, arguments: tuple[str, ..
     result = tansaku(*arguments, "--db", tmp_path / "none", "--table", "t")
     assert result.returncode == 2
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("search", "犬"),
+        ("info",),
+        ("delete", "--id", "none"),
+        ("optimize",),
+        ("rebuild",),
+        ("index", "docs.jsonl", "--mode", "upsert"),
+        ("evaluate", "--queries", "queries.jsonl", "--run", "run.txt"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_storage_options_reach_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+):
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "docs.jsonl", TWO)
+    write_jsonl(tmp_path / "queries.jsonl", [{"_id": "q", "text": "犬"}])
+    table = ("--db", "db", "--table", "t")
+    succeeds("index", "docs.jsonl", *table)
+    connect, given = lancedb.connect, []
+
+    def noted(uri: str, *, storage_options: dict[str, str] | None = None) -> lancedb.DBConnection:
+        given.append(storage_options)
+        return connect(uri, storage_options=storage_options)
+
+    monkeypatch.setattr(lancedb, "connect", noted)
+    succeeds(*arguments, *table, "--storage-option", "region=eu", "--storage-option", "a=b=c")
+    assert given
+    assert all(options == {"region": "eu", "a": "b=c"} for options in given)

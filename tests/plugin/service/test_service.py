@@ -13,6 +13,7 @@ import threading
 import time
 
 import httpx
+import lancedb
 import pytest
 from typer import Typer
 from typer.testing import CliRunner
@@ -21,6 +22,7 @@ from tansaku import Index, InputError, MissingExtraError, Reranker, ScoreMode, S
 from tansaku.plugin.cli.serve import _indexes, serve
 from tansaku.plugin.service.app import create_app
 from tansaku.plugin.service.observability import json_lines
+from tansaku.plugin.service.service import Service
 from tansaku.plugin.service.settings import Settings
 
 from ...support.fakes import FakeEncoder, corpus, exhaustive, small_chunks
@@ -665,6 +667,18 @@ class TestOperations:
             await until(lambda: failures)
             assert (await s.client.get("/ready")).status_code == 503
         assert "none" in str(failures[0])
+
+    def test_storage_options_reach_the_database(self, db, encoder, monkeypatch):
+        connect, given = lancedb.connect, []
+
+        def noted(uri, *, storage_options=None):
+            given.append(storage_options)
+            return connect(uri, storage_options=storage_options)
+
+        monkeypatch.setattr(lancedb, "connect", noted)
+        Service(Settings(indexes={"t": (db, "t")}, storage_options={"region": "eu"}), encoder=encoder).load()
+        assert given
+        assert all(options == {"region": "eu"} for options in given)
 
     async def test_requests_are_logged_without_their_text(self, encoder):
         async with running(encoder=encoder) as s:
