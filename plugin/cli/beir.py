@@ -123,7 +123,7 @@ def _as_json(results: Sequence[BeirResult]) -> dict[str, Any]:
         "split": beir.split,
         "revision": beir.revision,
         "questions": len(beir.queries),
-        "documents": beir.documents,
+        "documents": beir.n_documents,
         "empty": beir.empty,
         "missing": len(beir.missing),
         "k": k,
@@ -134,7 +134,7 @@ def _as_json(results: Sequence[BeirResult]) -> dict[str, Any]:
 def _show(results: Sequence[BeirResult]) -> None:
     beir = results[0].beir
     display.out.print(
-        f"{escape(beir.name)}, {escape(beir.split)}: {len(beir.queries):,} questions, {beir.documents:,} documents"
+        f"{escape(beir.name)}, {escape(beir.split)}: {len(beir.queries):,} questions, {beir.n_documents:,} documents"
     )
     if beir.empty:
         display.out.print(f"[yellow]{beir.empty:,} documents are empty[/yellow] and were left out")

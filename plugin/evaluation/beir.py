@@ -1,7 +1,6 @@
-"""Whole BEIR folders measured: BM25, exhaustive MaxSim, and the index as users get it. Needs the extra ``evaluate``.
+"""A whole BEIR folder ranked and measured: by BM25, by exhaustive MaxSim, and through an index as users get it.
 
-A BEIR folder has ``corpus.jsonl`` (``_id``, ``title``, ``text``), ``queries.jsonl`` (``_id``, ``text``) and
-``qrels/SPLIT.tsv`` (query-id, corpus-id, score).
+Needs the extra ``evaluate``. `judgements` says what a BEIR folder has.
 """
 
 from __future__ import annotations
@@ -48,15 +47,15 @@ class Beir:
     """One split of a BEIR folder; make one with `Beir.read`.
 
     Attributes:
-        name: the folder's.
-        split: the name of the judgements.
-        corpus: what is ranked.
-        queries: query id → text, of the judged ones.
+        name: name of the folder.
+        split: name of the judgements.
+        corpus: documents to rank.
+        queries: query id → text, of the judged queries.
         qrels: query id → document id → grade, of ``queries``.
-        documents: how many the corpus has, those without a word left out.
-        empty: how many have no word: they are not ranked.
-        missing: ids that are judged but are not in the corpus; what is relevant among them cannot be found.
-        revision: a hash of the documents, queries and judgements, 16 hexadecimal digits.
+        n_documents: number of documents to rank.
+        empty: number of documents without text, which are not ranked.
+        missing: ids of judged documents that are not in the corpus; those that are relevant cannot be found.
+        revision: hash of the documents, queries and judgements, 16 hexadecimal digits.
     """
 
     name: str
@@ -64,22 +63,23 @@ class Beir:
     corpus: Corpus = field(repr=False)
     queries: dict[str, str] = field(repr=False)
     qrels: Qrels = field(repr=False)
-    documents: int
+    n_documents: int
     empty: int
     missing: tuple[str, ...]
     revision: str
 
     @classmethod
     def read(cls, folder: str | Path, split: str = "dev", questions: int | None = None) -> Beir:
-        """Read and check a folder; the corpus is gone through once and not kept.
+        """Read and check a folder. The corpus is read once and not kept.
 
         Args:
-            folder: with corpus.jsonl, queries.jsonl (each also .jsonl.gz, .jsonl.zst or .parquet) and qrels/SPLIT.tsv.
-            split: which judgements.
-            questions: only so many of the judged queries, every so-manieth of them; None takes all.
+            folder: folder with corpus.jsonl, queries.jsonl (each also .jsonl.gz, .jsonl.zst or .parquet) and
+                qrels/SPLIT.tsv.
+            split: SPLIT of the judgements.
+            questions: number of judged queries, taken at even distances; None takes all.
 
         Raises:
-            SourceError: a file is missing, has no such split, or has a record that cannot be used; names the place.
+            SourceError: a file or the split is missing, or a record cannot be used; names the place.
             InputError: a judged query is not among the queries, a document is not as `DocumentReader` wants it, or no
                 judged document is in the corpus.
         """
@@ -99,12 +99,12 @@ class Beir:
             known.add(document.id)
             digest.update(content_bytes(document))
         if not known:
-            raise SourceError(f"{corpus.path}: no passage with a word here; there is nothing to rank")
+            raise SourceError(f"{corpus.path}: all passages are empty; there is nothing to rank")
         judged = dict.fromkeys(doc_id for grades in qrels.values() for doc_id in grades)
         missing = tuple(doc_id for doc_id in judged if doc_id not in known and doc_id not in corpus.empty)
         if len(missing) == len(judged):
             raise InputError(
-                f"{corpus.path}: none of the {len(judged):,} judged documents is here, {missing[0]!r} for one; "
+                f"{corpus.path}: none of the {len(judged):,} judged documents is here, such as {missing[0]!r}; "
                 f"give the corpus that the judgements of {split!r} are for"
             )
         name = folder.resolve().name
@@ -113,15 +113,15 @@ class Beir:
 
 @dataclass(frozen=True)
 class BeirResult:
-    """How well one way ranks.
+    """The result of one way to rank.
 
     Attributes:
-        beir: what was ranked; it has the numbers of queries and documents.
+        beir: the folder that was ranked.
         way: "BM25", "NAME exhaustive" or "NAME index".
-        k: how many documents were ranked for each query.
-        measures: those of `BEIR_MEASURES` that look at no more than ``k`` documents.
-        seconds: of everything: encoding, indexing and searching.
-        run: query id → document id → score, best first; of every query, perhaps nothing.
+        k: number of documents ranked for each query.
+        measures: name → value of the measures in `BEIR_MEASURES` that look at no more than ``k`` documents.
+        seconds: time for encoding, indexing and searching.
+        run: query id → document id → score, best first. Every query is in it, also one that found nothing.
     """
 
     beir: Beir
@@ -144,29 +144,36 @@ def evaluate_beir(
     recall: Recall = "balanced",
     progress: Progress = no_progress,
 ) -> Iterator[BeirResult]:
-    """Rank a BEIR folder by BM25 and by every model, exhaustively and through an index; yields a result for each.
+    """Rank a BEIR folder by BM25 and by every model, exhaustively and through an index.
+
+    All errors come before anything is encoded.
 
     Args:
-        folder: see `Beir.read`.
-        split: likewise.
+        folder: a BEIR folder, see `Beir.read`.
+        split: SPLIT of the judgements.
         models: name → encoder.
-        ways: which of "bm25", "exhaustive" and "index".
-        k: how many documents are ranked for each query; measures that look at more are left out.
-        questions: see `Beir.read`.
+        ways: ways to rank, of "bm25", "exhaustive" and "index".
+        k: number of documents ranked for each query; measures that look at more are left out.
+        questions: number of judged queries, see `Beir.read`.
         nbits: bits per dimension of a residual in the index: 1, 2 or 4.
-        recall: "fast", "balanced" or "exact"; see `SearchOptions`.
-        progress: called as the work goes on, with stages named "WAY: STAGE".
+        recall: "fast", "balanced" or "exact", see `SearchOptions`.
+        progress: called with stages named "WAY: STAGE".
 
-    Raises what `Beir.read` raises, InputError for an argument that cannot be used, and MissingExtraError without the
-    extra ``evaluate``, all before anything is encoded.
+    Returns:
+        An iterator over the results, one for each way and model, made as they are asked for.
+
+    Raises:
+        SourceError: as `Beir.read`.
+        InputError: as `Beir.read`, or an argument that cannot be used.
+        MissingExtraError: the extra ``evaluate`` is not installed.
     """
     check_nbits(nbits)
     SearchOptions(k=k, recall=recall)
     unknown = sorted(set(ways) - set(WAYS))
     if unknown or not ways:
-        raise InputError(f"ways are {list(ways)}; give some of {', '.join(WAYS)}")
+        raise InputError(f"ways are {list(ways)}; use some of {', '.join(WAYS)}")
     if not models and set(ways) != {"bm25"}:
-        raise InputError("there are no models; give an encoder, or the way bm25 alone")
+        raise InputError("there are no models; give an encoder, or only the way bm25")
     beir = Beir.read(folder, split, questions)
     require_ir_measures()
 
@@ -199,7 +206,7 @@ def bm25(beir: Beir, k: int = 100, *, progress: Progress = no_progress) -> Run:
     def texts() -> Iterator[tuple[str, str]]:
         for number, document in enumerate(DocumentReader(beir.corpus), start=1):
             yield document.id, document.encoded_text
-            progress("read", number, beir.documents, 0)
+            progress("read", number, beir.n_documents, 0)
 
     index = Bm25(texts())
     run: Run = {}
@@ -212,10 +219,22 @@ def bm25(beir: Beir, k: int = 100, *, progress: Progress = no_progress) -> Run:
 def exhaustive(beir: Beir, encoder: Encoder, k: int = 100, *, progress: Progress = no_progress) -> Run:
     """The ``k`` best documents for every query by MaxSim of float32 token vectors; of equal ones the earlier first.
 
-    Memory: the vectors of all queries and of 1,000 documents, and ``k`` and 1,000 scores for each query.
+    Memory: the vectors of all queries and of 1,000 documents, and ``k`` + 1,000 scores for each query.
+
+    Args:
+        beir: what is ranked.
+        encoder: the model.
+        k: documents for each query.
+        progress: called with the stage "encode".
+
+    Returns:
+        Query id → document id → score, best first.
+
+    Raises:
+        InputError: the model gives no vectors for a document.
     """
     queries = encoder.encode_queries(beir.queries.values())
-    best = [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries]  # documents' numbers and scores
+    best = [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries]  # rows in the corpus, and scores
     ids: list[str] = []
     n_tokens = 0
     for chunk in chunks(DocumentReader(beir.corpus), _DOCUMENTS_PER_BATCH):
@@ -223,17 +242,17 @@ def exhaustive(beir: Beir, encoder: Encoder, k: int = 100, *, progress: Progress
         for document, matrix in zip(chunk, vectors, strict=True):
             if not len(matrix):
                 raise InputError(f"{document.place}: document {document.id!r}: the model gives no vectors")
-        numbers = np.arange(len(ids), len(ids) + len(chunk))
+        rows = np.arange(len(ids), len(ids) + len(chunk))
         ids += [document.id for document in chunk]
         n_tokens += sum(map(len, vectors))
         for i, fresh in enumerate(exact_maxsim(queries, vectors)):
-            documents, scores = np.concatenate([best[i][0], numbers]), np.concatenate([best[i][1], fresh])
+            found, scores = np.concatenate([best[i][0], rows]), np.concatenate([best[i][1], fresh])
             order = np.argsort(-scores, kind="stable")[:k]
-            best[i] = documents[order], scores[order]
-        progress("encode", len(ids), beir.documents, n_tokens)
+            best[i] = found[order], scores[order]
+        progress("encode", len(ids), beir.n_documents, n_tokens)
     return {
-        query_id: {ids[d]: s for d, s in zip(documents.tolist(), scores.tolist(), strict=True)}
-        for query_id, (documents, scores) in zip(beir.queries, best, strict=True)
+        query_id: {ids[row]: score for row, score in zip(found.tolist(), scores.tolist(), strict=True)}
+        for query_id, (found, scores) in zip(beir.queries, best, strict=True)
     }
 
 
@@ -246,7 +265,19 @@ def through_index(
     *,
     progress: Progress = no_progress,
 ) -> Run:
-    """The ``k`` best documents for every query as users get them: `Index.create` in a temporary folder, `Searcher`."""
+    """The ``k`` best documents for every query as users get them: `Index.create` in a temporary folder, `Searcher`.
+
+    Args:
+        beir: what is ranked.
+        encoder: the model.
+        k: documents for each query.
+        nbits: bits per dimension of a residual: 1, 2 or 4.
+        recall: "fast", "balanced" or "exact".
+        progress: called with the stages of `Index.create`, then "search".
+
+    Returns:
+        Query id → document id → score, best first.
+    """
     with tempfile.TemporaryDirectory(prefix="tansaku-beir-") as folder:
         Index.create(folder, "corpus", beir.corpus, encoder=encoder, nbits=nbits, progress=progress)
         searcher = Searcher.open(folder, "corpus", encoder=encoder)
@@ -254,19 +285,22 @@ def through_index(
 
 
 def mteb_result(result: BeirResult, *, task: str | None = None) -> dict[str, Any]:
-    """``result`` as MTEB writes a retrieval task's: what `mteb.TaskResult.from_dict` and `from_disk` read.
+    """A result in MTEB's format for retrieval tasks, which `mteb.TaskResult.from_dict` and `from_disk` read.
 
-    Scores are named and computed as MTEB 2 does, at 1, 3, 5, 10, 20, 100 and 1000 as far as that many were ranked:
-    of equal scores the greater document id first, grades of 1 and more are relevant, linear gains, a query that found
-    nothing counts as 0. Means are rounded as in MTEB's files: to five digits, those of MRR, which MTEB rounds only
-    there, to six. Abstention (nAUC) is left out. ``mteb_version`` is null, for MTEB had no part in it, and
-    ``dataset_revision`` is `Beir.revision`.
+    Scores are named and computed as in MTEB 2, at 1, 3, 5, 10, 20, 100 and 1000 as far as that many were ranked. Of
+    equal scores the greater document id comes first; grades of 1 and more are relevant; gains are linear; a query that
+    found nothing counts as 0. Means are rounded as in MTEB's files: to five digits, those of MRR to six. Abstention
+    (nAUC) is left out. ``mteb_version`` is null, as MTEB is not used, and ``dataset_revision`` is `Beir.revision`.
 
     Args:
-        result: of `evaluate_beir`.
+        result: a result of `evaluate_beir`.
         task: name of the task; None takes the folder's.
 
-    Raises InputError if fewer than 10 documents were ranked, as the main score is nDCG@10.
+    Returns:
+        The content of the JSON file.
+
+    Raises:
+        InputError: fewer than 10 documents were ranked, but the main score is nDCG@10.
     """
     if result.k < MTEB_MIN_K:
         raise InputError(f"k is {result.k}; MTEB's main score is nDCG@10, so it must be {MTEB_MIN_K} or more")
@@ -297,9 +331,9 @@ def _result(beir: Beir, way: str, k: int, rank: Callable[..., Run], progress: Pr
 
 
 def _without_ties(run: Run) -> Run:
-    """``run`` with places for scores. Of equal ones the greater id is first, as in trec_eval and MTEB.
+    """``run`` with ranks in place of scores. Of equal scores the greater id comes first, as in trec_eval and MTEB.
 
-    ir_measures would leave the order of equal ones to the program that computes a measure; they differ.
+    ir_measures leaves the order of equal scores to the program that computes a measure, and these differ.
     """
     return {
         query_id: {

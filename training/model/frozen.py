@@ -1,7 +1,7 @@
-"""The layers below those that are trained: they give the same for a text at every step, so it can be computed once.
+"""The layers below the trained ones: they give the same result for a text at every step, so it is computed once.
 
-What they give, the hidden states at the first trained layer, is kept in a folder in bfloat16, 2 bytes for each of a
-token's dimensions. Trainings that begin at the same weights share it.
+The result, the hidden states at the first trained layer, is kept in a folder in bfloat16: 2 bytes for each dimension of
+a token. Trainings that start from the same weights share it.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from torch import nn
 from ...onnx_export.encode.tokenize import TokenizedText
 from ...onnx_export.errors import InputError
 
-_RECORD = struct.Struct("<16sQI")  # of the index: a text's key, its first token's number, its tokens
+_RECORD = struct.Struct("<16sQI")  # of the index: key of a text, number of its first token, number of its tokens
 
 
 class SplitBackbone:
-    """A backbone cut in two below its trained layers; the lower part is frozen and runs without dropout.
+    """A backbone cut in two below its trained layers. The lower part is frozen and runs without dropout.
 
     Args:
-        backbone: its layers are in one ModuleList and take the hidden states first; `check` tells.
-        trained: so many of the upper layers are trained.
-        precision: of the lower part.
+        backbone: a backbone whose layers are in one ModuleList and take the hidden states first; see `check`.
+        trained: number of upper layers that are trained.
+        precision: number format of the lower part.
 
-    Raises InputError for more layers than there are.
+    Raises:
+        InputError: the backbone has fewer layers.
     """
 
     def __init__(self, backbone: nn.Module, trained: int, precision: torch.dtype = torch.float32) -> None:
         self._backbone, self._precision = backbone, precision
-        self.kept: HiddenStates | None = None  # where the lower part's output is kept
+        self.kept: HiddenStates | None = None  # keeps the output of the lower part
         self._owner, self._name = _layers_of(backbone)
         layers = list(getattr(self._owner, self._name))
         if trained > len(layers):
@@ -47,11 +48,14 @@ class SplitBackbone:
         self._upper.requires_grad_(True)
 
     def lower(self, texts: Sequence[TokenizedText], inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Hidden states at the first trained layer, (texts, longest, hidden): of frozen weights, so without gradient.
+        """Hidden states at the first trained layer, without gradients.
 
         Args:
-            texts: the keys to what is kept.
+            texts: the texts, by which results are kept.
             inputs: the same texts, as the backbone takes them.
+
+        Returns:
+            float32 (texts, longest, hidden).
         """
         kept = self.kept
         found = [None if kept is None else kept.get(text) for text in texts]
@@ -62,14 +66,15 @@ class SplitBackbone:
             chosen = torch.tensor(missing, device=device)
             computed = self._run_lower({name: array[chosen] for name, array in inputs.items()})
             for i, states in zip(missing, computed, strict=True):
-                hidden[i] = states[: len(texts[i].ids)].to(torch.bfloat16)  # the same numbers, kept or not
+                # In bfloat16 also if it is not kept, so that the numbers are the same.
+                hidden[i] = states[: len(texts[i].ids)].to(torch.bfloat16)
                 if kept is not None:
                     kept.put(texts[i], hidden[i])
         ordered = [hidden[i].to(device) for i in range(len(texts))]
         return nn.utils.rnn.pad_sequence(ordered, batch_first=True).float()
 
     def upper(self, hidden: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The backbone's output for what `lower` gave: (texts, longest, hidden)."""
+        """The backbone's output for the hidden states that `lower` gave: (texts, longest, hidden)."""
         if not len(self._upper):
             return hidden
         lower_and_upper = getattr(self._owner, self._name)
@@ -84,7 +89,7 @@ class SplitBackbone:
             given.remove()
 
     def states(self, hidden: torch.Tensor, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-        """What `lower` gave and what each upper layer makes of it: 1 + trained times (texts, longest, hidden)."""
+        """Hidden states from `lower` and after each upper layer: 1 + trained times (texts, longest, hidden)."""
         reached = [hidden]
         hooks = [layer.register_forward_hook(lambda *given: reached.append(_first(given[-1]))) for layer in self._upper]
         try:
@@ -95,7 +100,7 @@ class SplitBackbone:
         return reached
 
     def with_copied_layers(self) -> SplitBackbone:
-        """One with the same lower part and a copy of the upper layers as they are now, which is never trained."""
+        """The same lower part with a copy of the upper layers as they are now; the copy is never trained."""
         other = copy.copy(self)
         other._upper = copy.deepcopy(self._upper).requires_grad_(False).eval()
         return other
@@ -113,10 +118,16 @@ class SplitBackbone:
                 return stopped.hidden
             finally:
                 reached.remove()
-        raise InputError("this backbone's layers do not take the hidden states first; leave out trained_layers")
+        raise InputError(
+            "the layers of this backbone do not take the hidden states first; leave out optimizer.trained_layers"
+        )
 
     def check(self, inputs: dict[str, torch.Tensor]) -> None:
-        """Raise InputError unless both parts, one after the other, give what the whole backbone gives."""
+        """Check that both parts, one after the other, give the result of the whole backbone.
+
+        Raises:
+            InputError: they do not.
+        """
         with _evaluating(self._backbone), torch.no_grad():
             whole = self._backbone(**inputs).last_hidden_state
             parts = self.upper(self._run_lower(inputs).float(), inputs)
@@ -141,11 +152,12 @@ class SplitBackbone:
 
 
 class HiddenStates:
-    """Hidden states of texts on disk: a file that grows, and an index beside it. One process writes to it.
+    """Hidden states of texts on disk: a file that grows, and an index beside it. Only one process may write to it.
 
     Args:
-        folder: made if it is not there; what an interrupted run left is used as far as it is whole.
-        size: dimensions of a hidden state.
+        folder: folder of both files, made if it does not exist. The complete part of what an interrupted run left is
+            used.
+        size: number of dimensions of a hidden state.
     """
 
     def __init__(self, folder: Path, size: int) -> None:
@@ -162,7 +174,7 @@ class HiddenStates:
         return len(self._places)
 
     def get(self, text: TokenizedText) -> torch.Tensor | None:
-        """bfloat16 (tokens, size); None if it is not here."""
+        """The hidden states of a text, bfloat16 (tokens, size); None if they are not kept."""
         place = self._places.get(_key(text))
         if place is None:
             return None
@@ -172,13 +184,21 @@ class HiddenStates:
         return torch.frombuffer(raw, dtype=torch.bfloat16).view(length, self._size)
 
     def put(self, text: TokenizedText, hidden: torch.Tensor) -> None:
-        """Keep the hidden states of a text, bfloat16 (tokens, size)."""
+        """Keep the hidden states of a text.
+
+        Args:
+            text: the text.
+            hidden: bfloat16 (tokens, size).
+
+        Raises:
+            InputError: another process has written to the folder.
+        """
         key = _key(text)
         if key in self._places:
             return
         if self._hidden.seek(0, 2) != self._tokens * self._bytes:
             raise InputError(f"{self._folder}: another training writes here; name another optimizer.activations")
-        # The states before the index: what the index has is whole.
+        # The states before the index: an entry of the index is then complete.
         self._hidden.write(hidden.contiguous().cpu().view(torch.int16).numpy().tobytes())
         self._hidden.flush()
         self._places[key] = self._tokens, len(hidden)
@@ -208,7 +228,7 @@ def _close(*files: BinaryIO) -> None:
 
 
 class _Reached(Exception):  # noqa: N818
-    """The first trained layer has been reached."""
+    """Raised to stop at the first trained layer."""
 
     def __init__(self, hidden: torch.Tensor) -> None:
         self.hidden = hidden
@@ -238,7 +258,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def _layers_of(backbone: nn.Module) -> tuple[nn.Module, str]:
-    """The module whose attribute the stack of layers is, and the attribute's name."""
+    """The module that owns the stack of layers, and the name of the attribute."""
     stacks = [
         (len(child), owner, name)
         for owner in backbone.modules()
@@ -246,7 +266,7 @@ def _layers_of(backbone: nn.Module) -> tuple[nn.Module, str]:
         if isinstance(child, nn.ModuleList)
     ]
     if not stacks:
-        raise InputError("this backbone's layers are not known; leave out optimizer.trained_layers")
+        raise InputError("the layers of this backbone were not found; leave out optimizer.trained_layers")
     _, owner, name = max(stacks, key=lambda stack: stack[0])
     return owner, name
 

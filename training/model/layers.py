@@ -1,7 +1,7 @@
 """Layers as a teacher: a model's own upper layers, side by side, teach the token vectors of a smaller one.
 
 MaxSim over the vectors of several layers at once ranks better than over those of any one layer, but they are too long
-to store. `token_loss` brings a student's vectors to the same similarities, token by token.
+to store. `token_loss` trains a student's vectors to give the same similarities, token by token.
 """
 
 from __future__ import annotations
@@ -19,32 +19,35 @@ from .losses import in_batch
 from .student import Inputs, Student, distinct_texts, maxsim, runs_of
 
 _MASKED = -2.0  # less than any cosine
-_AT_TEACHERS_TOKEN = 0.5  # weight of the similarity there, beside that of the student's own largest
+_AT_TEACHERS_TOKEN = 0.5  # weight of the similarity with that token, against 1 for the student's own largest
 
 
 class TokenSimilarities(torch.nn.Module):
-    """What is trained where the layers teach: a student; called, it gives the loss of a batch, see `token_loss`.
+    """A student with its own layers as the teacher; calling it gives the loss of a batch, see `token_loss`.
 
     With in-batch negatives a cross-entropy is added: of each group's first passage among all passages of the batch.
 
     Args:
-        student: cut by `Student.freeze_below`; its layers as they are now are the teacher.
-        sample: passages to centre the teacher's layers by.
-        config: of the loss.
+        student: a student cut by `Student.freeze_below`. Its layers as they are now are the teacher.
+        sample: passages whose mean vectors centre the teacher's layers.
+        config: the section [loss].
 
-    Raises InputError for a student that is not cut.
+    Raises:
+        InputError: the student is not cut.
     """
 
     def __init__(self, student: Student, sample: Sequence[str], config: LossConfig) -> None:
         super().__init__()
         if student.split is None:
-            raise InputError("the layers that are trained teach by what they were: set optimizer.trained_layers")
+            raise InputError(
+                'loss.kind is "tokens", where the trained layers are their own teacher; set optimizer.trained_layers'
+            )
         self.student, self._split, self._config = student, student.split, config
         self._teacher = LayersTeacher(student.split, config.teacher_layers)
         self._teacher.centre(self._lowered(student.tokenize_passages(list(sample))))
 
     def forward(self, queries: Sequence[TokenizedText], passages: Sequence[TokenizedText]) -> torch.Tensor:
-        """A scalar; one query for each group, and nway passages for each, one group after the other."""
+        """The loss, a scalar, of one query for each group and nway passages for each, one group after the other."""
         distinct, numbers = distinct_texts(passages)
         asked, asked_taught = self.student.in_runs(queries, self._both)
         found, found_taught = self.student.in_runs(distinct, self._both)
@@ -64,17 +67,17 @@ class TokenSimilarities(torch.nn.Module):
             yield self._split.lower(run, inputs), inputs, self.student.kept(run)
 
     def _both(self, texts: Sequence[TokenizedText], inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
-        """The student's vectors and the teacher's, from the same lower layers."""
+        """Vectors by the student and by the teacher, from the same lower layers."""
         lower = self._split.lower(texts, inputs)
         return self.student.project(self._split.upper(lower, inputs)), self._teacher.vectors(lower, inputs)
 
 
 class LayersTeacher:
-    """Token vectors from a model's upper layers and the one below them, as they are now; training leaves them alone.
+    """Token vectors from a copy of a model's upper layers and the layer below them, which training does not change.
 
     Args:
         split: the model, cut below the layers that will be trained.
-        layers: only so many teach, the upper ones; None is all.
+        layers: number of layers that teach, from the top; None takes all.
     """
 
     def __init__(self, split: SplitBackbone, layers: int | None = None) -> None:
@@ -83,7 +86,7 @@ class LayersTeacher:
         self._means: list[torch.Tensor] = []
 
     def centre(self, sample: Iterable[tuple[torch.Tensor, Inputs, torch.Tensor]]) -> None:
-        """Take each layer's mean over a sample's kept tokens, to be called before `vectors`.
+        """Compute each layer's mean over the kept tokens of a sample. Call it before `vectors`.
 
         Args:
             sample: hidden states at the first trained layer, as `SplitBackbone.lower` gives them; the texts, as the
@@ -98,11 +101,14 @@ class LayersTeacher:
         self._means = [total / max(1, count) for total in sums or ()]
 
     def vectors(self, lower: torch.Tensor, inputs: Inputs) -> torch.Tensor:
-        """Unit vectors, float32 (texts, longest, layers × hidden): each layer's centred, at the same length.
+        """Vectors of all layers side by side, each centred and scaled to the same length.
 
         Args:
             lower: hidden states at the first trained layer.
             inputs: the texts, as the backbone takes them.
+
+        Returns:
+            float32 (texts, longest, layers × hidden), of unit length.
         """
         states = self._states(lower, inputs)
         parts = [functional.normalize(one - mean, dim=-1) for one, mean in zip(states, self._means, strict=True)]
@@ -121,18 +127,21 @@ def token_loss(
     found_kept: torch.Tensor,
     numbers: torch.Tensor,
 ) -> torch.Tensor:
-    """How far single query tokens' similarities are from the teacher's: a scalar, the mean over tokens and passages.
+    """How far the similarities of single query tokens are from the teacher's.
 
-    For each query token its MaxSim with each passage of the group, less the mean over the group (which no ranking
-    depends on): the squared difference between student and teacher; and half as much for the student's similarity
-    with the very token that the teacher finds nearest.
+    Compared are each query token's MaxSim with each passage of the group, less the mean over the group, which does not
+    change a ranking. The loss is the squared difference between student and teacher, plus half the squared difference
+    for the student's similarity with the token that the teacher finds nearest.
 
     Args:
-        asked: the queries' vectors, float32 (groups, query tokens, dim): the student's, the teacher's.
-        found: the passages' vectors, float32 (passages, tokens, dim): the student's, the teacher's.
-        asked_kept: bool (groups, query tokens).
-        found_kept: bool (passages, tokens).
-        numbers: int64 (groups, nway), each group's passages.
+        asked: vectors of the queries by student and teacher, float32 (groups, query tokens, dim) each.
+        found: vectors of the passages by student and teacher, float32 (passages, tokens, dim) each.
+        asked_kept: tokens of the queries that count, bool (groups, query tokens).
+        found_kept: tokens of the passages that count, bool (passages, tokens).
+        numbers: passages of each group, int64 (groups, nway).
+
+    Returns:
+        A scalar, the mean over query tokens and passages.
     """
     total = asked[0].new_zeros(())
     count = 0

@@ -1,4 +1,4 @@
-"""What training makes small: how far the student's scores of a group are from the teacher's.
+"""Losses: how far the student's scores of a group are from the teacher's.
 
 The formulas are those of JaColBERTv2.5 (arXiv 2407.20750, section 3); MarginMSE is Hofstätter et al.'s (2020).
 """
@@ -14,7 +14,16 @@ _LEAST_SPREAD = 1e-8
 
 
 def loss_of(config: LossConfig, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """The loss of a batch, a scalar: of student and teacher scores, float32 (groups, nway)."""
+    """The loss of a batch.
+
+    Args:
+        config: the section [loss], of the kind "kl" or "margin_mse".
+        student: scores by the student, float32 (groups, nway).
+        teacher: scores by the teacher, float32 (groups, nway).
+
+    Returns:
+        A scalar.
+    """
     if config.normalize_student:
         student = min_max(student)
     if config.normalize_teacher:
@@ -24,7 +33,7 @@ def loss_of(config: LossConfig, student: torch.Tensor, teacher: torch.Tensor) ->
 
 
 def min_max(scores: torch.Tensor) -> torch.Tensor:
-    """The scores of each group brought to [0, 1]: float32 (groups, nway)."""
+    """The scores of each group scaled to [0, 1]: float32 (groups, nway)."""
     low, high = scores.amin(dim=1, keepdim=True), scores.amax(dim=1, keepdim=True)
     return (scores - low) / (high - low + _LEAST_SPREAD)
 
@@ -45,5 +54,14 @@ def margin_mse(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 
 
 def in_batch(config: LossConfig, scores: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """Weighted cross-entropy of each query's own passage among all: scores float32 (groups, passages), own int64."""
+    """Weighted cross-entropy of each query's own passage among all passages of the batch.
+
+    Args:
+        config: the section [loss].
+        scores: MaxSim of each query with each passage, float32 (groups, passages).
+        own: number of each query's own passage, int64 (groups,).
+
+    Returns:
+        A scalar.
+    """
     return config.in_batch_weight * functional.cross_entropy(config.in_batch_scale * scores, own)

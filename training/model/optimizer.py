@@ -1,4 +1,4 @@
-"""AdamW as the recipe has it, schedule-free, and with a linear decay beside it."""
+"""AdamW: schedule-free, as in the recipe, or with a linear decay."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ except ModuleNotFoundError as error:
 class Optimizer:
     """An optimizer with its schedule.
 
-    Schedule-free training has two sets of weights, those it steps with and their running average, which is the model:
-    whatever evaluates or saves must do it inside `averaged`.
+    Schedule-free training has two sets of weights: those it steps with, and their running average, which is the model.
+    Evaluate and save inside `averaged`.
 
     Args:
-        config: of the optimizer.
-        parameters: that are trained.
-        steps: in all, for the linear decay.
+        config: the section [optimizer].
+        parameters: the parameters to train.
+        steps: number of steps in all, for the linear decay.
     """
 
     def __init__(self, config: OptimizerConfig, parameters: Iterable[torch.nn.Parameter], steps: int) -> None:
@@ -45,8 +45,8 @@ class Optimizer:
             )
 
     def step(self, scaler: torch.amp.GradScaler) -> None:
-        """One step with the gradients that have been added up, which are then cleared."""
-        if self._schedule is not None:  # as the paper's code does: no clipping where there is no schedule
+        """Do one step with the accumulated gradients and clear them."""
+        if self._schedule is not None:  # as in the paper's code, which clips nothing without a schedule
             scaler.unscale_(self._inner)
             torch.nn.utils.clip_grad_norm_(self._parameters, 2.0)
         scaler.step(self._inner)
@@ -56,16 +56,16 @@ class Optimizer:
             self._schedule.step()
 
     def averaged(self) -> _Averaged:
-        """A context in which the weights are the model's."""
+        """A context manager in which the weights are the model's."""
         return _Averaged(self._free)
 
     def state_dict(self) -> dict[str, Any]:
-        """What is needed to go on; to be taken outside `averaged`."""
+        """The state to continue from; call it outside `averaged`."""
         schedule = None if self._schedule is None else self._schedule.state_dict()
         return {"optimizer": self._inner.state_dict(), "schedule": schedule}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Continue from a state that `state_dict` gave."""
         self._inner.load_state_dict(state["optimizer"])
         if self._schedule is not None:
             self._schedule.load_state_dict(state["schedule"])

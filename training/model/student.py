@@ -22,13 +22,17 @@ from .frozen import HiddenStates, SplitBackbone
 Inputs = dict[str, torch.Tensor]
 Encode = Callable[[Sequence[TokenizedText], Inputs], tuple[torch.Tensor, ...]]
 _MASKED = -1e4  # less than any cosine, and a number in 16 bits too
-_RUN_TOKENS = 16_384  # that go through the backbone together
-_ENOUGH_TOKENS = 1_024  # to go through it alone
-_UNEVEN = 1.25
+_MAX_TOKENS_PER_RUN = 16_384  # that go through the backbone together
+_ENOUGH_TOKENS = 1_024  # for a run of their own
+_MAX_LENGTH_RATIO = 1.25  # of the longest text of a run to its shortest
 
 
 class Student(torch.nn.Module):
-    """A checkpoint's backbone and projection; tokenizes as the exported bundle will."""
+    """The model in training: a checkpoint's backbone and projection. It tokenizes as the exported bundle will.
+
+    Args:
+        checkpoint: the model to start from; its weights are trained in place.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
@@ -36,7 +40,7 @@ class Student(torch.nn.Module):
         self.backbone = checkpoint.backbone
         self.projection = checkpoint.projection.requires_grad_(True)
         pooler = getattr(self.backbone, "pooler", None)
-        if pooler is not None:  # not on the way to token vectors
+        if pooler is not None:  # token vectors do not go through it
             pooler.requires_grad_(False)
         segmenter = load_segmenter(checkpoint.segmenter, checkpoint.tokenizer)
         self.tokenize_queries = TextTokenizer(checkpoint.tokenizer, checkpoint.query, segmenter)
@@ -44,9 +48,15 @@ class Student(torch.nn.Module):
         self.split: SplitBackbone | None = None
 
     def freeze_below(self, trained: int, kept: Path | None, precision: torch.dtype) -> None:
-        """Train so many of the upper layers alone; what the others give is kept in the folder ``kept``, if any.
+        """Train the upper layers and the projection only.
 
-        Raises InputError for more layers than there are, and a backbone that cannot be cut at a layer.
+        Args:
+            trained: number of upper layers to train.
+            kept: folder where the results of the other layers are kept; None keeps nothing.
+            precision: number format of the other layers.
+
+        Raises:
+            InputError: the backbone has fewer layers or cannot be cut at a layer.
         """
         self.split = SplitBackbone(self.backbone, trained, precision)
         self.split.check(self.inputs(self.tokenize_passages(["日本語の文です。", "短い文"])))
@@ -54,30 +64,34 @@ class Student(torch.nn.Module):
             self.split.kept = HiddenStates(kept / self.split.fingerprint(), self.backbone.config.hidden_size)
 
     def drop_out(self, probability: float) -> None:
-        """Drop out so much of the backbone's values in training."""
+        """Set the dropout probability of the backbone."""
         for module in self.backbone.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = probability
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """The device of its weights."""
         return next(self.parameters()).device
 
     def vectors(self, texts: Sequence[TokenizedText]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token vectors of unit length, float32 (texts, longest, dim), and which are kept, bool (texts, longest).
+        """Token vectors of texts.
 
-        Texts run together with others of about their length; what lies behind a text's end is not kept.
+        Returns:
+            Vectors of unit length, float32 (texts, longest, dim), and which of them count, bool (texts, longest).
         """
         (vectors,) = self.in_runs(texts, lambda run, inputs: (self.project(self._hidden(run, inputs)),))
         return vectors, self.kept(texts)
 
     def in_runs(self, texts: Sequence[TokenizedText], encode: Encode) -> tuple[torch.Tensor, ...]:
-        """What ``encode`` gives for texts, (texts, longest, …) each; texts of about one length go through it together.
+        """Results of a function for texts, called with texts of about the same length together.
 
         Args:
-            texts: in any order.
-            encode: takes some of the texts, and the same as the backbone takes them.
+            texts: texts in any order.
+            encode: function of some of the texts, and of the same as the backbone takes them.
+
+        Returns:
+            The results of ``encode``, (texts, longest, …) each.
         """
         longest = max(len(text.ids) for text in texts)
         order, parts = [], []
@@ -95,7 +109,7 @@ class Student(torch.nn.Module):
         return functional.normalize(self.projection(hidden).float(), dim=-1)
 
     def kept(self, texts: Sequence[TokenizedText]) -> torch.Tensor:
-        """Which tokens count in MaxSim: bool (texts, longest)."""
+        """The tokens that count in MaxSim: bool (texts, longest)."""
         keep = np.zeros((len(texts), max(len(text.ids) for text in texts)), bool)
         for row, text in enumerate(texts):
             keep[row, : len(text.keep)] = text.keep
@@ -113,13 +127,16 @@ class Student(torch.nn.Module):
     def forward(
         self, queries: Sequence[TokenizedText], passages: Sequence[TokenizedText], *, all_pairs: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Scores of each query's passages, float32 (queries, nway); and those of all pairs.
+        """MaxSim of queries with the passages of their groups.
 
         Args:
-            queries: one for each group.
-            passages: nway for each group, one group after the other.
-            all_pairs: return the scores of every query with every group's first passage too, (queries, queries); -inf
-                where that is the query's own first passage again, as of questions about one text. Otherwise None.
+            queries: one query for each group.
+            passages: nway passages for each group, one group after the other.
+            all_pairs: also score every query with the first passage of every group.
+
+        Returns:
+            float32 (queries, nway), and float32 (queries, queries) or None without ``all_pairs``. In the latter, -inf
+            stands where another group has the query's own first passage, as with questions about one text.
         """
         asked, asked_kept = self.vectors(queries)
         distinct, numbers = distinct_texts(passages)
@@ -147,6 +164,9 @@ def maxsim(
         query_kept: bool (…, query tokens).
         passages: float32 (…, passage tokens, dim); leading dimensions are broadcast.
         passage_kept: bool (…, passage tokens).
+
+    Returns:
+        float32 (…).
     """
     similarities = queries @ passages.transpose(-1, -2)
     similarities = similarities.masked_fill(~passage_kept[..., None, :], _MASKED)
@@ -156,7 +176,8 @@ def maxsim(
 def with_rules(checkpoint: Checkpoint, config: ModelConfig) -> Checkpoint:
     """The checkpoint with the lengths and the query augmentation of a configuration.
 
-    Raises InputError if mask tokens are wanted and the vocabulary has none.
+    Raises:
+        InputError: mask tokens are wanted, but the vocabulary has none.
     """
     query = dataclasses.replace(checkpoint.query, max_length=config.query_length, expansion=None)
     if config.augmentation != "none":
@@ -179,18 +200,18 @@ def _mask_token(checkpoint: Checkpoint) -> str:
 
 
 def runs_of(texts: Sequence[TokenizedText]) -> Iterator[list[int]]:
-    """Numbers of the texts that run together, shorter ones first: at most `_RUN_TOKENS` when filled up, or one text.
+    """Numbers of the texts that run together, shorter texts first.
 
-    A run of `_ENOUGH_TOKENS` takes no text that is over a quarter longer than its shortest: filling up costs as much as
-    real tokens do.
+    A run has at most `_MAX_TOKENS_PER_RUN` tokens with padding, or one text. Once it has `_ENOUGH_TOKENS`, it takes no
+    text that is over a quarter longer than its shortest, as padding costs as much as real tokens.
     """
     lengths = [len(text.ids) for text in texts]
     order = sorted(range(len(texts)), key=lengths.__getitem__)
     start = 0
     for end, number in enumerate(order):
         filled = (end - start) * lengths[order[end - 1]]
-        uneven = filled >= _ENOUGH_TOKENS and lengths[number] > _UNEVEN * lengths[order[start]]
-        if end > start and (uneven or (end + 1 - start) * lengths[number] > _RUN_TOKENS):
+        uneven = filled >= _ENOUGH_TOKENS and lengths[number] > _MAX_LENGTH_RATIO * lengths[order[start]]
+        if end > start and (uneven or (end + 1 - start) * lengths[number] > _MAX_TOKENS_PER_RUN):
             yield order[start:end]
             start = end
     yield order[start:]

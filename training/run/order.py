@@ -8,11 +8,22 @@ import numpy as np
 def batch_of_step(
     step: int, *, groups: int, batch_size: int, seed: int, block: int = 1, rank: int = 0, ranks: int = 1
 ) -> np.ndarray:
-    """Numbers of the groups of one step that belong to one rank: int64.
+    """The groups that one rank trains on in one step.
 
-    All groups come once in an order of their own before any comes again, ``block`` neighbours always together; every
-    rank takes its part of a step's batch, so that together they have all of it, each once. A pure function of its
-    arguments: a run that was interrupted goes on with the groups it would have seen.
+    All groups come once, in a random order, before any comes again; ``block`` neighbours stay together. The ranks
+    divide the batch of a step. This is a pure function of its arguments, so a continued training sees the same groups.
+
+    Args:
+        step: number of the step, from 0.
+        groups: number of groups.
+        batch_size: number of groups of a step, over all ranks; a multiple of ``ranks``.
+        seed: seed of the order.
+        block: number of neighbouring groups that stay together.
+        rank: number of the rank, from 0.
+        ranks: number of ranks.
+
+    Returns:
+        Numbers of the groups, int64 (batch_size / ranks,).
     """
     share = batch_size // ranks
     positions = step * batch_size + rank * share + np.arange(share)

@@ -88,7 +88,7 @@ def by_plain_maxsim(query: str, docs=DOCS) -> list[tuple[str, float]]:
 class TestReading:
     def test_what_is_there_is_counted(self, folder):
         beir = Beir.read(folder)
-        assert (beir.name, beir.split, beir.documents, beir.empty, beir.missing) == ("made", "dev", 40, 0, ())
+        assert (beir.name, beir.split, beir.n_documents, beir.empty, beir.missing) == ("made", "dev", 40, 0, ())
         assert (beir.queries, beir.qrels) == (QUERIES, QRELS)
 
     def test_only_judged_queries_are_asked(self, folder):
@@ -119,7 +119,7 @@ class TestReading:
     def test_empty_passages_are_counted_and_left_out(self, tmp_path):
         docs = [*DOCS, {"_id": "e1", "title": "", "text": " \u3000"}, {"_id": "e2", "text": ""}]
         beir = Beir.read(write_beir(tmp_path / "x", docs, qrels=QRELS | {"q4": {"e1": 1, "d39": 1}}))
-        assert (beir.documents, beir.empty, beir.missing) == (40, 2, ())
+        assert (beir.n_documents, beir.empty, beir.missing) == (40, 2, ())
         for run in (bm25(beir), exhaustive(beir, FAKE), through_index(beir, FAKE)):
             assert not {"e1", "e2"} & set(run["q4"])
 
@@ -161,12 +161,12 @@ class TestReading:
             ({"docs": [DOCS[1], '{"_id": ']}, r"corpus.jsonl:2: not valid JSON"),
             ({"docs": [DOCS[1], DOCS[1]]}, r"corpus.jsonl:2: id 'd1' occurs twice"),
             ({"docs": [{"_id": "d1", "text": ["x"]}]}, r"corpus.jsonl:1: field 'text' of 'd1' must be a string"),
-            ({"docs": [{"_id": "d1", "text": ""}]}, r"corpus.jsonl: no passage with a word"),
+            ({"docs": [{"_id": "d1", "text": ""}]}, r"corpus.jsonl: all passages are empty"),
             ({"queries": {"q0": " "}}, r"queries.jsonl:1: the text of 'q0' is empty"),
-            ({"queries": {"q0": "x"}}, r"4 of 5 judged queries are not among the queries, 'q1'"),
+            ({"queries": {"q0": "x"}}, r"4 of 5 judged queries are not among the queries, such as 'q1'"),
             ({"qrels": {}}, r"dev.tsv: no judgements"),
             ({"qrels": {"q0": {"d1": "high"}}}, r"dev.tsv:2: the grade 'high'"),
-            ({"qrels": {"q0": {"x": 1, "y": 1}}}, r"none of the 2 judged documents is here, 'x' for one; give"),
+            ({"qrels": {"q0": {"x": 1, "y": 1}}}, r"none of the 2 judged documents is here, such as 'x'; give"),
         ],
     )
     def test_what_cannot_be_used_is_named(self, tmp_path, parts, offender):
@@ -272,7 +272,7 @@ class TestEvaluating:
             ({"questions": 0}, "questions is 0; it must be 1 or more"),
             ({"nbits": 3}, "nbits is 3"),
             ({"recall": "all"}, "unknown recall 'all'"),
-            ({"ways": ()}, r"ways are \[\]; give some of bm25, exhaustive, index"),
+            ({"ways": ()}, r"ways are \[\]; use some of bm25, exhaustive, index"),
             ({"ways": ["bm25", "bm52"]}, "ways are .*bm52"),
             ({"models": {}}, "there are no models"),
         ],
@@ -361,7 +361,7 @@ def test_japanese_text_end_to_end(sample: Path, default_encoder: Encoder):
     results = {r.way: r for r in evaluate_beir(sample, models={"m": default_encoder}, questions=30, nbits=4)}
     assert list(results) == ["BM25", "m exhaustive", "m index"]
     for result in results.values():
-        assert (len(result.beir.queries), result.beir.documents) == (30, 100)
+        assert (len(result.beir.queries), result.beir.n_documents) == (30, 100)
         assert all(len(found) <= 100 for found in result.run.values())
         assert 0.85 <= result.measures["hit@1"] <= result.measures["hit@10"] <= result.measures["recall@100"] <= 1
     exact, indexed = results["m exhaustive"].run, results["m index"].run
@@ -415,7 +415,7 @@ class TestCommand:
             (("-k", 5, "--mteb", tmp_path / "m"), "--mteb needs 10 or more"),
             (("--mteb", tmp_path / "file"), "choose another folder by --mteb"),
             (("--split", "train"), "the splits in this folder: dev"),
-            (("--no-bm25", "--no-exhaustive", "--no-index"), "give some of bm25"),
+            (("--no-bm25", "--no-exhaustive", "--no-index"), "use some of bm25"),
         ):
             error = self.run(folder, *arguments).exception
             assert isinstance(error, InputError)
