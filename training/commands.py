@@ -166,7 +166,7 @@ def weigh(
         typer.Option(
             min=0.0,
             max=1.0,
-            help="Share of the learned weights that is applied: 0 applies nothing; less is safer for queries of other kinds.",
+            help="Share of the learned weights that is applied (0 = none); less is safer for queries of other kinds.",
         ),
     ] = 0.5,
     seed: Seed = 12345,

@@ -254,8 +254,10 @@ def _explained(error: ErrorDetails) -> str:
     names = [str(part) for part in error["loc"] if isinstance(part, str)]
     key, kind, limits = ".".join(names), error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
-        fields = (TrainingConfig.model_fields[names[0]].annotation if len(names) > 1 else TrainingConfig).model_fields  # pyright: ignore[reportOptionalMemberAccess]
-        near = difflib.get_close_matches(names[-1], fields, 1, 0.0)[0]
+        section: Any = TrainingConfig
+        for name in names[:-1]:
+            section = section.model_fields[name].annotation
+        near = difflib.get_close_matches(names[-1], section.model_fields, 1, 0.0)[0]
         return f"unknown key {key}; the nearest known key is {near!r}"
     if kind == "missing":
         return f"the key {key} is missing"

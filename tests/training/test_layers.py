@@ -39,7 +39,7 @@ def test_the_vectors_are_those_of_the_layers_centred_side_by_side(kind):
         below, first = (part[inputs(TEXTS)["attention_mask"].bool()] for part in states)
     _, teacher, given = teacher_of(model)
     vectors = teacher.vectors(*given)[given[1]["attention_mask"].bool()]
-    assert vectors.shape[-1] == (1 + TRAINED) * model.config.hidden_size
+    assert vectors.shape[-1] == (1 + TRAINED) * given[0].shape[-1]
     torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(len(vectors)))
     for part, expected in zip(vectors.chunk(1 + TRAINED, dim=-1), (below, first), strict=False):
         expected = expected - expected.mean(dim=0)
@@ -70,7 +70,7 @@ def test_fewer_layers_can_teach():
     upper._means = teacher._means[1:]
     parts = teacher.vectors(*given).chunk(1 + TRAINED, dim=-1)
     vectors = upper.vectors(*given)
-    assert vectors.shape[-1] == TRAINED * model.config.hidden_size
+    assert vectors.shape[-1] == TRAINED * given[0].shape[-1]
     expected = torch.cat(parts[1:], dim=-1) * ((1 + TRAINED) / TRAINED) ** 0.5
     torch.testing.assert_close(vectors, expected)
 
@@ -80,9 +80,9 @@ def test_in_batch_negatives_are_all_other_passages_of_the_batch(tmp_path):
     student.freeze_below(1, None, torch.float32)
     asked, texts = ["水火", "木金"], ["日本東京", "大学", "山川田中国", "日本東京"]  # two groups that share a passage
     queries, passages = student.tokenize_queries(asked), student.tokenize_passages(texts)
+    negatives = LossConfig(kind="tokens", in_batch_negatives=True, in_batch_weight=0.5, in_batch_scale=3.0)
     plain, with_negatives = (
-        TokenSimilarities(student, texts, LossConfig(kind="tokens", in_batch_negatives=negatives, **knobs))
-        for negatives, knobs in ((False, {}), (True, {"in_batch_weight": 0.5, "in_batch_scale": 3.0}))
+        TokenSimilarities(student, texts, config) for config in (LossConfig(kind="tokens"), negatives)
     )
     with torch.no_grad():
         scores = torch.cat([student([query], [p])[0] for query in queries for p in passages[:3]]).view(2, 3)
@@ -122,8 +122,9 @@ def test_the_loss_is_that_of_the_formula(seed, groups, nway, tokens):
     asked_kept, found_kept = random.random((groups, tokens)) < 0.7, random.random((6, 7)) < 0.7
     asked_kept[:, 0] = found_kept[:, 0] = True
     numbers = np.stack([random.choice(6, nway, replace=False) for _ in range(groups)])
-    asked, found = ((torch.from_numpy(s), torch.from_numpy(t)) for s, t in zip(students, teachers, strict=True))
-    loss = token_loss(asked, found, *map(torch.from_numpy, (asked_kept, found_kept, numbers)))
+    (asked, found), (asked_taught, found_taught) = (map(torch.from_numpy, both) for both in (students, teachers))
+    kept_and_numbers = [torch.from_numpy(array) for array in (asked_kept, found_kept, numbers)]
+    loss = token_loss((asked, asked_taught), (found, found_taught), *kept_and_numbers)
     assert float(loss) == pytest.approx(plain_loss(students, teachers, asked_kept, found_kept, numbers), abs=1e-5)
-    taught = token_loss((asked[1],) * 2, (found[1],) * 2, *map(torch.from_numpy, (asked_kept, found_kept, numbers)))
+    taught = token_loss((asked_taught, asked_taught), (found_taught, found_taught), *kept_and_numbers)
     assert float(taught) == pytest.approx(0.0, abs=1e-10)

@@ -43,7 +43,7 @@ def test_the_same_seed_gives_the_same_groups():
 
 
 def test_too_few_passages_or_sentences_are_an_error():
-    with pytest.raises(TrainingDataError, match="no 14 neighbours have 2 questions and sentences; ask for fewer"):
+    with pytest.raises(TrainingDataError, match="no 14 neighbours have 2 questions and sentences; use smaller numbers"):
         neighbour_groups(PASSAGES, ASKED, nway=14, queries=2, blocks=1, seed=1)
     with pytest.raises(TrainingDataError, match="no 4 neighbours have 9 questions and sentences"):
         neighbour_groups(PASSAGES, {}, nway=4, queries=9, blocks=1, seed=1)

@@ -256,12 +256,12 @@ def test_only_the_upper_layers_change_if_only_they_are_trained(world, tmp_path):
 
 
 def test_token_similarities_come_near_the_layers_and_resuming_keeps_their_teacher(world, tmp_path):
-    sections = {"loss": {"kind": "tokens"}, "optimizer": {"trained_layers": 1}, "run": {"steps": 40, "save_every": 10}}
+    sections = {"loss": {"kind": "tokens"}, "optimizer": {"trained_layers": 1}, "run": {"steps": 20, "save_every": 6}}
     whole = train(config_for(world, tmp_path / "whole", **sections))
     made = losses(tmp_path / "whole")
     assert np.mean(made[-5:]) < 0.7 * np.mean(made[:5])
     with pytest.raises(StopError):
-        train(config_for(world, tmp_path / "cut", **sections), on_step=stop_at(25))
+        train(config_for(world, tmp_path / "cut", **sections), on_step=stop_at(13))
     assert same(read_weights(train(config_for(world, tmp_path / "cut", **sections))), read_weights(whole))
 
 
@@ -282,7 +282,7 @@ def forbidden(*_):
     raise AssertionError
 
 
-def test_neighbours_share_their_passages(world, tmp_path):
+def test_neighbours_share_their_passages(world, tmp_path, monkeypatch):
     """Every passage of a batch is encoded once, with the loss of encoding it for each group."""
     config = config_for(world, tmp_path / "out", data={"block": 4}, run={"steps": 1})
     student = Student(with_rules(load_checkpoint(config.model.checkpoint), config.model)).eval()
@@ -290,7 +290,8 @@ def test_neighbours_share_their_passages(world, tmp_path):
     texts = ["日本東京", "大学", "山川田中国", "日本東京", "山川田中国", "人"]
     passages = student.tokenize_passages(texts)
     seen = []
-    inputs, student.inputs = student.inputs, lambda some: seen.extend(some) or inputs(some)
+    inputs = student.inputs
+    monkeypatch.setattr(student, "inputs", lambda some: seen.extend(some) or inputs(some))
     with torch.no_grad():
         scores, pairs = student(queries, passages, all_pairs=True)
         assert len(seen) == 3 + 4
