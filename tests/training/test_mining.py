@@ -279,6 +279,10 @@ class TestCommand:
         assert "8 groups" in done.output
         groups = read_groups([tmp_path / "g.jsonl"], QUERIES, COLLECTION, nway=4)
         assert groups[0].passages[0] == "p0"
+        again = [*options, "--teacher", "bm25"]
+        assert isinstance(self.run(tmp_path, *again).exception, ResumeError)
+        done = self.run(tmp_path, *again, "--no-resume")
+        assert done.exit_code == 0, done.output
 
     def test_queries_of_a_cluster_share_its_passages(self, tmp_path):
         judged = ["--qrels", str(tmp_path / "qrels.tsv")]

@@ -166,6 +166,15 @@ def test_going_on_with_another_configuration_is_refused(world, tmp_path):
         train(config_for(world, tmp_path / "out", loss={"kind": "margin_mse"}))
 
 
+def test_a_training_of_an_earlier_version_is_not_begun_again_silently(world, tmp_path):
+    (tmp_path / "out" / "state").mkdir(parents=True)
+    config = config_for(world, tmp_path / "out", run={"steps": 1})
+    with pytest.raises(ResumeError, match="by an earlier version.*--no-resume"):
+        train(config)
+    train(config, resume=False)
+    train(config)  # its own state is there now
+
+
 def test_accumulated_passes_make_one_step(world, tmp_path):
     sections = {"run": {"steps": 2}, "model": {"dropout": 0.0}}
     train(config_for(world, tmp_path / "one", optimizer={"schedule": "linear"}, **sections))

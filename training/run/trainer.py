@@ -164,6 +164,11 @@ class _Run:
 
     def begin(self, *, resume: bool) -> None:
         """Take up what an interrupted training left, or discard it."""
+        if resume and (self.output / "state").is_dir() and not self._state.exists():
+            raise ResumeError(
+                f"{self.output}: the interrupted training here was by an earlier version, which this one cannot continue; "
+                "name another run.output, or start over (--no-resume, resume=False)"
+            )
         state = load_state(self._state) if resume else None
         if state is not None:
             plan = self._plan()
