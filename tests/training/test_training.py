@@ -169,7 +169,7 @@ def test_going_on_with_another_configuration_is_refused(world, tmp_path):
 def test_a_training_of_an_earlier_version_is_not_begun_again_silently(world, tmp_path):
     (tmp_path / "out" / "state").mkdir(parents=True)
     config = config_for(world, tmp_path / "out", run={"steps": 1})
-    with pytest.raises(ResumeError, match="by an earlier version.*--no-resume"):
+    with pytest.raises(ResumeError, match=r"by an earlier version.*--no-resume"):
         train(config)
     train(config, resume=False)
     train(config)  # its own state is there now

@@ -166,7 +166,7 @@ class _Run:
         """Take up what an interrupted training left, or discard it."""
         if resume and (self.output / "state").is_dir() and not self._state.exists():
             raise ResumeError(
-                f"{self.output}: the interrupted training here was by an earlier version, which this one cannot continue; "
+                f"{self.output}: the interrupted training here is by an earlier version and cannot be continued; "
                 "name another run.output, or start over (--no-resume, resume=False)"
             )
         state = load_state(self._state) if resume else None
