@@ -511,7 +511,10 @@ def test_few_candidates_give_the_same_with_and_without_derived_arrays(db):
     index.delete([f"d{i}" for i in range(0, 60, 7)])
     first, second = open_searcher(db), open_searcher(db, derived=False)
     for query in QUERIES:
-        for how in ({"candidates": 5, "nprobe": 1}, {"candidates": 9, "nprobe": 2}):
-            one, two = ([(h.id, h.score) for h in s.search_vectors(query, 5, **how)] for s in (first, second))
+        for candidates, nprobe in ((5, 1), (9, 2)):
+            one, two = (
+                [(h.id, h.score) for h in s.search_vectors(query, 5, candidates=candidates, nprobe=nprobe)]
+                for s in (first, second)
+            )
             assert [doc_id for doc_id, _ in one] == [doc_id for doc_id, _ in two]
             assert [score for _, score in one] == pytest.approx([score for _, score in two], abs=1e-5)

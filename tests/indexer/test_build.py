@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tansaku import BuildReport, Document, Index, InputError, Rejects, ResidualCodec, SourceError
+from tansaku.indexer.codec.codec import default_centroids
+from tansaku.indexer.codec.pooling import pool_tokens
 from tansaku.indexer.read.scan import CHUNK, Scan, chunks, content_bytes, scan
 from tansaku.indexer.write import build
 
@@ -129,12 +131,12 @@ class TestScan:
     def test_counts_documents_and_characters_and_has_a_digest_for_every_chunk(self, n):
         found = scan(documents(n), accept, no_rejects, silent)
         assert found.count == n
-        assert found.characters == sum(len(document.text) for document in documents(n))
+        assert found.size == sum(len(document.text) for document in documents(n))
         assert len(found.digests) == math.ceil(n / CHUNK)
         assert len(set(found.digests)) == len(found.digests)
 
     def test_titles_count_too(self):
-        assert scan([Document("a", "本文", "題")], accept, no_rejects, silent).characters == len("題 本文")
+        assert scan([Document("a", "本文", "題")], accept, no_rejects, silent).size == len("題 本文")
 
     def test_the_same_documents_have_the_same_digests_wherever_they_were_read(self):
         elsewhere = [Document(document.id, document.text) for document in documents(20)]
@@ -292,6 +294,7 @@ class TestVectorsThatNoCodecCanHold:
         assert stored(db)["id"].to_pylist() == [record["id"] for record in good]
         assert stored(db)["text"].to_pylist() == [record["text"] for record in good]
         assert stored(db)["token_count"].to_pylist() == [len(record["text"]) for record in good]
+        assert report
         assert (report.documents, report.rejected) == (14, 6)
         lines = [json.loads(line) for line in rejects.path.read_text(encoding="utf-8").splitlines()]
         assert sorted(line["place"] for line in lines) == sorted(f"document {i}" for i in (0, 5, 6, 7, 11, 19))
@@ -324,6 +327,7 @@ class TestVectorsThatNoCodecCanHold:
         found = stored(db)
         assert "bad#1" not in found["id"].to_pylist()
         assert {"d0", "d2", "e0", "e2"} < set(found["parent_id"].to_pylist())
+        assert report
         assert (report.documents, report.rejected) == (len(found), 1)
 
 
@@ -337,6 +341,7 @@ class TestSampling:
         small_chunks(monkeypatch, 8)
         all_sampled = Index.create(db, "all", records, **options).last_build
         n_encoded = len(options["encoder"].encoded)
+        assert all_sampled
         assert n_encoded == all_sampled.documents
 
         trained = []
@@ -344,9 +349,9 @@ class TestSampling:
         monkeypatch.setattr(ResidualCodec, "train", lambda *a, **k: trained[0])
         whole = [matrix for text in options["encoder"].encoded for matrix in [options["encoder"].vectors(text)]]
         if pool > 1:
-            whole = [build.pool_tokens(matrix, pool) for matrix in whole]
+            whole = [pool_tokens(matrix, pool) for matrix in whole]
         sample = np.concatenate(whole)
-        trained.append(train(sample, nbits=2, n_centroids=build.default_centroids(len(sample))))
+        trained.append(train(sample, nbits=2, n_centroids=default_centroids(len(sample))))
         monkeypatch.setattr(build, "_SAMPLE_DOCUMENTS", 1)
         few_sampled = Index.create(db, "few", records, **options).last_build
         assert len(options["encoder"].encoded) == 2 * n_encoded

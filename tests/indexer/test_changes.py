@@ -11,7 +11,7 @@ import unicodedata
 from collections import Counter
 from datetime import timedelta
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import lancedb
 import pyarrow as pa
@@ -30,6 +30,7 @@ from tansaku import (
     WriteConflictError,
 )
 from tansaku.indexer.table import changes, table
+from tansaku.indexer.table.codec_table import load_codec
 from tansaku.indexer.table.database import connect
 from tansaku.indexer.table.table import create_index_table, open_index_table
 from tansaku.indexer.write import rebuild
@@ -111,7 +112,7 @@ def right(db):
 
 def in_threads(*actions):
     """Run all at once; their results, or the errors they raised."""
-    results = [None] * len(actions)
+    results: list[Any] = [None] * len(actions)
     together = threading.Barrier(len(actions))
 
     def run(position, action):
@@ -329,7 +330,7 @@ class TestStaleWriters:
             return found
 
         monkeypatch.setattr(changes, "_latest", latest)
-        monkeypatch.setattr(changes.time, "sleep", lambda seconds: None)
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
         action = WRITES.get(how, lambda index: index.optimize(NOW))
         with pytest.raises((WriteConflictError, StorageError)):
             action(index)
@@ -420,7 +421,7 @@ class TestCreators:
             assert len(opened(db)) == 6
 
     def test_a_codec_that_comes_a_moment_after_its_table_is_waited_for(self, db, index, monkeypatch):
-        load, calls = table.load_codec, []
+        load, calls = load_codec, []
 
         def late(*args):
             calls.append(args)
@@ -554,7 +555,7 @@ class TestRebuild:
 
     def test_keeps_what_others_write_just_after_the_swap(self, db, index, monkeypatch):
         """It has changes from before the swap to apply then, and those are older."""
-        original_create, original_apply = rebuild.create_index_table, rebuild._apply_later_changes
+        original_create, original_apply = create_index_table, rebuild._apply_later_changes
 
         def create(*args, **kwargs):
             opened(db).upsert([{"id": "d0", "text": "older"}, {"id": "n", "text": "older"}])

@@ -212,6 +212,7 @@ class TestCreate:
     def test_counts_documents_that_are_longer_than_the_model_reads(self, db, encoder):
         long = {"id": "long", "text": "京都の寺と奈良の寺を歩いた。" * 200}
         index = Index.create(db, "t", [*TEMPLES, long], encoder=encoder)
+        assert index.last_build
         assert index.last_build.truncated == 1
         assert 100 < rows(db)["token_count"].to_pylist()[-1] <= encoder.bundle.document.max_length
         assert rows(db)["text"].to_pylist()[-1] == long["text"]
@@ -329,6 +330,7 @@ class TestRejects:
         corpus = [bad[0], *CORPUS, *bad[1:]]
         index = Index.create(db, "t", corpus, encoder=encoder, rejects=rejects)
         assert rows(db)["id"].to_pylist() == [row["id"] for row in CORPUS]
+        assert index.last_build
         assert (index.last_build.documents, index.last_build.rejected) == (len(CORPUS), len(bad))
         lines = noted_in(rejects)
         places = [corpus.index(record) for record in bad]
@@ -351,6 +353,7 @@ class TestRejects:
             {"id": "c", "text": "寺", "era": "平安"},
         ]
         report = Index.create(db, "t", corpus, encoder=encoder, rejects=rejects).last_build
+        assert report
         assert (report.documents, report.rejected) == (2, 1)
         assert rows(db).select(["id", "year", "era"]).to_pylist() == [
             {"id": "a", "year": 794, "era": None},

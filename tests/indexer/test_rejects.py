@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from typing import Any
 
 import pytest
 
@@ -93,7 +94,7 @@ def test_records_of_every_kind_are_one_line_of_json(rejects, record, expected):
 
 
 def test_a_record_that_holds_itself_is_noted(rejects):
-    record = {"id": "a"}
+    record: dict[str, Any] = {"id": "a"}
     record["self"] = record
     rejects.note("document 0", "bad", record)
     assert noted(rejects)[0]["place"] == "document 0"

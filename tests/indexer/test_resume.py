@@ -15,11 +15,15 @@ from pathlib import Path
 
 import filelock
 import numpy as np
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
 from tansaku import BusyError, Encoder, Index, IndexStateError, InputError, ResumeError, StorageError, TableExistsError
-from tansaku.indexer.write import build, rebuild, staging, writing
+from tansaku.indexer.codec.codec import default_centroids
+from tansaku.indexer.table.changes import delete_rows
+from tansaku.indexer.table.table import create_index_table
+from tansaku.indexer.write import build, rebuild, writing
 from tansaku.indexer.write.staging import Staging
 from tansaku.plugin.cli.demo import SAMPLE
 from tansaku.plugin.cli.main import app
@@ -114,7 +118,7 @@ def stop_at(monkeypatch, point):
     if point == "sample written, codec not":
         monkeypatch.setattr(np, "savez", after(0, np.savez))
     elif point == "codec written":
-        monkeypatch.setattr(build, "default_centroids", build.default_centroids)
+        monkeypatch.setattr(build, "default_centroids", default_centroids)
         original = Staging.save_codec
 
         def save_codec(self, *args):
@@ -147,7 +151,7 @@ def stop_at(monkeypatch, point):
                 yield batch
 
         monkeypatch.setattr(writing, "_counted", counted)
-        monkeypatch.setattr(rebuild, "create_index_table", after(0, rebuild.create_index_table))
+        monkeypatch.setattr(rebuild, "create_index_table", after(0, create_index_table))
     elif point == "swapped":
         monkeypatch.setattr(rebuild, "_apply_later_changes", after(0, rebuild._apply_later_changes))
     elif point == "committed":
@@ -188,6 +192,7 @@ class TestCreate:
         assert comparable(stored(db)) == comparable(stored(made_once / "plain"))
         assert not done & set(encoder.encoded)
         assert len(set(encoder.encoded)) == len(encoder.encoded)
+        assert report
         assert (report.documents, report.tokens) == (len(DOCS), sum(stored(db)["token_count"].to_pylist()))
         assert not (db / "t.tansaku").exists()
 
@@ -253,7 +258,9 @@ class TestCreate:
             plan = (left.folder / "plan.json").read_bytes()
         build_folder(db).mkdir(parents=True)
         (build_folder(db) / "plan.json").write_bytes(plan)
-        assert create(db, FakeEncoder()).last_build.documents == len(DOCS)
+        report = create(db, FakeEncoder()).last_build
+        assert report
+        assert report.documents == len(DOCS)
 
     def test_restart_is_deprecated(self, db, index):
         with pytest.warns(DeprecationWarning, match="use resume=False"):
@@ -318,7 +325,7 @@ class TestMerge:
         shutil.copytree(made_once / "passages", db)
         documents = essays(5, 1, "短")
         with monkeypatch.context() as patch:
-            patch.setattr(writing, "delete_rows", after(0, writing.delete_rows))
+            patch.setattr(writing, "delete_rows", after(0, delete_rows))
             patch.setattr(Staging, "finish", after(0, Staging.finish))
             with pytest.raises(KilledError):
                 Index.open(db, "t", encoder=FakeEncoder()).upsert(documents, resume=True)
@@ -391,7 +398,7 @@ class TestRebuild:
         assert not (db / "t.tansaku" / "build").exists()
 
     def test_what_others_wrote_just_before_the_swap_is_not_lost(self, db, index, monkeypatch):
-        original = rebuild.create_index_table
+        original = create_index_table
 
         def write_before_it(*args, **kwargs):
             index.add(corpus(2, "n"))
@@ -482,7 +489,7 @@ class TestLeftovers:
                 raise KilledError
 
             with monkeypatch.context() as patch:
-                patch.setattr(staging.shutil, "rmtree", half)
+                patch.setattr(shutil, "rmtree", half)
                 with pytest.raises(KilledError):
                     create(db, FakeEncoder(), corpus(22, "other"), resume=resume)
             try:
@@ -598,6 +605,7 @@ class TestChangedWork:
         assert done_texts(db, DOCS)
         if "pool" not in changes:
             made = create(db, **{**how, "resume": False})
+            assert made.last_build
             assert made.last_build.resumed == 0
             assert len(made) >= len(how.get("documents", DOCS))
 
@@ -686,7 +694,7 @@ class TestDamage:
         def full(*args, **kwargs):
             raise OSError(28, "No space left on device")
 
-        for target, name in ((os, "fsync"), (Path, "write_text"), (staging.pa, "OSFile"), (np, "savez")):
+        for target, name in ((os, "fsync"), (Path, "write_text"), (pa, "OSFile"), (np, "savez")):
             with monkeypatch.context() as patch:
                 patch.setattr(target, name, full)
                 with contextlib.suppress(StorageError):

@@ -534,6 +534,7 @@ class TestBadLines:
         path = write(tmp_path, f"docs{kind}.gz", gzip.compress(content))
         first, (place, bad), last = Source(path)
         assert (first[1], last[1]) == ({"id": "a", "text": "x"}, {"id": "b", "text": "y"})
+        assert isinstance(bad, BadRecord)
         assert (place, bad.raw) == (f"{path}:3", raw)
         assert bad.reason.startswith("not UTF-8 ('utf-8' codec can't decode byte 0xff")
 
