@@ -22,10 +22,12 @@ from .read.rejects import Rejects
 from .table.changes import DeleteReport, OptimizeReport, delete_documents, optimize_table
 from .table.database import Database, connect, database_exists, local_folder
 from .table.model import VectorsOnly, model_of
-from .table.table import IndexTable, check_name, open_index_table
-from .write.build import BuildReport
+from .table.table import IndexTable, check_table_name, open_index_table
+from .write.build import build_table
+from .write.merge import merge_documents
+from .write.options import WriteOptions
 from .write.rebuild import rebuild_table
-from .write.writing import WriteOptions, build_table, merge_documents
+from .write.report import BuildReport
 
 
 class Index:
@@ -276,8 +278,8 @@ class Index:
         One transaction for up to 256 MB of rows (some 40,000 passages). More are several transactions: an interruption
         between them leaves the first ones in the table, and the same call goes on from there.
 
-        While another process adds to the table, and while an interrupted `rebuild` or `create` waits to be continued,
-        this call works beside it, and leaves nothing to resume if it is interrupted itself.
+        While another process adds to the table, this call works beside it, and leaves nothing to resume if it is
+        interrupted itself.
 
         Args:
             documents: as for `create`.
@@ -376,7 +378,8 @@ class Index:
         Raises:
             InputError: the index is empty, or was made from vectors, which it does not keep.
             ModelMismatchError: the index was made with another model.
-            ResumeError: an interrupted call with other options has left work; ``resume=False`` gives it up.
+            ResumeError: an interrupted call with other options has left work, or an interrupted `add` or `upsert` that
+                would be lost; ``resume=False`` gives it up.
             BusyError: another process is building the table, and ``resume`` is true.
             WriteConflictError: another writer has replaced the table meanwhile.
             StorageError: the disk or the object store refuses.
@@ -429,7 +432,7 @@ class Index:
 
 def _check_new(table: str, nbits: int, pool: int) -> None:
     check_nbits(nbits)
-    check_name(table)
+    check_table_name(table)
     if pool < 1:
         raise InputError(f"pool is {pool}; it must be 1 or more")
 

@@ -184,7 +184,7 @@ class KillRun:
         tables = [db / f"{name}.lance" for name in (TABLE, codec_table(TABLE))]
         folders = [table / kind for table in tables for kind in ("_versions", "_transactions", "_deletions", "data")]
         names: set[str] = set()
-        for folder in [*folders, side, side / "build", side / "arrays"]:
+        for folder in [*folders, side, side / "build", side / "merge", side / "arrays"]:
             with contextlib.suppress(OSError):
                 names.update(os.path.join(folder, name) for name in os.listdir(folder))
         return names

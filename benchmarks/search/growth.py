@@ -23,7 +23,7 @@ import numpy as np
 from tansaku import SearchOptions
 from tansaku.indexer.codec.codec import ResidualCodec, default_centroids
 from tansaku.indexer.derived.arrays import Arrays, load_arrays
-from tansaku.indexer.derived.postings import MAX_DOCUMENTS, InvertedLists
+from tansaku.indexer.derived.postings import MAX_ROWS, InvertedLists
 from tansaku.indexer.derived.segments import Segment
 from tansaku.indexer.table.database import connect
 from tansaku.indexer.table.table import open_index_table
@@ -86,9 +86,9 @@ def drawn(real: tuple[Segment, ...], codec: ResidualCodec, size: int) -> StoredC
     lengths = np.concatenate([np.diff(segment.offsets) for segment in real])[chosen]
     codec, children, shift = resized(codec, default_centroids(int(lengths.sum())), random)
     segments = []
-    for start in range(0, size, MAX_DOCUMENTS):
-        part = chosen[start : start + MAX_DOCUMENTS]
-        offsets = np.concatenate([[0], np.cumsum(lengths[start : start + MAX_DOCUMENTS])])
+    for start in range(0, size, MAX_ROWS):
+        part = chosen[start : start + MAX_ROWS]
+        offsets = np.concatenate([[0], np.cumsum(lengths[start : start + MAX_ROWS])])
         ids = np.empty(offsets[-1], codec.id_dtype)
         residuals = np.empty((offsets[-1], codec.residual_bytes), np.uint8)
         for number, document in enumerate(part):

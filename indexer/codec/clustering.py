@@ -11,11 +11,11 @@ from itertools import pairwise
 import faiss
 import numpy as np
 
-_FLAT = 256  # up to so many centroids are compared one by one
+_COMPARED_ONE_BY_ONE = 256  # up to so many centroids are compared one by one
 _ROUNDS = 8
 _POINTS_PER_CENTROID = 256
 _GROUPS_PROBED = 8
-_BLOCK = 65_536  # vectors per step, so that scores stay small
+_VECTORS_PER_BLOCK = 65_536  # vectors per step, so that scores stay small
 
 
 def cluster(vectors: np.ndarray, n_centroids: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -30,7 +30,7 @@ def cluster(vectors: np.ndarray, n_centroids: int, seed: int) -> tuple[np.ndarra
         Centroids, float32 (n_centroids, dim), unit length, and the offsets of their groups, int32 (groups + 1,).
     """
     n_centroids = min(n_centroids, len(vectors))
-    if n_centroids <= _FLAT:
+    if n_centroids <= _COMPARED_ONE_BY_ONE:
         return _kmeans(vectors, n_centroids, seed), np.array([0, n_centroids], np.int32)
     heads = _kmeans(vectors, round(n_centroids**0.5), seed)
     group_of = np.concatenate([_scores(block, heads).argmax(axis=1) for block in _blocks(vectors)])
@@ -114,4 +114,4 @@ def _scores(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
 
 
 def _blocks(vectors: np.ndarray) -> list[np.ndarray]:
-    return [vectors[start : start + _BLOCK] for start in range(0, len(vectors), _BLOCK)]
+    return [vectors[start : start + _VECTORS_PER_BLOCK] for start in range(0, len(vectors), _VECTORS_PER_BLOCK)]

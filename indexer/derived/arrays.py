@@ -25,9 +25,10 @@ from typing import Any
 import filelock
 import numpy as np
 
+from ...onnx_export.files import atomic_folder, atomic_path, write_atomically
 from ..table.database import side_folder, storage_errors
 from ..table.table import IndexTable
-from .postings import MAX_DOCUMENTS, InvertedLists
+from .postings import MAX_ROWS, InvertedLists
 from .segments import RowKeys, Segment, build_segment, parts, read_keys
 
 _FORMAT = 1
@@ -167,7 +168,7 @@ def _compacted(items: list[_OnDisk], missing: RowKeys) -> tuple[list[_OnDisk], R
             kept.append(item)
     kept.sort(key=lambda item: -len(item.segment))
     while kept and len(missing) and len(kept[-1].segment) <= 2 * len(missing):
-        if len(missing) + len(kept[-1].segment) > MAX_DOCUMENTS:
+        if len(missing) + len(kept[-1].segment) > MAX_ROWS:
             break
         missing = _joined(missing, kept.pop().segment.keys())
     return kept, missing
@@ -185,29 +186,23 @@ def _columns(keys: RowKeys) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _store(index: IndexTable, rows: RowKeys, folder: Path) -> _OnDisk:
     """Write a new segment."""
     name = f"segment-{secrets.token_hex(8)}"
-    part = folder / f"{name}.part"
-    part.mkdir()
+    with atomic_folder(folder / name) as making:
 
-    def allocate(array: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        if not all(shape):  # nothing can be mapped
-            empty = np.empty(shape, dtype)
-            np.save(part / f"{array}.npy", empty)
-            return empty
-        mapped = np.lib.format.open_memmap(part / f"{array}.npy", "w+", dtype, shape)
-        _reserve(part / f"{array}.npy")
-        return mapped
+        def allocate(array: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+            if not all(shape):  # nothing can be mapped
+                empty = np.empty(shape, dtype)
+                np.save(making / f"{array}.npy", empty)
+                return empty
+            mapped = np.lib.format.open_memmap(making / f"{array}.npy", "w+", dtype, shape)
+            _reserve(making / f"{array}.npy")
+            return mapped
 
-    try:
         segment = build_segment(index, rows, residuals=True, allocate=allocate)
         for array in (segment.row_ids, segment.offsets, segment.centroid_ids, segment.residuals):
             if isinstance(array, np.memmap):
                 array.flush()
         del segment
-        files = {f"{array}.npy": _sealed(part / f"{array}.npy") for array in _NAMES}
-        part.rename(folder / name)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+    files = {f"{array}.npy": _about(folder / name / f"{array}.npy") for array in _NAMES}
     entry = {"name": name, "files": files}
     return _OnDisk(_open(folder, entry), entry)
 
@@ -218,8 +213,9 @@ def _store_deleted(item: _OnDisk, folder: Path, version: int) -> _OnDisk:
     files = {name: about for name, about in item.entry["files"].items() if not name.startswith("deleted-")}
     if item.segment.deleted.any():
         name = f"deleted-{version}-{secrets.token_hex(4)}.npy"
-        np.save(segment / name, np.packbits(item.segment.deleted), allow_pickle=False)
-        files[name] = _sealed(segment / name)
+        with atomic_path(segment / name) as making, making.open("wb") as file:
+            np.save(file, np.packbits(item.segment.deleted), allow_pickle=False)
+        files[name] = _about(segment / name)
     return replace(item, entry={**item.entry, "files": files})
 
 
@@ -310,18 +306,13 @@ def _store_manifest(index: IndexTable, items: list[_OnDisk], folder: Path) -> No
 
 
 def _replace_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    temporary = folder / f"{_MANIFEST}.part"
-    content = json.dumps(manifest)
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump({"crc": zlib.crc32(content.encode()), "arrays": manifest}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / _MANIFEST)
+    checksum = zlib.crc32(json.dumps(manifest).encode())
+    write_atomically(folder / _MANIFEST, json.dumps({"crc": checksum, "arrays": manifest}, indent=1))
 
 
 def _remove_unnamed(folder: Path, items: list[_OnDisk]) -> None:
     named = {item.entry["name"]: item.entry["files"] for item in items}
-    for path in folder.glob("segment-*"):
+    for path in (*folder.glob("segment-*"), *folder.glob(".segment-*")):  # the second are cut off in the making
         if path.name not in named:
             shutil.rmtree(path, ignore_errors=True)
             continue
@@ -338,10 +329,8 @@ def _reserve(path: Path) -> None:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
-def _sealed(path: Path) -> list[int]:
-    """Bring a file to the disk; its size, time of last change, and CRC-32."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def _about(path: Path) -> list[int]:
+    """A file's size, time of last change, and CRC-32."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, _checksum(path)]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MAX_DOCUMENTS = 1 << 16  # of one set of lists, so that a document's number fits into 16 bits
+MAX_ROWS = 1 << 16  # of one set of lists, so that a document's number fits into 16 bits
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ import pyarrow as pa
 from ..errors import StorageError
 from ..table.database import storage_errors
 from ..table.table import IndexTable
-from .postings import MAX_DOCUMENTS, InvertedLists
+from .postings import MAX_ROWS, InvertedLists
 
 # Makes room for an array: name, shape, type.
 Allocate = Callable[[str, tuple[int, ...], np.dtype], np.ndarray]
 
-_TAKEN_TOGETHER = 4096
+_ROWS_PER_READ = 4096
 
 
 @dataclass(frozen=True)
@@ -149,19 +149,19 @@ def read_rows(index: IndexTable, row_ids: np.ndarray, columns: Sequence[str]) ->
     with storage_errors(index.place()):
         everything = len(row_ids) > 0.5 * index.table.count_rows()
         if not everything:
-            for start in range(0, len(row_ids), _TAKEN_TOGETHER):
-                wanted = row_ids[start : start + _TAKEN_TOGETHER].tolist()
+            for start in range(0, len(row_ids), _ROWS_PER_READ):
+                wanted = row_ids[start : start + _ROWS_PER_READ].tolist()
                 query = index.table.take_row_ids(wanted).select(list(columns)).with_row_id()
                 yield from query.to_arrow().to_batches()
             return
-        for batch in index.table.search().select(list(columns)).with_row_id(True).to_batches(_TAKEN_TOGETHER):
+        for batch in index.table.search().select(list(columns)).with_row_id(True).to_batches(_ROWS_PER_READ):
             found = np.isin(batch["_rowid"].to_numpy(), row_ids)
             yield batch if found.all() else batch.filter(pa.array(found))
 
 
 def parts(rows: RowKeys) -> list[RowKeys]:
     """``rows`` in parts that fit into one segment."""
-    return [rows.take(np.arange(s, min(s + MAX_DOCUMENTS, len(rows)))) for s in range(0, len(rows), MAX_DOCUMENTS)]
+    return [rows.take(np.arange(s, min(s + MAX_ROWS, len(rows)))) for s in range(0, len(rows), MAX_ROWS)]
 
 
 def _in_memory(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ...onnx_export.errors import InputError
 from .documents import Document
+from .scan import chunks
 
 # Tokens of each text, on its own and uncut. What the model adds to each (start, marker, end) may be among them.
 CountTokens = Callable[[Sequence[str]], list[int]]
 
-_BATCH = 8192  # texts counted at a time: a tokenizer's results take up to a kilobyte each
+_TEXTS_PER_BATCH = 8192  # texts counted at a time: a tokenizer's results take up to a kilobyte each
 _CLOSING = "」』）］】〉》〕｝〗〙｣”’)\\]}\"'＂＇"  # inside a regular expression's brackets
 
 # No branch looks twice at a run of the same characters, so that searching is linear. Digits and letters behind a mark
@@ -77,22 +78,21 @@ def check_room(room: int, longest: int | None = None) -> None:
         raise InputError(f"a passage has room for {room} tokens; the model reads no more than {longest}")
 
 
-def split_text(text: str, room: int, count_tokens: CountTokens) -> list[str]:
-    """Consecutive pieces of ``text``, as many sentences in each as ``room`` tokens hold.
+class Passages:
+    """Documents, or where ``tokens`` is given their passages; iterate over it as often as needed."""
 
-    A sentence that is too long is cut at commas and white space, and what is still too long between characters, never
-    between a character and its combining marks, variation selectors or joiners. White space stays with what comes
-    before it; no piece is blank unless ``text`` is. A piece that cannot be cut may have more than ``room`` tokens.
+    def __init__(self, documents: Iterable[Document], count_tokens: CountTokens | None, tokens: int | None) -> None:
+        self._documents = documents
+        self._count_tokens = count_tokens
+        self._tokens = tokens
 
-    Raises InputError if ``room`` is less than 1.
-    """
-    check_room(room)
-    return _split([_Job(text, "", room, room)], count_tokens)[0]
-
-
-def passages(document: Document, room: int, count_tokens: CountTokens) -> list[Document]:
-    """The passages of one document; see `split_documents`."""
-    return split_documents([document], room, count_tokens)
+    def __iter__(self) -> Iterator[Document]:
+        """Yield documents or passages in order."""
+        if self._tokens is None or self._count_tokens is None:
+            yield from self._documents
+            return
+        for chunk in chunks(self._documents):
+            yield from split_documents(chunk, self._tokens, self._count_tokens)
 
 
 def split_documents(documents: Sequence[Document], room: int, count_tokens: CountTokens) -> list[Document]:
@@ -244,7 +244,11 @@ def _count_units(units: Sequence[_Unit], count_tokens: CountTokens) -> None:
 
 
 def _count(texts: Sequence[str], count_tokens: CountTokens) -> list[int]:
-    return [n for start in range(0, len(texts), _BATCH) for n in count_tokens(texts[start : start + _BATCH])]
+    return [
+        n
+        for start in range(0, len(texts), _TEXTS_PER_BATCH)
+        for n in count_tokens(texts[start : start + _TEXTS_PER_BATCH])
+    ]
 
 
 def _cut_behind(pattern: re.Pattern[str], text: str) -> list[str]:

@@ -44,9 +44,6 @@ class Rejects:
         """How many records were noted since `begin`."""
         return len(self._places)
 
-    def __contains__(self, place: str) -> bool:
-        return place in self._places
-
     def note(self, place: str, reason: str, record: Any) -> None:
         """Write down one record; noting a place again changes nothing."""
         if place in self._places:

@@ -9,16 +9,13 @@ from itertools import islice
 from typing import Any
 
 from ...onnx_export.errors import InputError
+from ...onnx_export.progress import Progress
 from .documents import Document
-
-# Called with the stage ("read", "sample", "encode", "commit"), how much is done, of how much (0: not known), and
-# how many token vectors that was.
-Progress = Callable[[str, int, int, int], None]
 
 # Called with a document that cannot be indexed and why; raises the error where nothing may be left out.
 Reject = Callable[[Document, InputError], None]
 
-CHUNK = 512  # documents encoded together and staged in one file
+DOCUMENTS_PER_CHUNK = 512  # documents encoded together and staged in one file
 
 
 @dataclass
@@ -28,7 +25,7 @@ class Scan:
     Attributes:
         count: documents to be indexed.
         size: `Document.size` of all of them together.
-        digests: a hash of the content of every `CHUNK` documents.
+        digests: a hash of the content of every `DOCUMENTS_PER_CHUNK` documents.
     """
 
     count: int = 0
@@ -59,17 +56,17 @@ def scan(
             digest.update(content_bytes(document))
             result.count += 1
             result.size += document.size
-            if result.count % CHUNK == 0:
+            if result.count % DOCUMENTS_PER_CHUNK == 0:
                 result.digests.append(digest.hexdigest())
         progress("read", result.count, 0, 0)
-    if result.count % CHUNK:
+    if result.count % DOCUMENTS_PER_CHUNK:
         result.digests.append(digest.hexdigest())
     if result.count == 0:
         raise InputError("there are no documents to index")
     return result
 
 
-def chunks(documents: Iterable[Document], size: int = CHUNK) -> Iterator[list[Document]]:
+def chunks(documents: Iterable[Document], size: int = DOCUMENTS_PER_CHUNK) -> Iterator[list[Document]]:
     """``documents`` in lists of ``size``; the last may be shorter."""
     remaining = iter(documents)
     while chunk := list(islice(remaining, size)):

@@ -7,7 +7,6 @@ rebuild always fails, so codes of an old codec can never come into a table of a 
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from lancedb.expr import Expr, col
 from lancedb.table import Table
 
 from ...onnx_export.errors import InputError
+from ...onnx_export.retry import retrying
 from ..errors import StorageError, TableNotFoundError, WriteConflictError
 from .codec_table import prune_codecs, stored_codecs
 from .conditions import checked_condition, condition_errors
@@ -27,9 +27,8 @@ from .fulltext import ensure_text_index
 from .schema import read_header
 from .table import IndexTable
 
-SLICE_BYTES = 256 * 2**20  # of rows merged in one transaction: LanceDB holds them in memory
-_IDS_TOGETHER = 10_000
-_TRIES = 6
+BYTES_PER_TRANSACTION = 256 * 2**20  # of rows merged in one transaction: LanceDB holds them in memory
+_IDS_PER_TRANSACTION = 10_000
 
 T = TypeVar("T")
 
@@ -65,13 +64,13 @@ class OptimizeReport:
 
 
 def slices(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
-    """``batches`` in lists of about `SLICE_BYTES`."""
+    """``batches`` in lists of about `BYTES_PER_TRANSACTION`."""
     part: list[pa.RecordBatch] = []
     size = 0
     for batch in batches:
         part.append(batch)
         size += batch.nbytes
-        if size >= SLICE_BYTES:
+        if size >= BYTES_PER_TRANSACTION:
             yield part
             part, size = [], 0
     if part:
@@ -177,8 +176,8 @@ def _delete_ids(index: IndexTable, ids: Sequence[str]) -> DeleteReport:
     """Delete documents by id; in an index of passages all passages of each. 10,000 ids are one transaction."""
     column = index.header.document_id_field
     rows, missing = 0, []
-    for start in range(0, len(ids), _IDS_TOGETHER):
-        part = list(dict.fromkeys(ids[start : start + _IDS_TOGETHER]))
+    for start in range(0, len(ids), _IDS_PER_TRANSACTION):
+        part = list(dict.fromkeys(ids[start : start + _IDS_PER_TRANSACTION]))
         with storage_errors(index.place()):
             found = index.table.search().where(col(column).isin(part)).select([column]).to_arrow()
         stored = set(found[column].to_pylist())
@@ -193,19 +192,22 @@ def _committed(index: IndexTable, action: Callable[[Table], T]) -> T:
 
     Raises WriteConflictError if they keep doing so, or if the table was made anew since ``index`` was opened.
     """
-    attempt = 0
-    while True:
-        table = _latest(index)  # raises for good if the table was made anew
-        try:
+    table: Table | None = None
+
+    def may_succeed(error: BaseException) -> bool:
+        if table is None:  # it is gone, or another has taken its place
+            return False
+        # A version that `optimize` has just given up cannot be read; a later one is then there.
+        vanished = isinstance(error, StorageError) and _latest(index).version != table.version
+        return isinstance(error, WriteConflictError) or vanished
+
+    for attempt in retrying(may_succeed, tries=6, first_pause=0.1):
+        with attempt:
+            table = None
+            table = _latest(index)
             with storage_errors(index.place()):
                 return action(table)
-        except (WriteConflictError, StorageError) as error:
-            attempt += 1
-            # A version that `optimize` has just given up cannot be read; a later one is then there.
-            vanished = isinstance(error, StorageError) and _latest(index).version == table.version
-            if attempt == _TRIES or vanished:
-                raise
-            time.sleep(0.05 * 2**attempt)
+    raise AssertionError("the last attempt raises")
 
 
 def _latest(index: IndexTable) -> Table:

@@ -7,7 +7,6 @@ too.
 from __future__ import annotations
 
 import contextlib
-import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
@@ -16,12 +15,12 @@ import pyarrow as pa
 from lancedb.db import DBConnection
 from lancedb.expr import col
 
+from ...onnx_export.retry import retrying
 from ..codec.codec import ResidualCodec
 from ..errors import IndexStateError, NotAnIndexError
 from .database import find_table, storage_errors
 
 _UNUSED_FOR = timedelta(days=1)
-_TRIES = 5
 
 
 class MissingCodecError(NotAnIndexError):
@@ -77,19 +76,14 @@ def store_codec(database: DBConnection, name: str, codec: ResidualCodec, fit: Fi
         },
         schema=_SCHEMA,
     )
-    for attempt in range(_TRIES):
-        try:
-            with storage_errors(f"table {codec_table(name)!r}"):
-                table = find_table(database, codec_table(name))
-                if table is None:
-                    database.create_table(codec_table(name), row, schema=_SCHEMA)
-                elif codec.codec_id not in stored_codecs(database, name):
-                    table.add(row)
-            return
-        except IndexStateError:  # another process makes the table or deletes from it
-            if attempt == _TRIES - 1:
-                raise
-            time.sleep(0.05 * 2**attempt)
+    # Another process may make the table at the same moment, or delete from it.
+    for attempt in retrying(IndexStateError, first_pause=0.05):
+        with attempt, storage_errors(f"table {codec_table(name)!r}"):
+            table = find_table(database, codec_table(name))
+            if table is None:
+                database.create_table(codec_table(name), row, schema=_SCHEMA)
+            elif codec.codec_id not in stored_codecs(database, name):
+                table.add(row)
 
 
 def remove_codec(database: DBConnection, name: str, codec_id: str) -> None:

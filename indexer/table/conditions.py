@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from ...onnx_export.errors import InputError
 
 # LanceDB overflows its stack, which ends the process, at some 700 operators one within the other.
-_CLAUSE = 800
+_CLAUSE_CHARACTERS = 800
 _WORD = re.compile(r"\b(?:and|or)\b|\S", re.IGNORECASE)
 
 
@@ -25,10 +25,10 @@ def checked_condition(where: str, *, if_empty: str) -> str:
     # LanceDB would leave out what follows a semicolon without a word.
     if ";" in bare:
         raise InputError(f"the condition {where!r} has a semicolon; give one condition")
-    if _longest_clause(bare) > _CLAUSE:
+    if _longest_clause(bare) > _CLAUSE_CHARACTERS:
         raise InputError(
-            f"the condition {where[:40]!r}… has a part of more than {_CLAUSE} characters without AND, OR or a comma; "
-            "make it shorter"
+            f"the condition {where[:40]!r}… has a part of more than {_CLAUSE_CHARACTERS} characters without "
+            "AND, OR or a comma; make it shorter"
         )
     return where
 

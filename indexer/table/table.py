@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -12,13 +11,12 @@ from lancedb.db import DBConnection
 from lancedb.table import Table
 
 from ...onnx_export.errors import InputError
+from ...onnx_export.retry import retrying
 from ..codec.codec import ResidualCodec
 from ..errors import NotAnIndexError, StorageError, TableExistsError, TableNotFoundError, WriteConflictError
 from .codec_table import Fit, MissingCodecError, codec_table, load_codec, remove_codec, store_codec, stored_codecs
 from .database import drop_table, find_table, storage_errors, table_names
 from .schema import IndexHeader, read_header
-
-_TRIES = 4
 
 
 @dataclass(frozen=True)
@@ -54,13 +52,8 @@ def open_index_table(database: DBConnection, name: str, *, version: int | None =
         NotAnIndexError: not made by tansaku, of another format version, or without its codec.
         StorageError: it cannot be read.
     """
-    for attempt in range(_TRIES - 1):
-        try:
-            return _opened(database, name, version)
-        except MissingCodecError:
-            # Of two processes that make the table of codecs at the same moment, one has to store its codec once more.
-            time.sleep(0.02 * 2**attempt)
-    return _opened(database, name, version)
+    # Of two processes that make the table of codecs at the same moment, one has to store its codec once more.
+    return retrying(MissingCodecError, tries=4)(_opened, database, name, version)
 
 
 def _opened(database: DBConnection, name: str, version: int | None) -> IndexTable:
@@ -169,7 +162,7 @@ def write_stream(
         raise
 
 
-def check_name(name: str) -> None:
+def check_table_name(name: str) -> None:
     """Raise InputError if no index may be named ``name``."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", name):
         raise InputError(

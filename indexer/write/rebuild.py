@@ -18,14 +18,16 @@ from ...onnx_export.progress import no_progress
 from ..codec.codec import ResidualCodec
 from ..errors import StorageError, WriteConflictError
 from ..read.documents import Document
-from ..read.scan import CHUNK, scan
+from ..read.scan import DOCUMENTS_PER_CHUNK, scan
 from ..table.changes import delete_rows, index_text, merge_rows
 from ..table.database import side_folder, storage_errors
 from ..table.schema import document_schema, user_fields
 from ..table.table import IndexTable, create_index_table, open_index_table
-from .build import BuildReport, KnownCodes, RowMaker, compress_usable, train_codec
+from .options import WriteOptions
+from .report import BuildReport
+from .rows import RowMaker, SampleCodes, compress_documents
+from .stages import train_codec
 from .staging import Staging
-from .writing import WriteOptions
 
 
 def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, options: WriteOptions) -> BuildReport:
@@ -91,7 +93,7 @@ class Texts:
     def __iter__(self) -> Iterator[Document]:
         """Yield one document for each row."""
         with storage_errors(self._index.place()):
-            for batch in self._index.table.search().select(["id", "title", "text"]).to_batches(CHUNK):
+            for batch in self._index.table.search().select(["id", "title", "text"]).to_batches(DOCUMENTS_PER_CHUNK):
                 yield from _documents(batch)
 
 
@@ -111,8 +113,8 @@ def _stage(
 ) -> BuildReport:
     report = BuildReport()
     with storage_errors(pinned.place()):
-        known = KnownCodes(staging.load_sample())
-        for number, batch in enumerate(pinned.table.search().to_batches(CHUNK)):
+        known = SampleCodes(staging.load_sample())
+        for number, batch in enumerate(pinned.table.search().to_batches(DOCUMENTS_PER_CHUNK)):
             staged = staging.chunk_report(number)
             if staged is None:
                 rows = _encoded_again(batch, maker, codec, known, report.documents)
@@ -130,18 +132,18 @@ def _encoded_again(
     batch: pa.RecordBatch,
     maker: RowMaker,
     codec: ResidualCodec,
-    known: KnownCodes | None = None,
+    known: SampleCodes | None = None,
     start: int = 0,
 ) -> pa.RecordBatch:
     """The rows of ``batch`` with codes of the new codec; all other columns as they are.
 
     ``known`` holds codes of rows that were in the codec's sample, by position; ``start`` is that of the first row.
     """
-    known = known or KnownCodes(None)
+    known = known or SampleCodes(None)
     documents = _documents(batch)
     fresh = [document for position, document in enumerate(documents, start) if position not in known]
     vectors, truncated = maker.vectors(fresh) if fresh else ([], [])
-    codes = compress_usable(fresh, vectors, truncated, maker, codec, _no_rejects)
+    codes = compress_documents(fresh, vectors, truncated, maker, codec, _no_rejects)
     codes |= {document.id: known[p] for p, document in enumerate(documents, start) if p in known}
     kept = dict(zip(batch.schema.names, batch.columns, strict=True))
     return maker.batch({**kept, **maker.code_columns([codes[document.id] for document in documents], codec)})
@@ -201,7 +203,7 @@ def _changes(ids: set[str], version: int, new: IndexTable) -> tuple[set[str], li
         return set(), []
     with storage_errors(new.place()):
         query = new.table.search().where(f"_row_last_updated_at_version > {int(version)}")
-        changed = query.to_arrow().to_batches(CHUNK)
+        changed = query.to_arrow().to_batches(DOCUMENTS_PER_CHUNK)
         gone = ids - _ids(new)
     return gone | {doc_id for batch in changed for doc_id in batch["id"].to_pylist()}, changed
 

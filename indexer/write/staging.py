@@ -3,7 +3,7 @@
     plan.json           what is built: options, hashes of the source
     codec.npz           the codec, once it is trained
     sample.arrow        codes of the documents that it was trained on, so that they are not encoded twice
-    chunk-00000012.arrow   rows of the table, one file for every `scan.CHUNK` documents
+    chunk-00000012.arrow   rows of the table, one file for every `scan.DOCUMENTS_PER_CHUNK` documents
     caught-up.txt       of a rebuild: up to which version of the table others' changes are among the rows
 
 Every file is written under another name and then renamed, and the plan and the rows carry a checksum.
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
 import shutil
 import time
@@ -27,26 +26,24 @@ import filelock
 import numpy as np
 import pyarrow as pa
 
+from ...onnx_export.files import atomic_path, write_atomically
+from ...onnx_export.retry import retrying
 from ..codec.codec import ResidualCodec
 from ..errors import BusyError, ResumeError
 from ..table.codec_table import Fit
 from ..table.database import storage_errors
 
-MERGES = ("append", "upsert")  # kinds of work that add rows to a table
-
 _REPORT_KEY = b"tansaku.chunk"
 _PRIVATE = "work-"  # begins the names of folders of one call
-_ATTEMPTS = 100
 _LEFT_OVER_SECONDS = 3600  # private folders without a living owner are removed after that
 
 
 class Staging:
     """A folder of staged rows, locked for this process; use it as a context manager.
 
-    There is one for each table, so that an interrupted write can be found and continued. Some calls get a folder of
-    their own instead, which is always removed at the end: a merge, or a call that does not resume, while another
-    process is at work in the table's folder; and a merge while that folder holds an interrupted write of the whole
-    table.
+    Each table has two, so that an interrupted write can be found and continued: one for work that makes or replaces
+    the table, one for merges. While another process is at work in the folder, a merge gets a folder of its own, which
+    is always removed at the end, and so does a call that does not resume.
 
     Args:
         side_folder: the table's side folder, see `database.side_folder`.
@@ -55,6 +52,7 @@ class Staging:
 
     Raises:
         BusyError: another process is at work in the folder, and a write of the whole table would resume there.
+        ResumeError: an interrupted merge is left, which a write of the whole table would make useless.
         StorageError: the folder cannot be made.
     """
 
@@ -63,7 +61,7 @@ class Staging:
         self._resume = resume
         self._merges = merges
         self._finished = False
-        self._use("build")
+        self._use("merge" if merges else "build")
 
     def _use(self, name: str) -> None:
         self.folder = self._side / name
@@ -74,12 +72,12 @@ class Staging:
             if not self._acquire():
                 if self._resume and not self._merges:
                     raise BusyError(f"folder {self.folder}: another process is building this table; wait for it to end")
-                self._go_private()
-            elif self._merges and self._has_work() and self.earlier_plan().get("work") not in MERGES:
-                self._release()
-                self._go_private()
+                self._use(f"{_PRIVATE}{secrets.token_hex(8)}")
+                self._acquire()
             try:
                 self._remove_left_overs()
+                if not self._merges:
+                    self._settle_merges()
                 self.folder.mkdir(exist_ok=True)
                 if not self._resume:
                     self.discard()
@@ -90,7 +88,7 @@ class Staging:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         try:
-            if self._finished or self._is_private() or not self._has_work():
+            if self._finished or self.folder.name.startswith(_PRIVATE) or not self._has_work():
                 self._clear()
         finally:
             self._release()
@@ -112,8 +110,8 @@ class Staging:
             self.discard()  # chunks without a plan are of other documents
             write_id = secrets.randbits(62) + 1
             content = json.dumps({"write_id": write_id, "plan": plan})
-            with storage_errors(f"folder {self.folder}"), _whole_file(path) as temporary:
-                temporary.write_text(f"{zlib.crc32(content.encode()):08x} {content}", encoding="utf-8")
+            with storage_errors(f"folder {self.folder}"):
+                write_atomically(path, f"{zlib.crc32(content.encode()):08x} {content}")
             return write_id
         before, now = earlier["plan"], json.loads(json.dumps(plan))
         changed = [key for key in now | before if before.get(key) != now.get(key)]
@@ -140,8 +138,8 @@ class Staging:
 
     def note_caught_up(self, version: int) -> None:
         """Remember up to which version of the table its changes are among the staged rows."""
-        with storage_errors(f"folder {self.folder}"), _whole_file(self.folder / "caught-up.txt") as temporary:
-            temporary.write_text(str(version), encoding="utf-8")
+        with storage_errors(f"folder {self.folder}"):
+            write_atomically(self.folder / "caught-up.txt", str(version))
 
     def caught_up(self) -> int:
         """What `note_caught_up` was told last; 0 if nothing."""
@@ -174,7 +172,7 @@ class Staging:
         """Keep the codec and the codes of its sample."""
         with storage_errors(f"folder {self.folder}"):
             self._write("sample.arrow", sample)
-            with _whole_file(self.folder / "codec.npz") as temporary, temporary.open("wb") as file:
+            with atomic_path(self.folder / "codec.npz") as making, making.open("wb") as file:
                 np.savez(
                     file,
                     centroids=codec.centroids,
@@ -210,35 +208,39 @@ class Staging:
 
     def _acquire(self) -> bool:
         """Lock the folder; False if another process has locked it."""
-        for attempt in range(_ATTEMPTS):
-            try:
-                self._side.mkdir(parents=True, exist_ok=True)
-                self._lock.acquire(timeout=0)
-                return True
-            except filelock.Timeout:
-                return False
-            except (FileNotFoundError, FileExistsError):
-                # Others remove the empty side folder as they leave. Gone before the lock file is made, it is not
-                # found; gone while mkdir looks at what stands in its way, mkdir takes it for a file.
-                if attempt == _ATTEMPTS - 1:
-                    raise
-                time.sleep(0.001 * secrets.randbelow(4))
-        return False
+        # Others remove the empty side folder as they leave. Gone before the lock file is made, it is not found; gone
+        # while mkdir looks at what stands in its way, mkdir takes it for a file.
+        try:
+            for attempt in retrying((FileNotFoundError, FileExistsError), tries=12, first_pause=0.001):
+                with attempt:
+                    self._side.mkdir(parents=True, exist_ok=True)
+                    self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            return False
+        return True
 
     def _release(self) -> None:
         with contextlib.suppress(OSError):
             Path(self._lock.lock_file).unlink()
         self._lock.release()
 
-    def _go_private(self) -> None:
-        self._use(f"{_PRIVATE}{secrets.token_hex(8)}")
-        self._acquire()
-
-    def _is_private(self) -> bool:
-        return self.folder.name.startswith(_PRIVATE)
+    def _settle_merges(self) -> None:
+        """Give up an interrupted merge, or raise ResumeError if this call is to resume; others may be at work."""
+        left = Staging(self._side, merges=True)
+        if not left.folder.exists() or not left._acquire():
+            return
+        try:
+            if left._has_work() and self._resume:
+                raise ResumeError(
+                    f"an interrupted {left.earlier_plan().get('work')} in {left.folder} would be lost. Repeat that "
+                    "call first, or give up what is left of it (resume=False, or --no-resume on the command line)"
+                )
+            left._clear()
+        finally:
+            left._release()
 
     def _has_work(self) -> bool:
-        """Whether there is something that is worth to be continued: a plan, and a codec or rows made by it."""
+        """Whether there is something to continue: a plan, and a codec or rows made by it."""
         done = (self.folder / "codec.npz").exists() or any(self.folder.glob("chunk-*.arrow"))
         return done and self._earlier() is not None
 
@@ -260,7 +262,7 @@ class Staging:
         with pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
         content = sink.getvalue()
-        with _whole_file(self.folder / name) as temporary, temporary.open("wb") as file:
+        with atomic_path(self.folder / name) as making, making.open("wb") as file:
             file.write(content)
             file.write(zlib.crc32(content).to_bytes(4, "little"))
 
@@ -274,16 +276,6 @@ class Staging:
                 shutil.rmtree(lock_file.with_suffix(""), ignore_errors=True)
                 lock_file.unlink(missing_ok=True)
                 lock.release()
-
-
-@contextlib.contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """A name to write to; afterwards the file is on the disk under ``path``, or there is none."""
-    temporary = path.with_name(path.name + ".part")
-    yield temporary
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _read(path: Path) -> pa.Table:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ...indexer.info import Drift, IndexInfo
     from ...indexer.read.rejects import Rejects
     from ...indexer.table.changes import DeleteReport, OptimizeReport
-    from ...indexer.write.build import BuildReport
+    from ...indexer.write.report import BuildReport
     from ...onnx_export.encode.bundle import Bundle
     from ...onnx_export.encode.rules import TextRules
     from ..search.explain import Explanation

@@ -27,7 +27,7 @@ from ...indexer.index import Index
 from ...indexer.table.codec_table import codec_table
 from ...indexer.table.database import DBConnection, connect, database_exists, drop_table, storage_errors
 from ...indexer.table.model import VectorsOnly
-from ...indexer.table.table import IndexTable, check_name, open_index_table
+from ...indexer.table.table import IndexTable, check_table_name, open_index_table
 from ...onnx_export.cores import usable_cores
 from ...onnx_export.errors import InputError, MissingExtraError
 from ..search.latest import LatestSearcher
@@ -81,7 +81,7 @@ class TansakuIndex(Base):
         threads: int | None = None,
         storage_options: Mapping[str, str] | None = None,
     ) -> None:
-        check_name(index_name)
+        check_table_name(index_name)
         check_nbits(nbits)
         self.options = SearchOptions(recall=recall, phrase_weight=phrase_weight, nprobe=nprobe, candidates=candidates)
         self.index_folder = str(index_folder)

@@ -17,12 +17,11 @@ from .indexer.info import IndexInfo as IndexInfo
 from .indexer.read.documents import Document as Document
 from .indexer.read.documents import FieldNames as FieldNames
 from .indexer.read.rejects import Rejects as Rejects
-from .indexer.read.scan import Progress as Progress
 from .indexer.read.sources import BadRecord as BadRecord
 from .indexer.read.sources import Source as Source
 from .indexer.table.changes import DeleteReport as DeleteReport
 from .indexer.table.changes import OptimizeReport as OptimizeReport
-from .indexer.write.build import BuildReport as BuildReport
+from .indexer.write.report import BuildReport as BuildReport
 from .onnx_export.convert.checkpoint import Checkpoint as Checkpoint
 from .onnx_export.convert.export import export_checkpoint as export_checkpoint
 from .onnx_export.convert.load import load_checkpoint as load_checkpoint
@@ -37,6 +36,7 @@ from .onnx_export.errors import CheckpointError as CheckpointError
 from .onnx_export.errors import InputError as InputError
 from .onnx_export.errors import MissingExtraError as MissingExtraError
 from .onnx_export.errors import TansakuError as TansakuError
+from .onnx_export.progress import Progress as Progress
 from .plugin.evaluation.beir import evaluate_beir as evaluate_beir
 from .plugin.rerank.host_search import Candidate as Candidate
 from .plugin.rerank.host_search import CandidateSource as CandidateSource

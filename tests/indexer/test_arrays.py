@@ -48,7 +48,7 @@ def _in_small_pieces(monkeypatch):
 def in_small_pieces(monkeypatch):
     """Segments of few documents, all of them memory-mapped."""
     for module in (arrays, segments):
-        monkeypatch.setattr(module, "MAX_DOCUMENTS", 8)
+        monkeypatch.setattr(module, "MAX_ROWS", 8)
     monkeypatch.setattr(arrays, "_CRC_BLOCK", 16)
 
 
@@ -188,7 +188,7 @@ class TestIncrementally:
 
     def test_rows_are_copied_a_logarithmic_number_of_times(self, tmp_path, monkeypatch):
         for module in (arrays, segments):
-            monkeypatch.setattr(module, "MAX_DOCUMENTS", 1 << 16)
+            monkeypatch.setattr(module, "MAX_ROWS", 1 << 16)
         index = Index.create(tmp_path, "t", DOCS, encoder=FakeEncoder())
         searcher = open_searcher(tmp_path)
         counted = codes_read(monkeypatch)
@@ -243,7 +243,7 @@ class TestDamage:
                     (db / name).write_bytes(content)
                     os.utime(db / name, ns=(1, 1))
                 assert_right(db, open_searcher(db))
-                assert not list(folder_of(db).rglob("*.part"))
+                assert not list(folder_of(db).rglob("*.making"))
                 shutil.rmtree(folder_of(db))
                 shutil.move(whole, folder_of(db))
 
@@ -339,7 +339,7 @@ class TestInterruption:
         [
             (np, "save"),
             (np.lib.format, "open_memmap"),
-            (arrays, "_sealed"),
+            (arrays, "_about"),
             (arrays, "_replace_manifest"),
             (arrays, "_remove_unnamed"),
         ],

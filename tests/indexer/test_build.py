@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from tansaku import BuildReport, Document, Index, InputError, Rejects, ResidualCodec, SourceError
 from tansaku.indexer.codec.codec import default_centroids
 from tansaku.indexer.codec.pooling import pool_tokens
-from tansaku.indexer.read.scan import CHUNK, Scan, chunks, content_bytes, scan
-from tansaku.indexer.write import build
+from tansaku.indexer.read.scan import DOCUMENTS_PER_CHUNK, Scan, chunks, content_bytes, scan
+from tansaku.indexer.write import stages
+from tansaku.indexer.write.rows import compress_vectors
 
-from ..support.fakes import MAX_TOKENS, FakeEncoder, comparable, corpus, small_chunks, stored
+from ..support.fakes import MAX_TOKENS, FakeEncoder, built, comparable, corpus, small_chunks, stored
 
 deterministic = settings(deadline=None, derandomize=True, max_examples=60)
 
@@ -127,12 +128,22 @@ class TestChunks:
 
 
 class TestScan:
-    @pytest.mark.parametrize("n", [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 5])
+    @pytest.mark.parametrize(
+        "n",
+        [
+            1,
+            DOCUMENTS_PER_CHUNK - 1,
+            DOCUMENTS_PER_CHUNK,
+            DOCUMENTS_PER_CHUNK + 1,
+            2 * DOCUMENTS_PER_CHUNK,
+            2 * DOCUMENTS_PER_CHUNK + 5,
+        ],
+    )
     def test_counts_documents_and_characters_and_has_a_digest_for_every_chunk(self, n):
         found = scan(documents(n), accept, no_rejects, silent)
         assert found.count == n
         assert found.size == sum(len(document.text) for document in documents(n))
-        assert len(found.digests) == math.ceil(n / CHUNK)
+        assert len(found.digests) == math.ceil(n / DOCUMENTS_PER_CHUNK)
         assert len(set(found.digests)) == len(found.digests)
 
     def test_titles_count_too(self):
@@ -162,8 +173,8 @@ class TestScan:
 
     def test_tells_how_many_were_read_after_each_chunk(self):
         calls = []
-        scan(documents(CHUNK + 1), accept, no_rejects, lambda *call: calls.append(call))
-        assert calls == [("read", CHUNK, 0, 0), ("read", CHUNK + 1, 0, 0)]
+        scan(documents(DOCUMENTS_PER_CHUNK + 1), accept, no_rejects, lambda *call: calls.append(call))
+        assert calls == [("read", DOCUMENTS_PER_CHUNK, 0, 0), ("read", DOCUMENTS_PER_CHUNK + 1, 0, 0)]
 
     @deterministic
     @given(st.sets(st.integers(0, 39)))
@@ -186,8 +197,8 @@ class TestScan:
 
     def test_one_of_many_is_found_with_few_checks(self):
         calls = []
-        scan(documents(CHUNK), refusing({"d77"}, calls), lambda document, error: None, silent)
-        assert len(calls) <= 1 + 2 * math.log2(CHUNK)
+        scan(documents(DOCUMENTS_PER_CHUNK), refusing({"d77"}, calls), lambda document, error: None, silent)
+        assert len(calls) <= 1 + 2 * math.log2(DOCUMENTS_PER_CHUNK)
 
     def test_the_first_that_cannot_be_left_out_stops_the_reading(self):
         with pytest.raises(InputError, match="one of 1 is bad: d3"):
@@ -226,7 +237,7 @@ class TestADocumentThatChangesBetweenPasses:
     @pytest.mark.parametrize("passes", [1, 2])
     def test_create_stores_nothing(self, db, monkeypatch, change, passes):
         small_chunks(monkeypatch, 4)
-        monkeypatch.setattr(build, "_SAMPLE_DOCUMENTS", 5)
+        monkeypatch.setattr(stages, "_SAMPLE_DOCUMENTS", 5)
         source = Passes(*[RECORDS] * passes, CHANGES[change](RECORDS))
         with pytest.raises(SourceError, match="changed since they were first read"):
             Index.create(db, "t", source, encoder=FakeEncoder())
@@ -263,7 +274,7 @@ class TestVectorsThatNoCodecCanHold:
     @pytest.fixture(params=[3, 20_000], ids=["few sampled", "all sampled"])
     def _sampled(self, request, monkeypatch):
         small_chunks(monkeypatch, 4)
-        monkeypatch.setattr(build, "_SAMPLE_DOCUMENTS", request.param)
+        monkeypatch.setattr(stages, "_SAMPLE_DOCUMENTS", request.param)
 
     @broken
     @pytest.mark.usefixtures("_sampled")
@@ -271,7 +282,7 @@ class TestVectorsThatNoCodecCanHold:
         records = [*corpus(9), {"id": "bad", "text": text}, *corpus(5, "e")]
         with pytest.raises(InputError) as caught:
             Index.create(db, "t", records, encoder=BrokenEncoder())
-        assert str(caught.value) == f"document 9: document 'bad': the model gives {MESSAGES[text]}"
+        assert str(caught.value) == f"document 9: document 'bad' has {MESSAGES[text]}"
         assert tables(db) == []
 
     @broken
@@ -279,7 +290,7 @@ class TestVectorsThatNoCodecCanHold:
         small_chunks(monkeypatch, 4)
         index = Index.create(db, "t", corpus(3), encoder=BrokenEncoder())
         before = stored(db)
-        with pytest.raises(InputError, match=f"document 'bad': the model gives {MESSAGES[text]}"):
+        with pytest.raises(InputError, match=f"document 'bad' has {MESSAGES[text]}"):
             index.add([*corpus(9, "e"), {"id": "bad", "text": text}])
         assert stored(db).equals(before)
 
@@ -290,7 +301,7 @@ class TestVectorsThatNoCodecCanHold:
             records[position] = {"id": f"bad{position}", "text": f"{text}!"}
         records[11] = {"id": "d1", "text": "twice"}
         good = [record for record in records if not record["id"].startswith("bad") and record["text"] != "twice"]
-        report = Index.create(db, "t", records, encoder=BrokenEncoder(), rejects=rejects).last_build
+        report = built(Index.create(db, "t", records, encoder=BrokenEncoder(), rejects=rejects))
         assert stored(db)["id"].to_pylist() == [record["id"] for record in good]
         assert stored(db)["text"].to_pylist() == [record["text"] for record in good]
         assert stored(db)["token_count"].to_pylist() == [len(record["text"]) for record in good]
@@ -299,7 +310,7 @@ class TestVectorsThatNoCodecCanHold:
         lines = [json.loads(line) for line in rejects.path.read_text(encoding="utf-8").splitlines()]
         assert sorted(line["place"] for line in lines) == sorted(f"document {i}" for i in (0, 5, 6, 7, 11, 19))
         by_place = {line["place"]: line for line in lines}
-        assert by_place["document 6"]["reason"] == "document 6: document 'bad6': the model gives " + MESSAGES["zero"]
+        assert by_place["document 6"]["reason"] == "document 6: document 'bad6' has " + MESSAGES["zero"]
         assert by_place["document 6"]["record"] == {"id": "bad6", "title": "", "text": "zero!"}
 
     @pytest.mark.usefixtures("_sampled")
@@ -315,7 +326,7 @@ class TestVectorsThatNoCodecCanHold:
 
     def test_where_none_of_the_sampled_documents_can_be_used_there_is_no_index(self, db, rejects):
         records = [{"id": i, "text": "nan"} for i in range(5)]
-        with pytest.raises(InputError, match="usable vectors for none of the sampled documents"):
+        with pytest.raises(InputError, match="none of the sampled documents has usable vectors"):
             Index.create(db, "t", records, encoder=BrokenEncoder(), rejects=rejects)
         assert tables(db) == []
         assert len(rejects) == 5
@@ -323,7 +334,7 @@ class TestVectorsThatNoCodecCanHold:
     @pytest.mark.usefixtures("_sampled")
     def test_a_passage_takes_the_others_of_its_document_in_its_chunk_with_it(self, db, rejects):
         records = [*corpus(3), {"id": "bad", "text": "okay. nan. fine."}, *corpus(3, "e")]
-        report = Index.create(db, "t", records, encoder=BrokenEncoder(), passage_tokens=6, rejects=rejects).last_build
+        report = built(Index.create(db, "t", records, encoder=BrokenEncoder(), passage_tokens=6, rejects=rejects))
         found = stored(db)
         assert "bad#1" not in found["id"].to_pylist()
         assert {"d0", "d2", "e0", "e2"} < set(found["parent_id"].to_pylist())
@@ -339,7 +350,7 @@ class TestSampling:
         records = [*corpus(60), {"id": "long", "text": "x" * (MAX_TOKENS + 5)}]
         options = {"encoder": FakeEncoder(), "pool": pool, "passage_tokens": passage_tokens}
         small_chunks(monkeypatch, 8)
-        all_sampled = Index.create(db, "all", records, **options).last_build
+        all_sampled = built(Index.create(db, "all", records, **options))
         n_encoded = len(options["encoder"].encoded)
         assert all_sampled
         assert n_encoded == all_sampled.documents
@@ -352,8 +363,8 @@ class TestSampling:
             whole = [pool_tokens(matrix, pool) for matrix in whole]
         sample = np.concatenate(whole)
         trained.append(train(sample, nbits=2, n_centroids=default_centroids(len(sample))))
-        monkeypatch.setattr(build, "_SAMPLE_DOCUMENTS", 1)
-        few_sampled = Index.create(db, "few", records, **options).last_build
+        monkeypatch.setattr(stages, "_SAMPLE_DOCUMENTS", 1)
+        few_sampled = built(Index.create(db, "few", records, **options))
         assert len(options["encoder"].encoded) == 2 * n_encoded
 
         assert few_sampled == all_sampled
@@ -361,21 +372,21 @@ class TestSampling:
 
     def test_no_text_is_encoded_twice(self, db, monkeypatch):
         small_chunks(monkeypatch, 4)
-        monkeypatch.setattr(build, "_SAMPLE_DOCUMENTS", 7)
+        monkeypatch.setattr(stages, "_SAMPLE_DOCUMENTS", 7)
         encoder = FakeEncoder()
         Index.create(db, "t", corpus(30), encoder=encoder)
         assert sorted(encoder.encoded) == sorted(record["text"] for record in corpus(30))
 
     @pytest.mark.parametrize("sampled", [2, 20_000])
     def test_truncated_documents_are_counted_whether_sampled_or_not(self, db, monkeypatch, sampled):
-        monkeypatch.setattr(build, "_SAMPLE_DOCUMENTS", sampled)
+        monkeypatch.setattr(stages, "_SAMPLE_DOCUMENTS", sampled)
         long = [{"id": f"long{i}", "text": "x" * (MAX_TOKENS + 1 + i)} for i in range(4)]
-        report = Index.create(db, "t", [*corpus(6), *long], encoder=FakeEncoder()).last_build
+        report = built(Index.create(db, "t", [*corpus(6), *long], encoder=FakeEncoder()))
         tokens = sum(len(record["text"]) for record in corpus(6)) + 4 * MAX_TOKENS
         assert report == BuildReport(documents=10, tokens=tokens, truncated=4)
 
     def test_few_documents_are_all_sampled(self):
-        positions = build._sample_positions(Scan(300, 300 * 80), 512)
+        positions = stages._sample_positions(Scan(300, 300 * 80), 512)
         assert positions.tolist() == list(range(300))
 
     @pytest.mark.parametrize(
@@ -387,7 +398,7 @@ class TestSampling:
         ],
     )
     def test_a_sample_is_bounded_in_documents_and_vectors(self, count, characters_each, size):
-        positions = build._sample_positions(Scan(count, count * characters_each), 512)
+        positions = stages._sample_positions(Scan(count, count * characters_each), 512)
         assert len(positions) == size
         assert (np.diff(positions) > 0).all()
         assert 0 <= positions[0] < positions[-1] < count
@@ -395,7 +406,7 @@ class TestSampling:
         assert np.abs(np.histogram(positions, 10, (0, count))[0] / (size / 10) - 1).max() < 0.25
 
     def test_the_same_documents_are_sampled_again(self):
-        first, second = (build._sample_positions(Scan(90_000, 90_000 * 30), 512) for _ in range(2))
+        first, second = (stages._sample_positions(Scan(90_000, 90_000 * 30), 512) for _ in range(2))
         np.testing.assert_array_equal(first, second)
 
 
@@ -404,9 +415,9 @@ class TestCompress:
         encoder = FakeEncoder()
         vectors = [encoder.vectors(record["text"]) for record in corpus(40)]
         codec = ResidualCodec.train(np.concatenate(vectors), nbits=2, n_centroids=16)
-        together = build.compress(vectors, [False] * 40, codec)
+        together = compress_vectors(vectors, [False] * 40, codec)
         for matrix, code in zip(vectors, together, strict=True):
-            (alone,) = build.compress([matrix], [False], codec)
+            (alone,) = compress_vectors([matrix], [False], codec)
             assert (code.centroid_ids, code.residuals) == (alone.centroid_ids, alone.residuals)
             assert code.centroid_cosine == pytest.approx(alone.centroid_cosine, abs=1e-6)
             ids, residuals = codec.encode(matrix)
@@ -415,4 +426,4 @@ class TestCompress:
 
     def test_of_nothing_is_nothing(self):
         codec = ResidualCodec.train(FakeEncoder().vectors("abc"), nbits=2, n_centroids=1)
-        assert build.compress([], [], codec) == []
+        assert compress_vectors([], [], codec) == []

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 
 from tansaku import (
+    BusyError,
     Encoder,
     Index,
     IndexStateError,
@@ -137,7 +138,7 @@ WRITES = {
     "where": lambda index: index.delete(where="year < 1903"),
     "rebuild": lambda index: index.rebuild(nbits=4),
     "overwrite": lambda index: Index.create(
-        index._database, "t", corpus(5, "o"), encoder=index.encoder, overwrite=True, nbits=1
+        index._database, "t", corpus(5, "o"), encoder=index.encoder, overwrite=True, nbits=1, resume=False
     ),
     "several": lambda index: (index.add(corpus(2, "n")), index.upsert(corpus(2, salt="x")), index.delete(["d5"])),
 }
@@ -391,7 +392,7 @@ class TestCreators:
             db = tmp_path / f"db{trial}"
             results = in_threads(
                 *(
-                    lambda n=n, db=db: Index.create(db, "t", corpus(6, f"w{n}-"), encoder=FakeEncoder())
+                    lambda n=n, db=db: Index.create(db, "t", corpus(6, f"w{n}-"), encoder=FakeEncoder(), resume=False)
                     for n in range(4)
                 )
             )
@@ -402,6 +403,13 @@ class TestCreators:
             assert len(opened(db)) == 6
             assert hits(Searcher.open(db, "t", encoder=FakeEncoder())) == right(db)
 
+    def test_of_many_that_would_resume_each_is_made_or_told_that_another_is_at_work(self, tmp_path):
+        db, once_more = tmp_path / "db", corpus(6, "w")
+        results = in_threads(*[lambda: Index.create(db, "t", once_more, encoder=FakeEncoder())] * 4)
+        assert any(isinstance(r, Index) for r in results), results
+        assert all(isinstance(r, (Index, BusyError, TableExistsError)) for r in results), results
+        assert set(rows_by_id(db)) == {f"w{k}" for k in range(6)}
+
     @pytest.mark.parametrize("existed", [False, True])
     def test_of_many_overwrites_one_stays(self, tmp_path, existed):
         for trial in range(3):
@@ -410,7 +418,9 @@ class TestCreators:
                 Index.create(db, "t", DOCS, encoder=FakeEncoder())
             results = in_threads(
                 *(
-                    lambda n=n, db=db: Index.create(db, "t", corpus(6, f"w{n}-"), encoder=FakeEncoder(), overwrite=True)
+                    lambda n=n, db=db: Index.create(
+                        db, "t", corpus(6, f"w{n}-"), encoder=FakeEncoder(), overwrite=True, resume=False
+                    )
                     for n in range(4)
                 )
             )
@@ -451,12 +461,12 @@ class TestCreators:
         def fail():
             threading.current_thread().name = "failing"
             try:
-                Index.create(db, "t", DOCS, encoder=FakeEncoder())
+                Index.create(db, "t", DOCS, encoder=FakeEncoder(), resume=False)
             finally:
                 failed.set()
 
         documents = DOCS if same_documents else corpus(12, "other")
-        error, made = in_threads(fail, lambda: Index.create(db, "t", documents, encoder=FakeEncoder()))
+        error, made = in_threads(fail, lambda: Index.create(db, "t", documents, encoder=FakeEncoder(), resume=False))
         assert isinstance(error, StorageError)
         assert isinstance(made, Index), made
         assert len(opened(db)) == 12
@@ -496,12 +506,12 @@ class TestRebuild:
             if other == "overwrite":
                 WRITES["overwrite"](opened(db))
             elif other == "rebuild and add":
-                opened(db).rebuild(nbits=1)
+                opened(db).rebuild(nbits=1, resume=False)
                 opened(db).add(corpus(2, "n"))
             else:
                 lancedb.connect(str(db)).drop_table("t")
                 if other == "drop and create":
-                    Index.create(db, "t", corpus(5, "o"), encoder=FakeEncoder())
+                    Index.create(db, "t", corpus(5, "o"), encoder=FakeEncoder(), resume=False)
 
         with pytest.raises(IndexStateError):
             self.rebuild_with(db, monkeypatch, when, write)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from tansaku import Document, InputError
-from tansaku.indexer.read.passages import check_room, passages, split_documents, split_text
+from tansaku.indexer.read.passages import _Job, _split, check_room, split_documents
 from tansaku.onnx_export.encode.encoder import DEFAULT_BUNDLE
 from tansaku.plugin.cli.demo import SAMPLE
 
@@ -38,6 +38,11 @@ def growing(texts):
 def by_kind(texts):
     """None for white space, three for what is beyond the BMP, and one for the text as such."""
     return [1 + sum(0 if c.isspace() else 3 if c > "\uffff" else 1 for c in text) for text in texts]
+
+
+def split_text(text, room, count):
+    """The pieces of a text with their white space, which passages are without."""
+    return _split([_Job(text, "", room, room)], count)[0]
 
 
 counts = st.sampled_from([per_character, per_pair, growing, by_kind])
@@ -182,7 +187,7 @@ class TestAllTexts:
     @given(st.lists(texts.filter(str.strip), max_size=5), rooms, counts)
     def test_a_document_is_cut_the_same_alone_and_beside_others(self, many, room, count):
         documents = [Document(str(i), text, "題" * (i % 3)) for i, text in enumerate(many)]
-        alone = [passage for document in documents for passage in passages(document, room, count)]
+        alone = [passage for document in documents for passage in split_documents([document], room, count)]
         assert split_documents(documents, room, count) == alone
 
 
@@ -231,13 +236,13 @@ class TestSize:
 class TestDocuments:
     def test_passages_have_an_id_a_place_and_all_of_the_document(self):
         document = Document("d1", " 一つ目。\n二つ目。 三つ目。\n", "題", {"year": 794})
-        assert passages(document, 12, per_character) == [
+        assert split_documents([document], 12, per_character) == [
             Document("d1#0", "一つ目。\n二つ目。", "題", {"year": 794}, parent_id="d1", passage=0),
             Document("d1#1", "三つ目。", "題", {"year": 794}, parent_id="d1", passage=1),
         ]
 
     def test_a_document_that_fits_is_one_passage(self):
-        assert passages(Document("d1", "短い。"), 9, per_character) == [
+        assert split_documents([Document("d1", "短い。")], 9, per_character) == [
             Document("d1#0", "短い。", parent_id="d1", passage=0)
         ]
 
@@ -259,7 +264,7 @@ class TestDocuments:
     )
     def test_the_title_takes_its_part_of_the_room_up_to_two_thirds(self, text, title, room):
         third = -(-room // 3)
-        for passage in passages(Document("d1", text, title), room, per_character):
+        for passage in split_documents([Document("d1", text, title)], room, per_character):
             if len(title) + 1 <= room - third:
                 assert len(passage.encoded_text) <= room
             else:
@@ -267,12 +272,15 @@ class TestDocuments:
 
     def test_a_title_that_leaves_less_than_a_third_leaves_a_third(self):
         document = Document("d1", "一つ目。二つ目。三つ目。", "題" * 100)
-        assert [passage.text for passage in passages(document, 24, per_character)] == ["一つ目。二つ目。", "三つ目。"]
+        assert [passage.text for passage in split_documents([document], 24, per_character)] == [
+            "一つ目。二つ目。",
+            "三つ目。",
+        ]
 
     @pytest.mark.parametrize("room", [0, -1])
     def test_no_room_is_refused(self, room):
         with pytest.raises(InputError, match=f"room for {room} tokens; it must be 1 or more"):
-            split_text("文。", room, per_character)
+            split_documents([Document("d1", "文。")], room, per_character)
         with pytest.raises(InputError, match=f"room for {room} tokens; it must be 1 or more"):
             split_documents([Document("d1", "文。")], room, per_character)
 
@@ -341,7 +349,7 @@ class TestModelInside:
 
     def test_without_punctuation_none_is_cut_either(self, default_encoder, count, long_documents):
         text = "".join(c for document in long_documents for c in document.text if c.isalnum())
-        made = passages(Document("d1", text, "題"), 510, count)
+        made = split_documents([Document("d1", text, "題")], 510, count)
         read = default_encoder.tokenize_documents([passage.encoded_text for passage in made])
         assert not any(tokenized.truncated for tokenized in read)
         assert "".join(passage.text for passage in made) == text

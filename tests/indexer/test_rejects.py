@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from typing import Any
 
 import pytest
 
@@ -44,8 +43,6 @@ def test_a_place_is_noted_once(rejects):
     rejects.note("docs.jsonl:1", "second", {"id": 1})
     assert [line["reason"] for line in noted(rejects)] == ["first"]
     assert len(rejects) == 1
-    assert "docs.jsonl:1" in rejects
-    assert "docs.jsonl:2" not in rejects
 
 
 def test_nothing_noted_leaves_no_file(tmp_path):
@@ -94,7 +91,7 @@ def test_records_of_every_kind_are_one_line_of_json(rejects, record, expected):
 
 
 def test_a_record_that_holds_itself_is_noted(rejects):
-    record: dict[str, Any] = {"id": "a"}
+    record: dict[str, object] = {"id": "a"}
     record["self"] = record
     rejects.note("document 0", "bad", record)
     assert noted(rejects)[0]["place"] == "document 0"

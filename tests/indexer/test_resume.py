@@ -19,11 +19,20 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from tansaku import BusyError, Encoder, Index, IndexStateError, InputError, ResumeError, StorageError, TableExistsError
-from tansaku.indexer.codec.codec import default_centroids
-from tansaku.indexer.table.changes import delete_rows
+from tansaku import (
+    BusyError,
+    Encoder,
+    Index,
+    IndexStateError,
+    InputError,
+    ResumeError,
+    StorageError,
+    TableExistsError,
+    WriteConflictError,
+)
+from tansaku.indexer.table.changes import delete_rows, merge_rows
 from tansaku.indexer.table.table import create_index_table
-from tansaku.indexer.write import build, rebuild, writing
+from tansaku.indexer.write import build, merge, rebuild, stages
 from tansaku.indexer.write.staging import Staging
 from tansaku.plugin.cli.demo import SAMPLE
 from tansaku.plugin.cli.main import app
@@ -33,6 +42,7 @@ from ..support.fakes import (
     FakeEncoder,
     KilledError,
     after,
+    built,
     comparable,
     corpus,
     rows_by_id,
@@ -51,7 +61,7 @@ CHANGED = corpus(14, salt="new", year=lambda i: 2000 + i) + corpus(8, "n", year=
 def _in_small_pieces(monkeypatch):
     small_chunks(monkeypatch, CHUNK)
     small_slices(monkeypatch)
-    monkeypatch.setattr(build, "_SAMPLE_DOCUMENTS", 6)
+    monkeypatch.setattr(stages, "_SAMPLE_DOCUMENTS", 6)
 
 
 @pytest.fixture
@@ -64,7 +74,7 @@ def made_once(tmp_path_factory):
     """Tables that nothing has interrupted: ``t`` of `DOCS`, with ``passages`` divided, and what came of both."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         small_chunks(monkeypatch, CHUNK)
-        monkeypatch.setattr(build, "_SAMPLE_DOCUMENTS", 6)
+        monkeypatch.setattr(stages, "_SAMPLE_DOCUMENTS", 6)
         folder = tmp_path_factory.mktemp("made_once")
         Index.create(folder / "plain", "t", DOCS, encoder=FakeEncoder())
         Index.create(folder / "passages", "t", essays(5, 3), encoder=FakeEncoder(), passage_tokens=8)
@@ -92,9 +102,9 @@ def encoder_that_stops(calls):
     return encoder
 
 
-def done_texts(db, documents):
+def done_texts(db, documents, *, merges=False):
     """Texts of the documents that an interrupted build has encoded and kept."""
-    left = Staging(db / "t.tansaku", resume=True)
+    left = Staging(db / "t.tansaku", merges=merges)
     chunks = [n for n in range(len(documents)) if left.chunk_report(n) is not None]
     done = [documents[i]["text"] for n in chunks for i in range(n * CHUNK, min((n + 1) * CHUNK, len(documents)))]
     if left.load_codec() is not None and (left.folder / "sample.arrow").exists():
@@ -118,7 +128,6 @@ def stop_at(monkeypatch, point):
     if point == "sample written, codec not":
         monkeypatch.setattr(np, "savez", after(0, np.savez))
     elif point == "codec written":
-        monkeypatch.setattr(build, "default_centroids", default_centroids)
         original = Staging.save_codec
 
         def save_codec(self, *args):
@@ -133,16 +142,16 @@ def stop_at(monkeypatch, point):
         def write(self, name, table):
             chunks.append(name)
             if len([n for n in chunks if n.startswith("chunk")]) > int(point.split()[-1]):
-                (self.folder / f"{name}.part").write_bytes(b"half of it")
+                (self.folder / f".{name}.0123.making").write_bytes(b"half of it")
                 raise KilledError
             original_write(self, name, table)
 
         monkeypatch.setattr(Staging, "_write", write)
     elif point.startswith("transaction "):
-        for module in (writing, rebuild):
-            monkeypatch.setattr(module, "merge_rows", after(int(point.split()[1]), module.merge_rows))
+        for module in (merge, rebuild):
+            monkeypatch.setattr(module, "merge_rows", after(int(point.split()[1]), merge_rows))
     elif point == "rows streamed":
-        original_counted = writing._counted
+        original_counted = stages.counted
 
         def counted(batches, total, progress):
             for number, batch in enumerate(original_counted(batches, total, progress)):
@@ -150,7 +159,8 @@ def stop_at(monkeypatch, point):
                     raise KilledError
                 yield batch
 
-        monkeypatch.setattr(writing, "_counted", counted)
+        monkeypatch.setattr(build, "counted", counted)
+        monkeypatch.setattr(merge, "counted", counted)
         monkeypatch.setattr(rebuild, "create_index_table", after(0, create_index_table))
     elif point == "swapped":
         monkeypatch.setattr(rebuild, "_apply_later_changes", after(0, rebuild._apply_later_changes))
@@ -188,7 +198,7 @@ class TestCreate:
             assert not (db / "t.lance" / "_versions").exists()
         done = done_texts(db, DOCS)
         encoder = FakeEncoder()
-        report = create(db, encoder).last_build
+        report = built(create(db, encoder))
         assert comparable(stored(db)) == comparable(stored(made_once / "plain"))
         assert not done & set(encoder.encoded)
         assert len(set(encoder.encoded)) == len(encoder.encoded)
@@ -258,9 +268,7 @@ class TestCreate:
             plan = (left.folder / "plan.json").read_bytes()
         build_folder(db).mkdir(parents=True)
         (build_folder(db) / "plan.json").write_bytes(plan)
-        report = create(db, FakeEncoder()).last_build
-        assert report
-        assert report.documents == len(DOCS)
+        assert built(create(db, FakeEncoder())).documents == len(DOCS)
 
     def test_restart_is_deprecated(self, db, index):
         with pytest.warns(DeprecationWarning, match="use resume=False"):
@@ -300,7 +308,7 @@ class TestMerge:
         getattr(Index.open(tmp_path / "whole", "t", encoder=FakeEncoder()), how)(documents)
         interrupted(monkeypatch, point, lambda e: getattr(Index.open(db, "t", encoder=e), how)(documents, resume=True))
         rows_by_id(db)
-        done = done_texts(db, documents)
+        done = done_texts(db, documents, merges=True)
         encoder = FakeEncoder()
         report = getattr(Index.open(db, "t", encoder=encoder), how)(documents, resume=True)
         assert comparable(stored(db), in_order=False) == comparable(stored(tmp_path / "whole"), in_order=False)
@@ -325,7 +333,7 @@ class TestMerge:
         shutil.copytree(made_once / "passages", db)
         documents = essays(5, 1, "短")
         with monkeypatch.context() as patch:
-            patch.setattr(writing, "delete_rows", after(0, delete_rows))
+            patch.setattr(merge, "delete_rows", after(0, delete_rows))
             patch.setattr(Staging, "finish", after(0, Staging.finish))
             with pytest.raises(KilledError):
                 Index.open(db, "t", encoder=FakeEncoder()).upsert(documents, resume=True)
@@ -350,7 +358,7 @@ class TestMerge:
     def test_a_table_rebuilt_meanwhile_is_not_written_to(self, db, index):
         with pytest.raises(KilledError):
             Index.open(db, "t", encoder=encoder_that_stops(1)).upsert(CHANGED, resume=True)
-        with filelock.FileLock(db / "t.tansaku" / "build.lock"):  # as if by a machine that does not see the folder
+        with filelock.FileLock(db / "t.tansaku" / "merge.lock"):  # as if by a machine that does not see the folder
             index.rebuild(nbits=4, resume=False)
         with pytest.raises(ResumeError, match="table was"):
             index.upsert(CHANGED, resume=True)
@@ -433,13 +441,13 @@ sys.path.insert(0, sys.argv[1])
 import pytest
 from fakes import *
 from tansaku import Index
-from tansaku.indexer.write import build, rebuild, writing
+from tansaku.indexer.write import stages
 from tansaku.indexer.write.staging import Staging
 
 monkeypatch = pytest.MonkeyPatch()
 small_chunks(monkeypatch, 4)
 small_slices(monkeypatch)
-build._SAMPLE_DOCUMENTS = 6
+stages._SAMPLE_DOCUMENTS = 6
 encoder = FakeEncoder()
 db, point = sys.argv[2:]
 kill = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
@@ -534,11 +542,19 @@ class TestLeftovers:
             "upsert": lambda: index.upsert(corpus(1, "n"), resume=resume),
             "rebuild": lambda: index.rebuild(resume=False),
         }
-        with Staging(db / "t.tansaku") as held:
-            held.begin({"work": "append"})
+        with Staging(db / "t.tansaku", merges=how in ("add", "upsert")) as held:
+            held.begin({"work": "other"})
             actions[how]()
             assert (held.folder / "plan.json").exists()
-            assert {path.name for path in held.folder.parent.iterdir()} <= {"build", "build.lock", "arrays"}
+            left = {path.name for path in held.folder.parent.iterdir()}
+            assert left <= {held.folder.name, f"{held.folder.name}.lock", "arrays"}
+
+    def test_a_merge_at_work_holds_up_no_rebuild(self, db, index):
+        encoder = FakeEncoder()
+        encoder.before_encoding = lambda texts: index.rebuild() if texts == ["new"] else None
+        with pytest.raises(WriteConflictError, match="made anew or rebuilt"):
+            Index.open(db, "t", encoder=encoder).add([{"id": "x", "text": "new"}])
+        assert built(index).documents == len(DOCS)
 
     @pytest.mark.parametrize("resume", [True, False])
     def test_an_interrupted_rebuild_neither_blocks_merges_nor_is_given_up_by_them(self, db, index, resume):
@@ -605,17 +621,19 @@ class TestChangedWork:
         assert done_texts(db, DOCS)
         if "pool" not in changes:
             made = create(db, **{**how, "resume": False})
-            assert made.last_build
-            assert made.last_build.resumed == 0
+            assert built(made).resumed == 0
             assert len(made) >= len(how.get("documents", DOCS))
 
     def test_is_refused_for_another_kind_of_work(self, db, index):
         with pytest.raises(KilledError):
             Index.open(db, "t", encoder=encoder_that_stops(1)).add(corpus(9, "n"), resume=True)
-        for other in (lambda: index.upsert(corpus(9, "n"), resume=True), lambda: index.rebuild(resume=True)):
-            with pytest.raises(ResumeError, match="work was 'append'"):
+        with pytest.raises(ResumeError, match="work was 'append' and is 'upsert'"):
+            index.upsert(corpus(9, "n"))
+        for other in (index.rebuild, lambda: create(db, FakeEncoder(), overwrite=True)):
+            with pytest.raises(ResumeError, match=r"interrupted append .* would be lost"):
                 other()
         assert index.rebuild(resume=False).documents == len(DOCS)
+        assert not (db / "t.tansaku" / "merge").exists()
 
     def test_a_rebuild_with_other_bits_is_refused(self, db, index):
         with pytest.raises(KilledError):
@@ -629,7 +647,7 @@ class TestChangedWork:
 def half_done(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         small_chunks(monkeypatch, CHUNK)
-        monkeypatch.setattr(build, "_SAMPLE_DOCUMENTS", 6)
+        monkeypatch.setattr(stages, "_SAMPLE_DOCUMENTS", 6)
         folder = tmp_path_factory.mktemp("half_done") / "db"
         with pytest.raises(KilledError):
             create(folder, encoder_that_stops(5))
@@ -682,7 +700,7 @@ class TestDamage:
 
     @pytest.mark.parametrize("how", ["add", "rebuild"])
     def test_a_damaged_plan_is_no_obstacle_to_other_work(self, db, index, how):
-        folder = build_folder(db)
+        folder = Staging(db / "t.tansaku", merges=how == "add").folder
         folder.mkdir(parents=True)
         (folder / "plan.json").write_text('{"write_id": 1, "pl', encoding="utf-8")
         if how == "add":

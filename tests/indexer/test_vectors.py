@@ -13,6 +13,7 @@ from ..support.fakes import (
     FakeEncoder,
     KilledError,
     after,
+    built,
     comparable,
     corpus,
     exhaustive,
@@ -53,8 +54,7 @@ class TestCreate:
         Index.create(db, "texts", DOCS, encoder=FakeEncoder())
         made = Index.create_from_vectors(db, "t", DOCS, VECTORS, encoder=FakeEncoder())
         assert comparable(stored(db)) == comparable(stored(db, "texts"))
-        assert made.last_build is not None
-        assert (made.last_build.documents, made.last_build.tokens) == (30, sum(map(len, VECTORS)))
+        assert (built(made).documents, built(made).tokens) == (30, sum(map(len, VECTORS)))
         assert Searcher.open(db, "t", encoder=FakeEncoder()).search("3a9f")
 
     def test_without_a_model_vectors_are_searched(self, db, index, no_model):
@@ -173,8 +173,7 @@ class TestResume:
         with pytest.raises(ResumeError, match="the documents have changed"):
             create([*VECTORS[:-1], VECTORS[-1][::-1]])
         made = create(VECTORS)
-        assert made.last_build is not None
-        assert made.last_build.resumed > 0
+        assert built(made).resumed > 0
         Index.create_from_vectors(db, "whole", IDS, VECTORS)
         assert comparable(stored(db)) == comparable(stored(db, "whole"))
 

@@ -17,11 +17,12 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 
+from tansaku import BuildReport, Index
 from tansaku.indexer.read import scan
 from tansaku.indexer.table import changes
 from tansaku.indexer.table.database import connect
 from tansaku.indexer.table.table import open_index_table
-from tansaku.indexer.write import build, rebuild
+from tansaku.indexer.write import rebuild, stages
 from tansaku.onnx_export.encode.bundle import read_bundle
 from tansaku.onnx_export.encode.encoder import DEFAULT_BUNDLE, Encoder
 from tansaku.onnx_export.encode.tokenize import Span, TokenizedText
@@ -111,14 +112,14 @@ def _length(text: str) -> int:
 
 def small_chunks(monkeypatch, documents: int = 4) -> None:
     """Encode and stage so few documents together."""
-    for module in (scan, build, rebuild):
-        monkeypatch.setattr(module, "CHUNK", documents)
+    for module in (scan, stages, rebuild):
+        monkeypatch.setattr(module, "DOCUMENTS_PER_CHUNK", documents)
     monkeypatch.setattr(scan.chunks, "__defaults__", (documents,))
 
 
 def small_slices(monkeypatch) -> None:
     """Make every chunk of an add or upsert a transaction of its own."""
-    monkeypatch.setattr(changes, "SLICE_BYTES", 1)
+    monkeypatch.setattr(changes, "BYTES_PER_TRANSACTION", 1)
 
 
 def corpus(n: int, prefix: str = "d", salt: str = "", **fields):
@@ -128,6 +129,13 @@ def corpus(n: int, prefix: str = "d", salt: str = "", **fields):
         letters = hashlib.sha256(f"{prefix}{i}{salt}".encode()).hexdigest()
         made.append({"id": f"{prefix}{i}", "text": letters[: 3 + i % 7], **{k: v(i) for k, v in fields.items()}})
     return made
+
+
+def built(index: Index) -> BuildReport:
+    """What the last write of ``index`` did."""
+    report = index.last_build
+    assert report is not None
+    return report
 
 
 def stored(db, table: str = "t") -> pa.Table:

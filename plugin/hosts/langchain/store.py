@@ -24,7 +24,7 @@ from ....indexer.read.documents import Document as StoredDocument
 from ....indexer.table.database import Database, connect
 from ....indexer.table.model import open_with_model
 from ....indexer.table.schema import user_fields
-from ....indexer.table.table import IndexTable, check_name
+from ....indexer.table.table import IndexTable, check_table_name
 from ....onnx_export.encode.encoder import Encoder
 from ....onnx_export.errors import InputError, MissingExtraError
 
@@ -91,7 +91,7 @@ class TansakuVectorStore(VectorStore):
         fulltext: bool = False,
         storage_options: Mapping[str, str] | None = None,
     ) -> None:
-        check_name(table)
+        check_table_name(table)
         if isinstance(columns, str):
             raise InputError("columns is one string; give a list of metadata keys")
         for name in columns:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tansaku.indexer.derived.postings import MAX_DOCUMENTS, InvertedLists
+from tansaku.indexer.derived.postings import MAX_ROWS, InvertedLists
 from tansaku.plugin.search.candidates import prune
 
 deterministic = settings(deadline=None, derandomize=True, max_examples=80)
@@ -45,10 +45,10 @@ def test_inverted_lists_take_ids_of_any_width_and_have_narrow_numbers_themselves
 
 
 def test_the_last_document_and_centroid_of_the_largest_set_are_told_apart_from_the_first():
-    last = MAX_DOCUMENTS - 1
-    centroid_ids = np.zeros(MAX_DOCUMENTS, np.uint32)
+    last = MAX_ROWS - 1
+    centroid_ids = np.zeros(MAX_ROWS, np.uint32)
     centroid_ids[last] = 70_000
-    lists = InvertedLists.build(centroid_ids, np.arange(MAX_DOCUMENTS + 1), 70_001)
+    lists = InvertedLists.build(centroid_ids, np.arange(MAX_ROWS + 1), 70_001)
     assert lists.postings[: lists.offsets[1]].tolist() == list(range(last))
     assert lists.postings[lists.offsets[70_000] :].tolist() == [last]
 

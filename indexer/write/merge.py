@@ -1,107 +1,29 @@
-"""Documents into a table: a new one (`build_table`), or one that is there (`merge_documents`)."""
+"""Documents merged into a table that is there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
-from lancedb.db import DBConnection
 from lancedb.expr import col
 
-from ...onnx_export.encode.bundle import Bundle
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
-from ...onnx_export.progress import Progress, no_progress
 from ..errors import WriteConflictError
-from ..read.columns import ColumnTypes, check_fields
-from ..read.documents import Document, DocumentReader, FieldNames, GivenVectors, canonical_id, id_forms
-from ..read.passages import split_documents
-from ..read.rejects import Rejects
-from ..read.scan import chunks, scan
-from ..table.changes import delete_rows, index_text, merge_rows, slices, whole_documents
+from ..read.columns import check_fields
+from ..read.documents import Document, DocumentReader, GivenVectors, canonical_id, id_forms
+from ..read.passages import Passages
+from ..read.scan import scan
+from ..table.changes import delete_rows, merge_rows, slices, whole_documents
 from ..table.database import find_table, side_folder, storage_errors
-from ..table.schema import IndexHeader, document_schema, reserved_fields, user_fields
-from ..table.table import IndexTable, check_absent, create_index_table, find_header, open_index_table
-from .build import BuildReport, RowMaker, stage_rows, train_codec
+from ..table.schema import document_schema, reserved_fields, user_fields
+from ..table.table import IndexTable
+from .options import WriteOptions
+from .report import BuildReport
+from .rows import RowMaker
+from .stages import counted, stage_rows
 from .staging import Staging
-
-
-@dataclass(frozen=True)
-class WriteOptions:
-    """How documents are read and what happens when something goes wrong.
-
-    Attributes:
-        names: which fields are id, text and title.
-        rejects: takes records that cannot be indexed; None stops at the first.
-        resume: take up what an interrupted call has left; False gives it up.
-        progress: called as the work goes on.
-    """
-
-    names: FieldNames | None = None
-    rejects: Rejects | None = None
-    resume: bool = True
-    progress: Progress = no_progress
-
-
-def build_table(
-    database: DBConnection,
-    name: str,
-    records: Iterable[Any],
-    encoder: Encoder | None,
-    *,
-    model: Bundle,
-    vectors: GivenVectors | None = None,
-    nbits: int,
-    pool: int,
-    passage_tokens: int | None,
-    fulltext: bool,
-    overwrite: bool,
-    options: WriteOptions,
-) -> BuildReport:
-    """Index documents into a new table; see `Index.create`.
-
-    ``encoder`` is None where the documents have ``vectors``; ``model`` is what they come from.
-    """
-    header = IndexHeader(model.name, model.fingerprint, "", 0, pool, passage_tokens, fulltext)
-    reader = DocumentReader(records, options.names, options.rejects, reserved_fields(header), vectors)
-    documents = Passages(reader, encoder, passage_tokens)
-    with Staging(side_folder(database, name), resume=options.resume) as staging:
-        there = find_header(database, name)
-        if not overwrite and (there is None or there.build_id != staging.write_id()):
-            check_absent(database, name)
-        types = ColumnTypes()
-        found = scan(documents, types.update, reader.leave_out, options.progress)
-        fields = types.fields()
-        plan = {
-            "work": "overwrite" if overwrite else "create",
-            "model": model.fingerprint,
-            "nbits": nbits,
-            "pool": pool,
-            "passage_tokens": passage_tokens,
-            "fulltext": fulltext,
-            "columns": [str(field) for field in fields],
-            "source": found.digests,
-        }
-        write_id = staging.begin(plan)
-        maker = RowMaker(encoder, replace(header, build_id=write_id), fields, write_id)
-        trained = staging.load_codec()
-        if trained is None:
-            trained = train_codec(documents, found, maker, nbits, staging, reader.reject, options.progress)
-        codec, fit = trained
-        maker = replace(maker, header=replace(maker.header, codec_id=codec.codec_id))
-        report = stage_rows(
-            documents, found, maker, codec, staging, reader.reject, options.progress, staging.load_sample()
-        )
-        if there is None or there.build_id != write_id:  # else the interruption came between the commit and the end
-            schema = document_schema(fields, maker.header)
-            rows = _counted(staging.batches(schema), report.documents, options.progress)
-            create_index_table(database, name, schema, codec, fit, rows, overwrite=overwrite)
-        index_text(open_index_table(database, name))
-        staging.finish()
-    report.rejected = 0 if options.rejects is None else options.rejects.of_call
-    return report
 
 
 def merge_documents(
@@ -120,7 +42,7 @@ def merge_documents(
     header = index.header
     fields = user_fields(index.table.schema, header)
     reader = DocumentReader(records, options.names, options.rejects, reserved_fields(header), vectors)
-    documents = Passages(reader, encoder, header.passage_tokens)
+    documents = Passages(reader, encoder and encoder.count_document_tokens, header.passage_tokens)
     with Staging(side_folder(index.database, index.name), resume=options.resume, merges=True) as staging:
         earlier = staging.write_id()
 
@@ -138,7 +60,7 @@ def merge_documents(
         write_id = staging.begin(plan)
         maker = RowMaker(encoder, header, fields, write_id)
         report = stage_rows(documents, found, maker, index.codec, staging, reader.reject, options.progress)
-        batches = _counted(staging.batches(document_schema(fields, header)), report.documents, options.progress)
+        batches = counted(staging.batches(document_schema(fields, header)), report.documents, options.progress)
         report.updated, lost = _merge_staged(index, batches, write_id, update=update, resumed=earlier is not None)
         if lost:
             delete_rows(index, col("write_id") == write_id)
@@ -150,23 +72,6 @@ def merge_documents(
             )
     report.rejected = 0 if options.rejects is None else options.rejects.of_call
     return report
-
-
-class Passages:
-    """Documents, or where ``tokens`` is given their passages; iterate over it as often as needed."""
-
-    def __init__(self, documents: Iterable[Document], encoder: Encoder | None, tokens: int | None) -> None:
-        self._documents = documents
-        self._encoder = encoder
-        self._tokens = tokens
-
-    def __iter__(self) -> Iterator[Document]:
-        """Yield documents or passages in order."""
-        if self._tokens is None or self._encoder is None:
-            yield from self._documents
-            return
-        for chunk in chunks(self._documents):
-            yield from split_documents(chunk, self._tokens, self._encoder.count_document_tokens)
 
 
 def check_ids(index: IndexTable, documents: Sequence[Document], ours: int | None, *, may_exist: bool) -> None:
@@ -231,11 +136,3 @@ def _ids_of_write(index: IndexTable, ids: list[str], write_id: int) -> set[str]:
 
 def _without_ids(rows: pa.Table, ids: set[str]) -> pa.Table:
     return rows.filter(pa.array([doc_id not in ids for doc_id in rows["id"].to_pylist()])) if ids else rows
-
-
-def _counted(batches: Iterable[pa.RecordBatch], total: int, progress: Progress) -> Iterator[pa.RecordBatch]:
-    done = 0
-    for batch in batches:
-        yield batch
-        done += batch.num_rows
-        progress("commit", done, total, 0)

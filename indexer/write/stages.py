@@ -1,0 +1,234 @@
+"""The stages between documents and staged rows: sample, train the codec, encode, compress, stage."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import pyarrow as pa
+
+from ...onnx_export.errors import InputError
+from ..codec.codec import ResidualCodec, default_centroids
+from ..codec.pooling import pool_tokens
+from ..errors import SourceError
+from ..read.documents import Document
+from ..read.scan import DOCUMENTS_PER_CHUNK, Progress, Reject, Scan, chunks, content_bytes
+from ..table.codec_table import Fit
+from .report import BuildReport
+from .rows import RowCodes, RowMaker, SampleCodes, compress_documents, compress_vectors, usable_documents
+from .staging import Staging
+
+_SAMPLE_DOCUMENTS = 20_000
+_SAMPLE_VECTORS = 1_000_000  # 512 MB at 128 dimensions
+_SEED = 20240729
+_CHUNKS_WAITING = 2  # encoded, but not yet compressed and staged
+
+_SAMPLE_SCHEMA = pa.schema(
+    [
+        pa.field("position", pa.int64()),
+        pa.field("centroid_ids", pa.large_binary()),
+        pa.field("residuals", pa.large_binary()),
+        pa.field("centroid_cosine", pa.float64()),
+        pa.field("truncated", pa.bool_()),
+    ]
+)
+
+
+def train_codec(
+    documents: Iterable[Document],
+    found: Scan,
+    maker: RowMaker,
+    nbits: int,
+    staging: Staging,
+    reject: Reject,
+    progress: Progress,
+) -> tuple[ResidualCodec, Fit]:
+    """Train a codec on a sample of the documents; it goes into the staging folder, and the sample's codes too.
+
+    Memory: the sample's vectors, at most about a million, and a chunk's more.
+    """
+    wanted = _sample_positions(found, None if maker.encoder is None else maker.encoder.bundle.document.max_length)
+    positions: list[int] = []
+    parts: list[np.ndarray] = []
+    lengths: list[int] = []
+    truncated: list[bool] = []
+    size = 0
+    done = 0
+    scanned = chain.from_iterable(_as_scanned(documents, found))
+    for part in chunks(_at_positions(scanned, wanted)):
+        encoded, cut = maker.vectors(part)
+        usable = usable_documents(part, encoded, reject)
+        pooled = [pool_tokens(encoded[i], maker.header.pool) for i in usable]
+        parts += [np.concatenate(pooled)] if pooled else []
+        lengths += map(len, pooled)
+        positions += [int(wanted[done + i]) for i in usable]
+        truncated += [cut[i] for i in usable]
+        size += sum(part[i].size for i in usable)
+        done += len(part)
+        progress("sample", done, len(wanted), sum(lengths))
+    if not lengths:
+        raise InputError("none of the sampled documents has usable vectors; check the model")
+    expected_tokens = sum(lengths) * found.size // size
+    sample = _joined(parts)
+    codec = ResidualCodec.train(sample, nbits=nbits, n_centroids=default_centroids(expected_tokens))
+    vectors = np.split(sample, np.cumsum(lengths)[:-1])
+    codes: list[RowCodes] = []
+    for start in range(0, len(vectors), DOCUMENTS_PER_CHUNK):
+        codes += compress_vectors(
+            vectors[start : start + DOCUMENTS_PER_CHUNK], truncated[start : start + DOCUMENTS_PER_CHUNK], codec
+        )
+    cosines = [code.centroid_cosine for code in codes]
+    fit = Fit(float(np.average(cosines, weights=lengths)), float(np.quantile(cosines, 0.05)))
+    columns = [pa.array(a, f.type) for a, f in zip([positions, *zip(*codes, strict=True)], _SAMPLE_SCHEMA, strict=True)]
+    staging.save_codec(codec, fit, pa.table(columns, schema=_SAMPLE_SCHEMA))
+    return codec, fit
+
+
+def stage_rows(
+    documents: Iterable[Document],
+    found: Scan,
+    maker: RowMaker,
+    codec: ResidualCodec,
+    staging: Staging,
+    reject: Reject,
+    progress: Progress,
+    sample: pa.Table | None = None,
+) -> BuildReport:
+    """Encode, compress and stage all documents that are not staged yet; one chunk is encoded while others are staged.
+
+    ``sample`` holds the codes of documents that were encoded already, as `Staging.load_sample` returns them. Raises
+    SourceError if the documents are not those that were scanned.
+    """
+    report = BuildReport()
+    known = SampleCodes(sample)
+    done = 0
+    waiting: deque[Future[dict]] = deque()
+
+    def collect(limit: int) -> None:
+        nonlocal done
+        while len(waiting) > limit:
+            _add(report, waiting.popleft().result())
+            done += 1
+            progress("encode", min(done * DOCUMENTS_PER_CHUNK, found.count), found.count, report.tokens)
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tansaku-stage") as stager:
+        for number, chunk in enumerate(_as_scanned(documents, found)):
+            earlier = staging.chunk_report(number)
+            if earlier is None:
+                fresh = [d for position, d in enumerate(chunk, number * DOCUMENTS_PER_CHUNK) if position not in known]
+                vectors, truncated = maker.vectors(fresh) if fresh else ([], [])
+                job = _StageJob(number, chunk, fresh, vectors, truncated, known, maker, codec, staging, reject)
+                waiting.append(stager.submit(job.run))
+            else:
+                reasons = dict(earlier["rejected"])
+                for document in chunk:
+                    if document.place in reasons:
+                        reject(document, InputError(reasons[document.place]))
+                report.resumed += earlier["documents"]
+                waiting.append(stager.submit(lambda earlier=earlier: earlier))
+            collect(_CHUNKS_WAITING - 1)
+        collect(0)
+    return report
+
+
+def counted(batches: Iterable[pa.RecordBatch], total: int, progress: Progress) -> Iterator[pa.RecordBatch]:
+    """``batches``, reported to ``progress`` as they are committed."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += batch.num_rows
+        progress("commit", done, total, 0)
+
+
+@dataclass
+class _StageJob:
+    """What is left to do for one chunk once its vectors are there."""
+
+    number: int
+    chunk: list[Document]
+    fresh: list[Document]
+    vectors: list[np.ndarray]
+    truncated: list[bool]
+    known: SampleCodes
+    maker: RowMaker
+    codec: ResidualCodec
+    staging: Staging
+    reject: Reject
+
+    def run(self) -> dict:
+        rejected: dict[str, str] = {}
+
+        def leave_out(document: Document, error: InputError) -> None:
+            self.reject(document, error)
+            rejected[document.place] = str(error)
+
+        coded = compress_documents(self.fresh, self.vectors, self.truncated, self.maker, self.codec, leave_out)
+        for position, document in enumerate(self.chunk, self.number * DOCUMENTS_PER_CHUNK):
+            if position in self.known:
+                coded[document.id] = self.known[position]
+        # A passage that cannot be used takes the others of its document with it, as far as they are in this chunk.
+        kept = [document for document in self.chunk if document.place not in rejected]
+        rows = self.maker.rows(kept, [coded[document.id] for document in kept], self.codec)
+        report = {
+            "documents": len(kept),
+            "tokens": sum(rows["token_count"].to_pylist()),
+            "truncated": sum(coded[document.id].truncated for document in kept),
+            "rejected": list(rejected.items()),
+        }
+        self.staging.write_chunk(self.number, rows, report)
+        return report
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """``parts`` one after the other; each is given up when it has been copied, so that they are not held twice."""
+    whole = np.empty((sum(map(len, parts)), parts[0].shape[1]), np.float32)
+    end = len(whole)
+    while parts:
+        part = parts.pop()
+        whole[end - len(part) : end] = part
+        end -= len(part)
+    return whole
+
+
+def _sample_positions(found: Scan, max_tokens: int | None) -> np.ndarray:
+    """Positions of a uniform sample, ascending. A Japanese text rarely has more tokens than characters."""
+    tokens = min(max_tokens or np.inf, found.size / found.count + 2)
+    size = min(found.count, _SAMPLE_DOCUMENTS, int(_SAMPLE_VECTORS / tokens))
+    return np.sort(np.random.default_rng(_SEED).choice(found.count, size, replace=False))
+
+
+def _as_scanned(documents: Iterable[Document], found: Scan) -> Iterator[list[Document]]:
+    """Chunks of ``documents``, which must be those of the scan."""
+    digest = hashlib.blake2b(digest_size=16)
+    changed = SourceError("the documents have changed since they were first read; nothing was stored, index them again")
+    number = -1
+    for number, chunk in enumerate(chunks(documents)):
+        for document in chunk:
+            digest.update(content_bytes(document))
+        if number >= len(found.digests) or digest.hexdigest() != found.digests[number]:
+            raise changed
+        yield chunk
+    if number + 1 != len(found.digests):
+        raise changed
+
+
+def _at_positions(documents: Iterable[Document], positions: np.ndarray) -> Iterator[Document]:
+    wanted = iter(positions.tolist())
+    following = next(wanted, -1)
+    for position, document in enumerate(documents):
+        if position == following:
+            yield document
+            following = next(wanted, -1)
+            if following < 0:
+                return
+
+
+def _add(report: BuildReport, chunk: dict) -> None:
+    report.documents += chunk["documents"]
+    report.tokens += chunk["tokens"]
+    report.truncated += chunk["truncated"]
