@@ -60,11 +60,11 @@ def work(db: str, real: bool, passages: bool) -> None:
     """The worker: does what it is told until it is killed."""
     setting = Setting(real, passages, 0)
     encoder = setting.encoder()
-    slice_bytes = changes.SLICE_BYTES
+    bytes_per_transaction = changes.BYTES_PER_TRANSACTION
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         job = json.loads(line)
-        changes.SLICE_BYTES = 1 if job["operation"] == "bulk" else slice_bytes
+        changes.BYTES_PER_TRANSACTION = 1 if job["operation"] == "bulk" else bytes_per_transaction
         try:
             answer = {"resumed": operate(db, setting, encoder, job)}
         except Exception as error:  # what it is is for the parent to judge
