@@ -11,7 +11,7 @@ from itertools import pairwise
 import faiss
 import numpy as np
 
-_COMPARED_ONE_BY_ONE = 256  # up to so many centroids are compared one by one
+_COMPARED_ONE_BY_ONE = 256  # up to this number of centroids, each vector is compared with all
 _ROUNDS = 8
 _POINTS_PER_CENTROID = 256
 _GROUPS_PROBED = 8

@@ -96,7 +96,7 @@ class TestCluster:
     def test_two_levels_lose_little_against_one(self, monkeypatch):
         vectors = bundled(8000)
         two = cluster(vectors, 512, 0)[0]
-        monkeypatch.setattr(clustering, "_FLAT", 512)
+        monkeypatch.setattr(clustering, "_COMPARED_ONE_BY_ONE", 512)
         one = cluster(vectors, 512, 0)[0]
         fits = [float((vectors @ centroids.T).max(axis=1).mean()) for centroids in (two, one)]
         assert fits[0] > fits[1] - 0.01
@@ -161,7 +161,7 @@ class TestNearest:
         centroids, groups = grouped(120, [3, 7] * 12)
         vectors = directions(23, seed=4)
         whole = nearest(vectors, centroids, groups)
-        monkeypatch.setattr(clustering, "_BLOCK", 5)
+        monkeypatch.setattr(clustering, "_VECTORS_PER_BLOCK", 5)
         ids, best = nearest(vectors, centroids, groups)
         assert ids.tolist() == whole[0].tolist()
         np.testing.assert_allclose(best, whole[1], atol=1e-6)
