@@ -9,6 +9,7 @@ import numpy as np
 from .derived.arrays import array_bytes, folder_bytes
 from .table.codec_table import codec_table
 from .table.database import local_folder, storage_errors
+from .table.schema import build_column
 from .table.table import IndexTable
 
 
@@ -47,7 +48,7 @@ class IndexInfo:
         passage_tokens: documents were divided into passages of at most so many tokens; None if not.
         version: the LanceDB table's version.
         versions: how many versions are kept.
-        columns: name → Arrow type of every column.
+        columns: name → Arrow type of every column, without the empty one that marks a build of the table.
         bytes_by_part: bytes of the centroid ids, residuals and codec, as tansaku packs them, and of the derived
             arrays that are not copies of these (``lists``: inverted lists, ``keys``: row ids and offsets), if there
             are any for this version.
@@ -132,7 +133,7 @@ def describe(index: IndexTable) -> IndexInfo:
         passage_tokens=header.passage_tokens,
         version=table.version,
         versions=versions,
-        columns={field.name: str(field.type) for field in table.schema},
+        columns={field.name: str(field.type) for field in table.schema if field.name != build_column(header)},
         bytes_by_part=parts,
         bytes_on_disk=on_disk,
         derived_bytes=sum(derived.values()),

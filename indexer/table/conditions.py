@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from ...onnx_export.errors import InputError
+from .lance_errors import condition_problem
 
 # LanceDB overflows its stack, which ends the process, at some 700 operators one within the other.
 _CLAUSE_CHARACTERS = 800
@@ -39,8 +40,7 @@ def condition_errors(place: str, condition: object) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        reason = str(error).removeprefix("Invalid input, ").strip()
-        raise InputError(f"{place}: the condition {condition!r} cannot be used ({reason})") from error
+        raise InputError(f"{place}: the condition {condition!r} cannot be used ({condition_problem(error)})") from error
 
 
 def _longest_clause(bare: str) -> int:

@@ -14,8 +14,7 @@ from lancedb.table import Table
 
 from ...onnx_export.errors import InputError
 from ..errors import StorageError, TableNotFoundError, WriteConflictError
-
-_CONFLICTS = ("conflict", "incompatible transaction", "different schema", "not found in target schema")
+from .lance_errors import first_line, is_conflict, is_missing_table, remedy_for
 
 Database = str | Path | DBConnection
 
@@ -74,10 +73,10 @@ def find_table(database: DBConnection, name: str, version: int | None = None) ->
     try:
         table = database.open_table(name)
     except (ValueError, RuntimeError) as error:
-        if "not found" in str(error).lower():
+        if is_missing_table(error):
             return None
         raise StorageError(
-            f"table {name!r}: LanceDB cannot read it ({_first_line(error)}){_remedy(str(error))}"
+            f"table {name!r}: LanceDB cannot read it ({first_line(error)}){remedy_for(error)}"
         ) from error
     if version is not None:
         table.checkout(version)
@@ -113,29 +112,9 @@ def storage_errors(place: str) -> Iterator[None]:
     except (RuntimeError, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        text = str(error)
-        if any(word in text.lower() for word in _CONFLICTS):
+        if is_conflict(error):
             raise WriteConflictError(
                 f"{place}: another writer changed the table at the same time, and nothing was written "
-                f"({_first_line(error)}); open the index again and repeat"
+                f"({first_line(error)}); open the index again and repeat"
             ) from error
-        raise StorageError(f"{place}: {_first_line(error)}{_remedy(text)}") from error
-
-
-def _remedy(text: str) -> str:
-    causes = {
-        "No space left": "; make room on the disk and repeat",
-        "Permission denied": "; check who may write there",
-        "Read-only file system": "; choose a folder that can be written to",
-        "Access Denied": "; check the credentials",
-        "AccessDenied": "; check the credentials",
-        "InvalidAccessKeyId": "; check the credentials",
-        "SignatureDoesNotMatch": "; check the credentials",
-        "NoSuchBucket": "; check the bucket's name",
-    }
-    return next((remedy for cause, remedy in causes.items() if cause in text), "")
-
-
-def _first_line(error: BaseException) -> str:
-    line = str(error).strip().split("\n")[0]
-    return line if len(line) <= 400 else line[:400] + "…"
+        raise StorageError(f"{place}: {first_line(error)}{remedy_for(error)}") from error

@@ -16,6 +16,7 @@ from ..codec.codec import ResidualCodec
 from ..errors import NotAnIndexError, StorageError, TableExistsError, TableNotFoundError, WriteConflictError
 from .codec_table import Fit, MissingCodecError, codec_table, load_codec, remove_codec, store_codec, stored_codecs
 from .database import drop_table, find_table, storage_errors, table_names
+from .lance_errors import is_existing_table
 from .schema import IndexHeader, read_header
 
 
@@ -124,7 +125,7 @@ def create_index_table(
             header = find_header(database, name)
             if header is not None and header.codec_id == codec.codec_id:
                 store_codec(database, name, codec, fit)
-        if not existed and isinstance(error, StorageError) and "already exists" in str(error):
+        if not existed and isinstance(error, StorageError) and is_existing_table(error):
             if not overwrite:
                 check_absent(database, name)
             raise WriteConflictError(f"table {name!r}: another process has just made it; repeat the call") from None

@@ -1,0 +1,58 @@
+"""What LanceDB's errors mean, which only their texts tell: it raises ValueError and RuntimeError for everything.
+
+All texts that decide what tansaku does are here. `tests/indexer/test_lance_errors.py` provokes each of them in the
+installed LanceDB, so that a release with other texts is noticed.
+"""
+
+from __future__ import annotations
+
+# Another writer's commit came first: of a version, of another kind of change, of a table with other columns (twice).
+_CONFLICTS = (
+    "commit conflict",
+    "incompatible transaction",
+    "append with different schema",
+    "not found in target schema",
+)
+_REMEDIES = {
+    "No space left": "; make room on the disk and repeat",
+    "Permission denied": "; check who may write there",
+    "Read-only file system": "; choose a folder that can be written to",
+    "Access Denied": "; check the credentials",
+    "AccessDenied": "; check the credentials",
+    "InvalidAccessKeyId": "; check the credentials",
+    "SignatureDoesNotMatch": "; check the credentials",
+    "NoSuchBucket": "; check the bucket's name",
+}
+_LINE_CHARACTERS = 400
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether another writer's commit came in between."""
+    text = str(error).lower()
+    return any(words in text for words in _CONFLICTS)
+
+
+def is_missing_table(error: BaseException) -> bool:
+    """Whether a table is not there, or its first write was cut off."""
+    return "not found" in str(error).lower()
+
+
+def is_existing_table(error: BaseException) -> bool:
+    """Whether a table that was to be created is there already."""
+    return "already exists" in str(error)
+
+
+def condition_problem(error: BaseException) -> str:
+    """What is wrong with a condition."""
+    return str(error).removeprefix("Invalid input, ").strip()
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, cut if it is long."""
+    line = str(error).strip().split("\n")[0]
+    return line if len(line) <= _LINE_CHARACTERS else f"{line[:_LINE_CHARACTERS]}…"
+
+
+def remedy_for(error: BaseException) -> str:
+    """What to do about an error, to follow its text; empty if nothing is known."""
+    return next((remedy for cause, remedy in _REMEDIES.items() if cause in str(error)), "")
