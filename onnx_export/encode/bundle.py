@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,6 +33,9 @@ FORMAT = "tansaku-bundle"
 FORMAT_VERSION = 2
 
 Precision = Literal["float32", "int8"]
+
+# A thousand times MaxSim leaves nothing of MaxSim, and far larger weights overflow float32 in the sums.
+MAX_WEIGHT = 1000.0
 
 
 @dataclass(frozen=True)
@@ -117,10 +119,10 @@ def check_weight(name: str, weight: float) -> float:
         The weight.
 
     Raises:
-        InputError: the weight is negative or not finite.
+        InputError: the weight is not a number from 0 to `MAX_WEIGHT`.
     """
-    if not 0 <= weight < math.inf:
-        raise InputError(f"{name} is {weight}; it must be 0 or more")
+    if not 0 <= weight <= MAX_WEIGHT:
+        raise InputError(f"{name} is {weight}; it must be from 0 to {MAX_WEIGHT}")
     return weight
 
 

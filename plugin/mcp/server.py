@@ -19,6 +19,7 @@ from typing import Annotated, Any, ParamSpec
 
 from ...indexer.table.database import Database, DBConnection, connect
 from ...indexer.table.table import open_index_table
+from ...onnx_export.encode.bundle import MAX_WEIGHT
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError, MissingExtraError, TansakuError
 from ..search.latest import LatestSearcher
@@ -74,10 +75,15 @@ CandidatesFrom = Annotated[
     ),
 ]
 Bm25Weight = Annotated[
-    float, Field(ge=0, description="Weight of matching words in the score (0 = meaning alone); needs text or fused.")
+    float,
+    Field(
+        ge=0,
+        le=MAX_WEIGHT,
+        description="Weight of matching words in the score (0 = meaning alone); needs text or fused.",
+    ),
 ]
 PhraseWeight = Annotated[
-    float | None, Field(ge=0, description="Weight of word order in the score; null is the model's own.")
+    float | None, Field(ge=0, le=MAX_WEIGHT, description="Weight of word order in the score; null is the model's own.")
 ]
 NProbe = Annotated[
     int | None, Field(ge=1, le=10_000, description="Number of clusters searched per query token; null is by recall.")

@@ -60,11 +60,11 @@ class Reranker:
     Args:
         encoder: The model; None: the searcher's, or the model inside tansaku.
         searcher: Of the index that holds the documents; None if all documents are given by their texts.
-        phrase_weight: Weight given to the similarity of neighbouring tokens, 0 or more; None: the model's own, or 0
+        phrase_weight: Weight given to the similarity of neighbouring tokens, 0 to 1000; None: the model's own, or 0
             with an index of pooled vectors. See `SearchOptions`.
 
     Raises:
-        InputError: An encoder that is not the searcher's, or a weight that is negative or not finite.
+        InputError: An encoder that is not the searcher's, or a weight outside of 0 to 1000.
 
     Example:
         >>> from tansaku import Reranker

@@ -41,10 +41,10 @@ class SearchOptions:
         source: Where candidates come from: "lists", the inverted lists of tansaku; "text", LanceDB's full-text search,
             in an index made with it; "fused", both, merged by reciprocal rank fusion. Candidates are ranked by MaxSim,
             and by BM25 if it has a weight.
-        bm25_weight: Weight given to a hit's BM25 score: its score is MaxSim + weight × BM25. 0 is MaxSim alone. Needs
-            ``source`` "text" or "fused". BM25 grows with the rarity of the words found, MaxSim with the number of query
-            tokens: 0.02 did well (`benchmarks.search.sources`).
-        phrase_weight: Weight given to the similarity of neighbouring tokens, 0 or more; 0 is plain MaxSim. The formula
+        bm25_weight: Weight given to a hit's BM25 score, 0 to 1000: its score is MaxSim + weight × BM25. 0 is MaxSim
+            alone. Needs ``source`` "text" or "fused". BM25 grows with the rarity of the words found, MaxSim with the
+            number of query tokens: 0.02 did well (`benchmarks.search.sources`).
+        phrase_weight: Weight given to the similarity of neighbouring tokens, 0 to 1000; 0 is plain MaxSim. The formula
             is in `plugin/kernels/phrases.py`. None takes the model's own (`Bundle.phrase_weight`), or 0 in an index of
             pooled vectors, which allows no other.
         nprobe: Number of centroids probed for each query token, 1 or more. None: as ``recall`` sets it.
@@ -52,8 +52,8 @@ class SearchOptions:
             that, all of them are scored. None: as ``recall`` sets it.
 
     Raises:
-        InputError: An unknown ``recall`` or ``source``, a number below 1, a weight that is negative or not finite, or
-            a ``bm25_weight`` where no full-text search runs.
+        InputError: An unknown ``recall`` or ``source``, a number below 1, a weight outside of 0 to 1000, or a
+            ``bm25_weight`` where no full-text search runs.
     """
 
     k: int = 10

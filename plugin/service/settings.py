@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from ...indexer.table.database import Database
 from ...onnx_export.cores import usable_cores
+from ...onnx_export.encode.bundle import MAX_WEIGHT
 from ...onnx_export.errors import InputError
 from ..search.scores import ScoreMode
 
@@ -54,7 +55,7 @@ class Settings:
     model: Path | None = None
     threads: _Count | None = None
     score: ScoreMode = "mean"
-    phrase_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    phrase_weight: Annotated[float, Field(ge=0, le=MAX_WEIGHT, allow_inf_nan=False)] | None = None
     token: Annotated[str, Field(pattern=r"\S")] | None = field(default=None, repr=False)
     max_body_bytes: _Count = 8 << 20
     max_documents: _Count = 1000

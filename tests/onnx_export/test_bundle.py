@@ -377,7 +377,7 @@ def test_field_of_a_wrong_type_is_refused_by_name(folder, field, value):
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
 def test_phrase_weight_that_is_negative_or_not_finite_is_refused(folder, value):
     edit_json(folder, lambda content: content.update(phrase_weight=value))
-    with pytest.raises(BundleError, match=r"bundle\.json: .*phrase_weight is .*; it must be 0 or more"):
+    with pytest.raises(BundleError, match=r"bundle\.json: .*phrase_weight is .*; it must be from 0 to 1000"):
         read_bundle(folder)
 
 

@@ -304,7 +304,7 @@ def test_export_leaves_the_checkpoint_as_it_was(exported, checkpoint):
 
 @pytest.mark.parametrize("weight", [-0.1, math.nan, math.inf])
 def test_phrase_weight_that_is_negative_or_not_finite_is_refused(checkpoint, tmp_path, weight):
-    with pytest.raises(InputError, match=r"phrase_weight is .*; it must be 0 or more"):
+    with pytest.raises(InputError, match=r"phrase_weight is .*; it must be from 0 to 1000"):
         export_checkpoint(checkpoint, tmp_path / "bundle", phrase_weight=weight)
     assert not (tmp_path / "bundle").exists()
 

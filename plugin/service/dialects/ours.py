@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ....onnx_export.encode.bundle import MAX_WEIGHT
 from ...search.plan import Recall, SourceName
 from ...search.scores import ScoreMode
 from ..errors import OURS, ServiceError
@@ -37,12 +38,14 @@ class SearchRequest(StrictBody):
     bm25_weight: float = Field(
         0.0,
         ge=0,
+        le=MAX_WEIGHT,
         allow_inf_nan=False,
         description="Weight of BM25 added to MaxSim (0 = none); needs the source text or fused.",
     )
     phrase_weight: float | None = Field(
         None,
         ge=0,
+        le=MAX_WEIGHT,
         allow_inf_nan=False,
         description="Weight given to the similarity of neighbouring tokens (0 = plain MaxSim); by default the "
         "service's.",

@@ -152,13 +152,13 @@ def test_pooled_vectors_have_no_neighbours(tmp_path):
         searcher.explain(QUERY, DOCS[0]["id"], phrase_weight=0.1)
 
 
-@pytest.mark.parametrize("weight", [-0.1, np.nan, np.inf])
-def test_a_weight_below_0_or_not_finite_is_refused(searcher, weight):
+@pytest.mark.parametrize("weight", [-0.1, np.nan, np.inf, 1000.5])
+def test_a_weight_out_of_range_is_refused(searcher, weight):
     for wrong in (
         lambda: searcher.search(QUERY, phrase_weight=weight),
         lambda: searcher.score(QUERY, ["d1"], phrase_weight=weight),
         lambda: searcher.explain(QUERY, DOCS[0]["id"], phrase_weight=weight),
         lambda: Reranker(searcher=searcher, phrase_weight=weight),
     ):
-        with pytest.raises(InputError, match=r"phrase_weight is .*; it must be 0 or more"):
+        with pytest.raises(InputError, match=r"phrase_weight is .*; it must be from 0 to 1000"):
             wrong()

@@ -439,6 +439,8 @@ class TestBadInput:
             ({"bm25_weight": 0.1}, 422, "set source to 'fused'"),
             ({"bm25_weight": -1}, 422, "bm25_weight: Input should be greater"),
             ({"phrase_weight": -1}, 422, "phrase_weight: Input should be greater"),
+            ({"phrase_weight": 1e307}, 422, "phrase_weight: Input should be less than or equal to 1000"),
+            ({"bm25_weight": 1e307, "source": "fused"}, 422, "bm25_weight: Input should be less than or equal to 1000"),
             ({"nprobe": 0}, 422, "nprobe: Input should be greater"),
             ({"candidate": 9}, 422, "unknown field 'candidate'; did you mean 'candidates'?"),
             ({"top_k": 3, "k": 3}, 422, "unknown field 'top_k'"),
