@@ -121,7 +121,7 @@ def of_all(*kinds):
 
 def open_files() -> list[str]:
     """Paths of all files that this process has open; sockets and pipes, which others' threads may close, are none."""
-    gc.collect()
+    gc.collect(1)  # what a test has made is young; the old generation is large, and slow to look through
     targets = (os.path.realpath(link) for link in Path("/proc/self/fd").iterdir())
     return sorted(target for target in targets if not target.startswith("/proc/"))
 

@@ -318,6 +318,7 @@ runs = st.dictionaries(documents, st.sampled_from([0.5, 1.0, 1.5, 2.25]), max_si
 judgements = st.dictionaries(documents, st.integers(0, 3), min_size=1, max_size=5)
 
 
+@pytest.mark.integration
 class TestMteb:
     @settings(max_examples=60, derandomize=True, deadline=None)
     @given(st.lists(st.tuples(runs, judgements), min_size=1, max_size=5))
@@ -357,6 +358,7 @@ class TestMteb:
             mteb_result(made_result(run, qrels, k=9))
 
 
+@pytest.mark.integration
 def test_japanese_text_end_to_end(sample: Path, default_encoder: Encoder):
     results = {r.way: r for r in evaluate_beir(sample, models={"m": default_encoder}, questions=30, nbits=4)}
     assert list(results) == ["BM25", "m exhaustive", "m index"]

@@ -44,6 +44,7 @@ def animals(default_encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) 
     return Searcher.open(db, "animals", encoder=default_encoder)
 
 
+@pytest.mark.integration
 def test_finds_the_paragraph_a_question_was_asked_of(searcher: Searcher):
     qrels = read_qrels(SAMPLE / "qrels.tsv")
     queries = judged_queries(read_queries(SAMPLE / "queries.jsonl"), qrels)
