@@ -1,4 +1,7 @@
-"""Files and folders that are complete or not there: written beside their place, flushed to the disk, then renamed."""
+"""Files and folders that are complete or not there, and files read line by line.
+
+Files and folders are written beside their place, flushed to the disk, then renamed.
+"""
 
 from __future__ import annotations
 
@@ -79,6 +82,32 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Write ``content`` (a str as UTF-8) to ``path`` as `atomic_path` does."""
     with atomic_path(path) as making:
         making.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    r"""The lines of a UTF-8 file, without their ends and without a byte order mark.
+
+    Only "\n" and "\r\n" end a line. `str.splitlines` also divides at characters that ids and texts may hold, such as
+    U+2028, U+0085 and U+000B; files that Python opens as text also at a lone "\r".
+
+    Raises:
+        OSError: the file cannot be read.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        for line in file:
+            yield line.removesuffix("\n").removesuffix("\r")
+
+
+def finished_lines(path: Path) -> list[str]:
+    r"""The lines of a UTF-8 file up to its last "\n", without their ends; what follows was cut off while written.
+
+    Raises:
+        OSError: the file cannot be read.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    *lines, _ = path.read_bytes().split(b"\n")
+    return [line.decode() for line in lines]
 
 
 def _flush(path: Path) -> None:

@@ -35,6 +35,7 @@ from tansaku.onnx_export.convert.checkpoint import Checkpoint, linear_projection
 from tansaku.onnx_export.convert.export import export_checkpoint
 from tansaku.onnx_export.convert.trace import token_vectors_module
 from tansaku.onnx_export.encode.encoder import graph_inputs
+from tansaku.onnx_export.files import read_lines
 
 from ..support.machine import cpu_name
 
@@ -263,7 +264,7 @@ def show_start() -> None:
 
 def read(path: Path, count: int) -> list[str]:
     """``count`` texts spread evenly over the file."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = list(read_lines(path))
     step = max(1, len(lines) // count)
     return [json.loads(line)["text"] for line in lines[::step][:count]]
 

@@ -25,6 +25,7 @@ from tansaku import TextRules
 from tansaku.onnx_export.convert.formats.tokenizer import load_tokenizer
 from tansaku.onnx_export.encode.segmenter import MecabSegmenter, load_segmenter
 from tansaku.onnx_export.encode.tokenize import TextTokenizer
+from tansaku.onnx_export.files import read_lines
 
 from ..support.machine import cpu_name
 
@@ -88,7 +89,7 @@ def compare(folder: Path, sentences: list[str]) -> None:
 def read_sentences(data: Path, count: int | None) -> Iterator[str]:
     for corpus in CORPORA:
         for path in (data / corpus / "corpus.jsonl", data / corpus / "queries.jsonl"):
-            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            lines = list(read_lines(path)) if path.exists() else []
             for line in lines[:: max(1, len(lines) // count) if count else 1]:
                 record = json.loads(line)
                 for text in (record.get("title") or "", record["text"]):

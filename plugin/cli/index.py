@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from ...onnx_export.errors import InputError
+from ...onnx_export.files import read_lines
 from . import display
 from .options import AsJson, Db, Model, Resume, StorageOptions, TableName, Threads, storage_options
 
@@ -127,7 +128,7 @@ def delete(
     given = list(ids or [])
     if ids_file is not None:
         try:
-            given += [line for line in ids_file.read_text(encoding="utf-8-sig").splitlines() if line]
+            given += [line for line in read_lines(ids_file) if line]
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{ids_file}: cannot be read ({error}); give a UTF-8 file with one id per line") from error
     chosen = given if ids is not None or ids_file is not None else None

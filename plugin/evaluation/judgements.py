@@ -7,6 +7,7 @@ A BEIR folder has ``corpus.jsonl`` (``_id``, ``title``, ``text``), ``queries.jso
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from typing import Any
 from ...indexer.errors import SourceError
 from ...indexer.read.sources import BadRecord, Source
 from ...onnx_export.errors import InputError
+from ...onnx_export.files import read_lines
 
 Run = dict[str, dict[str, float]]  # query id → document id → score, best first
 Qrels = dict[str, dict[str, int]]  # query id → document id → grade of relevance
 
+_DIVIDES = re.compile(r"[ \t\r\n\v\f]")  # white space in C, as TREC's own programs read it
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _EXPECTED = "expected the fields '_id' (or 'id') and 'text'"
 
@@ -131,7 +134,7 @@ def read_qrels(path: str | Path) -> Qrels:
     """
     qrels: Qrels = {}
     for place, number, line in _lines(Path(path)):
-        parts = line.split("\t") if "\t" in line else line.split()
+        parts = line.split("\t") if "\t" in line else _fields(line)
         if len(parts) not in (3, 4):
             raise SourceError(f"{place}: expected 3 fields (BEIR) or 4 (TREC), found {len(parts)}")
         query_id, doc_id, grade = parts[0], parts[-2], parts[-1]
@@ -170,7 +173,7 @@ def read_run(path: str | Path) -> Run:
     """
     run: Run = {}
     for place, _, line in _lines(Path(path)):
-        parts = line.split()
+        parts = _fields(line)
         if len(parts) != 6:
             raise SourceError(f"{place}: expected 6 fields of a TREC run, found {len(parts)}")
         query_id, _, doc_id, _, score, _ = parts
@@ -188,9 +191,19 @@ def read_run(path: str | Path) -> Run:
 
 
 def trec_lines(run: Run, tag: str = "tansaku") -> Iterable[str]:
-    """``run`` in TREC's format, one line for each document."""
+    """``run`` in TREC's format, one line for each document.
+
+    Raises:
+        InputError: an id has a space, a tab or a line break, which divide fields and lines there.
+    """
     for query_id, scores in run.items():
         for rank, (doc_id, score) in enumerate(scores.items(), start=1):
+            for kind, name in (("query", query_id), ("document", doc_id)):
+                if _DIVIDES.search(name):
+                    raise InputError(
+                        f"the id of {kind} {name!r} has a space, a tab or a line break, which a TREC run cannot hold; "
+                        "leave out --run, or index the documents under other ids"
+                    )
             yield f"{query_id} Q0 {doc_id} {rank} {score:.6f} {tag}"
 
 
@@ -226,12 +239,16 @@ def _tsv_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield place, {"_id": parts[0], "text": parts[1]}
 
 
+def _fields(line: str) -> list[str]:
+    """The fields of a line of TREC's, between spaces and tabs; ids may hold other white space, such as U+3000."""
+    return [field for field in _DIVIDES.split(line) if field]
+
+
 def _lines(path: Path) -> Iterator[tuple[str, int, str]]:
     """Place, number and text of each line that is not blank."""
     try:
-        with path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield f"{path}:{number}", number, line.rstrip("\n")
+        for number, line in enumerate(read_lines(path), start=1):
+            if line.strip():
+                yield f"{path}:{number}", number, line
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{path}: cannot be read ({error})") from error

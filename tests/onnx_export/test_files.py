@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tansaku.onnx_export.files import atomic_folder, atomic_path, write_atomically
+from tansaku.onnx_export.files import atomic_folder, atomic_path, finished_lines, read_lines, write_atomically
 
 
 def names(folder: Path) -> list[str]:
@@ -97,3 +97,21 @@ def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(tmp_path
     with pytest.raises(OSError, match="no rename"):
         write()
     assert (names(tmp_path), names(path)) == (["folder"], ["older"])
+
+
+# What `str.splitlines` takes for the end of a line, and files opened as text partly too.
+OTHER_BREAKS = "\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+
+
+def test_only_line_feeds_end_a_line(tmp_path):
+    path = tmp_path / "lines"
+    path.write_bytes(f"\ufeffa\r\n\n{OTHER_BREAKS}\nb\rc\r\n d ".encode())
+    assert list(read_lines(path)) == ["a", "", OTHER_BREAKS, "b\rc", " d "]
+
+
+def test_a_line_that_was_cut_off_is_not_finished(tmp_path):
+    path = tmp_path / "lines"
+    path.write_bytes(f"a\n{OTHER_BREAKS}\r\n".encode() + "都".encode()[:2])
+    assert finished_lines(path) == ["a", f"{OTHER_BREAKS}\r"]
+    path.write_bytes(b"")
+    assert finished_lines(path) == []

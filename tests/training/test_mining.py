@@ -67,7 +67,7 @@ def mined(tmp_path, **changes):
         **changes,
     }
     report = mine(tmp_path / "groups.jsonl", **arguments)
-    lines = [json.loads(line) for line in (tmp_path / "groups.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "groups.jsonl").read_text().split("\n")[:-1]]
     return report, lines
 
 
@@ -116,6 +116,18 @@ def test_an_interrupted_run_goes_on(tmp_path, cut):
     report, again = mined(tmp_path, teachers=[teacher])
     assert (report, again) == (whole, lines)
     assert teacher.asked == 5  # the last whole one is made again: it might have had more groups
+
+
+def test_an_interrupted_run_goes_on_whatever_the_ids_hold(tmp_path):
+    odd = {f"{query}\u2028{query}\x85": text for query, text in QUERIES.items()}
+    found = dict(zip(odd, FOUND.values(), strict=True))
+    whole, lines = mined(tmp_path, queries=odd, candidates=[found], positives={})
+    content = (tmp_path / "groups.jsonl").read_bytes()
+    first, second, *_ = content.split(b"\n")
+    (tmp_path / "groups.jsonl").write_bytes(first + b"\n" + second[:9])
+    assert mined(tmp_path, queries=odd, candidates=[found], positives={}) == (whole, lines)
+    groups = read_groups([tmp_path / "groups.jsonl"], odd, COLLECTION, nway=PLAN.nway)
+    assert [group.query for group in groups] == list(odd)
 
 
 def test_other_data_are_refused(tmp_path):

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ...onnx_export.files import write_atomically
+from ...onnx_export.files import read_lines, write_atomically
 from ..errors import TrainingDataError
 
 
@@ -113,10 +113,9 @@ def _parsed(place: str, line: str) -> tuple[str, list[tuple[Any, float]]]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, line.rstrip("\n")
+        for number, line in enumerate(read_lines(path), start=1):
+            if line.strip():
+                yield number, line
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingDataError(f"{path}: cannot be read ({error})") from error
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...indexer.errors import ResumeError
 from ...onnx_export.errors import InputError
-from ...onnx_export.files import write_atomically
+from ...onnx_export.files import finished_lines, write_atomically
 from ...onnx_export.progress import Progress, no_progress
 from ..errors import TrainingDataError
 from .groups import Group, as_line
@@ -172,13 +172,12 @@ def _begin(path: Path, digest: dict[str, object], *, resume: bool) -> list[list]
     changed = [key for key in digest if before.get(key) != digest[key]]
     if changed:
         raise ResumeError(f"{path}: was made with other {', '.join(changed)}; {remedy}")
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
+    whole = finished_lines(path)
     groups = [json.loads(line) for line in whole]
     last = groups[-1][0] if groups else None
     # The last query may have more groups than were written.
     kept = [line for line, group in zip(whole, groups, strict=True) if group[0] != last]
-    write_atomically(path, "".join(kept))
+    write_atomically(path, "".join(f"{line}\n" for line in kept))
     return [group for group in groups if group[0] != last]
 
 

@@ -23,7 +23,7 @@ from ...indexer.errors import SourceError
 from ...onnx_export.convert.checkpoint import Checkpoint
 from ...onnx_export.convert.export import export_checkpoint
 from ...onnx_export.errors import InputError, TansakuError
-from ...onnx_export.files import write_atomically
+from ...onnx_export.files import read_lines, write_atomically
 from ...plugin.evaluation.judgements import read_passages, read_qrels, read_queries, read_records
 from ..config import read_config
 from ..data.groups import write_groups
@@ -60,7 +60,7 @@ def write_data(
     judged = {name: read_qrels(data / name / "qrels" / "train.tsv") for name in ("jaquad", "msdocs-ja")}
     relevant = {name: {passage for found in judged[name].values() for passage in found} for name in judged}
     passages = {name: _records(data / name / "corpus.jsonl") for name in CORPORA}
-    overlap = set((data / "kyoto-wiki-ja" / "eval_overlap_ids.txt").read_text(encoding="utf-8").split())
+    overlap = set(read_lines(data / "kyoto-wiki-ja" / "eval_overlap_ids.txt"))
     passages["jaquad"] = [record for record in passages["jaquad"] if record["_id"] in relevant["jaquad"]]
     passages["kyoto-wiki-ja"] = [record for record in passages["kyoto-wiki-ja"] if record["_id"] not in overlap]
     for name, records in passages.items():

@@ -20,7 +20,7 @@ from ...indexer.errors import ResumeError
 from ...onnx_export.convert.checkpoint import Checkpoint
 from ...onnx_export.convert.load import load_checkpoint
 from ...onnx_export.errors import InputError
-from ...onnx_export.files import atomic_path, write_atomically
+from ...onnx_export.files import atomic_path, finished_lines, write_atomically
 from ...onnx_export.progress import Progress, no_progress
 from ...plugin.evaluation.judgements import read_passages, read_queries
 from ..config import TrainingConfig
@@ -278,8 +278,8 @@ class _Run:
     def _cut_log(self) -> None:
         """Leave out of the log the steps that come after the saved state: they will be done again."""
         if self._log.exists():
-            lines = self._log.read_text(encoding="utf-8").splitlines(keepends=True)
-            write_atomically(self._log, "".join(line for line in lines if json.loads(line)["step"] <= self.step))
+            lines = finished_lines(self._log)
+            write_atomically(self._log, "".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= self.step))
 
     def _save_weights(self) -> None:
         folder = self.output / f"checkpoint-{self.step}"

@@ -295,6 +295,9 @@ def test_delete_by_id_file_and_condition_then_optimize_and_rebuild(tmp_path: Pat
     assert "1 ids are not in the index: none" in shown
     (tmp_path / "ids.txt").write_text("d2\nd3\n\n", encoding="utf-8")
     assert "3 rows deleted" in succeeds("delete", *table, "--ids-file", tmp_path / "ids.txt", "--id", "d4")
+    # Its middle would be the id of another document, if U+2028 ended a line.
+    (tmp_path / "ids.txt").write_text("章\u2028d5\u2028節\x0bd6\x85d7\r\n", encoding="utf-8")
+    assert "0 rows deleted" in succeeds("delete", *table, "--ids-file", tmp_path / "ids.txt")
     assert "2 rows deleted" in succeeds("delete", *table, "--where", "year >= 2010")
     assert sorted(contents(table)) == ["d5", "d6", "d7", "d8", "d9"]
     assert "old versions" in succeeds("optimize", *table, "--keep-hours", "0")

@@ -90,6 +90,27 @@ def test_a_bad_line_of_a_run_is_named(tmp_path: Path, line: str, offender: str):
         read_run(tmp_path / "run")
 
 
+ODD = "a\u2028b\x85c\u3000d"  # an id; only spaces, tabs and line breaks divide TREC's fields
+
+
+@pytest.mark.parametrize("form", ["{q}\t{d}\t1\n", "{q} 0 {d} 1\n"])
+def test_ids_may_hold_line_breaks_that_are_none(tmp_path: Path, form: str):
+    (tmp_path / "qrels").write_text(form.format(q="q" + ODD, d="d" + ODD), encoding="utf-8")
+    assert read_qrels(tmp_path / "qrels") == {"q" + ODD: {"d" + ODD: 1}}
+    (tmp_path / "run").write_text("\n".join(trec_lines({"q" + ODD: {"d" + ODD: 0.5}})), encoding="utf-8")
+    assert read_run(tmp_path / "run") == {"q" + ODD: {"d" + ODD: 0.5}}
+    (tmp_path / "q.tsv").write_text(f"q{ODD}\t文{ODD}\n", encoding="utf-8")
+    assert read_queries(tmp_path / "q.tsv") == {"q" + ODD: "文" + ODD}
+
+
+@pytest.mark.parametrize("name", ["a b", "a\tb", "a\nb", "a\rb"])
+def test_an_id_that_a_run_cannot_hold_is_named(name: str):
+    with pytest.raises(InputError, match=r"document 'a.{1,2}b' has a space"):
+        list(trec_lines({"q": {name: 1.0}}))
+    with pytest.raises(InputError, match=r"query 'a.{1,2}b' has a space"):
+        list(trec_lines({name: {"d": 1.0}}))
+
+
 def test_a_judged_query_without_text_is_named():
     with pytest.raises(InputError, match=r"1 of 2 .* 'b'"):
         judged_queries({"a": "犬"}, {"a": {"x": 1}, "b": {"y": 1}})
