@@ -52,6 +52,7 @@ def test_finds_the_paragraph_a_question_was_asked_of(searcher: Searcher):
     assert found / len(queries) >= 0.93
 
 
+@pytest.mark.integration
 def test_few_candidates_find_what_an_exhaustive_search_finds(searcher: Searcher):
     queries = list(read_queries(SAMPLE / "queries.jsonl").values())[:60]
     same = 0
@@ -78,6 +79,7 @@ def test_hits_carry_title_text_and_the_callers_columns(animals: Searcher):
     assert (sea.title, sea.fields) == ("", {"year": None})
 
 
+@pytest.mark.integration
 def test_hits_come_best_first_and_no_more_than_k(searcher: Searcher):
     hits = searcher.search("石油はどうやってできたのか", k=7)
     assert len(hits) == 7
