@@ -45,7 +45,7 @@ class Index:
         >>> from tansaku import Index
         >>> index = Index.create(folder, "temples", [{"id": "kinkaku", "text": "金閣寺は京都の北山にある寺院。"}])
         >>> report = index.add([{"id": "todai", "text": "東大寺は奈良の大仏で知られる。"}])
-        >>> report.documents
+        >>> report.rows
         1
         >>> index.delete(["kinkaku"]).rows
         1

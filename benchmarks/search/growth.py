@@ -104,7 +104,7 @@ def drawn(real: tuple[Segment, ...], codec: ResidualCodec, size: int) -> StoredC
         row_ids = np.arange(start, start + len(part), dtype=np.uint64)
         lists = InvertedLists.build(ids, offsets, len(codec.centroids))
         segments.append(Segment(row_ids, row_ids, offsets, ids, residuals, lists, np.zeros(len(part), bool)))
-    return StoredCodes(SimpleNamespace(codec=codec), Arrays(0, tuple(segments), None))  # type: ignore[arg-type]
+    return StoredCodes(SimpleNamespace(codec=codec), Arrays(0, tuple(segments)))  # type: ignore[arg-type]
 
 
 def resized(codec: ResidualCodec, n: int, random: np.random.Generator) -> tuple[ResidualCodec, int, int]:

@@ -1,1 +1,1 @@
-"""Arrays on disk beside the table, made from one version of it: memory-mapped, and made again when missing."""
+"""Arrays on disk next to the table, made from one version of it: memory-mapped, and made again when missing."""

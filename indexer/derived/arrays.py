@@ -1,13 +1,15 @@
-"""Derived arrays: all segments of an index at one version of its table, kept on disk beside it.
+"""Derived arrays: all segments of an index at one version of its table, kept on disk next to the table.
 
-    arrays/arrays.json          the version, and the segments with size, time and CRC-32 of every file
+A segment is a fixed group of up to 65,536 rows, see `segments`.
+
+    arrays/arrays.json          the version, and the segments with size, time and CRC-32 of each file
     arrays/SEGMENT/NAME.npy     the arrays of one segment
-    arrays/SEGMENT/deleted-VERSION.npy   which of its rows are gone
+    arrays/SEGMENT/deleted-VERSION.npy   which of its rows are deleted
 
 The table is the source of truth. `load_arrays` brings the arrays to the version that is open: new rows make a new
-segment, deleted ones are marked, and what is missing, damaged or of another table is made again. Files are complete
-before arrays.json, which is replaced in one step, names them; those no longer named are removed, but readers that have
-them mapped keep them.
+segment, deleted rows are marked, and files that are missing, damaged or of another table are made again. Files are
+complete before arrays.json lists them, and arrays.json is replaced in one step. Files that are no longer listed are
+removed; readers that have them mapped can still use them.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from .segments import RowKeys, Segment, build_segment, parts, read_keys
 _FORMAT = 1
 _MANIFEST = "arrays.json"
 _NAMES = ("row_ids", "write_ids", "offsets", "centroid_ids", "residuals", "list_offsets", "postings")
-_MOSTLY_DELETED = 0.3  # a segment with more deleted rows is made again
+_MOSTLY_DELETED = 0.3  # a segment with a larger share of deleted rows is made again
 _LOCK_SECONDS = 600
 _CRC_BLOCK = 1 << 22
 
@@ -48,37 +50,41 @@ class Arrays:
     """All codes of an index at one version.
 
     Attributes:
-        version: of the table.
-        segments: the codes.
-        folder: where they lie; None if in memory.
+        version: version of the table.
+        segments: the codes, in groups of rows.
     """
 
     version: int
     segments: tuple[Segment, ...]
-    folder: Path | None
 
 
 @dataclass(frozen=True)
 class _OnDisk:
-    """A segment and what arrays.json says of it."""
+    """A segment and its entry in arrays.json."""
 
     segment: Segment
     entry: dict[str, Any]
 
 
 def arrays_folder(index: IndexTable) -> Path:
-    """Where the derived arrays of an index lie."""
+    """The folder of an index's derived arrays, which may not exist."""
     return side_folder(index.database, index.name) / "arrays"
 
 
 def load_arrays(index: IndexTable, *, derived: bool = True) -> Arrays:
-    """The segments of the table at the version that ``index`` has open.
+    """Load the segments of the table at the version that ``index`` has open.
 
     Args:
         index: the open table.
-        derived: keep them on disk, or take those that lie there. Otherwise they are made in memory, without the
-            residuals, which are then read from the table; so they are too where the folder cannot be written to, but
-            with the residuals.
+        derived: memory-map the arrays on disk, after bringing them up to date. If the folder cannot be written to,
+            they are made in memory. False: they are made in memory without residuals, which are then read from the
+            table.
+
+    Returns:
+        The segments.
+
+    Raises:
+        StorageError: the table cannot be read, or is damaged.
     """
     if not derived:
         return _in_memory(index, residuals=False)
@@ -92,12 +98,19 @@ def load_arrays(index: IndexTable, *, derived: bool = True) -> Arrays:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below a folder, 0 if there is none."""
+    """Number of bytes of all files below a folder; 0 if the folder does not exist."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def array_bytes(index: IndexTable) -> dict[str, int]:
-    """Bytes on disk of each derived array; empty if there are none for the open version."""
+    """Measure the derived arrays on disk.
+
+    Args:
+        index: the open table.
+
+    Returns:
+        Number of bytes by name of array; empty if there are no arrays for the open version.
+    """
     try:
         manifest = _read_manifest(arrays_folder(index))
         if not _is_of(manifest, index) or manifest["version"] != index.table.version:
@@ -111,7 +124,7 @@ def array_bytes(index: IndexTable) -> dict[str, int]:
 
 def _in_memory(index: IndexTable, *, residuals: bool) -> Arrays:
     segments = [build_segment(index, part, residuals=residuals) for part in parts(read_keys(index))]
-    return Arrays(index.table.version, tuple(segments), None)
+    return Arrays(index.table.version, tuple(segments))
 
 
 def _synchronized(index: IndexTable, folder: Path) -> Arrays:
@@ -122,7 +135,7 @@ def _synchronized(index: IndexTable, folder: Path) -> Arrays:
         stored, stored_version = [], -1
     _remove_unnamed(folder, stored)  # left by an interruption
     if stored_version == version:
-        return Arrays(version, tuple(item.segment for item in stored), folder)
+        return Arrays(version, tuple(item.segment for item in stored))
     rows = read_keys(index)
     kept = [_without_missing(item, rows) for item in stored]
     missing = _not_in(rows, [item.segment.keys() for item in kept])
@@ -130,15 +143,15 @@ def _synchronized(index: IndexTable, folder: Path) -> Arrays:
     marked = [_store_deleted(item, folder, version) for item in kept]
     made = [_store(index, part, folder) for part in parts(missing)]
     current = [item for item in marked + made if len(item.segment)]
-    # A reader of an older version leaves what others have brought further.
+    # A reader of an older version does not replace the arrays of a newer one.
     if stored_version < version:
         _store_manifest(index, current, folder)
         _remove_unnamed(folder, current)
-    return Arrays(version, tuple(item.segment for item in current), folder)
+    return Arrays(version, tuple(item.segment for item in current))
 
 
 def _without_missing(item: _OnDisk, rows: RowKeys) -> _OnDisk:
-    """Mark the rows of a segment that the table has not, or has with other codes."""
+    """Mark the rows of a segment as deleted that the table does not have, or has with other codes."""
     segment = item.segment
     if not len(rows):
         return replace(item, segment=replace(segment, deleted=np.ones(len(segment), bool)))
@@ -148,16 +161,17 @@ def _without_missing(item: _OnDisk, rows: RowKeys) -> _OnDisk:
 
 
 def _not_in(rows: RowKeys, held: list[RowKeys]) -> RowKeys:
-    """Those of ``rows`` that no segment holds."""
+    """Those of ``rows`` that are in no segment."""
     if not held:
         return rows
     return rows.take(~np.isin(rows.row_ids, np.concatenate([keys.row_ids for keys in held])))
 
 
 def _compacted(items: list[_OnDisk], missing: RowKeys) -> tuple[list[_OnDisk], RowKeys]:
-    """Which segments stay, and which rows go into new ones: the missing, and those of segments not worth keeping.
+    """Which segments stay, and which rows go into new segments: missing rows, and those of segments that are replaced.
 
-    A small last segment is made again together with the new rows, so that segments grow about as a power of two.
+    Segments with many deleted rows are replaced. So are small ones, together with the new rows: the sizes of segments
+    then grow about as powers of two.
     """
     kept = []
     for item in items:
@@ -189,7 +203,7 @@ def _store(index: IndexTable, rows: RowKeys, folder: Path) -> _OnDisk:
     with atomic_folder(folder / name) as making:
 
         def allocate(array: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-            if not all(shape):  # nothing can be mapped
+            if not all(shape):  # an empty file cannot be mapped
                 empty = np.empty(shape, dtype)
                 np.save(making / f"{array}.npy", empty)
                 return empty
@@ -208,7 +222,7 @@ def _store(index: IndexTable, rows: RowKeys, folder: Path) -> _OnDisk:
 
 
 def _store_deleted(item: _OnDisk, folder: Path, version: int) -> _OnDisk:
-    """Write down which rows of a segment are gone."""
+    """Write a file that marks the deleted rows of a segment."""
     segment = folder / item.entry["name"]
     files = {name: about for name, about in item.entry["files"].items() if not name.startswith("deleted-")}
     if item.segment.deleted.any():
@@ -231,7 +245,7 @@ def _load(folder: Path, index: IndexTable) -> tuple[list[_OnDisk], int]:
             size, modified, checksum = about
             if status.st_size != size:
                 raise _DamagedError(f"{path} has another size")
-            # The checksum is looked at where the time says that the file is not as it was written: damage, or a copy.
+            # The checksum is computed only if the file's time has changed: it is then damaged, or a copy.
             if status.st_mtime_ns != modified:
                 if _checksum(path) != checksum:
                     raise _DamagedError(f"{path} is damaged")
@@ -240,7 +254,7 @@ def _load(folder: Path, index: IndexTable) -> tuple[list[_OnDisk], int]:
     if touched:
         _replace_manifest(folder, manifest)
     if manifest["version"] == index.table.version and manifest["committed"] != _committed(index):
-        return items, -1  # a table put back from a copy has come to the same version again, with other rows
+        return items, -1  # a table restored from a copy has reached the same version again, with other rows
     return items, manifest["version"]
 
 
@@ -262,7 +276,7 @@ def _is_of(manifest: dict[str, Any], index: IndexTable) -> bool:
 
 
 def _committed(index: IndexTable) -> str:
-    """When the open version was committed."""
+    """Time at which the open version was committed."""
     with storage_errors(index.place()):
         times = {int(version["version"]): version["timestamp"] for version in index.table.list_versions()}
     return str(times.get(index.table.version))
@@ -288,7 +302,7 @@ def _open(folder: Path, entry: dict[str, Any]) -> Segment:
 
 
 def _map(path: Path) -> np.ndarray:
-    # Small ones are read: a map for each would use up what the system allows.
+    # Small files are read: the system limits the number of memory maps.
     return np.load(path, mmap_mode="r" if path.stat().st_size > _CRC_BLOCK else None, allow_pickle=False)
 
 
@@ -312,7 +326,7 @@ def _replace_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 
 def _remove_unnamed(folder: Path, items: list[_OnDisk]) -> None:
     named = {item.entry["name"]: item.entry["files"] for item in items}
-    for path in (*folder.glob("segment-*"), *folder.glob(".segment-*")):  # the second are cut off in the making
+    for path in (*folder.glob("segment-*"), *folder.glob(".segment-*")):  # the second were never completed
         if path.name not in named:
             shutil.rmtree(path, ignore_errors=True)
             continue
@@ -323,7 +337,7 @@ def _remove_unnamed(folder: Path, items: list[_OnDisk]) -> None:
 
 
 def _reserve(path: Path) -> None:
-    """Take the room that a file will need: writing to a map for which the disk has none would end the process."""
+    """Reserve a file's space on disk: on a full disk, writing to its memory map would end the process."""
     with path.open("r+b") as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

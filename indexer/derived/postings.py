@@ -1,4 +1,4 @@
-"""Inverted lists: for each centroid, the documents with a token there."""
+"""Inverted lists: for each centroid, the rows that have a token at it."""
 
 from __future__ import annotations
 
@@ -6,33 +6,36 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MAX_ROWS = 1 << 16  # of one set of lists, so that a document's number fits into 16 bits
+MAX_ROWS = 1 << 16  # rows in one set of lists: a row's position then fits into 16 bits
 
 
 @dataclass(frozen=True)
 class InvertedLists:
-    """Compressed sparse rows.
+    """The inverted lists of one segment, in the layout of a compressed sparse row matrix.
 
     Attributes:
         offsets: uint32 (n_centroids + 1,); the list of centroid c is ``postings[offsets[c]:offsets[c + 1]]``.
-        postings: uint16, document numbers, ascending and without repetition within a list.
+        postings: uint16 (postings,), positions of rows in the segment; ascending and distinct within a list.
     """
 
     offsets: np.ndarray
     postings: np.ndarray
 
     @classmethod
-    def build(cls, centroid_ids: np.ndarray, doc_offsets: np.ndarray, n_centroids: int) -> InvertedLists:
-        """Invert the documents' centroid ids.
+    def build(cls, centroid_ids: np.ndarray, row_offsets: np.ndarray, n_centroids: int) -> InvertedLists:
+        """Invert the centroid ids of rows.
 
         Args:
-            centroid_ids: integer (tokens,), of all documents one after the other.
-            doc_offsets: integer (n_documents + 1,): where each document's tokens begin; at most 65,536 documents.
-            n_centroids: how many centroids there are.
+            centroid_ids: integer (tokens,): the centroid ids of all rows, row after row.
+            row_offsets: integer (rows + 1,): where each row's tokens begin; at most 65,536 rows.
+            n_centroids: number of centroids.
+
+        Returns:
+            The inverted lists.
         """
-        n_documents = len(doc_offsets) - 1
-        documents = np.repeat(np.arange(n_documents), np.diff(doc_offsets))
-        pairs = centroid_ids.astype(np.int64) << 16 | documents
+        n_rows = len(row_offsets) - 1
+        rows = np.repeat(np.arange(n_rows), np.diff(row_offsets))
+        pairs = centroid_ids.astype(np.int64) << 16 | rows
         pairs.sort()
         pairs = pairs[np.diff(pairs, prepend=-1) != 0]
         offsets = np.searchsorted(pairs, np.arange(n_centroids + 1, dtype=np.int64) << 16)

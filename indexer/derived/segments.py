@@ -1,7 +1,7 @@
-"""Segments: the codes of up to 65,536 rows of an index table as plain arrays, in memory or memory-mapped.
+"""A segment is a fixed group of up to 65,536 rows of an index table, with their codes as plain arrays.
 
-What lies in a segment is fixed when it is made; rows that are deleted or rewritten later are marked in `deleted`, and
-their new codes go into another segment.
+The arrays are in memory or memory-mapped. The rows of a segment never change: rows that are deleted or rewritten later
+are marked in `deleted`, and their new codes go into another segment. (Lucene uses the word in the same sense.)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..table.database import storage_errors
 from ..table.table import IndexTable
 from .postings import MAX_ROWS, InvertedLists
 
-# Makes room for an array: name, shape, type.
+# Allocates an array, given its name, shape and dtype.
 Allocate = Callable[[str, tuple[int, ...], np.dtype], np.ndarray]
 
 _ROWS_PER_READ = 4096
@@ -25,12 +25,12 @@ _ROWS_PER_READ = 4096
 
 @dataclass(frozen=True)
 class RowKeys:
-    """Which rows a table has, ascending by row id.
+    """Some rows of a table, ascending by row id.
 
     Attributes:
-        row_ids: uint64 (rows,), LanceDB's stable row ids.
-        write_ids: int64 (rows,); with the row id it says which codes a row has.
-        counts: int64 (rows,), token vectors.
+        row_ids: uint64 (rows,): LanceDB's stable row ids.
+        write_ids: int64 (rows,): which write made the row's codes; the codes of a row id change only with it.
+        counts: int64 (rows,): number of token vectors of each row.
     """
 
     row_ids: np.ndarray
@@ -41,22 +41,29 @@ class RowKeys:
         return len(self.row_ids)
 
     def take(self, which: np.ndarray) -> RowKeys:
-        """Some of the rows."""
+        """Select rows.
+
+        Args:
+            which: bool (rows,), or integer positions.
+
+        Returns:
+            The selected rows.
+        """
         return RowKeys(self.row_ids[which], self.write_ids[which], self.counts[which])
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Codes of some rows, one after the other, ascending by row id.
+    """The codes of a group of rows, row after row, ascending by row id.
 
     Attributes:
-        row_ids: uint64 (rows,).
-        write_ids: int64 (rows,).
+        row_ids: uint64 (rows,), as in `RowKeys`.
+        write_ids: int64 (rows,), as in `RowKeys`.
         offsets: int64 (rows + 1,): where each row's tokens begin.
         centroid_ids: uint16 or uint32 (tokens,).
-        residuals: uint8 (tokens, residual bytes); None if they are to be read from the table.
-        lists: inverted lists over the rows' positions.
-        deleted: bool (rows,): rows that are in the table no more, or with other codes.
+        residuals: uint8 (tokens, residual bytes); None if they are read from the table instead.
+        lists: inverted lists of the rows' positions in this segment.
+        deleted: bool (rows,): whether the row is no longer in the table, or has other codes there.
     """
 
     row_ids: np.ndarray
@@ -71,12 +78,22 @@ class Segment:
         return len(self.row_ids)
 
     def keys(self) -> RowKeys:
-        """The rows that are still there."""
+        """The rows that are not deleted."""
         return RowKeys(self.row_ids, self.write_ids, np.diff(self.offsets)).take(~self.deleted)
 
 
 def read_keys(index: IndexTable) -> RowKeys:
-    """The rows of the table at the version that ``index`` has open."""
+    """Read which rows the table has.
+
+    Args:
+        index: the table, at the version that it has open.
+
+    Returns:
+        All rows, ascending by row id.
+
+    Raises:
+        StorageError: the table cannot be read.
+    """
     with storage_errors(index.place()):
         rows = index.table.search().select(["write_id", "token_count"]).with_row_id(True).to_arrow()
     row_ids = rows["_rowid"].to_numpy()
@@ -91,8 +108,14 @@ def build_segment(index: IndexTable, rows: RowKeys, *, residuals: bool, allocate
     Args:
         index: the open table.
         rows: at most 65,536 of its rows.
-        residuals: read them too; without, a segment takes 2 to 4 bytes a token and some for the inverted lists.
-        allocate: makes the arrays; in memory by default.
+        residuals: also read the residuals. Without them a segment takes 2 to 4 bytes per token, and the inverted lists.
+        allocate: allocates the arrays; None allocates them in memory.
+
+    Returns:
+        The segment.
+
+    Raises:
+        StorageError: the table cannot be read, or is damaged.
     """
     allocate = allocate or _in_memory
     codec = index.codec
@@ -104,8 +127,10 @@ def build_segment(index: IndexTable, rows: RowKeys, *, residuals: bool, allocate
     codes = allocate("residuals", (n_tokens, codec.residual_bytes), np.dtype(np.uint8)) if residuals else None
     columns = {"centroid_ids": centroid_ids} if codes is None else {"centroid_ids": centroid_ids, "residuals": codes}
     read_codes(index, rows.row_ids, offsets, columns)
-    if n_tokens and centroid_ids.max() >= len(codec.centroids):  # the loops that read them look at no bounds
-        raise StorageError(f"{index.place()}: centroid ids beyond the codec's; the table is damaged, index it again")
+    if n_tokens and centroid_ids.max() >= len(codec.centroids):  # the search loops do not check bounds
+        raise StorageError(
+            f"{index.place()}: centroid ids that the codec does not have; the table is damaged, create it again"
+        )
     lists = InvertedLists.build(centroid_ids, offsets, len(codec.centroids))
 
     def kept(name: str, array: np.ndarray) -> np.ndarray:
@@ -125,9 +150,10 @@ def read_codes(index: IndexTable, row_ids: np.ndarray, offsets: np.ndarray, into
         index: the open table.
         row_ids: uint64 (rows,), in any order.
         offsets: integer (rows + 1,): where each row's tokens begin in the arrays.
-        into: for each column the array, one entry for each token.
+        into: for each column an array with one entry per token, which is written to.
 
-    Raises StorageError if a row is not there: its version has been given up.
+    Raises:
+        StorageError: a row is missing, because `optimize` has removed the open version; or the table cannot be read.
     """
     order = np.argsort(row_ids, kind="stable")
     ascending = row_ids[order]
@@ -145,8 +171,21 @@ def read_codes(index: IndexTable, row_ids: np.ndarray, offsets: np.ndarray, into
 
 
 def read_rows(index: IndexTable, row_ids: np.ndarray, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Columns of rows given by row id, ascending, with ``_rowid``, in batches of any order."""
+    """Read columns of rows.
+
+    Args:
+        index: the open table.
+        row_ids: uint64 (rows,), ascending.
+        columns: names of the columns.
+
+    Yields:
+        Batches of these columns and ``_rowid``, in any order.
+
+    Raises:
+        StorageError: the table cannot be read.
+    """
     with storage_errors(index.place()):
+        # One pass over the table is faster if most of its rows are wanted.
         everything = len(row_ids) > 0.5 * index.table.count_rows()
         if not everything:
             for start in range(0, len(row_ids), _ROWS_PER_READ):
@@ -160,7 +199,7 @@ def read_rows(index: IndexTable, row_ids: np.ndarray, columns: Sequence[str]) ->
 
 
 def parts(rows: RowKeys) -> list[RowKeys]:
-    """``rows`` in parts that fit into one segment."""
+    """Divide rows into parts of at most `MAX_ROWS`, each for one segment."""
     return [rows.take(np.arange(s, min(s + MAX_ROWS, len(rows)))) for s in range(0, len(rows), MAX_ROWS)]
 
 

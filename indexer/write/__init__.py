@@ -1,1 +1,5 @@
-"""Documents → rows: a build is staged in chunks, interrupted and resumed, and committed in one transaction."""
+"""Documents → rows of the table.
+
+Rows are encoded in chunks and staged on disk, so that an interrupted write can be resumed. A build is committed in one
+transaction.
+"""

@@ -1,4 +1,4 @@
-"""Documents made into a new table."""
+"""Build a new table from documents."""
 
 from __future__ import annotations
 
@@ -40,9 +40,27 @@ def build_table(
     overwrite: bool,
     options: WriteOptions,
 ) -> BuildReport:
-    """Index documents into a new table; see `Index.create`.
+    """Index documents into a new table: the work of `Index.create` and `Index.create_from_vectors`.
 
-    ``encoder`` is None where the documents have ``vectors``; ``model`` is what they come from.
+    Args:
+        database: where the table is made.
+        name: name of the table.
+        records: the documents, as `Index.create` takes them.
+        encoder: makes the token vectors; None if ``vectors`` are given.
+        model: the bundle that the vectors come from.
+        vectors: token vectors that the caller made, one matrix for each document.
+        nbits: bits per dimension of a residual.
+        pool: pooling factor, see `pool_tokens`.
+        passage_tokens: largest number of tokens of a passage; None indexes each document as one row.
+        fulltext: keep a column for full text search.
+        overwrite: replace a table of that name.
+        options: how documents are read, resumed and reported.
+
+    Returns:
+        The counts of what was written.
+
+    Raises:
+        TansakuError: the errors that `Index.create` lists.
     """
     header = IndexHeader(model.name, model.fingerprint, "", 0, pool, passage_tokens, fulltext)
     reader = DocumentReader(records, options.names, options.rejects, reserved_fields(header), vectors)
@@ -74,9 +92,9 @@ def build_table(
         report = stage_rows(
             documents, found, maker, codec, staging, reader.reject, options.progress, staging.load_sample()
         )
-        if there is None or there.build_id != write_id:  # else the interruption came between the commit and the end
+        if there is None or there.build_id != write_id:  # otherwise the interrupted call had already committed
             schema = document_schema(fields, maker.header)
-            rows = counted(staging.batches(schema), report.documents, options.progress)
+            rows = counted(staging.batches(schema), report.rows, options.progress)
             create_index_table(database, name, schema, codec, fit, rows, overwrite=overwrite)
         index_text(open_index_table(database, name))
         staging.finish()

@@ -1,4 +1,4 @@
-"""Documents merged into a table that is there."""
+"""Add documents to an existing table, or replace documents in it."""
 
 from __future__ import annotations
 
@@ -35,9 +35,21 @@ def merge_documents(
     update: bool,
     options: WriteOptions,
 ) -> BuildReport:
-    """Add documents to a table, with ``update`` in place of those that have their ids; see `Index.upsert`.
+    """Add documents to a table: the work of `Index.add` and `Index.upsert`.
 
-    ``encoder`` is None where the documents have ``vectors``.
+    Args:
+        index: the open table.
+        records: the documents, as `Index.add` takes them.
+        encoder: makes the token vectors; None if ``vectors`` are given.
+        vectors: token vectors that the caller made, one matrix for each document.
+        update: replace documents that have the same ids; False refuses such ids.
+        options: how documents are read, resumed and reported.
+
+    Returns:
+        The counts of what was written.
+
+    Raises:
+        TansakuError: the errors that `Index.add` lists.
     """
     header = index.header
     fields = user_fields(index.table.schema, header)
@@ -60,24 +72,32 @@ def merge_documents(
         write_id = staging.begin(plan)
         maker = RowMaker(encoder, header, fields, write_id)
         report = stage_rows(documents, found, maker, index.codec, staging, reader.reject, options.progress)
-        batches = counted(staging.batches(document_schema(fields, header)), report.documents, options.progress)
+        batches = counted(staging.batches(document_schema(fields, header)), report.rows, options.progress)
         report.updated, lost = _merge_staged(index, batches, write_id, update=update, resumed=earlier is not None)
         if lost:
             delete_rows(index, col("write_id") == write_id)
-        staging.finish()  # after a conflict too: the same call would meet the other's rows again
+        staging.finish()  # after a conflict too: a repeated call would meet the same conflict
         if lost:
             raise WriteConflictError(
-                f"{index.place()}: another writer has added {lost} of the rows meanwhile; nothing was added by this "
-                "call"
+                f"{index.place()}: another writer added {lost} of these rows at the same time, and this call added "
+                "nothing; leave those documents out, or upsert them"
             )
     report.rejected = 0 if options.rejects is None else options.rejects.of_call
     return report
 
 
 def check_ids(index: IndexTable, documents: Sequence[Document], ours: int | None, *, may_exist: bool) -> None:
-    """Raise InputError for an id that the index holds, in another Unicode form or (not ``may_exist``) in the same.
+    """Check the ids of documents against those in the index.
 
-    Rows of the write ``ours`` do not count: an interrupted call has written them.
+    Args:
+        index: the open table.
+        documents: documents or passages to be added.
+        ours: write_id of an interrupted call that is being resumed; rows that it wrote are ignored. None: no such call.
+        may_exist: allow ids that the index already has, if they are in the same Unicode form.
+
+    Raises:
+        InputError: the index has an id in another Unicode form or, unless ``may_exist``, has the same id.
+        StorageError: the table cannot be read.
     """
     passages = index.header.passage_tokens
     column = index.header.document_id_field
@@ -93,7 +113,7 @@ def check_ids(index: IndexTable, documents: Sequence[Document], ours: int | None
             continue
         if row[column] not in given:
             raise InputError(
-                f"{document.place}: id {document.id!r} is in the index already in another Unicode form; use that one"
+                f"{document.place}: id {document.id!r} is in the index already in another Unicode form; use that form"
             )
         if not may_exist:
             raise InputError(
@@ -105,9 +125,12 @@ def check_ids(index: IndexTable, documents: Sequence[Document], ours: int | None
 def _merge_staged(
     index: IndexTable, batches: Iterable[pa.RecordBatch], write_id: int, *, update: bool, resumed: bool
 ) -> tuple[int, int]:
-    """Merge staged rows slice by slice; returns how many took the place of others, and how many another has added.
+    """Merge staged rows slice by slice.
 
-    All passages of a document are in one slice, and those that it had before are deleted with it.
+    All passages of a document are in one slice. Its earlier passages are deleted in the same transaction.
+
+    Returns:
+        The number of rows that replaced others, and the number that another writer added first.
     """
     updated, lost = 0, 0
     passages = bool(index.header.passage_tokens)

@@ -1,4 +1,4 @@
-"""How a write goes about its work."""
+"""The options that all kinds of writes share."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ..read.rejects import Rejects
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """How documents are read and what happens when something goes wrong.
+    """How documents are read, and what happens after errors and interruptions.
 
     Attributes:
-        names: which fields are id, text and title.
-        rejects: takes records that cannot be indexed; None stops at the first.
-        resume: take up what an interrupted call has left; False gives it up.
-        progress: called as the work goes on.
+        names: names of the fields with id, text and title; None takes the default names.
+        rejects: collects records that cannot be indexed; None raises an error for the first of them.
+        resume: continue what an interrupted call left; False discards it and starts over.
+        progress: called while the work proceeds.
     """
 
     names: FieldNames | None = None

@@ -1,7 +1,7 @@
-"""Rebuild: a new codec for an index as it has become, every row encoded again from its text, swapped in at the end.
+"""Rebuild an index: train a new codec on its current rows, encode each row again from its text, then swap.
 
-The rows are read from one version of the table. What other writers change after that is looked up before the swap, and
-once more after it: a commit that came in between is then applied to the new rows.
+The rows are read from one version of the table. Changes that other writers commit later are applied twice: before the
+swap, and once more after it, for commits that arrived just before the swap.
 """
 
 from __future__ import annotations
@@ -31,20 +31,33 @@ from .staging import Staging
 
 
 def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, options: WriteOptions) -> BuildReport:
-    """Train a new codec and encode all rows with it; see `Index.rebuild`."""
+    """Train a new codec and encode all rows with it: the work of `Index.rebuild`.
+
+    Args:
+        index: the open table.
+        encoder: the model of the index.
+        nbits: bits per dimension of a residual; None keeps those of the current codec.
+        options: resume and progress; the others are not used.
+
+    Returns:
+        The counts of what was written.
+
+    Raises:
+        TansakuError: the errors that `Index.rebuild` lists.
+    """
     with Staging(side_folder(index.database, index.name), resume=options.resume) as staging:
         pinned = index
         plan = staging.earlier_plan()
-        if index.header.build_id == staging.write_id():  # the interruption came after the swap
+        if index.header.build_id == staging.write_id():  # the interrupted call had already swapped
             fields = user_fields(index.table.schema, index.header)
             maker = RowMaker(encoder, index.header, fields, index.header.build_id)
             _apply_later_changes(index, int(plan["table"]), staging.caught_up(), maker)
             index_text(index)
             staging.finish()
-            return BuildReport(documents=index.table.count_rows())
+            return BuildReport(rows=index.table.count_rows())
         if plan.get("work") == "rebuild" and plan.get("table") == index.header.build_id:
             pinned = _at_version(index, int(plan["version"]))
-            if pinned is None:  # optimized away meanwhile
+            if pinned is None:  # `optimize` has removed that version
                 staging.discard()
                 pinned = index
         if not pinned.table.count_rows():
@@ -74,7 +87,7 @@ def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, option
         schema = document_schema(fields, maker.header)
         latest = open_index_table(index.database, index.name)
         if latest.header != index.header:
-            raise WriteConflictError(f"{index.place()} was made anew while it was being rebuilt; nothing was written")
+            raise _replaced(index)
         staging.note_caught_up(latest.table.version)
         rows = _caught_up(staging, pinned.table.version, latest, maker, codec, schema)
         create_index_table(index.database, index.name, schema, codec, fit, rows, overwrite=True)
@@ -85,13 +98,22 @@ def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, option
 
 
 class Texts:
-    """The rows of a table as documents without fields, in the table's order; iterate over it as often as needed."""
+    """The rows of a table as documents without fields, in the table's order. May be iterated over several times.
+
+    Args:
+        index: the open table.
+    """
 
     def __init__(self, index: IndexTable) -> None:
         self._index = index
 
     def __iter__(self) -> Iterator[Document]:
-        """Yield one document for each row."""
+        """Yield one document for each row.
+
+        Raises:
+            InputError: a row has no text.
+            StorageError: the table cannot be read.
+        """
         with storage_errors(self._index.place()):
             for batch in self._index.table.search().select(["id", "title", "text"]).to_batches(DOCUMENTS_PER_CHUNK):
                 yield from _documents(batch)
@@ -102,8 +124,8 @@ def _documents(batch: pa.RecordBatch) -> list[Document]:
     for row in rows:
         if not row["text"]:
             raise InputError(
-                f"document {row['id']!r} was added as vectors, without a text to encode; delete it, or make the index "
-                "again from all vectors"
+                f"document {row['id']!r} was added as vectors, without a text to encode; delete it, or create the "
+                "index again from all vectors"
             )
     return [Document(row["id"], row["text"], row["title"], place=f"row {row['id']!r}") for row in rows]
 
@@ -117,14 +139,14 @@ def _stage(
         for number, batch in enumerate(pinned.table.search().to_batches(DOCUMENTS_PER_CHUNK)):
             staged = staging.chunk_report(number)
             if staged is None:
-                rows = _encoded_again(batch, maker, codec, known, report.documents)
+                rows = _encoded_again(batch, maker, codec, known, report.rows)
                 staged = {"documents": rows.num_rows, "tokens": sum(rows["token_count"].to_pylist())}
                 staging.write_chunk(number, rows, staged)
             else:
                 report.resumed += staged["documents"]
-            report.documents += staged["documents"]
+            report.rows += staged["documents"]
             report.tokens += staged["tokens"]
-            options.progress("encode", report.documents, total, report.tokens)
+            options.progress("encode", report.rows, total, report.tokens)
     return report
 
 
@@ -135,9 +157,10 @@ def _encoded_again(
     known: SampleCodes | None = None,
     start: int = 0,
 ) -> pa.RecordBatch:
-    """The rows of ``batch`` with codes of the new codec; all other columns as they are.
+    """The rows of ``batch`` with codes of the new codec; all other columns stay as they are.
 
-    ``known`` holds codes of rows that were in the codec's sample, by position; ``start`` is that of the first row.
+    ``known`` has the codes of rows that were in the codec's sample, by position. ``start`` is the position of the first
+    row of ``batch``.
     """
     known = known or SampleCodes(None)
     documents = _documents(batch)
@@ -152,7 +175,7 @@ def _encoded_again(
 def _caught_up(
     staging: Staging, version: int, latest: IndexTable, maker: RowMaker, codec: ResidualCodec, schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
-    """Staged rows, read at ``version``, as the table is at ``latest``: without those gone since, with what is new."""
+    """Staged rows, which were read at ``version``, with the changes up to ``latest`` applied."""
     ids = {doc_id for batch in staging.batches(schema) for doc_id in batch["id"].to_pylist()}
     gone, changed = _changes(ids, version, latest)
     for batch in staging.batches(schema):
@@ -160,16 +183,16 @@ def _caught_up(
         yield batch if keep is None else batch.filter(pa.array(keep))
     for batch in changed:
         yield _encoded_again(batch, maker, codec)
-    # LanceDB sees another overwrite from the moment on that it began to take these rows; here are those before.
+    # LanceDB notices overwrites that happen after it started to take these rows. This check covers those before.
     if open_index_table(latest.database, latest.name).header != latest.header:
-        raise WriteConflictError(f"{latest.place()} was made anew while it was being rebuilt; nothing was written")
+        raise _replaced(latest)
 
 
 def _apply_later_changes(index: IndexTable, old_build: int, version: int, maker: RowMaker) -> None:
-    """Apply to the new rows what was committed after ``version`` of the old build and before the swap."""
+    """Apply to the new rows the changes committed after ``version`` of the old build and before the swap."""
     rebuilt = open_index_table(index.database, index.name)
     if rebuilt.header != maker.header:
-        return  # made anew by another
+        return  # another writer has replaced the table again
     before_swap, swapped = None, rebuilt
     for later in sorted(int(v["version"]) for v in rebuilt.table.list_versions() if int(v["version"]) > version):
         candidate = _at_version(rebuilt, later, same_index=False)
@@ -183,7 +206,7 @@ def _apply_later_changes(index: IndexTable, old_build: int, version: int, maker:
     with storage_errors(rebuilt.place()):
         rows = rebuilt.table.search().select(["id", "write_id"]).to_arrow().to_pylist()
         at_swap = _ids(swapped)
-    # What others have written or deleted since the swap is newer than what is applied here.
+    # Rows that others wrote or deleted after the swap are newer than the changes applied here.
     unchanged = {row["id"] for row in rows if row["write_id"] == maker.write_id}
     newer = (at_swap | {row["id"] for row in rows}) - unchanged
     gone, changed = _changes(unchanged, version, before_swap)
@@ -198,7 +221,11 @@ def _apply_later_changes(index: IndexTable, old_build: int, version: int, maker:
 
 
 def _changes(ids: set[str], version: int, new: IndexTable) -> tuple[set[str], list[pa.RecordBatch]]:
-    """Which of the rows ``ids`` of ``version`` are other or gone in ``new``, and its rows that are other or new."""
+    """Compare ``new`` with ``version``, in which the rows ``ids`` existed.
+
+    Returns:
+        The ids that were changed or deleted, and the rows of ``new`` that were changed or added.
+    """
     if version == new.table.version:
         return set(), []
     with storage_errors(new.place()):
@@ -218,6 +245,13 @@ def _at_version(index: IndexTable, version: int, *, same_index: bool = True) -> 
     except StorageError:
         return None
     return found if not same_index or found.header == index.header else None
+
+
+def _replaced(index: IndexTable) -> WriteConflictError:
+    return WriteConflictError(
+        f"{index.place()} was replaced by another writer during the rebuild, and nothing was written; open the index "
+        "again and repeat"
+    )
 
 
 def _no_rejects(document: Document, error: InputError) -> None:

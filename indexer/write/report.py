@@ -1,26 +1,35 @@
-"""What a write did."""
+"""The counts that a write returns."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 
 @dataclass
 class BuildReport:
-    """What one call has indexed.
+    """What one call of `Index.create`, `add`, `upsert` or `rebuild` wrote.
+
+    A row is a whole document or, in an index of passages, one passage.
 
     Attributes:
-        documents: rows written: documents, or passages of documents.
-        tokens: token vectors written.
-        truncated: rows whose text was cut because it is longer than the model reads.
-        rejected: records left out; they are in the file for rejects.
-        resumed: rows of these that an interrupted call had encoded before.
-        updated: rows of these that took the place of older ones.
+        rows: number of rows written.
+        tokens: number of token vectors written.
+        truncated: number of rows whose text was cut because it is longer than the model reads.
+        rejected: number of records that were left out and passed to `Rejects`.
+        resumed: how many of ``rows`` an interrupted call had already encoded.
+        updated: how many of ``rows`` replaced older rows.
     """
 
-    documents: int = 0
+    rows: int = 0
     tokens: int = 0
     truncated: int = 0
     rejected: int = 0
     resumed: int = 0
     updated: int = 0
+
+    @property
+    def documents(self) -> int:
+        """Deprecated name of ``rows``, kept until version 0.2."""
+        warnings.warn("BuildReport.documents is deprecated; use BuildReport.rows", DeprecationWarning, stacklevel=2)
+        return self.rows

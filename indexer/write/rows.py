@@ -1,4 +1,4 @@
-"""Rows of the table: token vectors compressed to codes, and codes beside the other columns."""
+"""Rows of the table: token vectors compressed to codes, and codes next to the other columns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ from ..table.schema import IndexHeader, build_column, document_schema
 
 
 class RowCodes(NamedTuple):
-    """One document, compressed: the columns of its row that come from its vectors."""
+    """One row's compressed vectors: the columns that come from them.
+
+    Attributes:
+        centroid_ids: the centroid id of each token, as stored (`ResidualCodec.id_dtype`).
+        residuals: the residual of each token, as stored.
+        centroid_cosine: mean cosine of the row's token vectors with their centroids.
+        truncated: whether the text was cut because it is longer than the model reads.
+    """
 
     centroid_ids: bytes
     residuals: bytes
@@ -31,13 +38,13 @@ class RowCodes(NamedTuple):
 
 @dataclass(frozen=True)
 class RowMaker:
-    """How documents become rows: everything that all rows of one write have in common.
+    """Makes rows from documents; holds what all rows of one write have in common.
 
     Attributes:
-        encoder: makes the token vectors; None where all documents have theirs.
-        header: of the table.
+        encoder: makes the token vectors; None if all documents have vectors.
+        header: the table's header.
         fields: the caller's columns.
-        write_id: of this write.
+        write_id: the id of this write, stored in each of its rows.
     """
 
     encoder: Encoder | None
@@ -46,7 +53,14 @@ class RowMaker:
     write_id: int
 
     def vectors(self, documents: Sequence[Document]) -> tuple[list[np.ndarray], list[bool]]:
-        """Token vectors of each document, and whether its text was cut."""
+        """Encode documents, unless they have vectors.
+
+        Args:
+            documents: documents or passages; either all or none have vectors.
+
+        Returns:
+            For each document its token vectors, float32 (tokens, dim), and whether its text was cut.
+        """
         given = [document.vectors for document in documents if document.vectors is not None]
         if len(given) == len(documents):
             return given, [False] * len(given)
@@ -55,7 +69,16 @@ class RowMaker:
         return self.encoder.encode_tokens(tokenized), [text.truncated for text in tokenized]
 
     def rows(self, documents: Sequence[Document], codes: Sequence[RowCodes], codec: ResidualCodec) -> pa.RecordBatch:
-        """Rows of the table."""
+        """Make rows of the table.
+
+        Args:
+            documents: documents or passages, one for each row.
+            codes: their codes, in the same order.
+            codec: the codec of the codes.
+
+        Returns:
+            The rows, in the same order, with the table's schema.
+        """
         columns: dict[str, Sequence[Any] | pa.Array] = {
             "id": [document.id for document in documents],
             "title": [document.title for document in documents],
@@ -65,12 +88,20 @@ class RowMaker:
         }
         if self.header.fulltext:
             columns[FULLTEXT_FIELD] = [normalized(document.encoded_text) for document in documents]
-        # The caller's may be named as those of passages are, where there are none.
+        # In an index without passages the caller's columns may have the names of the columns of passages.
         columns |= {column.name: field_array(documents, column) for column in self.fields}
         return self.batch({**columns, **self.code_columns(codes, codec)})
 
     def code_columns(self, codes: Sequence[RowCodes], codec: ResidualCodec) -> dict[str, Sequence[Any]]:
-        """The columns that come from the rows' codes and the write."""
+        """Make the columns that come from the codes and the write.
+
+        Args:
+            codes: the codes of each row.
+            codec: the codec of the codes.
+
+        Returns:
+            The values of each column by its name.
+        """
         return {
             "token_count": [len(code.centroid_ids) // codec.id_dtype.itemsize for code in codes],
             "centroid_ids": [code.centroid_ids for code in codes],
@@ -81,16 +112,23 @@ class RowMaker:
         }
 
     def batch(self, columns: Mapping[str, Any]) -> pa.RecordBatch:
-        """Rows of the table from columns by name, of which it may not have all."""
+        """Make rows of the table from columns.
+
+        Args:
+            columns: values by name of column; columns that the table does not have are ignored.
+
+        Returns:
+            The rows, with the table's schema.
+        """
         schema = document_schema(self.fields, self.header)
         return pa.record_batch([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
 
 
 class SampleCodes:
-    """RowCodes of sampled documents by position.
+    """The `RowCodes` of the codec's training sample, by position in the source.
 
     Args:
-        sample: as `Staging.load_sample` returns it; None knows nothing.
+        sample: as `Staging.load_sample` returns it; None: no codes.
     """
 
     def __init__(self, sample: pa.Table | None) -> None:
@@ -115,7 +153,19 @@ def compress_documents(
     codec: ResidualCodec,
     reject: Reject,
 ) -> dict[str, RowCodes]:
-    """Check, pool and compress the vectors of documents; codes by id, of those that ``reject`` was not called for."""
+    """Check, pool and compress the token vectors of documents.
+
+    Args:
+        documents: documents or passages.
+        vectors: float32 (tokens, dim) for each document.
+        truncated: whether each document's text was cut.
+        maker: knows the pooling factor.
+        codec: compresses the vectors.
+        reject: called for each document whose vectors cannot be used.
+
+    Returns:
+        The codes by id, without those of rejected documents.
+    """
     usable = usable_documents(documents, vectors, reject)
     pooled = [pool_tokens(vectors[i], maker.header.pool) for i in usable]
     codes = compress_vectors(pooled, [truncated[i] for i in usable], codec)
@@ -123,7 +173,16 @@ def compress_documents(
 
 
 def compress_vectors(vectors: Sequence[np.ndarray], truncated: Sequence[bool], codec: ResidualCodec) -> list[RowCodes]:
-    """The codes of documents given by their token vectors, float32 (tokens, dim) each."""
+    """Compress token vectors.
+
+    Args:
+        vectors: float32 (tokens, dim) for each row.
+        truncated: whether each row's text was cut.
+        codec: compresses the vectors.
+
+    Returns:
+        The codes of each row, in the same order.
+    """
     if not vectors:
         return []
     joined = np.concatenate(vectors)
@@ -137,7 +196,16 @@ def compress_vectors(vectors: Sequence[np.ndarray], truncated: Sequence[bool], c
 
 
 def usable_documents(documents: Sequence[Document], vectors: Sequence[np.ndarray], reject: Reject) -> list[int]:
-    """Which documents have vectors that a codec can hold; ``reject`` is told of the others."""
+    """Find the documents whose token vectors can be compressed: some vectors, all finite and of unit length.
+
+    Args:
+        documents: documents or passages.
+        vectors: float32 (tokens, dim) for each document.
+        reject: called for each of the other documents.
+
+    Returns:
+        Positions in ``documents``, ascending.
+    """
     usable = []
     for i, (document, matrix) in enumerate(zip(documents, vectors, strict=True)):
         if not len(matrix):

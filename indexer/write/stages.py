@@ -23,7 +23,7 @@ from .report import BuildReport
 from .rows import RowCodes, RowMaker, SampleCodes, compress_documents, compress_vectors, usable_documents
 from .staging import Staging
 
-_SAMPLE_DOCUMENTS = 20_000
+_SAMPLE_ROWS = 20_000
 _SAMPLE_VECTORS = 1_000_000  # 512 MB at 128 dimensions
 _SEED = 20240729
 _CHUNKS_WAITING = 2  # encoded, but not yet compressed and staged
@@ -48,9 +48,25 @@ def train_codec(
     reject: Reject,
     progress: Progress,
 ) -> tuple[ResidualCodec, Fit]:
-    """Train a codec on a sample of the documents; it goes into the staging folder, and the sample's codes too.
+    """Train a codec on a sample of the documents, and store it in the staging folder with the codes of the sample.
 
-    Memory: the sample's vectors, at most about a million, and a chunk's more.
+    Memory: the vectors of the sample, at most about a million, and those of one chunk.
+
+    Args:
+        documents: documents or passages, as they were scanned.
+        found: what the scan found.
+        maker: makes the token vectors.
+        nbits: bits per dimension of a residual.
+        staging: the staging folder.
+        reject: called for each sampled document whose vectors cannot be used.
+        progress: called for each chunk of the sample.
+
+    Returns:
+        The codec, and how well it fits the sample.
+
+    Raises:
+        InputError: no sampled document has usable vectors.
+        SourceError: the documents are not those that were scanned.
     """
     wanted = _sample_positions(found, None if maker.encoder is None else maker.encoder.bundle.document.max_length)
     positions: list[int] = []
@@ -101,8 +117,21 @@ def stage_rows(
 ) -> BuildReport:
     """Encode, compress and stage all documents that are not staged yet; one chunk is encoded while others are staged.
 
-    ``sample`` holds the codes of documents that were encoded already, as `Staging.load_sample` returns them. Raises
-    SourceError if the documents are not those that were scanned.
+    Args:
+        documents: documents or passages, as they were scanned; each becomes a row.
+        found: what the scan found.
+        maker: makes token vectors and rows.
+        codec: compresses the vectors.
+        staging: the staging folder.
+        reject: called for each document whose vectors cannot be used.
+        progress: called for each chunk.
+        sample: codes of documents that were already encoded to train the codec, as `Staging.load_sample` returns them.
+
+    Returns:
+        The counts of what was staged.
+
+    Raises:
+        SourceError: the documents are not those that were scanned.
     """
     report = BuildReport()
     known = SampleCodes(sample)
@@ -129,7 +158,7 @@ def stage_rows(
                 for document in chunk:
                     if document.place in reasons:
                         reject(document, InputError(reasons[document.place]))
-                report.resumed += earlier["documents"]
+                report.resumed += earlier["documents"]  # rows; the name in files of interrupted builds
                 waiting.append(stager.submit(lambda earlier=earlier: earlier))
             collect(_CHUNKS_WAITING - 1)
         collect(0)
@@ -137,7 +166,16 @@ def stage_rows(
 
 
 def counted(batches: Iterable[pa.RecordBatch], total: int, progress: Progress) -> Iterator[pa.RecordBatch]:
-    """``batches``, reported to ``progress`` as they are committed."""
+    """Report rows as they are committed.
+
+    Args:
+        batches: the rows.
+        total: number of all rows.
+        progress: called after each batch.
+
+    Yields:
+        The batches, unchanged.
+    """
     done = 0
     for batch in batches:
         yield batch
@@ -147,7 +185,7 @@ def counted(batches: Iterable[pa.RecordBatch], total: int, progress: Progress) -
 
 @dataclass
 class _StageJob:
-    """What is left to do for one chunk once its vectors are there."""
+    """The rest of the work on one chunk, after its texts are encoded: compress, make rows, stage."""
 
     number: int
     chunk: list[Document]
@@ -171,7 +209,7 @@ class _StageJob:
         for position, document in enumerate(self.chunk, self.number * DOCUMENTS_PER_CHUNK):
             if position in self.known:
                 coded[document.id] = self.known[position]
-        # A passage that cannot be used takes the others of its document with it, as far as they are in this chunk.
+        # Passages of one document share a place: if one cannot be used, its others in this chunk are left out too.
         kept = [document for document in self.chunk if document.place not in rejected]
         rows = self.maker.rows(kept, [coded[document.id] for document in kept], self.codec)
         report = {
@@ -185,7 +223,7 @@ class _StageJob:
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    """``parts`` one after the other; each is given up when it has been copied, so that they are not held twice."""
+    """``parts`` concatenated; each is freed after it is copied, so that memory holds the vectors once."""
     whole = np.empty((sum(map(len, parts)), parts[0].shape[1]), np.float32)
     end = len(whole)
     while parts:
@@ -196,16 +234,18 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _sample_positions(found: Scan, max_tokens: int | None) -> np.ndarray:
-    """Positions of a uniform sample, ascending. A Japanese text rarely has more tokens than characters."""
+    """Positions of a uniform sample, ascending. Estimates tokens by characters: Japanese texts rarely have more."""
     tokens = min(max_tokens or np.inf, found.size / found.count + 2)
-    size = min(found.count, _SAMPLE_DOCUMENTS, int(_SAMPLE_VECTORS / tokens))
+    size = min(found.count, _SAMPLE_ROWS, int(_SAMPLE_VECTORS / tokens))
     return np.sort(np.random.default_rng(_SEED).choice(found.count, size, replace=False))
 
 
 def _as_scanned(documents: Iterable[Document], found: Scan) -> Iterator[list[Document]]:
-    """Chunks of ``documents``, which must be those of the scan."""
+    """Chunks of ``documents``, which must be those that were scanned."""
     digest = hashlib.blake2b(digest_size=16)
-    changed = SourceError("the documents have changed since they were first read; nothing was stored, index them again")
+    changed = SourceError(
+        "the documents changed while they were being indexed, and nothing was stored; repeat the call"
+    )
     number = -1
     for number, chunk in enumerate(chunks(documents)):
         for document in chunk:
@@ -229,6 +269,6 @@ def _at_positions(documents: Iterable[Document], positions: np.ndarray) -> Itera
 
 
 def _add(report: BuildReport, chunk: dict) -> None:
-    report.documents += chunk["documents"]
+    report.rows += chunk["documents"]
     report.tokens += chunk["tokens"]
     report.truncated += chunk["truncated"]

@@ -1,12 +1,12 @@
-"""Encoded documents on their way into the table: a folder that survives a kill, from which the same work goes on.
+"""A folder of encoded rows that are not in the table yet. It survives a kill, so that an interrupted write can resume.
 
     plan.json           what is built: options, hashes of the source
     codec.npz           the codec, once it is trained
     sample.arrow        codes of the documents that it was trained on, so that they are not encoded twice
-    chunk-00000012.arrow   rows of the table, one file for every `scan.DOCUMENTS_PER_CHUNK` documents
-    caught-up.txt       of a rebuild: up to which version of the table others' changes are among the rows
+    chunk-00000012.arrow   rows of the table, one file for each chunk of `scan.DOCUMENTS_PER_CHUNK` documents
+    caught-up.txt       only in a rebuild: the version of the table up to which changes of other writers are included
 
-Every file is written under another name and then renamed, and the plan and the rows carry a checksum.
+Each file is written under another name and then renamed. The plan and the rows have a checksum.
 """
 
 from __future__ import annotations
@@ -34,25 +34,28 @@ from ..table.codec_table import Fit
 from ..table.database import storage_errors
 
 _REPORT_KEY = b"tansaku.chunk"
-_PRIVATE = "work-"  # begins the names of folders of one call
-_LEFT_OVER_SECONDS = 3600  # private folders without a living owner are removed after that
+_PRIVATE = "work-"  # prefix of folders that only one call uses
+_LEFT_OVER_SECONDS = 3600  # age at which a private folder is removed, if no process uses it
 
 
 class Staging:
     """A folder of staged rows, locked for this process; use it as a context manager.
 
-    Each table has two, so that an interrupted write can be found and continued: one for work that makes or replaces
-    the table, one for merges. While another process is at work in the folder, a merge gets a folder of its own, which
-    is always removed at the end, and so does a call that does not resume.
+    Each table has two such folders, so that an interrupted write can be found and continued: one for builds, which
+    create or replace the table, and one for merges, which add rows. If another process uses the folder, a merge or a
+    call that does not resume gets a private folder, which is always removed at the end.
 
     Args:
         side_folder: the table's side folder, see `database.side_folder`.
-        resume: take up what an interrupted write has left; False gives it up.
-        merges: the work adds rows to a table, and does not make or replace one.
+        resume: continue what an interrupted write left; False discards it.
+        merges: the work is a merge.
+
+    Attributes:
+        folder: path of the folder.
 
     Raises:
-        BusyError: another process is at work in the folder, and a write of the whole table would resume there.
-        ResumeError: an interrupted merge is left, which a write of the whole table would make useless.
+        BusyError: another process uses the folder, and this build would have to resume there.
+        ResumeError: an interrupted merge is left, and this build would make it useless.
         StorageError: the folder cannot be made.
     """
 
@@ -71,7 +74,7 @@ class Staging:
         with storage_errors(f"folder {self._side}"):
             if not self._acquire():
                 if self._resume and not self._merges:
-                    raise BusyError(f"folder {self.folder}: another process is building this table; wait for it to end")
+                    raise BusyError(f"folder {self.folder}: another process is building this table; wait until it ends")
                 self._use(f"{_PRIVATE}{secrets.token_hex(8)}")
                 self._acquire()
             try:
@@ -92,22 +95,26 @@ class Staging:
                 self._clear()
         finally:
             self._release()
-        with contextlib.suppress(OSError):  # it holds other things
+        with contextlib.suppress(OSError):  # not empty
             self._side.rmdir()
 
     def begin(self, plan: dict[str, Any]) -> int:
-        """Take up the work that ``plan`` describes, or begin it.
+        """Start the work that ``plan`` describes, or continue it.
+
+        Args:
+            plan: everything that the rows depend on, such as options and hashes of the source, as JSON values.
 
         Returns:
-            The write_id for its rows.
+            The write_id for the rows of this work.
 
         Raises:
-            ResumeError: an interrupted write has left work here that had another plan.
+            ResumeError: the interrupted write in this folder had another plan.
+            StorageError: the folder cannot be written to.
         """
         path = self.folder / "plan.json"
         earlier = self._earlier()
         if earlier is None or not self._has_work():
-            self.discard()  # chunks without a plan are of other documents
+            self.discard()  # chunks without a plan belong to other documents
             write_id = secrets.randbits(62) + 1
             content = json.dumps({"write_id": write_id, "plan": plan})
             with storage_errors(f"folder {self.folder}"):
@@ -122,54 +129,74 @@ class Staging:
             what = [details] if details else []
             what += ["the documents have changed"] if "source" in changed else []
             raise ResumeError(
-                f"an interrupted write in {self.folder} cannot be continued: {'; '.join(what)}. Repeat the call as it "
-                "was, or give up what is left of it (resume=False, or --no-resume on the command line)"
+                f"the interrupted write in {self.folder} cannot be continued: {'; '.join(what)}. Repeat the call with "
+                "the same documents and options, or discard the work (resume=False, or --no-resume on the command line)"
             )
         return earlier["write_id"]
 
     def write_id(self) -> int | None:
-        """The write_id of the interrupted work here; None if there is none."""
+        """The write_id of the interrupted work in this folder; None without such work."""
         earlier = self._earlier()
         return earlier["write_id"] if earlier else None
 
     def earlier_plan(self) -> dict[str, Any]:
-        """The plan of the interrupted work here; empty if there is none."""
+        """The plan of the interrupted work in this folder; empty without such work."""
         return (self._earlier() or {"plan": {}})["plan"]
 
     def note_caught_up(self, version: int) -> None:
-        """Remember up to which version of the table its changes are among the staged rows."""
+        """Store the version of the table up to which its changes are among the staged rows.
+
+        Args:
+            version: the version.
+
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
         with storage_errors(f"folder {self.folder}"):
             write_atomically(self.folder / "caught-up.txt", str(version))
 
     def caught_up(self) -> int:
-        """What `note_caught_up` was told last; 0 if nothing."""
+        """The version that `note_caught_up` stored last; 0 if it stored nothing."""
         try:
             return int((self.folder / "caught-up.txt").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return 0
 
     def discard(self) -> None:
-        """Remove what an interrupted build has left."""
+        """Remove what an interrupted write left.
+
+        Raises:
+            StorageError: the folder cannot be made again.
+        """
         with storage_errors(f"folder {self.folder}"):
             self._clear()
             self.folder.mkdir(exist_ok=True)
 
     def finish(self) -> None:
-        """The rows are in the table: the folder is not needed any more."""
+        """Declare the work done: the rows are in the table, and the folder is removed at the end."""
         self._finished = True
 
     def load_codec(self) -> tuple[ResidualCodec, Fit] | None:
-        """The codec that was trained before the interruption."""
+        """The codec that was trained before the interruption, and its fit; None if there is no readable one."""
         try:
             self.load_sample()
             with (self.folder / "codec.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 codec = ResidualCodec(arrays["centroids"], arrays["groups"], arrays["codewords"])
                 return codec, Fit(*arrays["fit"].tolist())
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # none, or damaged
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # missing or damaged
             return None
 
     def save_codec(self, codec: ResidualCodec, fit: Fit, sample: pa.Table) -> None:
-        """Keep the codec and the codes of its sample."""
+        """Store the codec and the codes of its sample.
+
+        Args:
+            codec: the codec.
+            fit: how well it fits its sample.
+            sample: the codes of the sample, with a column ``position``.
+
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
         with storage_errors(f"folder {self.folder}"):
             self._write("sample.arrow", sample)
             with atomic_path(self.folder / "codec.npz") as making, making.open("wb") as file:
@@ -182,18 +209,32 @@ class Staging:
                 )
 
     def load_sample(self) -> pa.Table:
-        """The codes that `save_codec` kept, memory-mapped."""
+        """The codes that `save_codec` stored, memory-mapped.
+
+        Raises:
+            OSError: they are missing.
+            ValueError: they are damaged.
+        """
         return _read(self.folder / "sample.arrow")
 
     def write_chunk(self, number: int, rows: pa.RecordBatch, report: dict[str, Any]) -> None:
-        """Keep the rows of chunk ``number`` and what there is to say about them."""
+        """Store the rows of one chunk, and a report on them.
+
+        Args:
+            number: the chunk's number, from 0.
+            rows: the rows.
+            report: counts and rejects, as JSON values.
+
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
         table = pa.Table.from_batches([rows])
         metadata = {**(table.schema.metadata or {}), _REPORT_KEY: json.dumps(report)}
         with storage_errors(f"folder {self.folder}"):
             self._write(f"chunk-{number:08d}.arrow", table.replace_schema_metadata(metadata))
 
     def chunk_report(self, number: int) -> dict[str, Any] | None:
-        """What was said about chunk ``number``; None if it is not there, or not readable."""
+        """The report on chunk ``number``; None if the chunk is missing or damaged."""
         path = self.folder / f"chunk-{number:08d}.arrow"
         try:
             return json.loads((_read(path).schema.metadata or {})[_REPORT_KEY])
@@ -201,15 +242,22 @@ class Staging:
             return None
 
     def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """The rows of all chunks in order, memory-mapped."""
+        """Read the rows of all chunks.
+
+        Args:
+            schema: the table's schema.
+
+        Yields:
+            Batches of rows in order, memory-mapped.
+        """
         for path in sorted(self.folder.glob("chunk-*.arrow")):
             for batch in _read(path).to_batches():
                 yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
 
     def _acquire(self) -> bool:
         """Lock the folder; False if another process has locked it."""
-        # Others remove the empty side folder as they leave. Gone before the lock file is made, it is not found; gone
-        # while mkdir looks at what stands in its way, mkdir takes it for a file.
+        # Other processes remove the side folder when they leave it empty. If that happens before the lock file is
+        # made, FileNotFoundError is raised; if it happens within mkdir, mkdir raises FileExistsError.
         try:
             for attempt in retrying((FileNotFoundError, FileExistsError), tries=12, first_pause=0.001):
                 with attempt:
@@ -225,22 +273,22 @@ class Staging:
         self._lock.release()
 
     def _settle_merges(self) -> None:
-        """Give up an interrupted merge, or raise ResumeError if this call is to resume; others may be at work."""
+        """Discard an interrupted merge, or raise ResumeError if this call resumes; a merge that still runs is kept."""
         left = Staging(self._side, merges=True)
         if not left.folder.exists() or not left._acquire():
             return
         try:
             if left._has_work() and self._resume:
                 raise ResumeError(
-                    f"an interrupted {left.earlier_plan().get('work')} in {left.folder} would be lost. Repeat that "
-                    "call first, or give up what is left of it (resume=False, or --no-resume on the command line)"
+                    f"the interrupted {left.earlier_plan().get('work')} in {left.folder} would be lost. Repeat that "
+                    "call first, or discard its work (resume=False, or --no-resume on the command line)"
                 )
             left._clear()
         finally:
             left._release()
 
     def _has_work(self) -> bool:
-        """Whether there is something to continue: a plan, and a codec or rows made by it."""
+        """Whether there is work to continue: a plan, and a codec or rows."""
         done = (self.folder / "codec.npz").exists() or any(self.folder.glob("chunk-*.arrow"))
         return done and self._earlier() is not None
 
@@ -252,7 +300,7 @@ class Staging:
         return json.loads(content) if f"{zlib.crc32(content.encode()):08x}" == checksum else None
 
     def _clear(self) -> None:
-        # The plan first: what is left after an interruption here is then of no build.
+        # The plan is removed first: after an interruption here, the other files belong to no plan and are ignored.
         with contextlib.suppress(OSError):
             (self.folder / "plan.json").unlink()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -279,7 +327,7 @@ class Staging:
 
 
 def _read(path: Path) -> pa.Table:
-    """Raises ValueError if the file is not as it was written."""
+    """Read a file that `Staging` wrote; raises ValueError if it is damaged."""
     with pa.memory_map(str(path)) as file:
         content = file.read_buffer()
     if content.size < 4 or zlib.crc32(content.slice(0, content.size - 4)) != int.from_bytes(content[-4:], "little"):

@@ -170,15 +170,15 @@ def _matches(explanation: Explanation) -> Table:
 def show_build(report: BuildReport, seconds: float) -> None:
     """Print what was indexed and how long it took."""
     out.print(
-        f"{report.documents:,} documents, {report.tokens:,} token vectors in {seconds:.1f} s "
-        f"({report.documents / seconds:.0f} documents/s, {report.tokens / seconds:,.0f} tokens/s)"
+        f"{report.rows:,} rows, {report.tokens:,} token vectors in {seconds:.1f} s "
+        f"({report.rows / seconds:.0f} rows/s, {report.tokens / seconds:,.0f} tokens/s)"
     )
     if report.resumed:
         out.print(f"{report.resumed:,} of them were encoded before the interruption")
     if report.updated:
         out.print(f"{report.updated:,} of them replaced older ones")
     if report.truncated:
-        out.print(f"{report.truncated:,} documents were longer than the model reads and were cut off")
+        out.print(f"{report.truncated:,} rows were longer than the model reads and were cut off")
 
 
 def show_rejects(rejects: Rejects) -> None:

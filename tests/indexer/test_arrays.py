@@ -292,7 +292,7 @@ class TestDamage:
         another = pa.array([7], pa.int64())
         row = row.set_column(row.schema.get_field_index("write_id"), row.schema.field("write_id"), another)
         table.merge_insert("id").when_matched_update_all().execute(row)
-        with pytest.raises(StorageError, match="centroid ids beyond"):
+        with pytest.raises(StorageError, match="centroid ids that the codec does not have"):
             open_searcher(db, derived=derived)
 
 

@@ -237,9 +237,9 @@ class TestADocumentThatChangesBetweenPasses:
     @pytest.mark.parametrize("passes", [1, 2])
     def test_create_stores_nothing(self, db, monkeypatch, change, passes):
         small_chunks(monkeypatch, 4)
-        monkeypatch.setattr(stages, "_SAMPLE_DOCUMENTS", 5)
+        monkeypatch.setattr(stages, "_SAMPLE_ROWS", 5)
         source = Passes(*[RECORDS] * passes, CHANGES[change](RECORDS))
-        with pytest.raises(SourceError, match="changed since they were first read"):
+        with pytest.raises(SourceError, match="changed while they were being indexed"):
             Index.create(db, "t", source, encoder=FakeEncoder())
         assert tables(db) == []
 
@@ -248,7 +248,7 @@ class TestADocumentThatChangesBetweenPasses:
         small_chunks(monkeypatch, 4)
         index = Index.create(db, "t", [{"id": "a", "text": "abc", "f": 1}], encoder=FakeEncoder())
         before = stored(db)
-        with pytest.raises(SourceError, match="changed since they were first read"):
+        with pytest.raises(SourceError, match="changed while they were being indexed"):
             index.add(Passes(RECORDS, CHANGES[change](RECORDS)))
         assert stored(db).equals(before)
 
@@ -260,7 +260,7 @@ class TestADocumentThatChangesBetweenPasses:
             if stage == "read":
                 source.passes = [[{**record, "text": record["text"] + "z"} for record in RECORDS]]
 
-        with pytest.raises(SourceError, match="changed since they were first read"):
+        with pytest.raises(SourceError, match="changed while they were being indexed"):
             Index.create(db, "t", source, encoder=FakeEncoder(), resume=True, progress=progress)
         source.passes = [RECORDS]
         Index.create(db, "t", source, encoder=FakeEncoder(), resume=True)
@@ -274,7 +274,7 @@ class TestVectorsThatNoCodecCanHold:
     @pytest.fixture(params=[3, 20_000], ids=["few sampled", "all sampled"])
     def _sampled(self, request, monkeypatch):
         small_chunks(monkeypatch, 4)
-        monkeypatch.setattr(stages, "_SAMPLE_DOCUMENTS", request.param)
+        monkeypatch.setattr(stages, "_SAMPLE_ROWS", request.param)
 
     @broken
     @pytest.mark.usefixtures("_sampled")
@@ -306,7 +306,7 @@ class TestVectorsThatNoCodecCanHold:
         assert stored(db)["text"].to_pylist() == [record["text"] for record in good]
         assert stored(db)["token_count"].to_pylist() == [len(record["text"]) for record in good]
         assert report
-        assert (report.documents, report.rejected) == (14, 6)
+        assert (report.rows, report.rejected) == (14, 6)
         lines = [json.loads(line) for line in rejects.path.read_text(encoding="utf-8").splitlines()]
         assert sorted(line["place"] for line in lines) == sorted(f"document {i}" for i in (0, 5, 6, 7, 11, 19))
         by_place = {line["place"]: line for line in lines}
@@ -339,7 +339,7 @@ class TestVectorsThatNoCodecCanHold:
         assert "bad#1" not in found["id"].to_pylist()
         assert {"d0", "d2", "e0", "e2"} < set(found["parent_id"].to_pylist())
         assert report
-        assert (report.documents, report.rejected) == (len(found), 1)
+        assert (report.rows, report.rejected) == (len(found), 1)
 
 
 class TestSampling:
@@ -353,7 +353,7 @@ class TestSampling:
         all_sampled = built(Index.create(db, "all", records, **options))
         n_encoded = len(options["encoder"].encoded)
         assert all_sampled
-        assert n_encoded == all_sampled.documents
+        assert n_encoded == all_sampled.rows
 
         trained = []
         train = ResidualCodec.train
@@ -363,7 +363,7 @@ class TestSampling:
             whole = [pool_tokens(matrix, pool) for matrix in whole]
         sample = np.concatenate(whole)
         trained.append(train(sample, nbits=2, n_centroids=default_centroids(len(sample))))
-        monkeypatch.setattr(stages, "_SAMPLE_DOCUMENTS", 1)
+        monkeypatch.setattr(stages, "_SAMPLE_ROWS", 1)
         few_sampled = built(Index.create(db, "few", records, **options))
         assert len(options["encoder"].encoded) == 2 * n_encoded
 
@@ -372,18 +372,18 @@ class TestSampling:
 
     def test_no_text_is_encoded_twice(self, db, monkeypatch):
         small_chunks(monkeypatch, 4)
-        monkeypatch.setattr(stages, "_SAMPLE_DOCUMENTS", 7)
+        monkeypatch.setattr(stages, "_SAMPLE_ROWS", 7)
         encoder = FakeEncoder()
         Index.create(db, "t", corpus(30), encoder=encoder)
         assert sorted(encoder.encoded) == sorted(record["text"] for record in corpus(30))
 
     @pytest.mark.parametrize("sampled", [2, 20_000])
     def test_truncated_documents_are_counted_whether_sampled_or_not(self, db, monkeypatch, sampled):
-        monkeypatch.setattr(stages, "_SAMPLE_DOCUMENTS", sampled)
+        monkeypatch.setattr(stages, "_SAMPLE_ROWS", sampled)
         long = [{"id": f"long{i}", "text": "x" * (MAX_TOKENS + 1 + i)} for i in range(4)]
         report = built(Index.create(db, "t", [*corpus(6), *long], encoder=FakeEncoder()))
         tokens = sum(len(record["text"]) for record in corpus(6)) + 4 * MAX_TOKENS
-        assert report == BuildReport(documents=10, tokens=tokens, truncated=4)
+        assert report == BuildReport(rows=10, tokens=tokens, truncated=4)
 
     def test_few_documents_are_all_sampled(self):
         positions = stages._sample_positions(Scan(300, 300 * 80), 512)

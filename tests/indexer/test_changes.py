@@ -587,7 +587,7 @@ class TestRebuild:
         report = index.rebuild(nbits=4)
         assert {k: (r["title"], r["text"], r["year"]) for k, r in rows_by_id(db).items()} == before
         assert stored(db)["id"].to_pylist() == order
-        assert (report.documents, index.info().nbits) == (12, 4)
+        assert (report.rows, index.info().nbits) == (12, 4)
 
     def test_of_an_empty_index_is_refused(self, db, index):
         index.delete(where="true")

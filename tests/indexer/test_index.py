@@ -189,7 +189,7 @@ class TestCreate:
         assert mean_cosine(decoded(db), encoder.encode_documents(encoded_texts(CORPUS))) > 0.9
 
     def test_documents_outside_the_sample_get_their_own_vectors(self, db, encoder, monkeypatch):
-        monkeypatch.setattr(stages, "_SAMPLE_DOCUMENTS", 3)
+        monkeypatch.setattr(stages, "_SAMPLE_ROWS", 3)
         small_chunks(monkeypatch, 2)
         Index.create(db, "t", CORPUS, encoder=encoder, nbits=4)
         expected = encoder.encode_documents(encoded_texts(CORPUS))
@@ -207,7 +207,7 @@ class TestCreate:
     def test_reports_what_it_wrote(self, db, encoder):
         index = Index.create(db, "t", TEMPLES, encoder=encoder)
         tokens = sum(map(len, encoder.encode_documents(encoded_texts(TEMPLES))))
-        assert index.last_build == BuildReport(documents=3, tokens=tokens, truncated=0)
+        assert index.last_build == BuildReport(rows=3, tokens=tokens, truncated=0)
 
     def test_counts_documents_that_are_longer_than_the_model_reads(self, db, encoder):
         long = {"id": "long", "text": "京都の寺と奈良の寺を歩いた。" * 200}
@@ -304,13 +304,13 @@ class TestPassages:
         assert "".join(row["text"] for row in tour) == TOUR["text"]
         assert {(row["title"], row["year"]) for row in tour} == {("寺巡り", 2024)}
         assert max(row["token_count"] for row in found) <= 60
-        assert index.last_build == BuildReport(documents=len(found), tokens=sum(row["token_count"] for row in found))
+        assert index.last_build == BuildReport(rows=len(found), tokens=sum(row["token_count"] for row in found))
         info = index.info()
         assert (info.documents, info.rows, info.passage_tokens) == (4, len(found), 60)
 
     def test_documents_added_later_are_divided_too(self, db, encoder):
         index = Index.create(db, "t", TEMPLES, encoder=encoder, passage_tokens=60)
-        assert index.add([TOUR]).documents > 2
+        assert index.add([TOUR]).rows > 2
         with pytest.raises(InputError, match="document 'tour' is in the index already"):
             index.add([TOUR])
 
@@ -323,13 +323,18 @@ class TestPassages:
         assert rows(db)[name].to_pylist() == ["x"]
 
 
+def test_the_old_name_of_the_rows_of_a_report_works_and_warns():
+    with pytest.warns(DeprecationWarning, match=r"use BuildReport\.rows"):
+        assert BuildReport(rows=3).documents == 3
+
+
 class TestRejects:
     def test_what_is_left_out_is_counted_and_written_down_and_the_rest_indexed(self, db, rejects, encoder):
         bad = [{"id": "x"}, {"id": "cat", "text": "寺"}, {"id": "y", "text": "寺", "year": "千年前"}, 7]
         corpus = [bad[0], *CORPUS, *bad[1:]]
         index = Index.create(db, "t", corpus, encoder=encoder, rejects=rejects)
         assert rows(db)["id"].to_pylist() == [row["id"] for row in CORPUS]
-        assert (built(index).documents, built(index).rejected) == (len(CORPUS), len(bad))
+        assert (built(index).rows, built(index).rejected) == (len(CORPUS), len(bad))
         lines = noted_in(rejects)
         places = [corpus.index(record) for record in bad]
         assert sorted(line["place"] for line in lines) == sorted(f"document {place}" for place in places)
@@ -339,7 +344,7 @@ class TestRejects:
 
     def test_an_id_that_is_there_already_is_left_out_of_what_is_added(self, db, rejects, index):
         report = index.add([OTHERS[0], {**TEMPLES[0], "text": "別の文章"}, OTHERS[1]], rejects=rejects)
-        assert (report.documents, report.rejected) == (2, 1)
+        assert (report.rows, report.rejected) == (2, 1)
         assert rows(db)["id"].to_pylist() == ["kinkaku", "horyu", "todai", "udon", "fuji"]
         assert rows(db)["text"].to_pylist()[0] == TEMPLES[0]["text"]
         assert noted_in(rejects)[0]["place"] == "document 1"
@@ -351,7 +356,7 @@ class TestRejects:
             {"id": "c", "text": "寺", "era": "平安"},
         ]
         report = built(Index.create(db, "t", corpus, encoder=encoder, rejects=rejects))
-        assert (report.documents, report.rejected) == (2, 1)
+        assert (report.rows, report.rejected) == (2, 1)
         assert rows(db).select(["id", "year", "era"]).to_pylist() == [
             {"id": "a", "year": 794, "era": None},
             {"id": "c", "year": None, "era": "平安"},
@@ -360,7 +365,7 @@ class TestRejects:
     def test_one_file_takes_what_several_calls_leave_out(self, rejects, index):
         assert index.add([OTHERS[0], {"id": "x"}], rejects=rejects).rejected == 1
         report = index.add([OTHERS[1], {"id": "y"}], rejects=rejects)
-        assert (report.documents, report.rejected) == (1, 1)
+        assert (report.rows, report.rejected) == (1, 1)
         assert [line["record"] for line in noted_in(rejects)] == [{"id": "x"}, {"id": "y"}]
 
     def test_all_of_a_document_is_written_down_though_its_passages_were_looked_at(self, db, rejects, encoder):
@@ -546,7 +551,7 @@ class TestAFailureHalfWay:
         (vectors,) = encoder.encode_documents(["寺"])
         written = []
         small_chunks(monkeypatch, 4)
-        monkeypatch.setattr(stages, "_SAMPLE_DOCUMENTS", 3)
+        monkeypatch.setattr(stages, "_SAMPLE_ROWS", 3)
 
         def breaking(tokenized):
             if written:
@@ -710,7 +715,7 @@ class TestAdd:
         assert after["id"].to_pylist() == [row["id"] for row in CORPUS]
         assert after["year"].to_pylist()[3:] == [9] + [None] * (len(OTHERS) - 1)
         assert report == index.last_build
-        assert (report.documents, report.tokens) == (len(OTHERS), sum(after["token_count"].to_pylist()[3:]))
+        assert (report.rows, report.tokens) == (len(OTHERS), sum(after["token_count"].to_pylist()[3:]))
 
     def test_adds_vectors_that_the_stored_codec_can_read(self, db, encoder):
         Index.create(db, "t", OTHERS, encoder=encoder, nbits=4)
@@ -874,7 +879,7 @@ class TestInfo:
         before = index.info()
         report = index.add(OTHERS)
         after = index.info()
-        assert after.documents == before.documents + report.documents
+        assert after.documents == before.documents + report.rows
         assert after.tokens == before.tokens + report.tokens
         assert after.version > before.version
         assert after.bytes_on_disk > before.bytes_on_disk

@@ -61,7 +61,7 @@ CHANGED = corpus(14, salt="new", year=lambda i: 2000 + i) + corpus(8, "n", year=
 def _in_small_pieces(monkeypatch):
     small_chunks(monkeypatch, CHUNK)
     small_slices(monkeypatch)
-    monkeypatch.setattr(stages, "_SAMPLE_DOCUMENTS", 6)
+    monkeypatch.setattr(stages, "_SAMPLE_ROWS", 6)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def made_once(tmp_path_factory):
     """Tables that nothing has interrupted: ``t`` of `DOCS`, with ``passages`` divided, and what came of both."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         small_chunks(monkeypatch, CHUNK)
-        monkeypatch.setattr(stages, "_SAMPLE_DOCUMENTS", 6)
+        monkeypatch.setattr(stages, "_SAMPLE_ROWS", 6)
         folder = tmp_path_factory.mktemp("made_once")
         Index.create(folder / "plain", "t", DOCS, encoder=FakeEncoder())
         Index.create(folder / "passages", "t", essays(5, 3), encoder=FakeEncoder(), passage_tokens=8)
@@ -203,7 +203,7 @@ class TestCreate:
         assert not done & set(encoder.encoded)
         assert len(set(encoder.encoded)) == len(encoder.encoded)
         assert report
-        assert (report.documents, report.tokens) == (len(DOCS), sum(stored(db)["token_count"].to_pylist()))
+        assert (report.rows, report.tokens) == (len(DOCS), sum(stored(db)["token_count"].to_pylist()))
         assert not (db / "t.tansaku").exists()
 
     @pytest.mark.parametrize("point", ["encode 1", "encode 4", "rows streamed", "committed"])
@@ -268,7 +268,7 @@ class TestCreate:
             plan = (left.folder / "plan.json").read_bytes()
         build_folder(db).mkdir(parents=True)
         (build_folder(db) / "plan.json").write_bytes(plan)
-        assert built(create(db, FakeEncoder())).documents == len(DOCS)
+        assert built(create(db, FakeEncoder())).rows == len(DOCS)
 
     def test_restart_is_deprecated(self, db, index):
         with pytest.warns(DeprecationWarning, match="use resume=False"):
@@ -313,7 +313,7 @@ class TestMerge:
         report = getattr(Index.open(db, "t", encoder=encoder), how)(documents, resume=True)
         assert comparable(stored(db), in_order=False) == comparable(stored(tmp_path / "whole"), in_order=False)
         assert not done & set(encoder.encoded)
-        assert (report.documents, report.resumed) == (22, len(done))
+        assert (report.rows, report.resumed) == (22, len(done))
         assert not (db / "t.tansaku" / "build").exists()
 
     @pytest.mark.parametrize("transactions", range(4))
@@ -402,7 +402,7 @@ class TestRebuild:
         assert [row["text"] for row in stored(db).to_pylist()] == before
         assert not done & set(encoder.encoded)
         assert len(set(encoder.encoded)) == len(encoder.encoded)
-        assert report.documents == len(before)
+        assert report.rows == len(before)
         assert not (db / "t.tansaku" / "build").exists()
 
     def test_what_others_wrote_just_before_the_swap_is_not_lost(self, db, index, monkeypatch):
@@ -447,7 +447,7 @@ from tansaku.indexer.write.staging import Staging
 monkeypatch = pytest.MonkeyPatch()
 small_chunks(monkeypatch, 4)
 small_slices(monkeypatch)
-stages._SAMPLE_DOCUMENTS = 6
+stages._SAMPLE_ROWS = 6
 encoder = FakeEncoder()
 db, point = sys.argv[2:]
 kill = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
@@ -554,7 +554,7 @@ class TestLeftovers:
         encoder.before_encoding = lambda texts: index.rebuild() if texts == ["new"] else None
         with pytest.raises(WriteConflictError, match="made anew or rebuilt"):
             Index.open(db, "t", encoder=encoder).add([{"id": "x", "text": "new"}])
-        assert built(index).documents == len(DOCS)
+        assert built(index).rows == len(DOCS)
 
     @pytest.mark.parametrize("resume", [True, False])
     def test_an_interrupted_rebuild_neither_blocks_merges_nor_is_given_up_by_them(self, db, index, resume):
@@ -632,7 +632,7 @@ class TestChangedWork:
         for other in (index.rebuild, lambda: create(db, FakeEncoder(), overwrite=True)):
             with pytest.raises(ResumeError, match=r"interrupted append .* would be lost"):
                 other()
-        assert index.rebuild(resume=False).documents == len(DOCS)
+        assert index.rebuild(resume=False).rows == len(DOCS)
         assert not (db / "t.tansaku" / "merge").exists()
 
     def test_a_rebuild_with_other_bits_is_refused(self, db, index):
@@ -647,7 +647,7 @@ class TestChangedWork:
 def half_done(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         small_chunks(monkeypatch, CHUNK)
-        monkeypatch.setattr(stages, "_SAMPLE_DOCUMENTS", 6)
+        monkeypatch.setattr(stages, "_SAMPLE_ROWS", 6)
         folder = tmp_path_factory.mktemp("half_done") / "db"
         with pytest.raises(KilledError):
             create(folder, encoder_that_stops(5))

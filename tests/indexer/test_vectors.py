@@ -54,7 +54,7 @@ class TestCreate:
         Index.create(db, "texts", DOCS, encoder=FakeEncoder())
         made = Index.create_from_vectors(db, "t", DOCS, VECTORS, encoder=FakeEncoder())
         assert comparable(stored(db)) == comparable(stored(db, "texts"))
-        assert (built(made).documents, built(made).tokens) == (30, sum(map(len, VECTORS)))
+        assert (built(made).rows, built(made).tokens) == (30, sum(map(len, VECTORS)))
         assert Searcher.open(db, "t", encoder=FakeEncoder()).search("3a9f")
 
     def test_without_a_model_vectors_are_searched(self, db, index, no_model):
@@ -128,7 +128,7 @@ class TestChanges:
     def test_later_vectors_are_added_and_replaced(self, db, index, no_model):
         late = FakeEncoder().vectors("late")
         opened = Index.open(db, "t")
-        assert opened.add([{"id": "late"}], vectors=[late]).documents == 1
+        assert opened.add([{"id": "late"}], vectors=[late]).rows == 1
         assert Searcher.open(db, "t").search_vectors(late, 1)[0].id == "late"
         assert opened.upsert([{"id": "late"}, {"id": "d1"}], vectors=[VECTORS[0], late]).updated == 2
         assert Searcher.open(db, "t").search_vectors(late, 1)[0].id == "d1"
@@ -148,12 +148,12 @@ class TestChanges:
 
     def test_vectors_come_into_an_index_of_texts(self, db):
         index = Index.create(db, "t", DOCS, encoder=FakeEncoder())
-        assert Index.open(db, "t").add([{"id": "x"}], vectors=[QUERY]).documents == 1
+        assert Index.open(db, "t").add([{"id": "x"}], vectors=[QUERY]).rows == 1
         assert Searcher.open(db, "t", encoder=FakeEncoder()).search("3a9f", 1)[0].id == "x"
         with pytest.raises(InputError, match="document 'x' was added as vectors, without a text"):
             index.rebuild()
         index.delete(["x"])
-        assert index.rebuild().documents == 30
+        assert index.rebuild().rows == 30
 
     def test_not_into_one_of_passages(self, db):
         Index.create(db, "t", DOCS, encoder=FakeEncoder(), passage_tokens=8)
@@ -211,7 +211,7 @@ class TestModelOnDemand:
         assert len(index) == 30
         monkeypatch.setattr(Encoder, "load", lambda: FakeEncoder())
         assert index.encoder is index.encoder
-        assert index.add([{"id": "x", "text": "京都"}]).documents == 1
+        assert index.add([{"id": "x", "text": "京都"}]).rows == 1
 
     def test_one_that_is_given_is_checked_at_once(self, db):
         Index.create(db, "t", DOCS, encoder=FakeEncoder())

@@ -183,7 +183,7 @@ class TansakuVectorStore(VectorStore):
             _logger.warning(
                 "%d of %d texts are longer than the model reads, and their ends are not searched; split them",
                 report.truncated,
-                report.documents,
+                report.rows,
             )
         return names
 
