@@ -9,8 +9,10 @@ results = mteb.evaluate(TansakuModel(), mteb.get_tasks(["JaqketRetrieval"]))
 
 from __future__ import annotations
 
+import inspect
 import logging
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +24,7 @@ from ...onnx_export.errors import InputError, MissingExtraError
 from ..evaluation.ranking import exact_maxsim
 from ..search.plan import Recall, SearchOptions
 from ..search.searcher import Searcher
+from ._search import refuse_unknown
 
 try:
     import torch
@@ -36,6 +39,9 @@ __all__ = ["TansakuIndexModel", "TansakuModel"]
 _logger = logging.getLogger(__name__)
 
 _DOCUMENTS_PER_BATCH = 500  # documents scored at a time
+
+# What MTEB passes to the encoding of texts, and what users may pass: neither changes a vector.
+_ENCODE_OPTIONS = ("batch_size", "show_progress_bar", "task_metadata", "hf_split", "hf_subset", "num_proc")
 
 Heaps = dict[str, list[tuple[float, str]]]  # query id → scores and ids of documents
 
@@ -55,6 +61,36 @@ class TansakuModel(MultiVectorSearchEncoderWrapper):
     def __init__(self, encoder: Encoder | None = None) -> None:
         self.encoder = encoder or Encoder.load()
         self.mteb_model_meta = _model_meta(self.encoder, {})
+
+    def index(self, corpus: Any, **options: Any) -> None:
+        """Take a task's corpus.
+
+        Args:
+            corpus: rows with ``id``, ``text`` and perhaps ``title``.
+            options: what MTEB passes on.
+
+        Raises:
+            InputError: an argument that MTEB does not have.
+        """
+        refuse_unknown(options, _parameters(MultiVectorSearchEncoderWrapper.index))
+        super().index(corpus, **options)
+
+    def search(self, queries: Any, **options: Any) -> dict[str, dict[str, float]]:
+        """Search the corpus, or rank the documents that a reranking task gives.
+
+        Args:
+            queries: the queries, as MTEB gives them.
+            options: what MTEB passes on; see its ``SearchProtocol``.
+
+        Returns:
+            The score of each document found, for each query: query id → document id → score.
+
+        Raises:
+            InputError: an argument that MTEB does not have, or an entry of ``encode_kwargs`` other than ``batch_size``
+                and ``show_progress_bar``, which change nothing here.
+        """
+        refuse_unknown(options, _parameters(MultiVectorSearchEncoderWrapper.search))
+        return super().search(queries, **options)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
         """MaxSim of every query with every document.
@@ -77,6 +113,7 @@ class TansakuModel(MultiVectorSearchEncoderWrapper):
 
     def _encode(self, inputs: Any, *, prompt_type: PromptType | None = None, **options: Any) -> list[torch.Tensor]:
         """Token vectors of the texts in a data loader's batches; a text without a word gets a zero."""
+        refuse_unknown(options, _ENCODE_OPTIONS)
         encode = self.encoder.encode_queries if prompt_type is PromptType.query else self.encoder.encode_documents
         nothing = np.zeros((1, self.encoder.dim), np.float32)
         encoded: list[torch.Tensor] = []
@@ -136,7 +173,8 @@ class TansakuIndexModel(TansakuModel):
             options: what MTEB passes on.
 
         Raises:
-            InputError: all documents are empty, or an option of the index cannot be used.
+            InputError: all documents are empty, an option of the index cannot be used, or an argument that MTEB does
+                not have.
         """
         super().index(corpus, **options)
         self._clear()
@@ -166,7 +204,7 @@ class TansakuIndexModel(TansakuModel):
             The score of each document found, for each query: query id → document id → score.
 
         Raises:
-            InputError: no corpus is indexed.
+            InputError: no corpus is indexed; and as in `TansakuModel.search`.
         """
         try:
             return super().search(queries, **options)
@@ -209,6 +247,12 @@ class TansakuIndexModel(TansakuModel):
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
+
+
+def _parameters(method: Callable[..., Any]) -> list[str]:
+    """Names of a method's parameters by keyword; all further ones MTEB takes and drops."""
+    parameters = inspect.signature(method).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
 
 
 def _matrices(embeddings: Any) -> list[np.ndarray]:

@@ -27,7 +27,7 @@ def matches(filters: Filters | None, document: Document) -> bool:
     Raises:
         FilterError: Haystack cannot read the filters, or they compare values that cannot be compared.
     """
-    if not filters:
+    if filters is None or filters == {}:
         return True
     try:
         return document_matches_filter(filters, document)
@@ -36,8 +36,30 @@ def matches(filters: Filters | None, document: Document) -> bool:
 
 
 def check_filters(filters: Filters | None) -> None:
-    """Raise FilterError if Haystack cannot read ``filters``; over an empty store too, where nothing is compared."""
+    """Raise FilterError if Haystack cannot read ``filters``; over an empty store too, where nothing is compared.
+
+    Also for a key that a filter does not have, which Haystack ignores.
+    """
+    _check_keys(filters)
     matches(filters, Document(content=""))
+
+
+def check_some(filters: Filters | None, what: str, remedy: str) -> None:
+    """Raise FilterError if ``filters`` are none, and so match everything, for a change that would do ``what``."""
+    if filters is None or filters == {}:
+        raise FilterError(f"the filter is empty; it would {what} all documents: {remedy}")
+
+
+def _check_keys(filters: Any) -> None:
+    if not isinstance(filters, dict):
+        return  # which Haystack refuses itself
+    known = ("operator", "conditions") if "conditions" in filters else ("field", "operator", "value")
+    for name in filters:
+        if "operator" in filters and name not in known:
+            raise FilterError(f"the filter has the unknown key {name!r}; use {', '.join(known)}")
+    conditions = filters.get("conditions")
+    for condition in conditions if isinstance(conditions, list) else []:
+        _check_keys(condition)
 
 
 def named_fields(filters: Any) -> Iterator[str]:

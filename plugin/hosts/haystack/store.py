@@ -25,7 +25,7 @@ from ...search.plan import SearchOptions
 from ...search.query_encoder import check_query
 from ...search.scores import ScoreMode, check_mode
 from .._search import search
-from .filters import Filters, MetadataReports, check_filters, matches, named_fields
+from .filters import Filters, MetadataReports, check_filters, check_some, matches, named_fields
 from .location import Location, StorageOptions, as_path, read_options, written_options
 
 try:
@@ -196,7 +196,11 @@ class TansakuDocumentStore(MetadataReports):
                 self.location.index().delete(document_ids)
 
     def delete_by_filter(self, filters: Filters) -> int:
-        """Remove the documents that match ``filters``; returns their number. Raises as `filter_documents` does."""
+        """Remove the documents that match ``filters``; returns their number.
+
+        Raises as `filter_documents` does, and FilterError for an empty filter.
+        """
+        check_some(filters, "delete", "call delete_all_documents")
         self.delete_documents(ids := self._ids(filters))
         return len(ids)
 
@@ -215,8 +219,9 @@ class TansakuDocumentStore(MetadataReports):
         """Set fields of the metadata in the documents that match ``filters``; returns their number.
 
         They are encoded again, which takes as long as writing them. Raises as `filter_documents` and `write_documents`
-        do.
+        do, and FilterError for an empty filter.
         """
+        check_some(filters, "update", "give one that matches them, or write them anew with write_documents")
         found = self.filter_documents(filters)
         changed = [replace(document, meta={**document.meta, **meta}) for document in found]
         return self.write_documents(changed, DuplicatePolicy.OVERWRITE)

@@ -31,7 +31,7 @@ from ....onnx_export.errors import InputError, MissingExtraError
 try:
     from langchain_core.documents import Document
     from langchain_core.embeddings import Embeddings
-    from langchain_core.vectorstores import VectorStore
+    from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 except ImportError as error:
     raise MissingExtraError("langchain-core", "langchain") from error
 
@@ -40,10 +40,12 @@ from ...search.latest import LatestSearcher
 from ...search.plan import SearchOptions
 from ...search.results import Hit
 from ...search.searcher import Searcher
-from .._search import search
+from .._search import refuse_unknown, search
 
 __all__ = ["TansakuVectorStore"]
 
+# Options that LangChain takes out itself, by its type of search.
+_OF_SEARCH_TYPES = {"similarity_score_threshold": ("score_threshold",)}
 METADATA = "metadata"  # the column with a document's metadata, JSON
 
 _logger = logging.getLogger(__name__)
@@ -162,8 +164,7 @@ class TansakuVectorStore(VectorStore):
         Raises:
             InputError: a text, id or metadata that cannot be used, an id given twice, or an unknown argument.
         """
-        kwargs.pop("batch_size", None)
-        _refuse(kwargs, "texts, metadatas or ids")
+        refuse_unknown(kwargs, ("texts", "metadatas", "ids", "batch_size"))
         if isinstance(texts, str):
             raise InputError("texts is one string; give a list")
         texts = list(texts)
@@ -201,7 +202,7 @@ class TansakuVectorStore(VectorStore):
         Raises:
             InputError: both ``ids`` and ``where``, a condition that cannot be used, or an unknown argument.
         """
-        _refuse(kwargs, "ids or where")
+        refuse_unknown(kwargs, ("ids", "where"))
         with self._writing:
             index = self.index
             if index is not None:
@@ -218,6 +219,27 @@ class TansakuVectorStore(VectorStore):
         wanted = list(dict.fromkeys(checked_ids(ids)))
         found = [] if searcher is None else searcher.read(wanted)
         return [_document(row) for row in found if row is not None]
+
+    def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
+        """A retriever over the store, as LangChain's own stores give it.
+
+        Args:
+            kwargs: ``search_type``, ``search_kwargs`` (``k`` and the other options of `similarity_search`), and the
+                fields of every retriever of LangChain's, such as ``tags`` and ``metadata``.
+
+        Returns:
+            The retriever.
+
+        Raises:
+            InputError: an unknown argument or search option. LangChain drops the former, so that
+                ``as_retriever(where="year < 1950")`` would search everything.
+        """
+        refuse_unknown(kwargs, (name for name in VectorStoreRetriever.model_fields if name != "vectorstore"))
+        options = dict(kwargs.get("search_kwargs") or {})
+        for name in _OF_SEARCH_TYPES.get(kwargs.get("search_type", "similarity"), ()):
+            options.pop(name, None)
+        SearchOptions.of(options)
+        return super().as_retriever(**kwargs)
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """The best documents for a query.
@@ -298,11 +320,6 @@ class TansakuVectorStore(VectorStore):
                 "documents to a new one"
             )
         return table
-
-
-def _refuse(unknown: Mapping[str, Any], known: str) -> None:
-    for name in unknown:
-        raise InputError(f"unknown argument {name!r}; use {known}")
 
 
 def _document(row: Hit | StoredDocument) -> Document:

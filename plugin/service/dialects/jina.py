@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -25,6 +25,8 @@ _ERRORS = ErrorShape("jina", JinaError, lambda status, message, request_id: {"de
 
 class TextInput(BaseModel):
     """A text."""
+
+    model_config = ConfigDict(extra="forbid")  # an image beside the text would be ignored
 
     text: Text
 

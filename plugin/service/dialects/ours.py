@@ -87,7 +87,7 @@ def router(service: Service) -> APIRouter:
     @routes.post("/search", response_model=SearchResponse, summary="Search an index")
     async def search(body: SearchRequest, request: Request) -> Response:
         """Find the best documents of an index for a query, best first."""
-        _check(service, body)
+        _check(service, body, request)
         settings = service.settings
         phrase_weight = settings.phrase_weight if body.phrase_weight is None else body.phrase_weight
 
@@ -124,8 +124,10 @@ def router(service: Service) -> APIRouter:
     return routes
 
 
-def _check(service: Service, body: SearchRequest) -> None:
-    """Refuse what is too long, and an unknown index."""
+def _check(service: Service, body: SearchRequest, request: Request) -> None:
+    """Refuse what is too long, an unknown index, and options in the URL, which would be ignored."""
+    for name in request.query_params:
+        raise ServiceError(422, f"unknown parameter {name[:60]!r} in the URL; put all options into the body", "input")
     settings = service.settings
     check_query_limits(service, body.query)
     service.searcher(body.index)

@@ -329,6 +329,33 @@ class TestRetriever:
         with pytest.raises(InputError, match="use top_k"):
             written.late_interaction_retrieval(QUERY, k=3)
 
+    @pytest.mark.parametrize(
+        ("filters", "said"),
+        [
+            ([], "operator"),
+            ({"field": "meta.number", "operator": "==", "value": 1, "where": "x"}, "unknown key 'where'"),
+            ({"operator": "NOT", "conditions": [], "condition": 1}, "unknown key 'condition'"),
+            (
+                {"operator": "AND", "conditions": [{"field": "id", "operator": "==", "value": 1, "values": 2}]},
+                "unknown key 'values'",
+            ),
+        ],
+    )
+    def test_a_filter_of_which_haystack_would_ignore_a_part_is_refused(self, written, filters, said):
+        with pytest.raises(FilterError, match=said):
+            written.late_interaction_retrieval(QUERY, filters)
+        with pytest.raises(FilterError, match=said):
+            written.delete_by_filter(filters)
+        assert written.count_documents() == len(DOCS)
+
+    @pytest.mark.parametrize("filters", [None, {}])
+    def test_an_empty_filter_changes_nothing(self, written, filters):
+        with pytest.raises(FilterError, match="delete all documents: call delete_all_documents"):
+            written.delete_by_filter(filters)
+        with pytest.raises(FilterError, match="update all documents"):
+            written.update_by_filter(filters, {"number": 0})
+        assert [d.meta for d in written.filter_documents()] == [d.meta for d in DOCS]
+
     @pytest.mark.parametrize("arguments", [{"top_k": 0}, {"score": "best"}, {"recall": "perfect"}])
     def test_arguments_that_are_none_are_refused(self, written, arguments):
         with pytest.raises(InputError, match=next(iter(arguments))):

@@ -284,11 +284,34 @@ class TestStore:
         assert len(store.get_by_ids(["1", "2"])) == 2
 
     def test_an_unknown_argument_is_refused(self, store, tmp_path):
-        with pytest.raises(InputError, match="unknown argument 'metadata'; use texts, metadatas or ids"):
+        with pytest.raises(InputError, match="unknown argument 'metadata'; use texts, metadatas, ids"):
             store.add_texts(["abc"], metadata=[{"n": 1}])
         with pytest.raises(TypeError, match="'colums'"):
             TansakuVectorStore.from_texts(["abc"], db=tmp_path, table="t", colums=["n"])
         assert store.index is None
+
+    async def test_an_unknown_argument_of_an_asynchronous_method_is_refused(self, store):
+        store.add_texts(["abc", "abd"], ids=["1", "2"])
+        with pytest.raises(InputError, match="'expr'"):
+            await store.adelete(expr="id == '1'")
+        with pytest.raises(InputError, match="'filter'"):
+            await store.asimilarity_search("abc", filter={"id": "1"})
+        with pytest.raises(InputError, match="'namespace'"):
+            await store.aadd_documents([Document("abe")], namespace="n")
+        assert len(store.get_by_ids(["1", "2"])) == len(store.similarity_search("abc")) == 2
+
+    def test_a_retriever_over_the_store_drops_no_argument(self, store):
+        store.add_texts(["abc", "abd"], [{"year": 1}, {"year": 2}], ids=["1", "2"])
+        with pytest.raises(InputError, match="'where'"):
+            store.as_retriever(where="year < 2")
+        with pytest.raises(InputError, match="'filter'"):
+            store.as_retriever(search_kwargs={"filter": {"year": 1}})
+        retriever = store.as_retriever(search_kwargs={"k": 1, "where": "year < 2"}, tags=["t"], metadata={"n": 1})
+        assert [document.id for document in retriever.invoke("abd")] == ["1"]
+        with pytest.raises(InputError, match="'filter'"):
+            retriever.invoke("abc", filter={"year": 1})
+        sure = store.as_retriever(search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.999})
+        assert [document.id for document in sure.invoke("abc")] == ["1"]
 
     def test_langchain_s_own_indexing_keeps_the_store_in_step(self, store):
         records = InMemoryRecordManager("here")

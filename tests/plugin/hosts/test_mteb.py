@@ -124,6 +124,15 @@ class TestEncoder:
         assert (meta.name, meta.revision, meta.embed_dim) == ("tansaku/fake", encoder.bundle.fingerprint, 16)
         assert isinstance(TansakuModel(encoder), mteb.SearchProtocol)
 
+    def test_options_that_would_change_nothing_are_refused(self, encoder):
+        for model in (TansakuModel(encoder), TansakuIndexModel(encoder)):
+            with pytest.raises(InputError, match="unknown argument 'precision'"):
+                mteb.evaluate(model, made_task("Retrieval"), encode_kwargs={"precision": "int8"}, cache=None)
+            with pytest.raises(InputError, match="unknown argument 'recall'"):
+                model.search(QUERIES, recall="exact")
+            with pytest.raises(InputError, match="unknown argument 'nbits'"):
+                model.index([{"id": "d", "text": "abc"}], nbits=4)
+
 
 class TestIndex:
     def test_retrieval_is_near_that_of_plain_maxsim(self, encoder):

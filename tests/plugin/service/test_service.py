@@ -460,6 +460,7 @@ class TestBadInput:
             ("/rerank", {"query": QUERY, "texts": TEXTS, "raw_score": True}, "mean 'raw_scores'?"),
             ("/v1/multi-vector", {"input": TEXTS, "input_typ": "query"}, "mean 'input_type'?"),
             ("/v1/rerank", {"query": QUERY, "documents": TEXTS} | {f"x{i}": 1 for i in range(21)}, "too many unknown"),
+            ("/v1/multi-vector", {"input": [{"text": "犬", "image": "data:…"}]}, "input.0"),
         ],
     )
     async def test_a_field_that_is_nearly_a_known_one_is_refused(self, encoder, path, body, said):
@@ -467,6 +468,11 @@ class TestBadInput:
             answer = await s.post(path, body)
         assert answer.status_code == 422
         assert said in answer.text
+
+    async def test_options_of_a_search_in_the_url_are_refused(self, searcher):
+        async with running(searchers={"t": searcher}) as s:
+            answer = await s.post("/search?where=year<1&k=1", {"query": QUERY})
+        assert (answer.status_code, "'where' in the URL" in answer.json()["message"]) == (422, True)
 
     async def test_other_fields_of_foreign_clients_are_ignored_and_named(self, encoder):
         request = {"query": QUERY, "documents": TEXTS, "max_tokens_per_doc": 4096, "priority": None}
