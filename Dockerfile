@@ -15,8 +15,8 @@ COPY --from=build /opt/tansaku /opt/tansaku
 # Everything that is written has a place, so that HOME may be unset and the root file system read-only.
 ENV PATH=/opt/tansaku/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    XDG_CACHE_HOME=/var/cache/tansaku \
-    NUMBA_CACHE_DIR=/var/cache/tansaku/numba \
+    TANSAKU_CACHE_DIR=/var/cache/tansaku \
+    ORT_DISABLE_TELEMETRY=1 \
     HF_HUB_DISABLE_TELEMETRY=1 \
     HF_HUB_OFFLINE=1 \
     DO_NOT_TRACK=1

@@ -9,17 +9,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import platformdirs
 import pytest
 
 from tansaku import Encoder, Index, Rejects, Source
 from tansaku.plugin.cli.demo import SAMPLE
 
+from .support.environment import CACHE, COMPILED, use_cache
 from .support.fakes import MOUNT
 
-# Compiled loops outlive a new installation here, which would otherwise throw them away with its links.
-COMPILED = Path(__file__).parents[1] / "build" / "numba"
-os.environ.setdefault("NUMBA_CACHE_DIR", str(COMPILED))
+os.environ["TANSAKU_CACHE_DIR"] = str(CACHE)
 # Compiles the loops of a search: that takes 20 seconds, and each worker would do it for itself.
 COMPILE = """
 import tempfile
@@ -34,7 +32,7 @@ with tempfile.TemporaryDirectory() as folder:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Before the workers start, which is after this."""
     starts_workers = getattr(session.config.option, "numprocesses", None) and not hasattr(session.config, "workerinput")
-    if starts_workers and not any(COMPILED.rglob("*.nbi")):
+    if starts_workers and not any(COMPILED.glob("*.loop")):
         subprocess.run([sys.executable, "-c", COMPILE], check=True)
 
 
@@ -51,10 +49,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Indexes in databases that are no local folder keep what goes with them here, not in the user's cache."""
-    folder = tmp_path_factory.mktemp("cache")
+    """Indexes in databases that are no local folder keep what goes with them here; compiled loops stay."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(platformdirs, "user_cache_dir", lambda name: str(folder / name))
+        use_cache(patch, tmp_path_factory.mktemp("cache"))
         yield
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import lancedb
-import platformdirs
 from lancedb.db import DBConnection
 from lancedb.table import Table
 
+from ...onnx_export.cache_folder import CACHE_VARIABLE, cache_folder
 from ...onnx_export.errors import InputError
 from ..errors import StorageError, TableNotFoundError, WriteConflictError
 from .lance_errors import first_line, is_conflict, is_missing_table, remedy_for
@@ -90,11 +90,20 @@ def drop_table(database: DBConnection, name: str) -> None:
 
 
 def side_folder(database: DBConnection, table: str) -> Path:
-    """Where unfinished builds and derived arrays of ``table`` lie: beside a local table, else in the user's cache."""
+    """Where unfinished builds and derived arrays of ``table`` lie: beside a local table, else in the cache folder.
+
+    Raises:
+        StorageError: there is no home folder to have a cache folder in.
+    """
     folder = local_folder(database)
     if folder is None:
-        digest = hashlib.sha256(database.uri.encode()).hexdigest()[:16]
-        folder = Path(platformdirs.user_cache_dir("tansaku")) / digest
+        cached = cache_folder()
+        if cached is None:
+            raise StorageError(
+                f"table {table!r}: there is no home folder for what is kept beside an object store; set "
+                f"{CACHE_VARIABLE} to a folder"
+            )
+        folder = cached / hashlib.sha256(database.uri.encode()).hexdigest()[:16]
     return folder / f"{table}.tansaku"
 
 

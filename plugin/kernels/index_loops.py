@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from .simd import add, any_greater, compiled, compiled_for, fma, load, maximum, prefetch, scaled, splat, store
+from .compiling import compiled, compiled_for
+from .simd import add, any_greater, fma, load, maximum, prefetch, scaled, splat, store
 
 __all__ = ["best_rows", "float_maxsim", "gather_from_lists", "integer_maxsim"]
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from .compiling import compiled_for
 from .simd import (
     add,
     add_pairs,
     any_greater,
-    compiled_for,
     fma,
     load,
     maximum,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
@@ -20,8 +20,6 @@ __all__ = [
     "add",
     "add_pairs",
     "any_greater",
-    "compiled",
-    "compiled_for",
     "fma",
     "load",
     "maximum",
@@ -38,24 +36,6 @@ __all__ = [
 def _operation(build: Callable[..., Any]) -> Any:
     """An operation for kernels: ``build`` takes the types of the arguments and returns a signature and a generator."""
     return intrinsic(prefer_literal=True)(build)
-
-
-# Kernels are kept on disk once they are compiled, and run without Python's global lock.
-compiled: Callable[..., Any] = njit(cache=True, nogil=True, error_model="numpy")
-
-
-def compiled_for(*constants: int) -> Callable[[Callable[..., Any]], Any]:
-    """`compiled`, for a kernel that is compiled once for each value of the ``constants`` in its code.
-
-    The constants become a part of its name. Numba distinguishes compiled code by the function's name and by a count
-    that starts at 0 in each process: without them, a process could load the kernel of other constants from the cache.
-    """
-
-    def named(function: Callable[..., Any]) -> Any:
-        function.__qualname__ = "_".join(map(str, (function.__name__, *constants)))
-        return compiled(function)
-
-    return named
 
 
 class Lanes(types.Type):

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import pytest
 from lancedb.db import DBConnection
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -25,6 +24,8 @@ from tansaku import Encoder, Hit, Index, Searcher, StorageError, TableExistsErro
 from tansaku.indexer.derived.arrays import arrays_folder
 from tansaku.indexer.table.database import connect
 from tansaku.indexer.table.table import open_index_table
+
+from ..support.environment import use_cache
 
 pytestmark = pytest.mark.engine
 
@@ -125,8 +126,8 @@ def running() -> Iterator[Store]:
 @pytest.fixture
 def store(running: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """The server; what is derived goes to a cache folder of the test's own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # of the commands that are run
-    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: str(tmp_path / "cache" / name))
+    (tmp_path / "cache").mkdir()
+    use_cache(monkeypatch, tmp_path / "cache")
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     yield running
