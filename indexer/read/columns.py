@@ -43,7 +43,7 @@ class ColumnTypes:
                 first, last = documents[0].id, documents[-1].id
                 raise InputError(
                     f"field {name!r} has values that make no column, the last of them in a document between {first!r} "
-                    f"and {last!r} ({error}); give the field one type in all documents, or leave it out"
+                    f"and {last!r} ({error}); give the field one type in all documents, such as text, or leave it out"
                 ) from error
             field_array(documents, pa.field(name, merged))
             types[name] = merged
@@ -144,7 +144,9 @@ def _leaves(a: pa.DataType, b: pa.DataType) -> Iterator[tuple[pa.DataType, pa.Da
 
 
 def _check_storable(kind: pa.DataType) -> None:
-    """Raise TypeError for what LanceDB cannot store: structs without fields, and names that it would cut."""
+    """Raise TypeError for what LanceDB cannot store: intervals, structs without fields, names that it would cut."""
+    if pa.types.is_interval(kind):
+        raise TypeError("intervals of months, days and nanoseconds, which LanceDB cannot store")
     if pa.types.is_struct(kind) and not kind.num_fields:
         raise TypeError("objects without any key")
     for field in (kind.field(i) for i in range(kind.num_fields)):

@@ -20,8 +20,10 @@ from lancedb.table import Table
 from ...onnx_export.errors import InputError
 from ...onnx_export.retry import retrying
 from ..errors import StorageError, TableNotFoundError, WriteConflictError
+from .aligned import aligned
 from .codec_table import prune_codecs, stored_codecs
 from .conditions import checked_condition, condition_errors
+from .counted import check_merged
 from .database import find_table, storage_errors
 from .fulltext import ensure_text_index
 from .schema import read_header
@@ -100,19 +102,24 @@ def merge_rows(index: IndexTable, rows: pa.Table, *, update: bool, stale: Expr |
 
     ``stale`` says which of the rows whose ids are not among ``rows`` are deleted with it.
 
-    Returns how many rows were inserted and how many updated.
+    Returns how many rows were inserted and how many updated. Raises StorageError if the table does not hold them.
     """
+    ready = _ready(rows)
 
-    def merge(table: Table) -> tuple[int, int]:
+    def merge(table: Table) -> tuple[int, int, int]:
         builder = table.merge_insert("id").when_not_matched_insert_all()
         if update:
             builder = builder.when_matched_update_all()
         if stale is not None:
             builder = builder.when_not_matched_by_source_delete(stale)
-        result = builder.execute(rows.combine_chunks())  # of several chunks the order would be lost
-        return result.num_inserted_rows, result.num_updated_rows
+        result = builder.execute(ready)
+        return result.num_inserted_rows, result.num_updated_rows, result.version
 
-    return _committed(index, merge)
+    inserted, updated, version = _committed(index, merge)
+    if len(rows):
+        kept = [] if update else rows["id"].to_pylist()  # rows of another that has added the same ids meanwhile
+        check_merged(index.database, index.name, version, rows["write_id"][0].as_py(), len(rows), kept)
+    return inserted, updated
 
 
 def delete_rows(index: IndexTable, where: Expr | str) -> int:
@@ -170,6 +177,12 @@ def optimize_table(index: IndexTable, keep: timedelta) -> OptimizeReport:
             headers = [read_header(table.schema, index.place()) for table in opened if table is not None]
         removed = prune_codecs(database, name, {header.codec_id for header in headers})
     return OptimizeReport(fragments, _fragments(after), len(versions - remaining), removed)
+
+
+def _ready(rows: pa.Table) -> pa.Table:
+    """``rows`` as LanceDB is to get them."""
+    batches = rows.combine_chunks().to_batches()  # of several chunks the order would be lost
+    return pa.Table.from_batches([aligned(batch) for batch in batches], rows.schema)
 
 
 def _delete_ids(index: IndexTable, ids: Sequence[str]) -> DeleteReport:

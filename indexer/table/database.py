@@ -14,7 +14,7 @@ from lancedb.table import Table
 from ...onnx_export.cache_folder import CACHE_VARIABLE, cache_folder
 from ...onnx_export.errors import InputError
 from ..errors import StorageError, TableNotFoundError, WriteConflictError
-from .lance_errors import first_line, is_conflict, is_missing_table, remedy_for
+from .lance_errors import first_line, is_conflict, is_missing_table, is_panic, remedy_for
 
 Database = str | Path | DBConnection
 
@@ -118,8 +118,9 @@ def storage_errors(place: str) -> Iterator[None]:
     """Turn what LanceDB and the file system raise into StorageError or WriteConflictError, naming ``place``."""
     try:
         yield
-    except (RuntimeError, OSError, ValueError) as error:
-        if isinstance(error, InputError):
+    except Exception as error:
+        known = isinstance(error, (RuntimeError, OSError, ValueError)) or is_panic(error)
+        if not known or isinstance(error, InputError):
             raise
         if is_conflict(error):
             raise WriteConflictError(

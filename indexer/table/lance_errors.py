@@ -42,6 +42,11 @@ def is_existing_table(error: BaseException) -> bool:
     return "already exists" in str(error)
 
 
+def is_panic(error: BaseException) -> bool:
+    """Whether LanceDB has come upon a fault of its own. The class of the error cannot be imported."""
+    return type(error).__name__ == "RustPanic"
+
+
 def condition_problem(error: BaseException) -> str:
     """What is wrong with a condition."""
     return str(error).removeprefix("Invalid input, ").strip()

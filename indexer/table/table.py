@@ -14,7 +14,9 @@ from ...onnx_export.errors import InputError
 from ...onnx_export.retry import retrying
 from ..codec.codec import ResidualCodec
 from ..errors import NotAnIndexError, StorageError, TableExistsError, TableNotFoundError, WriteConflictError
+from .aligned import aligned
 from .codec_table import Fit, MissingCodecError, codec_table, load_codec, remove_codec, store_codec, stored_codecs
+from .counted import check_made
 from .database import drop_table, find_table, storage_errors, table_names
 from .lance_errors import is_existing_table
 from .schema import IndexHeader, read_header
@@ -81,21 +83,33 @@ def create_index_table(
     batches: Iterable[pa.RecordBatch],
     *,
     overwrite: bool,
+    note_rows: Callable[[int], None],
 ) -> None:
     """Write a new table, or a new version in place of all rows of an old one, in one transaction.
 
-    Raises TableExistsError if the table is there and ``overwrite`` is false; after any error an old table is as it was.
+    ``note_rows`` is told how many rows there are, just before they are committed.
+
+    Raises TableExistsError if the table is there and ``overwrite`` is false, and StorageError if rows are missing after
+    the commit; after any error an old table is as it was.
     """
     existed = find_table(database, name) is not None
     had_codec = codec.codec_id in stored_codecs(database, name)
 
+    rows = 0
+    version = 0
+
     def still_absent() -> Iterator[pa.RecordBatch]:
-        yield from batches
+        nonlocal rows
+        for batch in batches:
+            rows += batch.num_rows
+            yield aligned(batch)
+        note_rows(rows)
         # LanceDB looks for the table before it takes the rows, which may be minutes before it commits them.
         if not overwrite:
             check_absent(database, name)
 
     def write(reader: pa.RecordBatchReader) -> None:
+        nonlocal version
         table = database.create_table(
             name,
             reader,
@@ -109,6 +123,7 @@ def create_index_table(
             table.checkout(1)
             table.restore()
             raise TableExistsError(f"table {name!r} has just been made by another process; its rows were kept")
+        version = table.version
 
     if not overwrite:
         check_absent(database, name)
@@ -116,6 +131,7 @@ def create_index_table(
         store_codec(database, name, codec, fit)
         with storage_errors(f"table {name!r}"):
             write_stream(write, schema, still_absent())
+        check_made(database, name, version, rows)
     except BaseException as error:
         # Only what this call left: another process may have made the table meanwhile, with the same codec.
         if not existed and find_table(database, name) is None:

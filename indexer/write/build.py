@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from lancedb.db import DBConnection
@@ -15,6 +16,7 @@ from ..read.documents import DocumentReader, GivenVectors
 from ..read.passages import Passages
 from ..read.scan import scan
 from ..table.changes import index_text
+from ..table.counted import check_made_by
 from ..table.database import side_folder
 from ..table.schema import IndexHeader, document_schema, reserved_fields
 from ..table.table import check_absent, create_index_table, find_header, open_index_table
@@ -92,10 +94,13 @@ def build_table(
         report = stage_rows(
             documents, found, maker, codec, staging, reader.reject, options.progress, staging.load_sample()
         )
-        if there is None or there.build_id != write_id:  # otherwise the interrupted call had already committed
+        if there is not None and there.build_id == write_id:  # the interrupted call had already committed
+            check_made_by(database, name, write_id, staging.noted("rows"))
+        else:
             schema = document_schema(fields, maker.header)
-            rows = counted(staging.batches(schema), report.rows, options.progress)
-            create_index_table(database, name, schema, codec, fit, rows, overwrite=overwrite)
+            note_rows = partial(staging.note, "rows")
+            rows = counted(staging.batches(schema, report.rows), report.rows, options.progress)
+            create_index_table(database, name, schema, codec, fit, rows, overwrite=overwrite, note_rows=note_rows)
         index_text(open_index_table(database, name))
         staging.finish()
     report.rejected = 0 if options.rejects is None else options.rejects.of_call

@@ -72,7 +72,8 @@ def merge_documents(
         write_id = staging.begin(plan)
         maker = RowMaker(encoder, header, fields, write_id)
         report = stage_rows(documents, found, maker, index.codec, staging, reader.reject, options.progress)
-        batches = counted(staging.batches(document_schema(fields, header)), report.rows, options.progress)
+        staged = staging.batches(document_schema(fields, header), report.rows)
+        batches = counted(staged, report.rows, options.progress)
         report.updated, lost = _merge_staged(index, batches, write_id, update=update, resumed=earlier is not None)
         if lost:
             delete_rows(index, col("write_id") == write_id)

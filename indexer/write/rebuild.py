@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import pyarrow as pa
 from lancedb.expr import col
@@ -20,6 +21,7 @@ from ..errors import StorageError, WriteConflictError
 from ..read.documents import Document
 from ..read.scan import DOCUMENTS_PER_CHUNK, scan
 from ..table.changes import delete_rows, index_text, merge_rows
+from ..table.counted import check_made_by
 from ..table.database import side_folder, storage_errors
 from ..table.schema import document_schema, user_fields
 from ..table.table import IndexTable, create_index_table, open_index_table
@@ -49,9 +51,10 @@ def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, option
         pinned = index
         plan = staging.earlier_plan()
         if index.header.build_id == staging.write_id():  # the interrupted call had already swapped
+            check_made_by(index.database, index.name, index.header.build_id, staging.noted("rows"))
             fields = user_fields(index.table.schema, index.header)
             maker = RowMaker(encoder, index.header, fields, index.header.build_id)
-            _apply_later_changes(index, int(plan["table"]), staging.caught_up(), maker)
+            _apply_later_changes(index, int(plan["table"]), staging.noted("caught-up") or 0, maker)
             index_text(index)
             staging.finish()
             return BuildReport(rows=index.table.count_rows())
@@ -88,9 +91,10 @@ def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, option
         latest = open_index_table(index.database, index.name)
         if latest.header != index.header:
             raise _replaced(index)
-        staging.note_caught_up(latest.table.version)
-        rows = _caught_up(staging, pinned.table.version, latest, maker, codec, schema)
-        create_index_table(index.database, index.name, schema, codec, fit, rows, overwrite=True)
+        staging.note("caught-up", latest.table.version)
+        note_rows = partial(staging.note, "rows")
+        rows = _caught_up(staging, report.rows, pinned.table.version, latest, maker, codec, schema)
+        create_index_table(index.database, index.name, schema, codec, fit, rows, overwrite=True, note_rows=note_rows)
         _apply_later_changes(index, index.header.build_id, latest.table.version, maker)
         index_text(open_index_table(index.database, index.name))
         staging.finish()
@@ -173,12 +177,18 @@ def _encoded_again(
 
 
 def _caught_up(
-    staging: Staging, version: int, latest: IndexTable, maker: RowMaker, codec: ResidualCodec, schema: pa.Schema
+    staging: Staging,
+    count: int,
+    version: int,
+    latest: IndexTable,
+    maker: RowMaker,
+    codec: ResidualCodec,
+    schema: pa.Schema,
 ) -> Iterator[pa.RecordBatch]:
-    """Staged rows, which were read at ``version``, with the changes up to ``latest`` applied."""
-    ids = {doc_id for batch in staging.batches(schema) for doc_id in batch["id"].to_pylist()}
+    """Staged rows (``count``), which were read at ``version``, with the changes up to ``latest`` applied."""
+    ids = {doc_id for batch in staging.batches(schema, count) for doc_id in batch["id"].to_pylist()}
     gone, changed = _changes(ids, version, latest)
-    for batch in staging.batches(schema):
+    for batch in staging.batches(schema, count):
         keep = [doc_id not in gone for doc_id in batch["id"].to_pylist()] if gone else None
         yield batch if keep is None else batch.filter(pa.array(keep))
     for batch in changed:

@@ -5,8 +5,10 @@
     sample.arrow        codes of the documents that it was trained on, so that they are not encoded twice
     chunk-00000012.arrow   rows of the table, one file for each chunk of `scan.DOCUMENTS_PER_CHUNK` documents
     caught-up.txt       only in a rebuild: the version of the table up to which changes of other writers are included
+    rows.txt            number of rows given to LanceDB in the commit that makes the table
 
-Each file is written under another name and then renamed. The plan and the rows have a checksum.
+Each file is written under another name and then renamed. All but the numbers have a checksum; rows and codes also have
+the name of their file and the write_id, so that a file in the place of another is noticed.
 """
 
 from __future__ import annotations
@@ -29,11 +31,13 @@ import pyarrow as pa
 from ...onnx_export.files import atomic_path, write_atomically
 from ...onnx_export.retry import retrying
 from ..codec.codec import ResidualCodec
-from ..errors import BusyError, ResumeError
+from ..errors import BusyError, ResumeError, StorageError
 from ..table.codec_table import Fit
 from ..table.database import storage_errors
 
 _REPORT_KEY = b"tansaku.chunk"
+_CODEC_KEY = b"tansaku.codec"
+_PLACE_KEY = b"tansaku.staged"  # name of the file and write_id
 _PRIVATE = "work-"  # prefix of folders that only one call uses
 _LEFT_OVER_SECONDS = 3600  # age at which a private folder is removed, if no process uses it
 
@@ -64,6 +68,7 @@ class Staging:
         self._resume = resume
         self._merges = merges
         self._finished = False
+        self._known_id: int | None = None
         self._use("merge" if merges else "build")
 
     def _use(self, name: str) -> None:
@@ -119,6 +124,7 @@ class Staging:
             content = json.dumps({"write_id": write_id, "plan": plan})
             with storage_errors(f"folder {self.folder}"):
                 write_atomically(path, f"{zlib.crc32(content.encode()):08x} {content}")
+            self._known_id = write_id
             return write_id
         before, now = earlier["plan"], json.loads(json.dumps(plan))
         changed = [key for key in now | before if before.get(key) != now.get(key)]
@@ -132,35 +138,38 @@ class Staging:
                 f"the interrupted write in {self.folder} cannot be continued: {'; '.join(what)}. Repeat the call with "
                 "the same documents and options, or discard the work (resume=False, or --no-resume on the command line)"
             )
+        self._known_id = earlier["write_id"]
         return earlier["write_id"]
 
     def write_id(self) -> int | None:
-        """The write_id of the interrupted work in this folder; None without such work."""
-        earlier = self._earlier()
-        return earlier["write_id"] if earlier else None
+        """The write_id of the work in this folder; None without such work."""
+        if self._known_id is None:
+            self._known_id = (self._earlier() or {"write_id": None})["write_id"]
+        return self._known_id
 
     def earlier_plan(self) -> dict[str, Any]:
         """The plan of the interrupted work in this folder; empty without such work."""
         return (self._earlier() or {"plan": {}})["plan"]
 
-    def note_caught_up(self, version: int) -> None:
-        """Store the version of the table up to which its changes are among the staged rows.
+    def note(self, name: str, number: int) -> None:
+        """Store a number.
 
         Args:
-            version: the version.
+            name: name of the number.
+            number: the number.
 
         Raises:
             StorageError: the folder cannot be written to.
         """
         with storage_errors(f"folder {self.folder}"):
-            write_atomically(self.folder / "caught-up.txt", str(version))
+            write_atomically(self.folder / f"{name}.txt", str(number))
 
-    def caught_up(self) -> int:
-        """The version that `note_caught_up` stored last; 0 if it stored nothing."""
+    def noted(self, name: str) -> int | None:
+        """The number that `note` stored last under ``name``; None if it stored none."""
         try:
-            return int((self.folder / "caught-up.txt").read_text(encoding="utf-8"))
+            return int((self.folder / f"{name}.txt").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return 0
+            return None
 
     def discard(self) -> None:
         """Remove what an interrupted write left.
@@ -168,6 +177,7 @@ class Staging:
         Raises:
             StorageError: the folder cannot be made again.
         """
+        self._known_id = None
         with storage_errors(f"folder {self.folder}"):
             self._clear()
             self.folder.mkdir(exist_ok=True)
@@ -179,15 +189,17 @@ class Staging:
     def load_codec(self) -> tuple[ResidualCodec, Fit] | None:
         """The codec that was trained before the interruption, and its fit; None if there is no readable one."""
         try:
-            self.load_sample()
+            sample = self.load_sample()
             with (self.folder / "codec.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 codec = ResidualCodec(arrays["centroids"], arrays["groups"], arrays["codewords"])
-                return codec, Fit(*arrays["fit"].tolist())
+                fit = Fit(*arrays["fit"].tolist())
+            of_sample = (sample.schema.metadata or {}).get(_CODEC_KEY, b"").decode()
+            return (codec, fit) if codec.codec_id == of_sample else None
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # missing or damaged
             return None
 
     def save_codec(self, codec: ResidualCodec, fit: Fit, sample: pa.Table) -> None:
-        """Store the codec and the codes of its sample.
+        """Store the codec and the codes of its sample, and remove rows that were staged with another codec.
 
         Args:
             codec: the codec.
@@ -198,7 +210,9 @@ class Staging:
             StorageError: the folder cannot be written to.
         """
         with storage_errors(f"folder {self.folder}"):
-            self._write("sample.arrow", sample)
+            for chunk in self.folder.glob("chunk-*.arrow"):
+                chunk.unlink()
+            self._write("sample.arrow", sample.replace_schema_metadata({_CODEC_KEY: codec.codec_id}))
             with atomic_path(self.folder / "codec.npz") as making, making.open("wb") as file:
                 np.savez(
                     file,
@@ -215,7 +229,7 @@ class Staging:
             OSError: they are missing.
             ValueError: they are damaged.
         """
-        return _read(self.folder / "sample.arrow")
+        return self._read("sample.arrow")
 
     def write_chunk(self, number: int, rows: pa.RecordBatch, report: dict[str, Any]) -> None:
         """Store the rows of one chunk, and a report on them.
@@ -229,30 +243,39 @@ class Staging:
             StorageError: the folder cannot be written to.
         """
         table = pa.Table.from_batches([rows])
-        metadata = {**(table.schema.metadata or {}), _REPORT_KEY: json.dumps(report)}
         with storage_errors(f"folder {self.folder}"):
-            self._write(f"chunk-{number:08d}.arrow", table.replace_schema_metadata(metadata))
+            self._write(_chunk_name(number), table.replace_schema_metadata({_REPORT_KEY: json.dumps(report)}))
 
     def chunk_report(self, number: int) -> dict[str, Any] | None:
         """The report on chunk ``number``; None if the chunk is missing or damaged."""
-        path = self.folder / f"chunk-{number:08d}.arrow"
         try:
-            return json.loads((_read(path).schema.metadata or {})[_REPORT_KEY])
+            return json.loads((self._read(_chunk_name(number)).schema.metadata or {})[_REPORT_KEY])
         except (OSError, KeyError, ValueError):
             return None
 
-    def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    def batches(self, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
         """Read the rows of all chunks.
 
         Args:
             schema: the table's schema.
+            rows: the expected number of rows.
 
         Yields:
             Batches of rows in order, memory-mapped.
+
+        Raises:
+            StorageError: another number of rows was found, or a chunk is damaged or in the place of another.
         """
-        for path in sorted(self.folder.glob("chunk-*.arrow")):
-            for batch in _read(path).to_batches():
-                yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+        left = rows
+        with storage_errors(f"folder {self.folder}"):
+            for number in range(len(list(self.folder.glob("chunk-*.arrow")))):
+                for batch in self._read(_chunk_name(number)).to_batches():
+                    left -= batch.num_rows
+                    yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+        if left:
+            raise StorageError(
+                f"folder {self.folder}: {rows - left:,} rows in its chunks, expected {rows:,}; repeat the call"
+            )
 
     def _acquire(self) -> bool:
         """Lock the folder; False if another process has locked it."""
@@ -306,6 +329,8 @@ class Staging:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write(self, name: str, table: pa.Table) -> None:
+        place = json.dumps([name, self.write_id()])
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), _PLACE_KEY: place})
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
@@ -313,6 +338,13 @@ class Staging:
         with atomic_path(self.folder / name) as making, making.open("wb") as file:
             file.write(content)
             file.write(zlib.crc32(content).to_bytes(4, "little"))
+
+    def _read(self, name: str) -> pa.Table:
+        """Raises ValueError if the file is not as it was written, or was written as another."""
+        table = _read(self.folder / name)
+        if json.loads((table.schema.metadata or {}).get(_PLACE_KEY, b"null")) != [name, self.write_id()]:
+            raise ValueError(f"{self.folder / name} has taken the place of another file")
+        return table
 
     def _remove_left_overs(self) -> None:
         for lock_file in self._side.glob(f"{_PRIVATE}*.lock"):
@@ -324,6 +356,10 @@ class Staging:
                 shutil.rmtree(lock_file.with_suffix(""), ignore_errors=True)
                 lock_file.unlink(missing_ok=True)
                 lock.release()
+
+
+def _chunk_name(number: int) -> str:
+    return f"chunk-{number:08d}.arrow"
 
 
 def _read(path: Path) -> pa.Table:

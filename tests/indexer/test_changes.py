@@ -10,7 +10,6 @@ import time
 import unicodedata
 from collections import Counter
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import lancedb
@@ -357,7 +356,7 @@ class TestStaleWriters:
             Index.open(following, "t", encoder=FakeEncoder()).upsert(corpus(3, salt="new"))
         assert {len(row["residuals"]) // row["token_count"] for row in stored(db).to_pylist()} == {2}
 
-    def test_never_mix_codes_of_two_codecs(self, db, index):
+    def test_never_mix_codes_of_two_codecs(self, db, index, monkeypatch):
         """After a conflict LanceDB tries a merge again by itself, on a table that may have been made anew since."""
         other = db.parent / "other"
         Index.create(other, "t", DOCS, encoder=FakeEncoder(), nbits=4)
@@ -365,7 +364,14 @@ class TestStaleWriters:
 
         def overwrite():
             create_index_table(
-                connect(db), "t", its_rows.schema, remade.codec, remade.fit, its_rows.to_batches(), overwrite=True
+                connect(db),
+                "t",
+                its_rows.schema,
+                remade.codec,
+                remade.fit,
+                its_rows.to_batches(),
+                overwrite=True,
+                note_rows=lambda rows: None,
             )
 
         for delay in (0.01, 0.02, 0.05):  # LanceDB waits longer than that before it tries again
@@ -380,7 +386,10 @@ class TestStaleWriters:
 
             with contextlib.suppress(WriteConflictError):
                 reader = pa.RecordBatchReader.from_batches(rows.schema, batches())
-                changes.merge_rows(stale, SimpleNamespace(combine_chunks=lambda reader=reader: reader), update=True)
+                ready = iter([reader])
+                monkeypatch.setattr(changes, "_ready", lambda rows, first=ready: next(first, rows))
+                changes.merge_rows(stale, rows, update=True)
+            monkeypatch.undo()
             later.join()
             width = opened(db)._now().codec.residual_bytes
             assert {len(row["residuals"]) // row["token_count"] for row in stored(db).to_pylist()} == {width}

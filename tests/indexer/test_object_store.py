@@ -12,6 +12,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,21 @@ def test_an_index_is_made_searched_and_measured(index: Index, db: DBConnection, 
     assert info.derived_bytes > 0
     with pytest.raises(TableExistsError, match="'t' exists"):
         Index.create(db, "t", DOCUMENTS, encoder=default_encoder)
+
+
+def test_no_row_with_a_decimal_is_lost(db: DBConnection, default_encoder: Encoder):
+    """LanceDB loses rows whose 128-bit values lie elsewhere than at a multiple of 16 bytes, as in staged files."""
+    priced = [{**document, "price": Decimal("1.50")} for document in DOCUMENTS]
+    with pytest.raises(InterruptedHereError):
+        Index.create(db, "t", priced, encoder=default_encoder, progress=interrupt_at("commit"))
+    index = Index.create(db, "t", priced, encoder=default_encoder)
+    index.upsert(priced[:4])
+    index.delete(["fuji", "rail"])
+    index.add(priced[-2:])
+    index.rebuild()
+    assert {row["id"]: row["price"] for row in db.open_table("t").search().to_list()} == {
+        document["id"]: document["price"] for document in priced
+    }
 
 
 def test_derived_arrays_lie_in_the_users_cache(

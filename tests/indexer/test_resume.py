@@ -689,6 +689,25 @@ class TestDamage:
                 unseen.append(position)
         assert not unseen
 
+    def test_chunks_in_each_others_place_are_noticed(self, db, half_done, made_once):
+        shutil.copytree(half_done, db)
+        first, second = (build_folder(db) / f"chunk-0000000{n}.arrow" for n in (0, 1))
+        contents = first.read_bytes(), second.read_bytes()
+        second.write_bytes(contents[0])
+        first.write_bytes(contents[1])
+        create(db, FakeEncoder())
+        assert comparable(stored(db)) == comparable(stored(made_once / "plain"))
+
+    @pytest.mark.parametrize("name", ["chunk-00000001.arrow", "codec.npz", "sample.arrow"])
+    def test_a_file_of_another_build_is_noticed(self, db, half_done, made_once, tmp_path, monkeypatch, name):
+        other = tmp_path / "other"
+        documents = corpus(len(DOCS), salt="other")
+        interrupted(monkeypatch, "rows streamed", lambda e: create(other, e, documents))
+        shutil.copytree(half_done, db)
+        shutil.copy(build_folder(other) / name, build_folder(db) / name)
+        create(db, FakeEncoder())
+        assert comparable(stored(db)) == comparable(stored(made_once / "plain"))
+
     @pytest.mark.parametrize("resume", [True, False])
     def test_a_missing_codec_or_sample_is_made_again(self, db, half_done, made_once, resume):
         for name in ("codec.npz", "sample.arrow"):
