@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -15,7 +15,9 @@ class BuildReport:
     Attributes:
         rows: number of rows written.
         tokens: number of token vectors written.
-        truncated: number of rows whose text was cut because it is longer than the model reads.
+        truncated: number of rows whose text was cut because it is longer than the model reads. Passages
+            (``passage_tokens``) avoid that. `rebuild` does not count them.
+        truncated_ids: ids of the first five of these.
         rejected: number of records that were left out and passed to `Rejects`.
         resumed: how many of ``rows`` an interrupted call had already encoded.
         updated: how many of ``rows`` replaced older rows.
@@ -27,6 +29,7 @@ class BuildReport:
     rejected: int = 0
     resumed: int = 0
     updated: int = 0
+    truncated_ids: list[str] = field(default_factory=list, compare=False)
 
     @property
     def documents(self) -> int:

@@ -26,6 +26,7 @@ from .staging import Staging
 _SAMPLE_ROWS = 20_000
 _SAMPLE_VECTORS = 1_000_000  # 512 MB at 128 dimensions
 _SEED = 20240729
+_TRUNCATED_NAMED = 5  # ids in the report
 _CHUNKS_WAITING = 2  # encoded, but not yet compressed and staged
 
 _SAMPLE_SCHEMA = pa.schema(
@@ -212,10 +213,12 @@ class _StageJob:
         # Passages of one document share a place: if one cannot be used, its others in this chunk are left out too.
         kept = [document for document in self.chunk if document.place not in rejected]
         rows = self.maker.rows(kept, [coded[document.id] for document in kept], self.codec)
+        truncated = [document.id for document in kept if coded[document.id].truncated]
         report = {
             "documents": len(kept),
             "tokens": sum(rows["token_count"].to_pylist()),
-            "truncated": sum(coded[document.id].truncated for document in kept),
+            "truncated": len(truncated),
+            "truncated_ids": truncated[:_TRUNCATED_NAMED],
             "rejected": list(rejected.items()),
         }
         self.staging.write_chunk(self.number, rows, report)
@@ -272,3 +275,5 @@ def _add(report: BuildReport, chunk: dict) -> None:
     report.rows += chunk["documents"]
     report.tokens += chunk["tokens"]
     report.truncated += chunk["truncated"]
+    # A chunk that an earlier version staged has none.
+    report.truncated_ids += chunk.get("truncated_ids", [])[: _TRUNCATED_NAMED - len(report.truncated_ids)]

@@ -58,6 +58,7 @@ def beir(
     Example: `tansaku beir ./jsquad --model ./jacolbert --questions 500`
     """
     from ..evaluation.beir import MTEB_MIN_K, evaluate_beir
+    from ..search.cuts import queries_warning
 
     if mteb is not None:
         if k < MTEB_MIN_K:
@@ -65,11 +66,12 @@ def beir(
         _made(mteb)
     chosen: dict[Way, bool] = {"bm25": bm25, "exhaustive": exhaustive, "index": index}
     results: list[BeirResult] = []
+    encoders = _load(models, threads) if exhaustive or index else {}
     with display.ProgressDisplay() as progress:
         measured = evaluate_beir(
             folder,
             split,
-            models=_load(models, threads) if exhaustive or index else {},
+            models=encoders,
             ways=[way for way, wanted in chosen.items() if wanted],
             k=k,
             questions=questions,
@@ -81,6 +83,9 @@ def beir(
             if mteb is not None:
                 _write(mteb, result)
             results.append(dataclasses.replace(result, run={}))  # the run takes more memory than all the rest
+    for encoder in encoders.values():
+        if warning := queries_warning(encoder, results[0].beir.queries.values()):
+            display.show_warning(f"{encoder.bundle.name}: {warning}")
     if as_json:
         display.show_json(_as_json(results))
     else:

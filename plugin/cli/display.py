@@ -15,6 +15,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ..search.cuts import named
+
 if TYPE_CHECKING:
     from ...indexer.info import Drift, IndexInfo
     from ...indexer.read.rejects import Rejects
@@ -178,7 +180,11 @@ def show_build(report: BuildReport, seconds: float) -> None:
     if report.updated:
         out.print(f"{report.updated:,} of them replaced older ones")
     if report.truncated:
-        out.print(f"{report.truncated:,} rows were longer than the model reads and were cut off")
+        show_warning(
+            f"{report.truncated:,} rows were longer than the model reads, and their ends are not searched: "
+            f"{named(report.truncated_ids, report.truncated)}; to divide documents into passages, index them anew with "
+            "--passage-tokens"
+        )
 
 
 def show_rejects(rejects: Rejects) -> None:

@@ -61,6 +61,7 @@ def evaluate(
     from ..evaluation.judgements import judged_queries, read_qrels, read_queries, trec_lines
     from ..evaluation.measures import measure
     from ..evaluation.ranking import search_all
+    from ..search.cuts import queries_warning
     from ..search.searcher import Searcher
 
     if k < 10:
@@ -74,6 +75,8 @@ def evaluate(
     encoder = Encoder.load(model, threads=threads)
     options = storage_options(storage_option)
     searcher = Searcher.open(db, table, encoder=encoder, storage_options=options)
+    if warning := queries_warning(encoder, asked.values()):
+        display.show_warning(warning)
     with display.ProgressDisplay() as progress:
         run = search_all(
             searcher,

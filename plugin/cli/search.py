@@ -62,6 +62,7 @@ def search(
     Example: `tansaku search "金閣寺" --db ./db --table docs --where "year < 1500" --explain`
     """
     from ...onnx_export.encode.encoder import Encoder
+    from ..search.cuts import query_warning
     from ..search.searcher import Searcher
 
     encoder = Encoder.load(model, threads=threads)
@@ -79,6 +80,8 @@ def search(
         nprobe=nprobe,
         candidates=candidates,
     )
+    if hits.truncated:
+        display.show_warning(query_warning(encoder))
     explanations = [searcher.explain(query, hit.id, phrase_weight=phrase_weight) for hit in hits] if explain else []
     if not as_json:
         display.show_hits(query, hits, explanations)
@@ -87,4 +90,5 @@ def search(
     for hit, explanation in zip(shown, explanations, strict=False):
         hit["matches"] = [dataclasses.asdict(match) for match in explanation.matches]
     missing = {"missing": hits.missing} if ids else {}
-    display.show_json({"query": query, "hits": shown, "stages_ms": hits.stages, "scored": hits.scored, **missing})
+    about = {"stages_ms": hits.stages, "scored": hits.scored, "truncated": hits.truncated}
+    display.show_json({"query": query, "hits": shown, **about, **missing})

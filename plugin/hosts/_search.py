@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ...onnx_export.errors import InputError
+from ..rerank.reranker import Reranker, RerankResult
+from ..search.cuts import documents_warning, query_warning
 from ..search.plan import SearchOptions
 from ..search.results import Hits
 from ..search.searcher import Searcher
@@ -15,11 +17,26 @@ _logger = logging.getLogger(__name__)
 
 
 def search(searcher: Searcher, query: str, options: SearchOptions) -> Hits:
-    """`Searcher.search`; a warning logs the number of unknown ids, which a host's documents have no place for."""
+    """`Searcher.search`; warnings log what a host's documents have no place for: unknown ids, a query that was cut."""
     hits = searcher.search(query, **vars(options))
+    if hits.truncated:
+        _logger.warning(query_warning(searcher.encoder))
     if hits.missing:
         _logger.warning("%d of the ids that the search was restricted to are not in the index", len(hits.missing))
     return hits
+
+
+def rerank(
+    reranker: Reranker, query: str, texts: Sequence[str | None], ids: Sequence[str | None] | None, **options: Any
+) -> RerankResult:
+    """`Reranker.rerank`; warnings log what a host's documents have no place for: a query or texts that were cut."""
+    ranked = reranker.rerank(query, texts, ids=ids, **options)
+    if ranked.truncated:
+        _logger.warning(query_warning(reranker.encoder))
+    if ranked.cut:
+        cut = [i if ids is None or ids[i] is None else ids[i] for i in ranked.cut]
+        _logger.warning(documents_warning(reranker.encoder, cut, ranked.encoded))
+    return ranked
 
 
 def options_but_k(options: SearchOptions) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from ...onnx_export.errors import InputError
 from ..rerank.host_search import Candidate
 from ..rerank.reranker import Reranker
 from ..search.scores import ScoreMode, check_mode
+from ._search import rerank
 from ._source import TableSource, host_errors
 
 __all__ = ["LanceDBSource", "TansakuReranker"]
@@ -144,10 +145,11 @@ class TansakuReranker(LanceReranker):
         texts = rows[self.column].to_pylist() if has_texts else [None] * len(rows)
         # The reranker refuses a row with neither id nor text; here it comes last.
         given = [i for i in range(len(rows)) if ids[i] is not None or texts[i] is not None]
-        ranking = self.reranker.rerank(
+        ranking = rerank(
+            self.reranker,
             query,
             [texts[i] for i in given],
-            ids=[ids[i] for i in given] if has_ids else None,
+            [ids[i] for i in given] if has_ids else None,
             score=self.score_mode,
         )
         order = [given[r.index] for r in ranking]

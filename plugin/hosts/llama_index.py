@@ -32,7 +32,7 @@ from ..search.plan import Recall, SearchOptions, SourceName
 from ..search.results import Hit
 from ..search.scores import ScoreMode, check_mode
 from ..search.searcher import Searcher
-from ._search import search
+from ._search import rerank, search
 
 __all__ = ["TansakuRerank", "TansakuRetriever"]
 
@@ -176,7 +176,7 @@ class TansakuRerank(BaseNodePostprocessor):
         with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
             texts = [found.node.get_content(MetadataMode.EMBED) for found in nodes]
             ids = [found.node.node_id for found in nodes]
-            ranked = self._reranker.rerank(query, texts, ids=ids, k=self.top_n, score=self.score)
+            ranked = rerank(self._reranker, query, texts, ids, k=self.top_n, score=self.score)
             best = [self._scored(nodes[r.index], r.score) for r in ranked]
             event.on_end(payload={EventPayload.NODES: best})
         _dispatcher.event(ReRankEndEvent(nodes=best))

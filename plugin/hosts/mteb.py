@@ -114,13 +114,29 @@ class TansakuModel(MultiVectorSearchEncoderWrapper):
     def _encode(self, inputs: Any, *, prompt_type: PromptType | None = None, **options: Any) -> list[torch.Tensor]:
         """Token vectors of the texts in a data loader's batches; a text without a word gets a zero."""
         refuse_unknown(options, _ENCODE_OPTIONS)
-        encode = self.encoder.encode_queries if prompt_type is PromptType.query else self.encoder.encode_documents
+        of_queries = prompt_type is PromptType.query
+        encode = self.encoder.encode_queries if of_queries else self.encoder.encode_documents
+        tokenize = self.encoder.tokenize_queries if of_queries else self.encoder.tokenize_documents
         nothing = np.zeros((1, self.encoder.dim), np.float32)
         encoded: list[torch.Tensor] = []
+        n_cut = 0
         for batch in inputs:
             texts = batch["text"]
-            vectors = iter(encode([text for text in texts if text.strip()]))
+            some = [text for text in texts if text.strip()]
+            n_cut += sum(text.truncated for text in tokenize(some))
+            vectors = iter(encode(some))
             encoded += [torch.from_numpy(next(vectors) if text.strip() else nothing) for text in texts]
+        if n_cut:
+            kind, rules = (
+                ("queries", self.encoder.bundle.query) if of_queries else ("documents", self.encoder.bundle.document)
+            )
+            _logger.warning(
+                "%d of %d %s are longer than the %d tokens that the model reads; their ends were ignored",
+                n_cut,
+                len(encoded),
+                kind,
+                rules.max_length,
+            )
         return encoded
 
 

@@ -64,11 +64,13 @@ class SearchResult(BaseModel):
     table: str
     hits: list[FoundDocument]
     unknown_ids: list[str] = Field(description="Given ids that the table does not have.")
+    warning: str | None = Field(None, description="Set if the end of the query was ignored because it is too long.")
 
     def as_text(self) -> str:
         """One paragraph for each hit."""
         ranked = [f"{i}. {hit.lines(f' (score {hit.score:.3f})')}" for i, hit in enumerate(self.hits, start=1)]
-        return "\n\n".join([*(ranked or ["no hits"]), *_unknown(self.table, self.unknown_ids)])
+        notes = [*_unknown(self.table, self.unknown_ids), *([] if self.warning is None else [self.warning])]
+        return "\n\n".join([*(ranked or ["no hits"]), *notes])
 
 
 class ReadDocument(_WithFields):

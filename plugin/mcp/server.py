@@ -22,6 +22,7 @@ from ...indexer.table.table import open_index_table
 from ...onnx_export.encode.bundle import MAX_WEIGHT
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError, MissingExtraError, TansakuError
+from ..search.cuts import query_warning
 from ..search.latest import LatestSearcher
 from ..search.plan import Recall, SourceName
 from ..search.searcher import Searcher
@@ -215,7 +216,8 @@ class _Tools:
             candidates=candidates,
         )
         found = [found_document(hit, score, query, searcher) for hit, score in zip(hits, hits.scores(), strict=True)]
-        return _result(SearchResult(table=served.name, hits=found, unknown_ids=list(hits.missing)))
+        warning = query_warning(searcher.encoder) if hits.truncated else None
+        return _result(SearchResult(table=served.name, hits=found, unknown_ids=list(hits.missing), warning=warning))
 
     @_our_errors
     def read(

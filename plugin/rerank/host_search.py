@@ -73,9 +73,13 @@ class HostHits(list[HostHit]):
 
     Attributes:
         missing: Ids of candidates that could not be scored and were left out: not in the index, and without a text.
+        truncated: Whether the query was longer than the model reads, so that its end was ignored; see `RerankResult`.
+        cut: Ids of candidates whose texts are longer than the model reads; they were scored by their beginnings.
     """
 
     missing: tuple[str, ...] = ()
+    truncated: bool = False
+    cut: tuple[str, ...] = ()
 
 
 class HostSearch:
@@ -120,5 +124,6 @@ class HostSearch:
         found = list(self.source.candidates(query, max(self.candidates, k), where))
         ranked = self.reranker.rerank(query, [c.text for c in found], ids=[c.id for c in found], k=k)
         hits = HostHits(HostHit(str(r.id), r.score, r.index + 1, found[r.index].score) for r in ranked)
-        hits.missing = ranked.missing
+        hits.missing, hits.truncated = ranked.missing, ranked.truncated
+        hits.cut = tuple(found[i].id for i in ranked.cut)
         return hits

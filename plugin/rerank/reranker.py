@@ -41,15 +41,27 @@ class RerankResult(list[RerankedDocument]):
         stored: Number of documents that were scored by their codes in the index.
         encoded: Number of documents that were scored by encoding their texts.
         missing: Ids of documents that could not be scored and were left out: not in the index, and without a text.
+        truncated: Whether the query was longer than the model reads (`Bundle.query`), so that its end was ignored.
+        cut: Positions, from 0, of documents whose texts are longer than the model reads (`Bundle.document`); they were
+            scored by their beginnings. Of documents that were scored by their codes it is not known.
     """
 
     def __init__(
-        self, ranked: Iterable[RerankedDocument], *, stored: int, encoded: int, missing: tuple[str, ...]
+        self,
+        ranked: Iterable[RerankedDocument],
+        *,
+        stored: int,
+        encoded: int,
+        missing: tuple[str, ...],
+        truncated: bool = False,
+        cut: tuple[int, ...] = (),
     ) -> None:
         super().__init__(ranked)
         self.stored = stored
         self.encoded = encoded
         self.missing = missing
+        self.truncated = truncated
+        self.cut = cut
 
 
 class Reranker:
@@ -118,15 +130,14 @@ class Reranker:
                 document with neither text nor id, ids without an index, or an unknown ``score``.
             StorageError: The database of the index cannot be read.
         """
-        query_vectors = self._encode_query(query)
+        query_vectors, truncated = self._encode_query(query)
         n_documents = self._check(documents, ids, k, score)
         scores, stored = self._stored_scores(query_vectors, ids, n_documents)
         texts = [] if documents is None else documents
         to_encode = {i: text for i, text in enumerate(texts) if text is not None and not stored[i]}
-        for i, maxsim in zip(
-            to_encode, self._text_scores(query_vectors, list(to_encode.values()), before_batch), strict=True
-        ):
-            scores[i] = maxsim
+        text_scores, too_long = self._text_scores(query_vectors, list(to_encode.values()), before_batch)
+        for i, text in to_encode.items():
+            scores[i] = text_scores[text]
         scored = np.flatnonzero(np.isfinite(scores))
         best = scored[np.argsort(-scores[scored], kind="stable")][:k]
         values = as_mode(scores[best], len(query_vectors), score)
@@ -136,6 +147,8 @@ class Reranker:
             stored=int(np.count_nonzero(stored)),
             encoded=len(to_encode),
             missing=tuple(str(names[i]) for i in np.flatnonzero(~np.isfinite(scores)).tolist()),
+            truncated=truncated,
+            cut=tuple(i for i, text in to_encode.items() if text in too_long),
         )
 
     def _check(self, documents: Sequence | None, ids: Sequence | None, k: int | None, score: ScoreMode) -> int:
@@ -174,8 +187,9 @@ class Reranker:
 
     def _text_scores(
         self, query_vectors: np.ndarray, texts: list[str], before_batch: Callable[[], None] | None
-    ) -> list[float]:
-        """MaxSim of texts in float32, each different one encoded once; 0 for those without a word."""
+    ) -> tuple[dict[str, float], set[str]]:
+        """MaxSim of each different text in float32, 0 for those without a word; and the texts that were cut."""
+        too_long: set[str] = set()
         scores: dict[str, float] = dict.fromkeys(texts, 0.0)
         different = [text for text in scores if text.strip()]
         weight = self.phrase_weight
@@ -185,4 +199,6 @@ class Reranker:
             batch = different[start : start + _TEXTS_PER_BATCH]
             for text, text_vectors in zip(batch, self.encoder.encode_documents(batch), strict=True):
                 scores[text] = phrase_maxsim(query_vectors, text_vectors, weight)
-        return [scores[text] for text in texts]
+            tokenized = self.encoder.tokenize_documents(batch)
+            too_long.update(text for text, tokens in zip(batch, tokenized, strict=True) if tokens.truncated)
+        return scores, too_long

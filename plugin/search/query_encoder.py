@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,18 @@ from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
 
 _QUERIES_REMEMBERED = 1024
+
+
+class EncodedQuery(NamedTuple):
+    """A query as the search takes it.
+
+    Attributes:
+        vectors: float32 (query tokens, dim).
+        truncated: Whether the query was longer than the model reads, and was cut.
+    """
+
+    vectors: np.ndarray
+    truncated: bool
 
 
 class QueryEncoder:
@@ -23,16 +36,18 @@ class QueryEncoder:
         self.encoder = encoder
         self._remembered = lru_cache(_QUERIES_REMEMBERED)(self._encode)
 
-    def __call__(self, query_text: str) -> np.ndarray:
-        """The vectors of a query's tokens: float32 (query tokens, dim).
+    def __call__(self, query_text: str) -> EncodedQuery:
+        """The vectors of a query's tokens, and whether it was cut.
 
         Raises:
             InputError: An empty query, or one that is not a string.
         """
         return self._remembered(check_query(query_text))
 
-    def _encode(self, query_text: str) -> np.ndarray:
-        return self.encoder.encode_queries([query_text])[0]
+    def _encode(self, query_text: str) -> EncodedQuery:
+        (tokenized,) = self.encoder.tokenize_queries([query_text])
+        (vectors,) = self.encoder.encode_queries([query_text])
+        return EncodedQuery(vectors, tokenized.truncated)
 
 
 def check_query(query_text: str) -> str:

@@ -59,10 +59,19 @@ class Hits(list[Hit]):
         missing: Ids that the search was restricted to and that are not in the index.
         version: Version of the table that was searched.
         query_tokens: Number of vectors of the query.
+        truncated: Whether the query was longer than the model reads (`Bundle.query`), so that its end was ignored.
+            False for a query that was given as vectors.
     """
 
     def __init__(
-        self, hits: Iterable[Hit], *, ranked: RankedRows, stages: dict[str, float], version: int, query_tokens: int
+        self,
+        hits: Iterable[Hit],
+        *,
+        ranked: RankedRows,
+        stages: dict[str, float],
+        version: int,
+        query_tokens: int,
+        truncated: bool = False,
     ) -> None:
         super().__init__(hits)
         self.stages = stages
@@ -70,6 +79,7 @@ class Hits(list[Hit]):
         self.missing = ranked.missing
         self.version = version
         self.query_tokens = query_tokens
+        self.truncated = truncated
 
     def scores(self, mode: ScoreMode = "mean") -> list[float]:
         """The hits' scores on another scale, in their order.

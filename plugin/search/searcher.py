@@ -26,7 +26,7 @@ from .fetch import fetch_hits, read_documents, take_rows
 from .filters import checked_ids
 from .pipeline import rank, score_ids
 from .plan import Recall, SearchOptions, SourceName
-from .query_encoder import QueryEncoder, check_query
+from .query_encoder import EncodedQuery, QueryEncoder, check_query
 from .results import Hits, Stopwatch
 from .stored_codes import StoredCodes
 
@@ -139,8 +139,8 @@ class Searcher:
         )
         watch = Stopwatch()
         with watch.stage("encode"):
-            query_vectors = self._encode(query)
-        return self._search(query, query_vectors, options, watch)
+            encoded = self._encode(query)
+        return self._search(query, encoded, options, watch)
 
     def search_vectors(
         self,
@@ -186,7 +186,7 @@ class Searcher:
             nprobe=nprobe,
             candidates=candidates,
         )
-        return self._search(None, query_vectors, options, Stopwatch())
+        return self._search(None, EncodedQuery(query_vectors, truncated=False), options, Stopwatch())
 
     def search_many(
         self,
@@ -236,16 +236,16 @@ class Searcher:
             nprobe=nprobe,
             candidates=candidates,
         )
-        vectors = self.encoder.encode_queries([check_query(query) for query in queries])
+        texts = [check_query(query) for query in queries]
+        vectors, tokenized = self.encoder.encode_queries(texts), self.encoder.tokenize_queries(texts)
+        encoded = [EncodedQuery(one, text.truncated) for one, text in zip(vectors, tokenized, strict=True)]
         with ThreadPoolExecutor(threads or usable_cores()) as pool:
-            found = pool.map(lambda text, query: self._search(text, query, options, Stopwatch()), queries, vectors)
+            found = pool.map(lambda text, query: self._search(text, query, options, Stopwatch()), texts, encoded)
             return list(found)
 
-    def _search(
-        self, query_text: str | None, query_vectors: np.ndarray, options: SearchOptions, watch: Stopwatch
-    ) -> Hits:
+    def _search(self, query_text: str | None, query: EncodedQuery, options: SearchOptions, watch: Stopwatch) -> Hits:
         def search(codes: StoredCodes) -> Hits:
-            ranked = rank(codes, query_text, query_vectors, options, watch)
+            ranked = rank(codes, query_text, query.vectors, options, watch)
             with watch.stage("fetch"):
                 hits = fetch_hits(codes, ranked)
             return Hits(
@@ -253,7 +253,8 @@ class Searcher:
                 ranked=ranked,
                 stages=watch.stages,
                 version=codes.index.table.version,
-                query_tokens=len(query_vectors),
+                query_tokens=len(query.vectors),
+                truncated=query.truncated,
             )
 
         return self._on_open_version(search)
@@ -333,7 +334,7 @@ class Searcher:
             InputError: An empty query, one string in place of ids, or a phrase weight that cannot be used.
             StorageError: The database cannot be read.
         """
-        return self.score_vectors(self._encode(query), ids, phrase_weight=phrase_weight)
+        return self.score_vectors(self._encode(query).vectors, ids, phrase_weight=phrase_weight)
 
     def score_vectors(
         self, query_vectors: np.ndarray, ids: Sequence[str], *, phrase_weight: float | None = None
@@ -366,7 +367,7 @@ class Searcher:
             InputError: An empty query, an id that is not in the index, or a phrase weight that cannot be used.
             StorageError: The database cannot be read.
         """
-        query_vectors = self._encode(query)
+        query_vectors = self._encode(query).vectors
         return self._on_open_version(
             lambda codes: explain_hit(self.encoder, codes, query, query_vectors, doc_id, phrase_weight)
         )

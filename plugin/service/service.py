@@ -124,12 +124,23 @@ class Service:
         self.metrics.scored(stored=result.stored, encoded=result.encoded)
         return result
 
-    def embed(self, texts: Sequence[str], *, queries: bool) -> list[np.ndarray]:
-        """Token vectors of each text, float32 (tokens, dim); texts are cut at the limit."""
+    def embed(self, texts: Sequence[str], *, queries: bool) -> tuple[list[np.ndarray], list[int]]:
+        """Token vectors of each text, float32 (tokens, dim), and the positions of texts that the model cut.
+
+        Texts are cut at the limit before.
+        """
+        given = [text[: self.settings.max_text_chars] for text in texts]
         encode = self.encoder.encode_queries if queries else self.encoder.encode_documents
-        vectors = encode([text[: self.settings.max_text_chars] for text in texts])
+        vectors = encode(given)
         self.metrics.scored(encoded=len(texts))
-        return vectors
+        return vectors, self.too_long(given, queries=queries)
+
+    def too_long(self, texts: Sequence[str], *, queries: bool) -> list[int]:
+        """Positions of the texts that have more tokens than the model reads."""
+        tokenize = self.encoder.tokenize_queries if queries else self.encoder.tokenize_documents
+        given = [(i, text) for i, text in enumerate(texts) if text.strip()]
+        tokenized = tokenize([text for _, text in given])
+        return [i for (i, _), text in zip(given, tokenized, strict=True) if text.truncated]
 
     def n_too_long(self, texts: Sequence[str | None]) -> int:
         """How many texts are longer than the limit."""

@@ -384,6 +384,7 @@ class TestSampling:
         report = built(Index.create(db, "t", [*corpus(6), *long], encoder=FakeEncoder()))
         tokens = sum(len(record["text"]) for record in corpus(6)) + 4 * MAX_TOKENS
         assert report == BuildReport(rows=10, tokens=tokens, truncated=4)
+        assert report.truncated_ids == ["long0", "long1", "long2", "long3"]
 
     def test_few_documents_are_all_sampled(self):
         positions = stages._sample_positions(Scan(300, 300 * 80), 512)

@@ -14,7 +14,7 @@ from ....onnx_export.errors import InputError, MissingExtraError
 from ...rerank.reranker import Reranker
 from ...search.plan import Recall, SearchOptions, SourceName
 from ...search.scores import ScoreMode, check_mode
-from .._search import options_but_k
+from .._search import options_but_k, rerank
 from .filters import Filters
 from .location import Location, StorageOptions, as_path, read_options, shared_encoder, written_options
 from .store import TansakuDocumentStore, check_top_k, title_of
@@ -251,13 +251,8 @@ class TansakuRanker:
         different = list(by_id.values())
         if not different:
             return {"documents": []}
-        ranked = self._reranker().rerank(
-            query,
-            [self._text(document) for document in different],
-            ids=list(by_id),
-            k=top_k,
-            score=self.score,
-        )
+        texts = [self._text(document) for document in different]
+        ranked = rerank(self._reranker(), query, texts, list(by_id), k=top_k, score=self.score)
         if ranked.missing:
             _logger.warning(
                 "%d of %d documents have neither content nor an entry in the index and were left out",

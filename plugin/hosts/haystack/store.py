@@ -21,6 +21,7 @@ from ....indexer.table.database import drop_table, storage_errors
 from ....indexer.table.schema import user_fields
 from ....indexer.table.table import IndexTable, open_index_table
 from ....onnx_export.errors import InputError, MissingExtraError
+from ...search.cuts import named
 from ...search.plan import SearchOptions
 from ...search.query_encoder import check_query
 from ...search.scores import ScoreMode, check_mode
@@ -336,12 +337,14 @@ class TansakuDocumentStore(MetadataReports):
             index = self.location.index()
             write = index.upsert if overwrite else index.add
             write(records, resume=False)
-        if index.last_build is not None and index.last_build.truncated:
+        report = index.last_build
+        if report is not None and report.truncated:
             _logger.warning(
-                "%d of %d documents are longer than the model reads and were indexed without their ends; "
+                "%d of %d documents are longer than the model reads and were indexed without their ends (%s); "
                 "divide them with Haystack's DocumentSplitter",
-                index.last_build.truncated,
+                report.truncated,
                 len(records),
+                named(report.truncated_ids, report.truncated),
             )
 
     def _record(self, document: Document) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from ...rerank.reranker import Reranker
 from ...search.plan import Recall, SearchOptions, SourceName
 from ...search.scores import ScoreMode
 from ...search.searcher import Searcher
-from .._search import search
+from .._search import rerank, search
 
 __all__ = ["TansakuCompressor", "TansakuRetriever"]
 
@@ -128,5 +128,5 @@ class TansakuCompressor(BaseDocumentCompressor):
         ids = [d.id if self.id_key is None else d.metadata.get(self.id_key) for d in documents]
         return [
             documents[r.index].model_copy(update={"metadata": {**documents[r.index].metadata, RELEVANCE: r.score}})
-            for r in self.reranker.rerank(query, texts, ids=ids, k=self.k, score=self.score)
+            for r in rerank(self.reranker, query, texts, ids, k=self.k, score=self.score)
         ]

@@ -35,6 +35,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("langchain-core", "langchain") from error
 
+from ...search.cuts import named
 from ...search.filters import checked_ids
 from ...search.latest import LatestSearcher
 from ...search.plan import SearchOptions
@@ -182,9 +183,10 @@ class TansakuVectorStore(VectorStore):
             report = self._write(records).last_build
         if report and report.truncated:
             _logger.warning(
-                "%d of %d texts are longer than the model reads, and their ends are not searched; split them",
+                "%d of %d texts are longer than the model reads, and their ends are not searched (%s); split them",
                 report.truncated,
                 report.rows,
+                named(report.truncated_ids, report.truncated),
             )
         return names
 

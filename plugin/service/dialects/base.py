@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import json
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,9 +14,14 @@ from pydantic_core import PydanticCustomError, to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ...rerank.reranker import RerankResult
+from ...search.cuts import documents_warning, query_warning
 from ..admission import entered
 from ..errors import ErrorShape, ServiceError
 from ..service import Service
+
+WARNINGS_HEADER = "X-Tansaku-Warnings"
+_MAX_WARNINGS = 10  # in the header
 
 _MAX_UNKNOWN_FIELDS = 20
 _MAX_NAME_CHARS = 60  # of an unknown field that is repeated
@@ -107,7 +113,14 @@ class ClientBody(BaseModel):
         return [_shown(name) for name, value in (self.model_extra or {}).items() if value is not None]
 
 
-async def respond(service: Service, request: Request, task: Callable[[], Any], *, documents: int) -> Response:
+async def respond(
+    service: Service,
+    request: Request,
+    task: Callable[[], Any],
+    *,
+    documents: int,
+    warnings: Sequence[str] = (),
+) -> Response:
     """Run ``task`` and write its result as JSON, both in a worker.
 
     Args:
@@ -115,10 +128,58 @@ async def respond(service: Service, request: Request, task: Callable[[], Any], *
         request: The request that is answered.
         task: Makes the content of the answer.
         documents: Number of documents that the request is about, for the log.
+        warnings: A list that ``task`` fills: what was cut, left out or ignored. It is sent in the header
+            ``X-Tansaku-Warnings``, since most dialects have no place for it in their bodies.
     """
     request.state.documents = documents
     body = await service.run(lambda: as_json(task()), entered("work"))
-    return Response(body, media_type="application/json")
+    headers = {WARNINGS_HEADER: _header(warnings)} if warnings else {}
+    return Response(body, media_type="application/json", headers=headers)
+
+
+def _header(warnings: Sequence[str]) -> str:
+    """Warnings as a header: a JSON array in ASCII."""
+    more = len(warnings) - _MAX_WARNINGS
+    return json.dumps([*warnings[:_MAX_WARNINGS], *([f"and {more} more"] if more > 0 else [])])
+
+
+def warnings_of(
+    service: Service,
+    body: ClientBody,
+    texts: Sequence[str | None],
+    result: RerankResult,
+) -> list[str]:
+    """What was ignored, cut or left out of a rerank request."""
+    warnings = [*ignored_and_cut(service, body, texts)]
+    encoder = service.encoder
+    if result.truncated:
+        warnings.append(query_warning(encoder))
+    if result.cut:
+        warnings.append(documents_warning(encoder, result.cut, result.encoded))
+    if result.missing:
+        warnings.append(f"{len(result.missing)} documents are not in the index and were left out")
+    return warnings
+
+
+def warnings_of_embedding(
+    service: Service, body: ClientBody, texts: Sequence[str], cut: Sequence[int], *, queries: bool
+) -> list[str]:
+    """What was ignored and cut of a request for token vectors."""
+    warnings = [*ignored_and_cut(service, body, texts)]
+    if cut and queries:
+        n_cut, limit = len(cut), service.encoder.bundle.query.max_length
+        warnings.append(f"{n_cut:,} of {len(texts):,} queries are longer than the {limit} tokens that the model reads")
+    elif cut:
+        warnings.append(documents_warning(service.encoder, cut, len(texts)))
+    return warnings
+
+
+def ignored_and_cut(service: Service, body: ClientBody, texts: Sequence[str | None]) -> Iterator[str]:
+    """Fields that were ignored, and texts that were cut at the limit of characters."""
+    yield from (f"unknown field {name!r} was ignored" for name in body.ignored())
+    n_cut, limit = service.n_too_long(texts), service.settings.max_text_chars
+    if n_cut:
+        yield f"{n_cut} documents were cut at {limit:,} characters"
 
 
 def as_json(content: Any) -> bytes:

@@ -10,11 +10,10 @@ from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ...rerank.reranker import RerankResult
 from ...search.scores import ScoreMode
 from ..errors import ErrorMessage, ErrorShape, ServiceError, message_body
 from ..service import Service
-from .base import ClientBody, Dialect, SharedRerank, Text, check_rerank, checked_text, respond
+from .base import ClientBody, Dialect, SharedRerank, Text, check_rerank, checked_text, respond, warnings_of
 
 _ERRORS = ErrorShape("cohere", ErrorMessage, message_body)
 
@@ -101,10 +100,11 @@ async def answer(service: Service, body: RerankRequest, request: Request) -> Res
     texts, ids = _texts_and_ids(body)
     request_id = request.state.request_id
     score = body.score or ("raw" if body.raw_scores else service.settings.score)
+    warnings: list[str] = []
 
     def task() -> dict[str, Any]:
         result = service.rerank(body.query, texts, ids=ids, index=body.index, k=body.top_n, score=score)
-        warnings = _warnings(service, body, texts, result)
+        warnings.extend(warnings_of(service, body, texts, result))
         return {
             "id": request_id,
             "model": service.model,
@@ -121,7 +121,7 @@ async def answer(service: Service, body: RerankRequest, request: Request) -> Res
             "meta": {"api_version": {"version": "2"}, **({"warnings": warnings} if warnings else {})},
         }
 
-    return await respond(service, request, task, documents=len(body.documents))
+    return await respond(service, request, task, documents=len(body.documents), warnings=warnings)
 
 
 def router(service: Service) -> APIRouter:
@@ -175,16 +175,6 @@ def _text(document: Document, fields: list[str] | None) -> str | None:
         return checked_text("\n".join(kept)) if kept else None
     except PydanticCustomError as error:
         raise ServiceError(422, f"a field of a document: {error.message()}", "input") from error
-
-
-def _warnings(service: Service, body: RerankRequest, texts: list[str | None], result: RerankResult) -> list[str]:
-    n_cut, limit = service.n_too_long(texts), service.settings.max_text_chars
-    warnings = [f"unknown field {name!r} was ignored" for name in body.ignored()]
-    if n_cut:
-        warnings.append(f"{n_cut} documents were cut at {limit:,} characters")
-    if result.missing:
-        warnings.append(f"{len(result.missing)} documents are not in the index and were left out")
-    return warnings
 
 
 def _returned(document: str | Document) -> dict[str, str]:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from ..errors import ErrorShape, ServiceError
 from ..service import Service
-from .base import ClientBody, Dialect, Text, check_texts, respond
+from .base import ClientBody, Dialect, Text, check_texts, respond, warnings_of_embedding
 
 
 class JinaError(BaseModel):
@@ -84,8 +84,11 @@ def router(service: Service) -> APIRouter:
         if body.dimensions not in (None, dim):
             raise ServiceError(422, f"the model's vectors have {dim} dimensions; leave dimensions out", "input")
 
+        queries, warnings = body.input_type == "query", []
+
         def task() -> dict[str, Any]:
-            vectors = service.embed(texts, queries=body.input_type == "query")
+            vectors, cut = service.embed(texts, queries=queries)
+            warnings.extend(warnings_of_embedding(service, body, texts, cut, queries=queries))
             n_tokens = sum(map(len, vectors))
             return {
                 "object": "list",
@@ -97,7 +100,7 @@ def router(service: Service) -> APIRouter:
                 "usage": {"total_tokens": n_tokens, "prompt_tokens": n_tokens},
             }
 
-        return await respond(service, request, task, documents=len(texts))
+        return await respond(service, request, task, documents=len(texts), warnings=warnings)
 
     return routes
 

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ....onnx_export.encode.bundle import MAX_WEIGHT
+from ...search.cuts import query_warning
 from ...search.plan import Recall, SourceName
 from ...search.scores import ScoreMode
 from ..errors import OURS, ServiceError
@@ -78,6 +79,8 @@ class SearchResponse(BaseModel):
     scored: int = Field(description="Number of documents that were scored by their codes.")
     version: int = Field(description="Version of the table that was searched.")
     stages_ms: dict[str, float] = Field(description="Milliseconds of each stage of the search.")
+    truncated: bool = Field(description="Whether the query was longer than the model reads; its end was ignored.")
+    warnings: list[str] = Field(description="What was ignored.")
 
 
 def router(service: Service) -> APIRouter:
@@ -90,6 +93,7 @@ def router(service: Service) -> APIRouter:
         _check(service, body, request)
         settings = service.settings
         phrase_weight = settings.phrase_weight if body.phrase_weight is None else body.phrase_weight
+        warnings: list[str] = []
 
         def task() -> dict[str, Any]:
             name, hits = service.search(
@@ -107,6 +111,8 @@ def router(service: Service) -> APIRouter:
                     candidates=body.candidates,
                 ),
             )
+            if hits.truncated:
+                warnings.append(query_warning(service.encoder))
             return {
                 "index": name,
                 "hits": [
@@ -117,9 +123,11 @@ def router(service: Service) -> APIRouter:
                 "scored": hits.scored,
                 "version": hits.version,
                 "stages_ms": hits.stages,
+                "truncated": hits.truncated,
+                "warnings": warnings,
             }
 
-        return await respond(service, request, task, documents=body.k)
+        return await respond(service, request, task, documents=body.k, warnings=warnings)
 
     return routes
 

@@ -12,7 +12,17 @@ from starlette.responses import Response
 
 from ..errors import ErrorShape, ServiceError
 from ..service import Service
-from .base import ClientBody, Dialect, SharedRerank, Text, check_rerank, check_texts, respond
+from .base import (
+    ClientBody,
+    Dialect,
+    SharedRerank,
+    Text,
+    check_rerank,
+    check_texts,
+    respond,
+    warnings_of,
+    warnings_of_embedding,
+)
 
 _ERROR_TYPES = {429: "Overloaded", 500: "Backend", 503: "Unhealthy", 504: "Backend"}
 
@@ -70,18 +80,24 @@ async def answer(service: Service, body: TeiRerankRequest, request: Request) -> 
     check_rerank(service, body.query, len(body.texts))
     _check_truncation(service, body, body.texts)
 
+    warnings: list[str] = []
+
     def task() -> list[dict[str, Any]]:
+        _refuse_too_long(service, body, [body.query], queries=True)
+        _refuse_too_long(service, body, body.texts, queries=False)
         score = "raw" if body.raw_scores else service.settings.score
+        result = service.rerank(body.query, body.texts, score=score)
+        warnings.extend(warnings_of(service, body, body.texts, result))
         return [
             {
                 "index": ranked.index,
                 "score": float(ranked.score),
                 **({"text": body.texts[ranked.index]} if body.return_text else {}),
             }
-            for ranked in service.rerank(body.query, body.texts, score=score)
+            for ranked in result
         ]
 
-    return await respond(service, request, task, documents=len(body.texts))
+    return await respond(service, request, task, documents=len(body.texts), warnings=warnings)
 
 
 def router(service: Service) -> APIRouter:
@@ -95,10 +111,15 @@ def router(service: Service) -> APIRouter:
         check_texts(service, texts)
         _check_truncation(service, body, texts)
 
-        def task() -> list[Any]:
-            return [matrix.tolist() for matrix in service.embed(texts, queries=body.prompt_name == "query")]
+        queries, warnings = body.prompt_name == "query", []
 
-        return await respond(service, request, task, documents=len(texts))
+        def task() -> list[Any]:
+            _refuse_too_long(service, body, texts, queries=queries)
+            vectors, cut = service.embed(texts, queries=queries)
+            warnings.extend(warnings_of_embedding(service, body, texts, cut, queries=queries))
+            return [matrix.tolist() for matrix in vectors]
+
+        return await respond(service, request, task, documents=len(texts), warnings=warnings)
 
     return routes
 
@@ -118,3 +139,14 @@ def _check_truncation(service: Service, body: TeiRerankRequest | EmbedRequest, t
         raise ServiceError(422, message, "input")
     if (body.truncation_direction or "right").lower() == "left" and body.truncate is not False:
         raise ServiceError(422, "texts are cut at their end; leave truncation_direction out", "input")
+
+
+def _refuse_too_long(
+    service: Service, body: TeiRerankRequest | EmbedRequest, texts: Sequence[str], *, queries: bool
+) -> None:
+    """With ``truncate: false``, refuse texts that have more tokens than the model reads."""
+    if body.truncate is False and (cut := service.too_long(texts, queries=queries)):
+        rules = service.encoder.bundle.query if queries else service.encoder.bundle.document
+        kind = "query" if queries else "text"
+        message = f"{kind} {cut[0]} has more than {rules.max_length} tokens; send truncate: true to have it cut"
+        raise ServiceError(422, message, "input")

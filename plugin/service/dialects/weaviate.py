@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from ..errors import ErrorShape
 from ..service import Service
-from .base import ClientBody, Dialect, SharedRerank, Text, check_rerank, respond
+from .base import ClientBody, Dialect, SharedRerank, Text, check_rerank, respond, warnings_of
 
 
 class WeaviateError(BaseModel):
@@ -61,14 +61,18 @@ async def answer(service: Service, body: WeaviateRerankRequest, request: Request
     """Answer a rerank request."""
     check_rerank(service, body.query, len(body.documents))
 
+    warnings: list[str] = []
+
     def task() -> dict[str, Any]:
         scores = [0.0] * len(body.documents)
-        for ranked in service.rerank(body.query, body.documents, score=service.settings.score):
+        result = service.rerank(body.query, body.documents, score=service.settings.score)
+        warnings.extend(warnings_of(service, body, body.documents, result))
+        for ranked in result:
             scores[ranked.index] = float(ranked.score)
         pairs = zip(body.documents, scores, strict=True)
         return {"query": body.query, "scores": [{"document": text, "score": score} for text, score in pairs]}
 
-    return await respond(service, request, task, documents=len(body.documents))
+    return await respond(service, request, task, documents=len(body.documents), warnings=warnings)
 
 
 def router(service: Service) -> APIRouter:

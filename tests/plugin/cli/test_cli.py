@@ -131,6 +131,17 @@ def test_search_prints_hits_and_json(two_db: Path):
     }
 
 
+def test_what_the_model_did_not_read_is_said(tmp_path: Path):
+    long = "嗅覚が鋭い犬。" * 300
+    source = write_jsonl(tmp_path / "docs.jsonl", [*TWO, {"_id": "long", "text": long}])
+    table = ("--db", tmp_path / "db", "--table", "docs")
+    indexed = tansaku("index", source, *table)
+    assert "warning: 1 rows were longer than the model reads, and their ends are not searched: long;" in indexed.stderr
+    found = tansaku("search", long, *table, "--json")
+    assert "warning: the query is longer than the" in found.stderr
+    assert json.loads(found.stdout)["truncated"] is True
+
+
 def test_a_search_can_be_narrowed_and_explained(two_db: Path):
     table = ("--db", two_db, "--table", "docs")
     found = json.loads(succeeds("search", "嗅覚", *table, "--where", "year > 2000", "--explain", "--json"))
@@ -141,6 +152,7 @@ def test_a_search_can_be_narrowed_and_explained(two_db: Path):
     )
     assert {"encode", "refine", "fetch"} <= set(found["stages_ms"])
     assert found["scored"] == 1
+    assert found["truncated"] is False
     found = json.loads(succeeds("search", "嗅覚", *table, "--id", "sea", "--id", "cat", "--recall", "exact", "--json"))
     assert ([hit["id"] for hit in found["hits"]], found["missing"]) == (["sea"], ["cat"])
     asked = ("search", "犬の嗅覚", *table, "--json", "--phrase-weight")

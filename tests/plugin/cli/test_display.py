@@ -78,7 +78,11 @@ class TestProgressWithoutATerminal:
         (BuildReport(1200, 36000), 2.0, ["1,200 rows, 36,000 token vectors in 2.0 s (600 rows/s, 18,000 tokens/s"]),
         (BuildReport(2, 9, resumed=1), 1.0, ["2 rows", "1 of them were encoded before the interruption"]),
         (BuildReport(2, 9, updated=1), 1.0, ["2 rows", "1 of them replaced older ones"]),
-        (BuildReport(2, 9, truncated=1), 1.0, ["2 rows", "1 rows were longer than the model reads"]),
+        (
+            BuildReport(2, 9, truncated=1, truncated_ids=["a"]),
+            1.0,
+            ["2 rows", "warning: 1 rows were longer than the model reads, and their ends are not searched: a; to div"],
+        ),
     ],
 )
 def test_a_build_says_what_it_wrote(shown, report, seconds, lines):

@@ -25,7 +25,7 @@ from tansaku.indexer.table.database import connect, drop_table
 from tansaku.plugin.mcp import results as mcp_results
 from tansaku.plugin.mcp import server as host
 
-from ...support.fakes import FakeEncoder, corpus
+from ...support.fakes import MAX_TOKENS, FakeEncoder, corpus
 
 TANSAKU = Path(sysconfig.get_path("scripts")) / "tansaku"
 QUERY = "3a9f"
@@ -164,6 +164,14 @@ class TestSearch:
         assert {hit["id"] for hit in typed(result)["hits"]} == {"d3", "d5"}
         assert typed(result)["unknown_ids"] == ["zz"]
         assert text_of(result).endswith("docs has no documents with these ids: zz")
+
+    async def test_a_query_whose_end_was_ignored_is_said(self, db, encoder):
+        async with Client(server(db, encoder)) as client:
+            cut = await client.call_tool("search", {"query": "a" * (MAX_TOKENS + 1)})
+            whole = await client.call_tool("search", {"query": "a" * MAX_TOKENS})
+        assert typed(cut)["warning"].startswith("the query is longer than the")
+        assert text_of(cut).endswith(typed(cut)["warning"])
+        assert typed(whole)["warning"] is None
 
     async def test_nothing_found_is_said(self, db, encoder):
         async with Client(server(db, encoder)) as client:

@@ -25,7 +25,7 @@ from tansaku.plugin.service.observability import json_lines
 from tansaku.plugin.service.service import Service
 from tansaku.plugin.service.settings import Settings
 
-from ...support.fakes import FakeEncoder, corpus, exhaustive, small_chunks
+from ...support.fakes import MAX_TOKENS, FakeEncoder, corpus, exhaustive, small_chunks
 
 DOCS = corpus(12, year=lambda i: 1990 + i)
 TEXTS = [doc["text"] for doc in DOCS]
@@ -468,6 +468,58 @@ class TestBadInput:
             answer = await s.post(path, body)
         assert answer.status_code == 422
         assert said in answer.text
+
+    async def test_what_was_cut_is_said_in_every_dialect(self, searcher):
+        long, limit = "犬" * (MAX_TOKENS + 1), searcher.encoder.bundle.query.max_length
+        query_cut = f"the query is longer than the {limit} tokens"
+        text_cut = (
+            f"1 of 2 texts are longer than the {MAX_TOKENS} tokens that the model reads; their ends were ignored (1)"
+        )
+        texts = ["犬", long]
+        said = {}
+        async with running(searchers={"t": searcher}) as s:
+            for path, body in (
+                ("/search", {"query": long}),
+                ("/v2/rerank", {"query": long, "documents": texts}),
+                ("/rerank", {"query": long, "texts": texts}),
+                ("/weaviate/rerank", {"query": long, "documents": texts}),
+                ("/v1/multi-vector", {"input": texts}),
+                ("/embed_all", {"inputs": texts}),
+            ):
+                answer = await s.post(path, body)
+                said[path] = json.loads(answer.headers["x-tansaku-warnings"])
+                if path == "/search":
+                    assert (answer.json()["truncated"], answer.json()["warnings"]) == (True, said[path])
+                if path == "/v2/rerank":
+                    assert answer.json()["meta"]["warnings"] == said[path]
+            for path in ("/search", "/v2/rerank", "/rerank", "/weaviate/rerank"):
+                assert said[path][0].startswith(query_cut), path
+            for path in ("/v2/rerank", "/rerank", "/weaviate/rerank", "/v1/multi-vector", "/embed_all"):
+                assert said[path][-1].startswith(text_cut), path
+            queries = await s.post("/v1/multi-vector", {"input": texts, "input_type": "query", "user": "u"})
+            assert json.loads(queries.headers["x-tansaku-warnings"]) == [
+                "unknown field 'user' was ignored",
+                f"1 of 2 queries are longer than the {limit} tokens that the model reads",
+            ]
+            plain = await s.post("/search", {"query": "犬"})
+            assert (plain.json()["truncated"], plain.json()["warnings"]) == (False, [])
+            assert "x-tansaku-warnings" not in plain.headers
+
+    @pytest.mark.parametrize(
+        ("path", "body", "what"),
+        [
+            ("/rerank", {"query": "犬", "texts": ["犬", "犬" * (MAX_TOKENS + 1)]}, "text 1"),
+            ("/rerank", {"query": "犬" * (MAX_TOKENS + 1), "texts": ["犬"]}, "query 0"),
+            ("/embed_all", {"inputs": "犬" * (MAX_TOKENS + 1)}, "text 0"),
+            ("/embed_all", {"inputs": "犬" * (MAX_TOKENS + 1), "prompt_name": "query"}, "query 0"),
+        ],
+    )
+    async def test_a_text_with_too_many_tokens_is_refused_where_it_must_not_be_cut(self, encoder, path, body, what):
+        async with running(encoder=encoder) as s:
+            answer = await s.post(path, {**body, "truncate": False})
+            assert (answer.status_code, answer.json()["error_type"]) == (422, "Validation")
+            assert answer.json()["error"].startswith(f"{what} has more than")
+            assert (await s.post(path, {**body, "truncate": True})).status_code == 200
 
     async def test_options_of_a_search_in_the_url_are_refused(self, searcher):
         async with running(searchers={"t": searcher}) as s:

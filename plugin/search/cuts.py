@@ -1,0 +1,49 @@
+"""Queries and documents that are longer than the model reads, and what users are told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from itertools import islice
+
+from ...onnx_export.encode.encoder import Encoder
+
+_NAMED = 5  # documents in one message
+
+
+def query_warning(encoder: Encoder) -> str:
+    """What is said of a query whose end was cut off."""
+    return (
+        f"the query is longer than the {encoder.bundle.query.max_length} tokens that the model reads; its end was "
+        "ignored: put what matters first, or shorten it"
+    )
+
+
+def queries_warning(encoder: Encoder, queries: Collection[str]) -> str | None:
+    """What is said of many queries, some of which are too long; None if none is."""
+    n_cut = sum(query.truncated for query in encoder.tokenize_queries(queries))
+    if not n_cut:
+        return None
+    return (
+        f"{n_cut:,} of {len(queries):,} queries are longer than the {encoder.bundle.query.max_length} tokens that the "
+        "model reads; their ends were ignored"
+    )
+
+
+def documents_warning(encoder: Encoder, cut: Collection[object], total: int) -> str:
+    """What is said of documents that were ranked by their beginnings.
+
+    Args:
+        encoder: The model.
+        cut: Their ids or positions.
+        total: Number of all documents that were encoded.
+    """
+    return (
+        f"{len(cut):,} of {total:,} texts are longer than the {encoder.bundle.document.max_length} tokens that the "
+        f"model reads; their ends were ignored ({named(cut, len(cut))}): divide them into passages"
+    )
+
+
+def named(items: Iterable[object], total: int) -> str:
+    """The first five of ``total`` ids or positions: ``a, b, c, d, e, …``."""
+    first = [str(item) for item in islice(items, _NAMED)]
+    return ", ".join([*first, *(["…"] if total > len(first) else [])])
