@@ -90,7 +90,7 @@ def two_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = write_jsonl(folder / "docs.jsonl", TWO)
     result = tansaku("index", source, "--db", folder / "db", "--table", "docs")
     assert result.returncode == 0, result.stderr
-    assert "2 documents" in result.stdout
+    assert "2 rows" in result.stdout
     return folder / "db"
 
 
@@ -105,7 +105,7 @@ def test_demo_indexes_and_answers_three_questions():
     environment = {**os.environ, **WIDE}
     result = subprocess.run([SCRIPT, "demo"], capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert result.returncode == 0, result.stderr
-    assert "300 documents" in result.stdout
+    assert "300 rows" in result.stdout
     assert "bytes/token" in result.stdout
     for question, answer in (("梅雨がない", "梅雨"), ("マーラー", "グスタフ"), ("活版印刷", "グーテンベルク")):
         first_hit = result.stdout.split(question)[1].split("\n")[1]
@@ -235,7 +235,7 @@ def test_append_upsert_and_overwrite(tmp_path: Path):
     succeeds("index", second, *table, "--mode", "append")
     assert contents(table) == {"dog": dog["text"], "sea": sea["text"]}
     shown = succeeds("index", third, *table, "--mode", "upsert")
-    assert "2 documents" in shown
+    assert "2 rows" in shown
     assert "1 of them replaced older ones" in shown
     assert contents(table) == {"dog": dog["text"], "sea": "海は広い。", "cat": "猫は眠る。"}
     succeeds("index", second, *table, "--mode", "overwrite")
@@ -263,7 +263,7 @@ def test_bad_records_are_rejected_to_a_file_on_request(tmp_path: Path, monkeypat
         file.write('{"_id": "cut o\n')
     table = ("--db", tmp_path / "db", "--table", "t")
     shown = succeeds("index", source, *table, "--on-error", "reject")
-    assert "2 documents" in shown
+    assert "2 rows" in shown
     assert "3 records were rejected; they are in t.rejects.jsonl" in shown
     assert sorted(contents(table)) == ["dog", "sea"]
     lines = [json.loads(line) for line in (tmp_path / "t.rejects.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -314,7 +314,7 @@ def test_delete_by_id_file_and_condition_then_optimize_and_rebuild(tmp_path: Pat
     assert sorted(contents(table)) == ["d5", "d6", "d7", "d8", "d9"]
     assert "old versions" in succeeds("optimize", *table, "--keep-hours", "0")
     assert len(lancedb.connect(str(tmp_path / "db")).open_table("t").list_versions()) == 1
-    assert "5 documents" in succeeds("rebuild", *table, "--nbits", "4")
+    assert "5 rows" in succeeds("rebuild", *table, "--nbits", "4")
     info = json.loads(succeeds("info", *table, "--json"))
     assert (info["documents"], info["nbits"]) == (5, 4)
     assert sorted(contents(table)) == ["d5", "d6", "d7", "d8", "d9"]
