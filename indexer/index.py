@@ -20,6 +20,7 @@ from .read.documents import FieldNames, GivenVectors
 from .read.passages import check_room
 from .read.rejects import Rejects
 from .table.changes import DeleteReport, OptimizeReport, delete_documents, optimize_table
+from .table.conditions import Where
 from .table.database import Database, connect, database_exists, local_folder
 from .table.model import VectorsOnly, model_of
 from .table.table import IndexTable, check_table_name, open_index_table
@@ -328,12 +329,13 @@ class Index:
         """
         return self._merge(documents, vectors, True, _options(names, rejects, progress, resume, restart))
 
-    def delete(self, ids: Sequence[str] | None = None, *, where: str | None = None) -> DeleteReport:
+    def delete(self, ids: Sequence[str] | None = None, *, where: Where | None = None) -> DeleteReport:
         """Delete documents by id, or all rows that a condition describes.
 
         Args:
             ids: ids of documents; those that are not in the index are reported, and are not an error.
-            where: an SQL condition over the table's columns, as LanceDB reads it: ``"year < 1950"``.
+            where: a condition over the table's columns: text such as ``"year < 1950"``, or a `Condition` with
+                parameters.
 
         Raises:
             InputError: both or neither of ``ids`` and ``where`` are given, or the condition is not valid.

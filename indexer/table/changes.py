@@ -22,7 +22,7 @@ from ...onnx_export.retry import retrying
 from ..errors import StorageError, TableNotFoundError, WriteConflictError
 from .aligned import aligned
 from .codec_table import prune_codecs, stored_codecs
-from .conditions import checked_condition, condition_errors
+from .conditions import Where, condition_errors, condition_sql
 from .counted import check_merged
 from .database import find_table, storage_errors
 from .fulltext import ensure_text_index
@@ -135,12 +135,12 @@ def delete_rows(index: IndexTable, where: Expr | str) -> int:
     return _committed(index, delete)
 
 
-def delete_documents(index: IndexTable, ids: Sequence[str] | None, where: str | None) -> DeleteReport:
+def delete_documents(index: IndexTable, ids: Sequence[str] | None, where: Where | None) -> DeleteReport:
     """Delete documents by id or by a condition; see `Index.delete`."""
     if (ids is None) == (where is None):
         raise InputError("delete needs either ids or a condition")
     if where is not None:
-        condition = checked_condition(where, if_empty="it would delete everything")
+        condition = condition_sql(where, index.table.schema, if_empty="it would delete everything")
         return DeleteReport(delete_rows(index, condition), [])
     if isinstance(ids, str):
         raise InputError("ids is one string; give a list of ids")

@@ -116,7 +116,7 @@ def delete(
     table: TableName,
     ids: Annotated[list[str] | None, typer.Option("--id", help="Id of a document; may be repeated.")] = None,
     ids_file: Annotated[Path | None, typer.Option(help="File with one id per line.")] = None,
-    where: Annotated[str | None, typer.Option(help="SQL condition over the columns, such as 'year < 1950'.")] = None,
+    where: Annotated[str | None, typer.Option(help="Condition over the columns, such as 'year < 1950'.")] = None,
     storage_option: StorageOptions = None,
 ) -> None:
     """Delete documents by id, or all that meet a condition.

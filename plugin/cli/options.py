@@ -38,7 +38,7 @@ RecallOption = Annotated[
 ]
 Where = Annotated[
     str | None,
-    typer.Option("--where", help="SQL condition over the columns, such as 'year < 1950'; only matches are searched."),
+    typer.Option("--where", help="Condition over the columns, such as 'year < 1950'; only matches are searched."),
 ]
 Ids = Annotated[list[str] | None, typer.Option("--id", help="Id of a document to search among; may be repeated.")]
 SourceOption = Annotated[

@@ -50,7 +50,7 @@ class TansakuRetriever(BaseRetriever):
         similarity_top_k: number of nodes.
         score: scale of the nodes' scores; see `Reranker.rerank`.
         recall: how much of the index is examined; see `SearchOptions`, as for the arguments that follow.
-        where: condition over the index's columns, in LanceDB's SQL.
+        where: condition over the index's columns, such as ``"year < 1950"``.
         ids: only these documents are found; the number of unknown ids is logged.
         source: where candidates come from.
         bm25_weight: weight given to BM25 beside MaxSim.

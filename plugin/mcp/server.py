@@ -58,7 +58,7 @@ Where = Annotated[
     str | None,
     Field(
         max_length=4_000,
-        description="SQL condition over the columns that documents must meet, such as "
+        description="Condition over the columns that documents must meet, such as "
         "\"year < 1950 AND genre = '寺'\". `describe` lists the columns.",
     ),
 ]

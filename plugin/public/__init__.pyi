@@ -21,6 +21,8 @@ from .indexer.read.sources import BadRecord as BadRecord
 from .indexer.read.sources import Source as Source
 from .indexer.table.changes import DeleteReport as DeleteReport
 from .indexer.table.changes import OptimizeReport as OptimizeReport
+from .indexer.table.conditions import Condition as Condition
+from .indexer.table.conditions import UncheckedSQL as UncheckedSQL
 from .indexer.write.report import BuildReport as BuildReport
 from .onnx_export.convert.checkpoint import Checkpoint as Checkpoint
 from .onnx_export.convert.export import export_checkpoint as export_checkpoint

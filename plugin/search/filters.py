@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...indexer.table.conditions import checked_condition, condition_errors
+from ...indexer.table.conditions import Where, condition_errors, condition_sql
 from ...indexer.table.database import storage_errors
 from ...onnx_export.errors import InputError
 from .stored_codes import StoredCodes
@@ -28,12 +28,12 @@ class Allowed:
     missing: tuple[str, ...] = ()
 
 
-def allowed_rows(codes: StoredCodes, where: str | None, ids: Sequence[str] | None) -> Allowed:
+def allowed_rows(codes: StoredCodes, where: Where | None, ids: Sequence[str] | None) -> Allowed:
     """The rows that meet ``where`` and belong to ``ids``; each of the two may be None.
 
     Args:
         codes: Of the index.
-        where: Condition over the table's columns in LanceDB's SQL, such as "year >= 2000 AND genre = '寺'".
+        where: Condition over the table's columns, such as "year >= 2000 AND genre = '寺'".
         ids: Ids of documents; in an index of passages, those of whole documents.
 
     Raises:
@@ -43,16 +43,17 @@ def allowed_rows(codes: StoredCodes, where: str | None, ids: Sequence[str] | Non
         return Allowed(codes.alive, len(codes))
     mask, missing = codes.alive, ()
     if where is not None:
-        mask = mask & _meeting(codes, checked_condition(where, if_empty="leave it out to search all documents"))
+        mask = mask & _meeting(codes, where)
     if ids is not None:
         among, missing = _among(codes, ids)
         mask = mask & among
     return Allowed(mask, int(np.count_nonzero(mask)), missing)
 
 
-def _meeting(codes: StoredCodes, condition: str) -> np.ndarray:
+def _meeting(codes: StoredCodes, where: Where) -> np.ndarray:
     index = codes.index
-    with storage_errors(index.place()), condition_errors(index.place(), condition):
+    condition = condition_sql(where, index.table.schema, if_empty="leave it out to search all documents")
+    with storage_errors(index.place()), condition_errors(index.place(), where):
         found = index.table.search().where(condition).select(["token_count"]).with_row_id(True).to_arrow()
     rows = codes.rows_of(found["_rowid"].to_numpy())
     mask = np.zeros(len(codes.row_ids), bool)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from numbers import Integral
 from typing import Any, Literal, get_args
 
+from ...indexer.table.conditions import Where
 from ...onnx_export.encode.bundle import check_weight
 from ...onnx_export.errors import InputError
 
@@ -36,7 +37,8 @@ class SearchOptions:
     Attributes:
         k: Number of hits, 1 or more.
         recall: How much of the index is examined: "fast", "balanced", or "exact", which scores every document.
-        where: Condition over the table's columns, in LanceDB's SQL; only documents that meet it are found.
+        where: Condition over the table's columns: text, or a `Condition` with parameters; only documents that meet it
+            are found.
         ids: Ids of documents; only these are found. `Hits.missing` lists the ids that are not in the index.
         source: Where candidates come from: "lists", the inverted lists of tansaku; "text", LanceDB's full-text search,
             in an index made with it; "fused", both, merged by reciprocal rank fusion. Candidates are ranked by MaxSim,
@@ -58,7 +60,7 @@ class SearchOptions:
 
     k: int = 10
     recall: Recall = "balanced"
-    where: str | None = None
+    where: Where | None = None
     ids: Sequence[str] | None = None
     source: SourceName = "lists"
     bm25_weight: float = 0.0

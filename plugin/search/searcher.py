@@ -15,6 +15,7 @@ from lancedb.table import Table
 from ...indexer.derived.arrays import load_arrays
 from ...indexer.errors import StorageError
 from ...indexer.read.documents import Document
+from ...indexer.table.conditions import Where
 from ...indexer.table.database import Database, connect, find_table, storage_errors
 from ...indexer.table.model import open_with_model
 from ...indexer.table.table import IndexTable
@@ -99,7 +100,7 @@ class Searcher:
         k: int = 10,
         *,
         recall: Recall = "balanced",
-        where: str | None = None,
+        where: Where | None = None,
         ids: Sequence[str] | None = None,
         source: SourceName = "lists",
         bm25_weight: float = 0.0,
@@ -113,7 +114,7 @@ class Searcher:
             query: Question or keywords.
             k: Number of hits; `SearchOptions` describes this and the other options in full.
             recall: How much of the index is examined.
-            where: Condition over the table's columns, in LanceDB's SQL.
+            where: Condition over the table's columns: text, or a `Condition` with parameters.
             ids: Ids of documents; only these are found.
             source: Where candidates come from.
             bm25_weight: Weight given to a hit's BM25 score beside its MaxSim.
@@ -148,7 +149,7 @@ class Searcher:
         k: int = 10,
         *,
         recall: Recall = "balanced",
-        where: str | None = None,
+        where: Where | None = None,
         ids: Sequence[str] | None = None,
         source: SourceName = "lists",
         bm25_weight: float = 0.0,
@@ -162,7 +163,7 @@ class Searcher:
             query_vectors: float32 (query tokens, dim); the length of each vector is the weight of its token.
             k: Number of hits; `SearchOptions` describes this and the other options in full.
             recall: How much of the index is examined.
-            where: Condition over the table's columns, in LanceDB's SQL.
+            where: Condition over the table's columns: text, or a `Condition` with parameters.
             ids: Ids of documents; only these are found.
             source: Where candidates come from.
             bm25_weight: Weight given to a hit's BM25 score beside its MaxSim.
@@ -194,7 +195,7 @@ class Searcher:
         k: int = 10,
         *,
         recall: Recall = "balanced",
-        where: str | None = None,
+        where: Where | None = None,
         ids: Sequence[str] | None = None,
         source: SourceName = "lists",
         bm25_weight: float = 0.0,
@@ -209,7 +210,7 @@ class Searcher:
             queries: Questions or keywords.
             k: Number of hits; `SearchOptions` describes this and the other options in full.
             recall: How much of the index is examined.
-            where: Condition over the table's columns, in LanceDB's SQL.
+            where: Condition over the table's columns: text, or a `Condition` with parameters.
             ids: Ids of documents; only these are found.
             source: Where candidates come from.
             bm25_weight: Weight given to a hit's BM25 score beside its MaxSim.
@@ -265,7 +266,7 @@ class Searcher:
         k: int = 10,
         *,
         recall: Recall = "balanced",
-        where: str | None = None,
+        where: Where | None = None,
         ids: Sequence[str] | None = None,
         source: SourceName = "lists",
         bm25_weight: float = 0.0,
@@ -280,7 +281,7 @@ class Searcher:
             query_vectors: float32 (query tokens, dim); the length of each vector is the weight of its token.
             k: Number of hits; `SearchOptions` describes this and the other options in full.
             recall: How much of the index is examined.
-            where: Condition over the table's columns, in LanceDB's SQL.
+            where: Condition over the table's columns: text, or a `Condition` with parameters.
             ids: Ids of documents; only these are found.
             source: Where candidates come from.
             bm25_weight: Weight given to a hit's BM25 score beside its MaxSim.

@@ -727,14 +727,13 @@ class TestIds:
 class TestConditions:
     @pytest.mark.parametrize("where", ["nope = 1", "year <", "year", "1", "id > 5", "conflict = 1", "id IN (SELECT 1)"])
     def test_that_cannot_be_used_are_refused(self, db, index, where):
-        with pytest.raises(InputError, match="cannot be used") as caught:
+        with pytest.raises(InputError, match="the condition cannot be used: .*at character"):
             index.delete(where=where)
-        assert where in str(caught.value)
         assert len(index) == 12
 
     @pytest.mark.parametrize(
         ("where", "said"),
-        [("year = 1900; year > 0", "semicolon"), ("true" + "=true" * 1000, "more than 800 characters")],
+        [("year = 1900; year > 0", "semicolon"), ("true" + "=true" * 1000, "not expected here")],
     )
     def test_that_lancedb_would_cut_or_die_of_are_refused(self, index, where, said):
         with pytest.raises(InputError, match=said):

@@ -42,7 +42,7 @@ class TansakuRetriever:
         score: scale of the documents' scores: "mean" (a mean cosine), "raw" or "logit"; see `Reranker.rerank`.
         recall: how much of the index is examined: "fast", "balanced" or "exact"; see `SearchOptions`, as for the
             arguments that follow.
-        where: condition over the table's columns, in LanceDB's SQL; for tables that the store has not made.
+        where: condition over the table's columns, such as ``"year < 1950"``; for tables that the store has not made.
         ids: only these documents are found; the number of unknown ids is logged.
         source: where candidates come from.
         bm25_weight: weight given to BM25 beside MaxSim.

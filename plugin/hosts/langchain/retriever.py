@@ -50,7 +50,7 @@ class TansakuRetriever(BaseRetriever):
         searcher: searcher of the index.
         k: number of documents; 4 by default, as in LangChain's own retrievers.
         recall: how much of the index is examined; see `SearchOptions`, as for the fields that follow.
-        where: condition over the index's columns, in LanceDB's SQL.
+        where: condition over the index's columns, such as ``"year < 1950"``.
         ids: only these documents are found; the number of unknown ids is logged.
         source: where candidates come from.
         bm25_weight: weight given to BM25 beside MaxSim, if ``source`` is "fused" or "text".

@@ -195,7 +195,7 @@ class TansakuVectorStore(VectorStore):
 
         Args:
             ids: ids of documents; unknown ids are passed over.
-            where: condition over the table's columns, in LanceDB's SQL.
+            where: condition over the table's columns, such as ``"year < 1950"``.
             kwargs: none; LangChain's signature has them.
 
         Returns:

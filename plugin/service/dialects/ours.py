@@ -29,7 +29,7 @@ class SearchRequest(StrictBody):
     )
     where: Text | None = Field(
         None,
-        description="SQL condition over the columns; only documents that meet it are found.",
+        description="Condition over the columns; only documents that meet it are found.",
         examples=["year < 1500"],
     )
     ids: list[Text] | None = Field(None, description="Ids of documents to search among.")

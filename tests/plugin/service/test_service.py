@@ -429,7 +429,7 @@ class TestBadInput:
         [
             ({"k": 0}, 422, "k: Input should be greater"),
             ({"k": 1001}, 422, "at most 1,000 hits"),
-            ({"where": "nothing = 1"}, 422, "No field named nothing"),
+            ({"where": "nothing = 1"}, 422, "there is no column 'nothing'"),
             ({"where": "1+" * 2000 + "1=1"}, 422, "the condition has 4,003 characters"),
             ({"where": ""}, 422, "the condition is empty"),
             ({"ids": ["a"] * 10_001}, 413, "10,001 ids"),
