@@ -26,6 +26,7 @@ from .conditions import Where, condition_errors, condition_sql
 from .counted import check_merged
 from .database import find_table, storage_errors
 from .fulltext import ensure_text_index
+from .lance_errors import is_vanished
 from .schema import read_header
 from .table import IndexTable
 
@@ -115,7 +116,7 @@ def merge_rows(index: IndexTable, rows: pa.Table, *, update: bool, stale: Expr |
         result = builder.execute(ready)
         return result.num_inserted_rows, result.num_updated_rows, result.version
 
-    inserted, updated, version = _committed(index, merge)
+    inserted, updated, version = on_latest(index, merge)
     if len(rows):
         kept = [] if update else rows["id"].to_pylist()  # rows of another that has added the same ids meanwhile
         check_merged(index.database, index.name, version, rows["write_id"][0].as_py(), len(rows), kept)
@@ -132,7 +133,7 @@ def delete_rows(index: IndexTable, where: Expr | str) -> int:
         with condition_errors(index.place(), where):
             return table.delete(where).num_deleted_rows  # type: ignore[attr-defined]  # LanceDB's stub lacks it
 
-    return _committed(index, delete)
+    return on_latest(index, delete)
 
 
 def delete_documents(index: IndexTable, ids: Sequence[str] | None, where: Where | None) -> DeleteReport:
@@ -150,7 +151,7 @@ def delete_documents(index: IndexTable, ids: Sequence[str] | None, where: Where 
 def index_text(index: IndexTable) -> None:
     """Make LanceDB's full text index, if the table has a column for it and no index."""
     if index.header.fulltext:
-        _committed(index, ensure_text_index)
+        on_latest(index, ensure_text_index)
 
 
 def optimize_table(index: IndexTable, keep: timedelta) -> OptimizeReport:
@@ -158,8 +159,7 @@ def optimize_table(index: IndexTable, keep: timedelta) -> OptimizeReport:
     if keep < timedelta(0):
         raise InputError(f"keep is {keep}; it must not be negative")
     database, name = index.database, index.name
-    before = _latest(index)
-    fragments, versions = _fragments(before), _versions(before)
+    fragments, versions = on_latest(index, lambda table: (_fragments(table), _versions(table)))
     index_text(index)
 
     def optimize(table: Table) -> None:
@@ -167,16 +167,17 @@ def optimize_table(index: IndexTable, keep: timedelta) -> OptimizeReport:
             warnings.simplefilter("ignore", UserWarning)  # that readers of old versions will fail: that is `keep`
             table.optimize(cleanup_older_than=keep)
 
-    _committed(index, optimize)
-    after = _latest(index)
-    remaining = _versions(after)
+    on_latest(index, optimize)
+    fragments_after, remaining = on_latest(index, lambda table: (_fragments(table), _versions(table)))
+
+    def codecs_in_use(latest: Table) -> set[str]:
+        opened = [find_table(database, name, version) for version in _versions(latest)]
+        return {read_header(table.schema, index.place()).codec_id for table in opened if table is not None}
+
     removed = 0
     if len(stored_codecs(database, name)) > 1:
-        with storage_errors(index.place()):
-            opened = [find_table(database, name, version) for version in remaining]
-            headers = [read_header(table.schema, index.place()) for table in opened if table is not None]
-        removed = prune_codecs(database, name, {header.codec_id for header in headers})
-    return OptimizeReport(fragments, _fragments(after), len(versions - remaining), removed)
+        removed = prune_codecs(database, name, on_latest(index, codecs_in_use))
+    return OptimizeReport(fragments, fragments_after, len(versions - remaining), removed)
 
 
 def _ready(rows: pa.Table) -> pa.Table:
@@ -191,17 +192,17 @@ def _delete_ids(index: IndexTable, ids: Sequence[str]) -> DeleteReport:
     rows, missing = 0, []
     for start in range(0, len(ids), _IDS_PER_TRANSACTION):
         part = list(dict.fromkeys(ids[start : start + _IDS_PER_TRANSACTION]))
-        with storage_errors(index.place()):
-            found = index.table.search().where(col(column).isin(part)).select([column]).to_arrow()
+        wanted = col(column).isin(part)
+        found = on_latest(index, lambda table, wanted=wanted: table.search().where(wanted).select([column]).to_arrow())
         stored = set(found[column].to_pylist())
         missing += [doc_id for doc_id in part if doc_id not in stored]
         if stored:
-            rows += delete_rows(index, col(column).isin(part))
+            rows += delete_rows(index, wanted)
     return DeleteReport(rows, missing)
 
 
-def _committed(index: IndexTable, action: Callable[[Table], T]) -> T:
-    """Run ``action`` on the latest version of the table, again if another writer got in its way.
+def on_latest(index: IndexTable, action: Callable[[Table], T]) -> T:
+    """Read or change the latest version of the table, again if another writer got in the way or gave that version up.
 
     Raises WriteConflictError if they keep doing so, or if the table was made anew since ``index`` was opened.
     """
@@ -211,10 +212,10 @@ def _committed(index: IndexTable, action: Callable[[Table], T]) -> T:
         if table is None:  # it is gone, or another has taken its place
             return False
         # A version that `optimize` has just given up cannot be read; a later one is then there.
-        vanished = isinstance(error, StorageError) and _latest(index).version != table.version
+        vanished = isinstance(error, StorageError) and (is_vanished(error) or _latest(index).version != table.version)
         return isinstance(error, WriteConflictError) or vanished
 
-    for attempt in retrying(may_succeed, tries=6, first_pause=0.1):
+    for attempt in retrying(may_succeed, tries=8, first_pause=0.05):
         with attempt:
             table = None
             table = _latest(index)
@@ -238,10 +239,8 @@ def _latest(index: IndexTable) -> Table:
 
 
 def _versions(table: Table) -> set[int]:
-    with storage_errors(f"table {table.name!r}"):
-        return {int(version["version"]) for version in table.list_versions()}
+    return {int(version["version"]) for version in table.list_versions()}
 
 
 def _fragments(table: Table) -> int:
-    with storage_errors(f"table {table.name!r}"):
-        return table.stats()["fragment_stats"]["num_fragments"]  # type: ignore[index]  # a dict, whatever its type says
+    return table.stats()["fragment_stats"]["num_fragments"]  # type: ignore[index]  # a dict, whatever its type says

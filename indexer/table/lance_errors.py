@@ -37,6 +37,12 @@ def is_missing_table(error: BaseException) -> bool:
     return "not found" in str(error).lower()
 
 
+def is_vanished(error: BaseException) -> bool:
+    """Whether a version of a table, or a file of one, is not there: `optimize` removes those that are too old."""
+    text = str(error).lower()
+    return "not found" in text or "no longer exists" in text
+
+
 def is_existing_table(error: BaseException) -> bool:
     """Whether a table that was to be created is there already."""
     return "already exists" in str(error)

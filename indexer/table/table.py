@@ -18,7 +18,7 @@ from .aligned import aligned
 from .codec_table import Fit, MissingCodecError, codec_table, load_codec, remove_codec, store_codec, stored_codecs
 from .counted import check_made
 from .database import drop_table, find_table, storage_errors, table_names
-from .lance_errors import is_existing_table
+from .lance_errors import is_existing_table, is_vanished
 from .schema import IndexHeader, read_header
 
 
@@ -55,8 +55,14 @@ def open_index_table(database: DBConnection, name: str, *, version: int | None =
         NotAnIndexError: not made by tansaku, of another format version, or without its codec.
         StorageError: it cannot be read.
     """
-    # Of two processes that make the table of codecs at the same moment, one has to store its codec once more.
-    return retrying(MissingCodecError, tries=4)(_opened, database, name, version)
+
+    def may_succeed(error: BaseException) -> bool:
+        # Of two processes that make the table of codecs at the same moment, one has to store its codec once more. The
+        # latest version may be given up while it is being opened, by an `optimize` that follows another write.
+        vanished = version is None and isinstance(error, StorageError) and is_vanished(error)
+        return isinstance(error, MissingCodecError) or vanished
+
+    return retrying(may_succeed, tries=4)(_opened, database, name, version)
 
 
 def _opened(database: DBConnection, name: str, version: int | None) -> IndexTable:

@@ -15,8 +15,8 @@ from ..read.columns import check_fields
 from ..read.documents import Document, DocumentReader, GivenVectors, canonical_id, id_forms
 from ..read.passages import Passages
 from ..read.scan import scan
-from ..table.changes import delete_rows, merge_rows, slices, whole_documents
-from ..table.database import find_table, side_folder, storage_errors
+from ..table.changes import delete_rows, merge_rows, on_latest, slices, whole_documents
+from ..table.database import side_folder
 from ..table.schema import document_schema, reserved_fields, user_fields
 from ..table.table import IndexTable
 from .options import WriteOptions
@@ -104,9 +104,9 @@ def check_ids(index: IndexTable, documents: Sequence[Document], ours: int | None
     column = index.header.document_id_field
     given = {(d.parent_id if passages else d.id) or "": d for d in documents}
     wanted = sorted({form for doc_id in given for form in id_forms(doc_id)})
-    with storage_errors(index.place()):
-        query = index.table.search().where(col(column).isin(wanted)).select([column, "write_id"])
-        stored = query.to_arrow().to_pylist()
+    condition = col(column).isin(wanted)
+    found = on_latest(index, lambda table: table.search().where(condition).select([column, "write_id"]).to_arrow())
+    stored = found.to_pylist()
     by_form = {canonical_id(doc_id): document for doc_id, document in given.items()}
     for row in stored:
         document = by_form.get(canonical_id(row[column]))
@@ -151,10 +151,8 @@ def _merge_staged(
 
 
 def _ids_of_write(index: IndexTable, ids: list[str], write_id: int) -> set[str]:
-    table = find_table(index.database, index.name)
-    if table is None:
-        return set()
-    found = table.search().where(col("id").isin(ids) & (col("write_id") == write_id)).select(["id"]).to_arrow()
+    ours = col("id").isin(ids) & (col("write_id") == write_id)
+    found = on_latest(index, lambda table: table.search().where(ours).select(["id"]).to_arrow())
     return set(found["id"].to_pylist())
 
 
