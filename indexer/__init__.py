@@ -1,4 +1,4 @@
-"""Documents → compressed token vectors in a LanceDB table."""
+"""The indexer: documents → compressed token vectors in a LanceDB table."""
 
 from ..onnx_export.moved import moved_names
 

@@ -1,17 +1,17 @@
-"""What can go wrong with an index, below `tansaku.onnx_export.TansakuError`.
+"""The errors of the indexer.
 
 TansakuError
 ├── InputError
-│   └── SourceError          a source of documents: names the file and, where it has lines, the line
+│   └── SourceError          a source of documents cannot be read
 └── IndexStateError
-    ├── TableNotFoundError   no such table in the database
-    ├── TableExistsError     the table to be created is there already
-    ├── NotAnIndexError      a table that tansaku did not make, or one of another format version
-    ├── ModelMismatchError   an index made with another model than the one given
-    ├── StorageError         the disk or the object store refused: full, read-only, unreachable, no permission
-    ├── WriteConflictError   another writer came in between; nothing of this write was stored, unless it says so
-    ├── ResumeError          an interrupted build cannot be continued: its source or options have changed
-    └── BusyError            another process is at the same work
+    ├── TableNotFoundError   the database or the table does not exist
+    ├── TableExistsError     the table to be created exists already
+    ├── NotAnIndexError      tansaku did not make the table, or it has another format version
+    ├── ModelMismatchError   the index was made with another model than the given one
+    ├── StorageError         the disk or the object store failed: full, read-only, unreachable, no permission
+    ├── WriteConflictError   another writer changed the table at the same time
+    ├── ResumeError          an interrupted write cannot be continued: its source or options have changed
+    └── BusyError            another process is building the same table
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ..onnx_export.errors import InputError, TansakuError
 
 
 class SourceError(InputError):
-    """A source that cannot be read; the message names the file and, where it has lines, the line."""
+    """A source of documents cannot be read. The message names the file and, in files of lines, the line."""
 
 
 class IndexStateError(TansakuError):
-    """Base of errors about the state of a database or table."""
+    """Base of errors about the state of a database or a table."""
 
 
 class TableNotFoundError(IndexStateError):
@@ -32,28 +32,28 @@ class TableNotFoundError(IndexStateError):
 
 
 class TableExistsError(IndexStateError):
-    """The table to be created exists already."""
+    """The table to be created exists already. ``overwrite=True`` replaces it."""
 
 
 class NotAnIndexError(IndexStateError):
-    """The table is no tansaku index, or one of a format version that this release does not read."""
+    """The table was not made by tansaku, or has a format version that this release does not read."""
 
 
 class ModelMismatchError(IndexStateError):
-    """The index was made with another model than the one given."""
+    """The index was made with another model than the given one. The message names both."""
 
 
 class StorageError(IndexStateError):
-    """The disk or the object store refused: full, read-only, unreachable, or without permission."""
+    """The disk or the object store failed: full, read-only, unreachable, or without permission."""
 
 
 class WriteConflictError(IndexStateError):
-    """Another writer changed the table at the same time."""
+    """Another writer changed the table at the same time. Nothing was written unless the message says so."""
 
 
 class ResumeError(IndexStateError):
-    """An interrupted build cannot be continued, because its source or its options have changed."""
+    """An interrupted write cannot be continued, because its source or its options have changed."""
 
 
 class BusyError(IndexStateError):
-    """Another process is at the same work on the same table."""
+    """Another process is building the same table."""

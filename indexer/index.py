@@ -1,4 +1,4 @@
-"""`Index`: documents in, compressed token vectors in a LanceDB table."""
+"""`Index` stores documents as compressed token vectors in a LanceDB table."""
 
 from __future__ import annotations
 
@@ -34,13 +34,16 @@ from .write.report import BuildReport
 class Index:
     """A late-interaction index in a LanceDB table; make one with `Index.create`, open one with `Index.open`.
 
-    Every method works on the table as it is when it is called. Readers keep the version they have opened until they
-    refresh; no write blocks them. Several processes may write: their commits follow each other, and one that cannot
-    follow another raises WriteConflictError.
+    A document is a text with an id. A row of the table is one document or, in an index of passages, one passage of a
+    document.
+
+    Each method works on the latest version of the table. Readers keep the version that they have opened until they
+    refresh, and no write blocks them. Several processes may write. Their commits are made one after the other, and a
+    commit that conflicts with an earlier one raises WriteConflictError.
 
     Attributes:
-        name: the table's name.
-        last_build: what the last `create`, `add`, `upsert` or `rebuild` of this object wrote, or None.
+        name: name of the table.
+        last_build: what the last `create`, `add`, `upsert` or `rebuild` of this object wrote; None before the first.
 
     Example:
         >>> from tansaku import Index
@@ -64,10 +67,11 @@ class Index:
 
     @property
     def encoder(self) -> Encoder:
-        """The model that documents are encoded with, loaded when it is first needed.
+        """The model that encodes documents; it is loaded when it is first needed.
 
         Raises:
             ModelMismatchError: the index was made with another model.
+            TableNotFoundError: the table has been dropped.
         """
         return self._model_of(self._now()) if self._encoder is None else self._encoder
 
@@ -91,46 +95,48 @@ class Index:
         progress: Progress | None = None,
         storage_options: Mapping[str, str] | None = None,
     ) -> Index:
-        """Index ``documents`` into a new table.
+        """Index documents into a new table.
 
-        All documents are read and checked before the first is encoded, and the table appears in one transaction: after
-        an error or an interruption the database is as it was. What was encoded is kept beside the table, and the same
-        call goes on from there.
+        All documents are read and checked before the first is encoded. The table appears in one transaction: an error
+        or an interruption leaves the database unchanged. After an interruption the encoded documents are kept next to
+        the table, and the same call continues from there.
 
         Memory: the vectors of the sample that the codec is trained on (at most a million: 512 MB at 128 dimensions),
-        three chunks of 512 documents, and some 100 bytes for each id.
+        three chunks of 512 rows, and about 100 bytes for each id.
 
         Args:
             db: a database folder (made if missing), a URI or a LanceDB connection.
             table: name of the table.
-            documents: mappings with the fields ``id`` (or ``_id``), ``text`` and perhaps ``title``; other fields
-                become columns. They are read three times: an iterator is therefore read into memory first, a `Source`
-                is not.
-            encoder: the model; None takes the one that ships inside.
+            documents: mappings with the fields ``id`` (or ``_id``), ``text`` and optionally ``title``; other fields
+                become columns. They are read three times, so an iterator is first read into memory; a `Source` is not.
+            encoder: the model; None takes the one that ships with tansaku.
             nbits: bits per dimension of a residual: 1, 2 or 4.
-            pool: keep about one token vector in ``pool`` of each document (see `pool_tokens`); 1 keeps all.
-            passage_tokens: divide documents at sentence ends into passages of at most this many tokens, each a row of
-                its own with the document's id as ``parent_id``; None indexes every document as one row.
-            fulltext: also keep the text for LanceDB's full text search, which searches can then take candidates from.
-            names: which fields are id, text and title, where they have other names.
+            pool: pooling factor: keep about 1 / ``pool`` of the token vectors (see `pool_tokens`); 1 keeps all.
+            passage_tokens: divide documents at sentence ends into passages of at most this many tokens. Each passage
+                becomes a row with the document's id as ``parent_id``. None indexes each document as one row.
+            fulltext: also store the text for LanceDB's full text search, from which searches can take candidates.
+            names: names of the fields with id, text and title; None takes the names above.
             overwrite: replace a table of that name.
-            rejects: takes documents that cannot be indexed; None stops at the first.
-            resume: go on with what an interrupted call has left, if documents and options are the same; False gives it
-                up and starts over, and does not wait for another process that is building the table.
+            rejects: collects documents that cannot be indexed; None raises an error for the first of them.
+            resume: continue an interrupted call, if documents and options are the same. False discards what it left
+                and starts over, and does not wait for another process that is building the table.
             restart: deprecated; ``restart=True`` is ``resume=False``.
-            progress: called as the work goes on.
+            progress: called while the work proceeds.
             storage_options: LanceDB's options for object stores, such as credentials, endpoint and region.
 
         Returns:
-            The index; `last_build` says what was written.
+            The index; its `last_build` has the counts of what was written.
 
         Raises:
-            InputError: no documents, one that cannot be used, or an option out of range.
+            InputError: no documents are given, one of them cannot be used, or an option is out of range.
             TableExistsError: the table exists and ``overwrite`` is false.
-            ResumeError: the documents or options are not those of the interrupted call; ``resume=False`` gives up what
-                it has left.
+            ResumeError: the documents or options differ from those of the interrupted call; ``resume=False`` discards
+                what it left.
             BusyError: another process is building the table, and ``resume`` is true.
-            StorageError: the disk or the object store refuses.
+            WriteConflictError: another process created the table at the same time.
+            BundleError: the model that ships with tansaku is damaged.
+            MissingExtraError: ``pool`` is more than 1 and the extra ``pooling`` is not installed.
+            StorageError: the disk or the object store failed.
         """
         _check_new(table, nbits, pool)
         encoder = encoder or Encoder.load()
@@ -177,16 +183,15 @@ class Index:
         """Index token vectors that were made elsewhere, by any late-interaction model.
 
         Args:
-            db: as for `create`.
+            db: see `create`.
             table: name of the table.
-            documents: mappings with the field ``id`` (or ``_id``), and perhaps ``text``, ``title`` and others, which
-                become columns.
+            documents: mappings with the field ``id`` (or ``_id``), and optionally ``text``, ``title`` and other fields,
+                which become columns.
             vectors: the token vectors of each document, in the same order: float (tokens, dim) each, of unit length;
                 arrays or nested lists.
-            encoder: the model that the vectors come from, if tansaku can run it: the index can then be searched with
-                texts. None: any other model; the index can then be searched with vectors only
-                (`Searcher.search_vectors`).
-            nbits: as for `create`, like the arguments after it.
+            encoder: the model that made the vectors, if tansaku can run it: the index can then be searched with texts.
+                None: another model; the index can then be searched with vectors only (`Searcher.search_vectors`).
+            nbits: see `create`.
             pool: see `create`.
             fulltext: see `create`.
             names: see `create`.
@@ -197,12 +202,13 @@ class Index:
             storage_options: see `create`.
 
         Returns:
-            The index. `add` and `upsert` take later vectors.
+            The index. Its methods `add` and `upsert` take further vectors.
 
         Raises:
-            InputError: as for `create`; and vectors that have another shape, that are not finite or not of unit
-                length, or that are not one matrix for each document.
-            TableExistsError: see `create`, like ResumeError, BusyError and StorageError.
+            InputError: see `create`; also, vectors have another shape, are not finite or not of unit length, or are
+                not one matrix for each document.
+            TableExistsError: see `create`; also ResumeError, BusyError, WriteConflictError, MissingExtraError and
+                StorageError.
 
         Example:
             >>> import numpy as np
@@ -214,7 +220,7 @@ class Index:
         """
         _check_new(table, nbits, pool)
         if not len(vectors):
-            raise InputError("there are no vectors to index")
+            raise InputError("there are no vectors to index; give one matrix for each document")
         shape = np.shape(vectors[0])
         dim = encoder.dim if encoder is not None else shape[-1] if len(shape) == 2 else 0
         model = encoder or VectorsOnly(dim)
@@ -252,11 +258,15 @@ class Index:
         Args:
             db: a database folder, a URI or a LanceDB connection.
             table: name of the table.
-            encoder: the model the index was made with; None takes the one that ships inside when it is first needed.
+            encoder: the model that the index was made with; None takes the one that ships with tansaku, and loads it
+                when it is first needed.
             storage_options: LanceDB's options for object stores, such as credentials, endpoint and region.
 
+        Returns:
+            The index.
+
         Raises:
-            TableNotFoundError: no such database or table.
+            TableNotFoundError: the database or the table does not exist.
             NotAnIndexError: the table was not made by tansaku, or has another format version.
             ModelMismatchError: the index was made with another model than ``encoder``.
             StorageError: the database cannot be read.
@@ -274,31 +284,35 @@ class Index:
         restart: bool | None = None,
         progress: Progress | None = None,
     ) -> BuildReport:
-        """Add ``documents``: all of them, or after an error none.
+        """Add documents: all of them or, after an error, none.
 
-        One transaction for up to 256 MB of rows (some 40,000 passages). More are several transactions: an interruption
-        between them leaves the first ones in the table, and the same call goes on from there.
+        Up to 256 MB of rows (about 40,000 passages) are one transaction. More rows are several transactions: an
+        interruption between them leaves the first ones in the table, and the same call continues from there.
 
-        While another process adds to the table, this call works beside it, and leaves nothing to resume if it is
-        interrupted itself.
+        Other processes can add to the table at the same time. A call that starts while another one runs cannot be
+        resumed after an interruption.
 
         Args:
-            documents: as for `create`.
-            vectors: token vectors of each document, as for `create_from_vectors`, made by the index's model; None
+            documents: see `create`.
+            vectors: token vectors of each document, as in `create_from_vectors`, made by the model of the index; None
                 encodes the texts.
-            names: as for `create`, like the arguments after it.
+            names: see `create`.
             rejects: see `create`.
             resume: see `create`.
             restart: see `create`.
             progress: see `create`.
 
+        Returns:
+            The counts of what was written.
+
         Raises:
-            InputError: as for `create`; and for an id that the index has already, for a field that it has no column
-                for, and for vectors in an index of passages.
+            InputError: see `create`; also, the index already has an id, does not have a column for a field, or has
+                passages while vectors are given.
+            TableNotFoundError: the table has been dropped.
             ModelMismatchError: the index was made with another model.
             ResumeError: see `create`.
-            WriteConflictError: another writer has added the same ids meanwhile, or has replaced the table.
-            StorageError: the disk or the object store refuses.
+            WriteConflictError: another writer added the same ids at the same time, or replaced the table.
+            StorageError: the disk or the object store failed.
         """
         return self._merge(documents, vectors, False, _options(names, rejects, progress, resume, restart))
 
@@ -313,49 +327,64 @@ class Index:
         restart: bool | None = None,
         progress: Progress | None = None,
     ) -> BuildReport:
-        """`add`, but a document whose id the index has replaces the one that is there.
+        """Add documents, and replace those whose ids the index already has.
+
+        Transactions, interruptions and other processes: see `add`.
 
         Args:
-            documents: see `add`, like the arguments after it.
+            documents: see `create`.
             vectors: see `add`.
-            names: see `add`.
-            rejects: see `add`.
-            resume: see `add`.
-            restart: see `add`.
-            progress: see `add`.
+            names: see `create`.
+            rejects: see `create`.
+            resume: see `create`.
+            restart: see `create`.
+            progress: see `create`.
+
+        Returns:
+            The counts of what was written; ``updated`` counts the rows that replaced others.
 
         Raises:
-            InputError: see `add`, like the other errors.
+            InputError: see `add`, but ids that the index already has are allowed.
+            TableNotFoundError: see `add`; also ModelMismatchError, ResumeError, WriteConflictError and StorageError.
         """
         return self._merge(documents, vectors, True, _options(names, rejects, progress, resume, restart))
 
     def delete(self, ids: Sequence[str] | None = None, *, where: Where | None = None) -> DeleteReport:
-        """Delete documents by id, or all rows that a condition describes.
+        """Delete documents by id, or all rows that meet a condition.
 
         Args:
-            ids: ids of documents; those that are not in the index are reported, and are not an error.
+            ids: ids of documents, which are deleted with all their passages. Ids that the index does not have are
+                reported; they are not an error.
             where: a condition over the table's columns: text such as ``"year < 1950"``, or a `Condition` with
                 parameters.
 
+        Returns:
+            The number of rows deleted, and the ids that the index does not have.
+
         Raises:
             InputError: both or neither of ``ids`` and ``where`` are given, or the condition is not valid.
-            WriteConflictError: another writer has replaced the table meanwhile.
-            StorageError: the disk or the object store refuses.
+            TableNotFoundError: the table has been dropped.
+            WriteConflictError: another writer replaced the table at the same time.
+            StorageError: the disk or the object store failed.
         """
         return delete_documents(self._now(), ids, where)
 
     def optimize(self, keep: timedelta = timedelta(hours=1)) -> OptimizeReport:
-        """Merge small fragments and give up versions of the table that are older than ``keep``.
+        """Merge small fragments and remove old versions of the table.
 
-        A reader that has an older version open must refresh; searches of a `Searcher` do so by themselves.
+        A reader that has a removed version open must refresh; a `Searcher` refreshes by itself.
 
         Args:
-            keep: the age up to which versions are kept.
+            keep: age up to which versions are kept.
+
+        Returns:
+            What was merged and removed.
 
         Raises:
             InputError: ``keep`` is negative.
+            TableNotFoundError: the table has been dropped.
             WriteConflictError: other writers got in the way several times.
-            StorageError: the disk or the object store refuses.
+            StorageError: the disk or the object store failed.
         """
         return optimize_table(self._now(), keep)
 
@@ -367,24 +396,28 @@ class Index:
         restart: bool | None = None,
         progress: Progress | None = None,
     ) -> BuildReport:
-        """Train a new codec on the documents as they are now, encode them all again, and swap the result in.
+        """Train a new codec on the current rows, encode all rows again, and replace the table in one transaction.
 
-        Readers and writers go on meanwhile; what is written in that time is taken over.
+        Readers and writers continue during the rebuild, and what is written in that time is kept.
 
         Args:
-            nbits: bits per dimension of the new codec; None keeps it.
-            resume: as for `create`.
-            restart: as for `create`.
-            progress: called as the work goes on.
+            nbits: bits per dimension of a residual in the new codec; None keeps the current number.
+            resume: see `create`.
+            restart: see `create`.
+            progress: see `create`.
+
+        Returns:
+            The counts of what was written.
 
         Raises:
-            InputError: the index is empty, or was made from vectors, which it does not keep.
+            InputError: the index is empty, or was made from vectors, which it does not store.
+            TableNotFoundError: the table has been dropped.
             ModelMismatchError: the index was made with another model.
-            ResumeError: an interrupted call with other options has left work, or an interrupted `add` or `upsert` that
-                would be lost; ``resume=False`` gives it up.
+            ResumeError: an interrupted call had other options, or an interrupted `add` or `upsert` would be lost;
+                ``resume=False`` discards its work.
             BusyError: another process is building the table, and ``resume`` is true.
-            WriteConflictError: another writer has replaced the table meanwhile.
-            StorageError: the disk or the object store refuses.
+            WriteConflictError: another writer replaced the table during the rebuild.
+            StorageError: the disk or the object store failed.
         """
         if nbits is not None:
             check_nbits(nbits)
@@ -393,22 +426,30 @@ class Index:
         encoder = self._model_of(index)
         if isinstance(encoder, VectorsOnly):
             raise InputError(
-                f"{index.place()} was made from vectors, which it does not keep; make it again with "
+                f"{index.place()} was made from vectors, which it does not store; create it again with "
                 "`Index.create_from_vectors(..., overwrite=True)`"
             )
         self.last_build = rebuild_table(index, encoder, nbits, options)
         return self.last_build
 
     def info(self) -> IndexInfo:
-        """Counts and sizes of the index."""
+        """Measure the index.
+
+        Returns:
+            Its counts, sizes and settings.
+
+        Raises:
+            TableNotFoundError: the table has been dropped.
+            StorageError: the table cannot be read.
+        """
         return describe(self._now())
 
     def __len__(self) -> int:
-        """Number of rows: documents, or passages."""
+        """Number of rows of the table; `info` counts documents too."""
         return self._now().table.count_rows()
 
     def _now(self) -> IndexTable:
-        """The table as it is now: it may have been changed, or replaced, since this object was made."""
+        """The latest version of the table, which others may have changed or replaced since this object was made."""
         return open_index_table(self._database, self.name)
 
     def _model_of(self, index: IndexTable) -> Encoder:
@@ -441,7 +482,7 @@ def _check_new(table: str, nbits: int, pool: int) -> None:
 
 @contextlib.contextmanager
 def _database(db: Database, storage_options: Mapping[str, str] | None) -> Iterator[DBConnection]:
-    """The database, made if missing; after an error its folder is removed again, if it is empty."""
+    """The database, made if missing. After an error, a folder that was made is removed if it is empty."""
     existed = database_exists(db)
     database = connect(db, create=True, storage_options=storage_options)
     try:
@@ -449,7 +490,7 @@ def _database(db: Database, storage_options: Mapping[str, str] | None) -> Iterat
     except BaseException:
         folder = local_folder(database)
         if folder is not None and not existed:
-            with contextlib.suppress(OSError):  # it holds what is needed to go on
+            with contextlib.suppress(OSError):  # not empty: it has the work that a repeated call continues
                 folder.rmdir()
         raise
 

@@ -15,13 +15,17 @@ from .table.table import IndexTable
 
 @dataclass(frozen=True)
 class Drift:
-    """How far documents that came after the codec was trained lie from its centroids.
+    """How well the codec fits the rows that were added after it was trained.
+
+    A codec fits a row if the row's token vectors are near to their centroids. If it no longer fits, `Index.rebuild`
+    trains a new one.
 
     Attributes:
-        trained_cosine: mean cosine of token vectors with their centroids, over the documents the codec was trained on.
-        rows: rows written since.
-        cosine: the mean cosine of their token vectors; None if there are none.
-        strange: share of them that lie farther than 95% of the documents the codec was trained on: 0.05 is no drift.
+        trained_cosine: mean cosine of token vectors with their centroids, in the rows that the codec was trained on.
+        rows: number of rows written since then.
+        cosine: the same mean over the rows written since then; None without such rows.
+        strange: share of those rows whose mean cosine is below that of 95% of the rows that the codec was trained on;
+            0.05 means no drift. None without such rows.
     """
 
     trained_cosine: float
@@ -32,30 +36,29 @@ class Drift:
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """An index in numbers.
+    """The counts, sizes and settings of an index.
 
     Attributes:
-        table: its name.
-        documents: how many.
-        rows: rows of the table: documents, or passages of documents.
-        tokens: token vectors.
-        model: name of the model.
-        fingerprint: of the model.
-        dim: dimensions of a vector.
+        table: name of the table.
+        documents: number of documents.
+        rows: number of rows of the table. In an index of passages each passage is a row, otherwise each document.
+        tokens: number of token vectors.
+        model: name of the model that made the vectors.
+        fingerprint: hash of that model's files.
+        dim: length of a token vector.
         nbits: bits per dimension of a residual.
-        centroids: how many.
-        pool: token vectors were pooled by this factor; 1 is none.
-        passage_tokens: documents were divided into passages of at most so many tokens; None if not.
-        version: the LanceDB table's version.
-        versions: how many versions are kept.
-        columns: name → Arrow type of every column, without the empty one that marks a build of the table.
-        bytes_by_part: bytes of the centroid ids, residuals and codec, as tansaku packs them, and of the derived
-            arrays that are not copies of these (``lists``: inverted lists, ``keys``: row ids and offsets), if there
-            are any for this version.
-        bytes_on_disk: all files of the index's two tables, old versions included; None unless the database is a
-            local folder.
-        derived_bytes: all files of the derived arrays.
-        drift: see there.
+        centroids: number of centroids.
+        pool: pooling factor of the token vectors; 1 means no pooling.
+        passage_tokens: largest number of tokens of a passage; None if documents are not divided into passages.
+        version: version of the LanceDB table.
+        versions: number of versions that are kept.
+        columns: names of the columns, with their Arrow types, without the empty column that marks a build of the table.
+        bytes_by_part: number of bytes by part: ``centroid_ids``, ``residuals`` and ``codec``, as tansaku packs them;
+            and, if this version has derived arrays, ``lists`` (inverted lists) and ``keys`` (row ids and offsets).
+        bytes_on_disk: number of bytes of all files of the index's two tables, old versions included; None if the
+            database is in an object store.
+        derived_bytes: number of bytes of all files of the derived arrays.
+        drift: how well the codec fits the rows added after it was trained.
     """
 
     table: str
@@ -79,18 +82,28 @@ class IndexInfo:
 
     @property
     def bytes_per_token(self) -> float:
-        """All bytes on disk per token vector; where they are not known, those of the parts."""
+        """Bytes on disk per token vector; if those are not known, the bytes of all parts per token vector."""
         known = sum(self.bytes_by_part.values()) if self.bytes_on_disk is None else self.bytes_on_disk
         return known / max(self.tokens, 1)
 
     @property
     def searched_bytes_per_token(self) -> float:
-        """Bytes of everything that a search reads, per token vector: the parts together."""
+        """Bytes that a search may read, per token vector: those of all parts."""
         return sum(self.bytes_by_part.values()) / max(self.tokens, 1)
 
 
 def describe(index: IndexTable) -> IndexInfo:
-    """Measure an open index."""
+    """Measure an open index: the work of `Index.info`.
+
+    Args:
+        index: the open table.
+
+    Returns:
+        Its counts and sizes.
+
+    Raises:
+        StorageError: the table cannot be read.
+    """
     table, codec, header = index.table, index.codec, index.header
     columns = ["token_count", "write_id", "centroid_cosine", *(["parent_id"] if header.passage_tokens else [])]
     with storage_errors(index.place()):

@@ -1,13 +1,14 @@
 """Parts of pages that are written from the code: the command line, the HTTP paths, the errors and a picture.
 
 A page has a mark `<!-- generated: NAME -->` where such a part stands. `python docs/site/generated.py FOLDER` writes
-those pages with their marks filled to a folder, for the checks of prose.
+those pages with their marks filled to a folder, for the checks of prose, and the API reference with its docstrings.
 """
 
 from __future__ import annotations
 
 import base64
 import inspect
+import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
+from griffe import Docstring, DocstringSectionKind
 
 import tansaku
 from tansaku.plugin.cli.main import app
@@ -232,6 +234,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "latency picture": latency_picture,
 }
 _MARK = re.compile(r"<!-- generated: (.+?) -->")
+_REFERENCE = re.compile(r"^::: (tansaku[\w.]*)(?:\n    options: .*)?$", re.MULTILINE)
 
 
 def fill(page: str) -> str:
@@ -239,14 +242,33 @@ def fill(page: str) -> str:
     return _MARK.sub(lambda mark: PARTS[mark[1]](), page)
 
 
+def _prose(docstring: str) -> Iterator[str]:
+    """A docstring in Markdown, without its examples."""
+    for section in Docstring(docstring).parse("google", warnings=False):
+        if section.kind is DocstringSectionKind.text:
+            yield f"{section.value}\n"
+        elif isinstance(section.value, list):
+            yield "\n".join("- " + item.description.replace("\n", "\n  ") for item in section.value) + "\n"
+
+
+def docstrings(path: str) -> str:
+    """The docstrings of a public name and of its public members, in Markdown."""
+    found = pkgutil.resolve_name(path)
+    members = vars(found).items() if inspect.isclass(found) else ()
+    documented = [(path, found), *((f"{path}.{name}", member) for name, member in members if not name.startswith("_"))]
+    texts = [(name, inspect.getdoc(member)) for name, member in documented if not isinstance(member, (str, int, float))]
+    return "\n".join(line for name, text in texts if text for line in (f"### `{name}`\n", *_prose(text)))
+
+
 def main(folder: str) -> None:
-    """Write the pages that have marks below a folder."""
+    """Write the pages that have marks or show docstrings below a folder."""
     for path in sorted((ROOT / "docs").rglob("*.md")):
         page = path.read_text(encoding="utf-8")
-        if _MARK.search(page):
+        prose = _REFERENCE.sub(lambda mark: docstrings(mark[1]), fill(page))
+        if prose != page:
             filled = Path(folder, path.relative_to(ROOT))
             filled.parent.mkdir(parents=True, exist_ok=True)
-            filled.write_text(fill(page), encoding="utf-8")
+            filled.write_text(prose, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Token vectors → a centroid id and a compressed residual each, and back."""
+"""Compress token vectors: each becomes a centroid id and a quantized residual."""

@@ -1,7 +1,7 @@
-"""Centroids in two levels: clusters of vectors, and groups of clusters that make the nearest one quick to find.
+"""K-means in two levels: groups of centroids, so that the nearest centroid is found quickly.
 
-Plain k-means compares every vector with all K centroids. Here the vectors are first divided into about √K groups, and
-each group into its share of centroids; a vector is then compared with the members of the few groups nearest to it.
+Plain k-means compares each vector with all K centroids. Here the vectors are first divided into about √K groups, and
+each group into its share of centroids. A vector is then compared only with the centroids of the groups nearest to it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from itertools import pairwise
 import faiss
 import numpy as np
 
-_COMPARED_ONE_BY_ONE = 256  # up to this number of centroids, each vector is compared with all
+_COMPARED_ONE_BY_ONE = 256  # up to this number of centroids, each vector is compared with all of them
 _ROUNDS = 8
 _POINTS_PER_CENTROID = 256
 _GROUPS_PROBED = 8
@@ -23,8 +23,8 @@ def cluster(vectors: np.ndarray, n_centroids: int, seed: int) -> tuple[np.ndarra
 
     Args:
         vectors: float32 (n, dim), unit length.
-        n_centroids: how many; no more than ``n`` are made.
-        seed: the same vectors and seed give the same centroids.
+        n_centroids: number of centroids; at most ``n`` are made.
+        seed: seed of the random numbers. The same vectors and seed give the same centroids.
 
     Returns:
         Centroids, float32 (n_centroids, dim), unit length, and the offsets of their groups, int32 (groups + 1,).
@@ -41,12 +41,12 @@ def cluster(vectors: np.ndarray, n_centroids: int, seed: int) -> tuple[np.ndarra
 
 
 def nearest(vectors: np.ndarray, centroids: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each vector the centroid with the largest dot product among those of the 8 nearest groups.
+    """Find the nearest centroid of each vector: the largest dot product in the 8 groups nearest to the vector.
 
     Args:
         vectors: float32 (n, dim).
         centroids: float32 (n_centroids, dim).
-        groups: int32 (groups + 1,), ascending; group g is ``centroids[groups[g]:groups[g + 1]]``, never empty.
+        groups: int32 (groups + 1,), ascending; group g is ``centroids[groups[g]:groups[g + 1]]``, which is never empty.
 
     Returns:
         Centroid ids, int64 (n,), and dot products, float32 (n,).
@@ -101,7 +101,7 @@ def _shares(sizes: np.ndarray, total: int) -> np.ndarray:
     exact = sizes * (total / sizes.sum())
     shares = np.minimum(np.maximum(np.floor(exact), sizes > 0), sizes).astype(np.int64)
     while left := int(total - shares.sum()):
-        # Too many where small groups were given one each: then those that have most beyond their part give one back.
+        # ``left`` is negative if small groups got one centroid each: the groups most above their share then lose one.
         step = 1 if left > 0 else -1
         order = np.argsort(step * (shares - exact), kind="stable")
         free = order[(shares < sizes if left > 0 else shares > 1)[order]]

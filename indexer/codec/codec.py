@@ -2,8 +2,8 @@
 
 As in ColBERTv2 (Santhanam et al., 2022), a vector v is stored as its centroid c and the quantized residual v − c. The
 residual is cut into one piece for each stored byte, of 8 / nbits dimensions, and each piece is replaced by the nearest
-of 256 codewords (product quantization: Jégou et al., 2011). For the same bytes this errs less than ColBERTv2's buckets
-for single dimensions, of which every dimension has the same: `benchmarks.index.codecs` compares them.
+of 256 codewords (product quantization: Jégou et al., 2011). With the same number of bytes the error is smaller than
+with ColBERTv2's buckets, which are the same for all dimensions: `benchmarks.index.codecs` compares them.
 """
 
 from __future__ import annotations
@@ -26,13 +26,26 @@ _CODEWORD_ROUNDS = 10
 
 @dataclass(frozen=True)
 class ResidualCodec:
-    """Centroids and codewords.
+    """Compresses token vectors to centroid ids and residuals; `ResidualCodec.train` fits one to a sample.
 
     Attributes:
         centroids: float32 (n_centroids, dim), unit length; representable in float16.
-        groups: int32 (groups + 1,): centroids of one group lie together; see `clustering.nearest`.
-        codewords: float32 (residual_bytes, 256, 8 / nbits), representable in float16: what the values of each byte of
-            a residual decode to.
+        groups: int32 (groups + 1,): offsets of the groups of centroids, see `clustering.nearest`.
+        codewords: float32 (residual_bytes, 256, 8 / nbits), representable in float16: what each value of each byte of
+            a residual decodes to.
+
+    Example:
+        >>> import numpy as np
+        >>> from tansaku import ResidualCodec
+        >>> vectors = np.random.default_rng(0).normal(size=(1000, 16)).astype(np.float32)
+        >>> vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        >>> codec = ResidualCodec.train(vectors, nbits=2, n_centroids=16)
+        >>> centroid_ids, residuals = codec.encode(vectors)
+        >>> centroid_ids.dtype, residuals.shape
+        (dtype('uint16'), (1000, 4))
+        >>> cosines = (codec.decode(centroid_ids, residuals) * vectors).sum(axis=1)
+        >>> bool(cosines.mean() > 0.9)
+        True
     """
 
     centroids: np.ndarray
@@ -41,7 +54,7 @@ class ResidualCodec:
 
     @property
     def dim(self) -> int:
-        """Length of a vector."""
+        """Length of a token vector."""
         return self.centroids.shape[1]
 
     @property
@@ -51,22 +64,22 @@ class ResidualCodec:
 
     @property
     def residual_bytes(self) -> int:
-        """Bytes of one residual."""
+        """Number of bytes of one residual: dim · nbits / 8."""
         return self.codewords.shape[0]
 
     @property
     def id_dtype(self) -> np.dtype:
-        """Type of a stored centroid id: little-endian uint16, or uint32 beyond 65,536 centroids."""
+        """Dtype of a stored centroid id: little-endian uint16, or uint32 with more than 65,536 centroids."""
         return np.dtype("<u2" if len(self.centroids) <= 1 << 16 else "<u4")
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of the codec as stored: float16 centroids and codewords, int32 groups."""
+        """Number of bytes of the codec as stored: float16 centroids and codewords, int32 groups."""
         return 2 * self.centroids.size + 2 * self.codewords.size + 4 * self.groups.size
 
     @cached_property
     def codec_id(self) -> str:
-        """16 hex digits of the sha256 of the codec's numbers."""
+        """The first 16 hex digits of the SHA-256 of the codec's arrays."""
         digest = hashlib.sha256()
         for array, kind in ((self.centroids, "<f4"), (self.groups, "<i4"), (self.codewords, "<f4")):
             digest.update(repr(array.shape).encode() + np.ascontiguousarray(array, kind).tobytes())
@@ -78,23 +91,28 @@ class ResidualCodec:
 
         Args:
             vectors: float32 (n, dim), unit length.
-            nbits: bits per dimension: 1, 2 or 4.
-            n_centroids: how many centroids; no more than ``n`` are made.
-            seed: of the clustering; the same sample and seed give the same codec.
+            nbits: bits per dimension of a residual: 1, 2 or 4.
+            n_centroids: number of centroids; at most ``n`` are made.
+            seed: seed of the clustering. The same sample and seed give the same codec.
 
-        Raises InputError for another ``nbits``, for no vectors, for NaN, and where dim · nbits is no multiple of 8.
+        Returns:
+            The codec.
+
+        Raises:
+            InputError: ``nbits`` is another number, dim · nbits is not a multiple of 8, or ``vectors`` is empty or has
+                numbers that are not finite.
         """
         check_nbits(nbits)
         if len(vectors) == 0:
-            raise InputError("a codec needs at least one vector to be fitted to")
+            raise InputError("a codec needs at least one vector to be trained on")
         dim = vectors.shape[1]
         if dim * nbits % 8:
             raise InputError(f"{dim} dimensions at {nbits} bits do not fill whole bytes; choose another nbits")
         if not np.isfinite(vectors).all():
-            raise InputError("the sample for the codec holds vectors that are not finite")
+            raise InputError("the sample for the codec has vectors that are not finite; check the model")
         vectors = np.ascontiguousarray(vectors, np.float32)
         centroids, groups = cluster(vectors, n_centroids, seed)
-        # Rounded here, once, so that centroids stored as float16 are the ones that residuals were taken from.
+        # Rounded before residuals are computed: they then belong to the centroids as stored, in float16.
         centroids = _through_float16(centroids)
         chosen = np.random.default_rng(seed).permutation(len(vectors))[:_CODEWORD_SAMPLE]
         sample = vectors[chosen]
@@ -105,7 +123,7 @@ class ResidualCodec:
         """Compress vectors.
 
         Args:
-            vectors: float32 (n, dim).
+            vectors: float32 (n, dim), unit length.
 
         Returns:
             Centroid ids, `id_dtype` (n,), and residuals, uint8 (n, residual_bytes).
@@ -114,16 +132,39 @@ class ResidualCodec:
         return ids, self.quantize(vectors, ids)
 
     def nearest(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The centroid of each vector and how near it is: ids, `id_dtype` (n,), and dot products, float32 (n,)."""
+        """Find the nearest centroid of each vector.
+
+        Args:
+            vectors: float32 (n, dim), unit length.
+
+        Returns:
+            Centroid ids, `id_dtype` (n,), and the dot products with these centroids, float32 (n,).
+        """
         ids, similarities = nearest(vectors, self.centroids, self.groups)
         return ids.astype(self.id_dtype), similarities
 
     def quantize(self, vectors: np.ndarray, centroid_ids: np.ndarray) -> np.ndarray:
-        """The residuals of vectors from their centroids, compressed: uint8 (n, residual_bytes)."""
+        """Compress the residuals of vectors from their centroids.
+
+        Args:
+            vectors: float32 (n, dim), unit length.
+            centroid_ids: integer (n,).
+
+        Returns:
+            Residuals, uint8 (n, residual_bytes).
+        """
         return self._quantizer.compute_codes(np.ascontiguousarray(vectors - self.centroids[centroid_ids]))
 
     def decode(self, centroid_ids: np.ndarray, residuals: np.ndarray) -> np.ndarray:
-        """The vectors that codes stand for: float32 (n, dim), unit length."""
+        """Decode vectors from their codes, with the error of compression.
+
+        Args:
+            centroid_ids: integer (n,).
+            residuals: uint8 (n, residual_bytes).
+
+        Returns:
+            Vectors, float32 (n, dim), unit length.
+        """
         rows = residuals + np.arange(0, 256 * self.residual_bytes, 256)
         vectors = self.codewords.reshape(-1, 8 // self.nbits)[rows].reshape(len(rows), self.dim)
         vectors += self.centroids[centroid_ids]
@@ -135,16 +176,30 @@ class ResidualCodec:
 
 
 def check_nbits(nbits: int) -> None:
-    """Raise InputError unless ``nbits`` is 1, 2 or 4."""
+    """Check a number of bits per dimension.
+
+    Args:
+        nbits: the number.
+
+    Raises:
+        InputError: it is not 1, 2 or 4.
+    """
     if nbits not in NBITS:
         raise InputError(f"nbits is {nbits}; it must be one of {', '.join(map(str, NBITS))}")
 
 
 def default_centroids(n_tokens: int) -> int:
-    """ColBERTv2's rule, the power of two at or below 16 · √(tokens), but no more than a centroid for 64 tokens.
+    """Choose the number of centroids by ColBERTv2's rule, with at most one centroid for 64 tokens.
 
-    In a small index the centroids themselves weigh much: at one for 24 tokens they took 11 of 49 bytes a token on
-    `jsquad-valid` and changed hit@1 by 0.2 points, hit@3 by −0.1.
+    The rule is the largest power of two up to 16 · √tokens. In a small index the centroids themselves take much space:
+    with one for 24 tokens they took 11 of 49 bytes per token on `jsquad-valid`, and changed hit@1 by 0.2 points and
+    hit@3 by −0.1.
+
+    Args:
+        n_tokens: number of token vectors of the index.
+
+    Returns:
+        The number of centroids, a power of two.
     """
     limit = min(16 * np.sqrt(n_tokens), n_tokens / 64)
     return 1 << max(0, int(np.log2(max(limit, 1))))
@@ -153,7 +208,7 @@ def default_centroids(n_tokens: int) -> int:
 def _train_codewords(residuals: np.ndarray, n_bytes: int, seed: int) -> np.ndarray:
     """k-means for all pieces of the residuals at once, float32 (n_bytes, 256, dim / n_bytes).
 
-    The assignment is faiss's `compute_codes`: its own training does the same some ten times slower for pieces so short.
+    faiss's `compute_codes` assigns the pieces. Its own training is about ten times slower for such short pieces.
     """
     n = len(residuals)
     draw = np.random.default_rng(seed)
@@ -168,7 +223,7 @@ def _train_codewords(residuals: np.ndarray, n_bytes: int, seed: int) -> np.ndarr
                 column = residuals[:, piece * words.shape[1] + position]
                 sums = np.bincount(codes[:, piece], column, minlength=256)
                 words[used, position] = sums[used] / counts[used]
-            # A word that nothing is nearest to starts again elsewhere.
+            # A codeword without any piece starts again at a random one.
             start = piece * words.shape[1]
             words[~used] = residuals[draw.integers(n, size=np.count_nonzero(~used)), start : start + words.shape[1]]
     return _through_float16(codewords)

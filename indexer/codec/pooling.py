@@ -1,4 +1,4 @@
-"""Token pooling: a document's near-alike token vectors become one, so that it takes a fraction of the room."""
+"""Token pooling: similar token vectors of a document are averaged into one, which saves space."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _NO_DIRECTION = 1e-6  # a mean shorter than this is rounding error
 
 
 def pool_tokens(vectors: np.ndarray, factor: int) -> np.ndarray:
-    """About one vector for every ``factor`` of a document's, by Ward clustering over cosine distances.
+    """Reduce the token vectors of a text to about 1 / ``factor`` of them, by Ward clustering of cosine distances.
 
     Clavié, Chaffin and Adams 2024 (arXiv 2409.14683). As in sentence-transformers and PyLate, the first vector (the
-    start token's) stays as it is, and the other n - 1 become max(1, (n - 1) // factor) clusters, or fewer where merges
-    tie. Each cluster becomes its mean, brought to unit length; the order is that of the clusters' first vectors.
+    start token's) is kept, and the other n - 1 become max(1, (n - 1) // factor) clusters, or fewer if merges tie. Each
+    cluster becomes its mean, scaled to unit length. The order is that of the clusters' first vectors.
 
     Args:
         vectors: float32 (n, dim), unit length, in the order of the text.
-        factor: 1 leaves ``vectors`` as they are.
+        factor: pooling factor; 1 returns ``vectors`` unchanged.
 
     Returns:
         float32 (m, dim), unit length.
@@ -40,7 +40,7 @@ def pool_tokens(vectors: np.ndarray, factor: int) -> np.ndarray:
     n_clusters = max(1, len(rest) // factor)
     if n_clusters >= len(rest):
         return vectors
-    # Not a matrix product: BLAS would wake its threads for each document, and they wait for the encoder's.
+    # A matrix product would start BLAS's threads for each document, and they compete with the encoder's.
     tree = hierarchy.linkage(pdist(rest, "cosine"), method="ward")
     labels = hierarchy.fcluster(tree, n_clusters, criterion="maxclust")
     return np.concatenate([vectors[:1], _directions(rest, labels)])
@@ -54,7 +54,7 @@ def _directions(vectors: np.ndarray, labels: np.ndarray) -> np.ndarray:
     first, counts = first[order], counts[order]
     starts = np.cumsum(counts) - counts
     means = np.add.reduceat(vectors[members], starts, axis=0) / counts[:, None].astype(np.float32)
-    # Opposite vectors have no mean direction; any one of them is as near as can be.
+    # Opposite vectors have no mean direction; the first of them is used.
     lost = np.linalg.norm(means, axis=1) < _NO_DIRECTION
     means[lost] = vectors[first[lost]]
     return means / np.linalg.norm(means, axis=1, keepdims=True)

@@ -1,7 +1,7 @@
-"""Records in Arrow's columns: Parquet files, Arrow IPC files and streams, Lance datasets, read in slices of rows.
+"""Read records from Arrow columns: Parquet files, Arrow IPC files and streams, Lance datasets.
 
-Every row gives one pair of its place ("data.parquet row 5", from 0) and either the record or, where one of its values
-is damaged or has no counterpart in Python, a BadRecord.
+Each row yields a pair of its place ("data.parquet row 5", from 0) and the record. If a value of the row is damaged, or
+Python does not have such a value, the record is a BadRecord.
 """
 
 from __future__ import annotations
@@ -17,31 +17,48 @@ import pyarrow.parquet as pq
 from ..errors import SourceError
 from .line_formats import BadRecord, Record, check_unique, cut
 
-_ROWS = 1024  # as Python objects at a time
-_LANCE_ROWS = 8192  # per query: Lance reads ahead by up to 2 GiB within one
+_ROWS = 1024  # rows converted to Python objects at a time
+_LANCE_ROWS = 8192  # rows per query: within a query, Lance reads ahead by up to 2 GiB
 _BUFFER = 2**20
 # Text that is not UTF-8, a time finer than Python's (ValueError), one beyond Python's (OverflowError).
 _NO_VALUE = (ValueError, OverflowError)
 
 
 def read_parquet(path: Path) -> Iterator[Record]:
-    """The rows of a Parquet file. Raises SourceError, OSError or ArrowException if it is damaged."""
-    # Buffered, without pre-buffering: pages are read as they are needed, not a whole row group at once.
+    """Read a Parquet file.
+
+    Args:
+        path: the file.
+
+    Yields:
+        Pairs of place and record.
+
+    Raises:
+        SourceError: the file is damaged; also OSError and ArrowException.
+    """
+    # Buffered, but not pre-buffered: pages are read when they are needed, not a whole row group at once.
     with pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True) as file:
         check_unique(file.schema_arrow.names, str(path))
         yield from _records(_parquet_batches(file, path), path)
 
 
 def read_ipc(path: Path) -> Iterator[Record]:
-    """The rows of an Arrow IPC file or stream, told apart by the first bytes; Feather (V2) is such a file.
+    """Read an Arrow IPC file or stream, which differ in their first bytes. Feather (version 2) is such a file.
 
-    Raises SourceError, OSError or ArrowException if it is damaged, and SourceError for a stream without its end marker,
-    as a writer leaves it that did not come to its end.
+    Args:
+        path: the file.
+
+    Yields:
+        Pairs of place and record.
+
+    Raises:
+        SourceError: the file is damaged, or a stream has no end marker because its writer was interrupted; also
+            OSError and ArrowException.
     """
     with path.open("rb") as file:
         magic = file.read(6)
     if magic.startswith(b"FEA1"):
-        raise SourceError(f"{path}: Feather version 1 is not read; write it as version 2, Parquet or JSONL")
+        raise SourceError(f"{path}: Feather version 1 cannot be read; write it as version 2, Parquet or JSONL")
     # Mapped, not read: some writers put the whole table into one batch.
     with pa.memory_map(str(path)) as source:
         batches = _file_batches(source, path) if magic == b"ARROW1" else _stream_batches(source, path)
@@ -49,7 +66,17 @@ def read_ipc(path: Path) -> Iterator[Record]:
 
 
 def read_lance(path: Path) -> Iterator[Record]:
-    """The rows of a Lance dataset, a folder NAME.lance. Raises SourceError if it cannot be read."""
+    """Read a Lance dataset.
+
+    Args:
+        path: a folder NAME.lance.
+
+    Yields:
+        Pairs of place and record.
+
+    Raises:
+        SourceError: the dataset cannot be read.
+    """
     yield from _records(_lance_batches(Path(os.path.abspath(path)), path), path)
 
 
@@ -76,15 +103,15 @@ def _stream_batches(source: pa.NativeFile, path: Path) -> Iterator[pa.RecordBatc
         for batch in reader:
             yield batch
             position = source.tell()
-        # Arrow takes the end of the file for the end of the stream, too, and looks at nothing after the marker.
+        # Arrow also accepts the end of the file as the end of the stream, and ignores all data after the marker.
         if source.tell() == position:
-            raise SourceError(f"{path}: ends without the stream's end marker; it was not written or copied whole")
+            raise SourceError(f"{path}: the stream has no end marker; write or copy the whole file again")
         if source.tell() != source.size():
-            raise SourceError(f"{path}: there is more after the stream's end marker; keep each stream in its own file")
+            raise SourceError(f"{path}: there is data after the stream's end marker; put each stream into its own file")
 
 
 def _lance_batches(folder: Path, path: Path) -> Iterator[pa.RecordBatch]:
-    import lancedb  # takes seconds, which readers of other formats save
+    import lancedb  # this takes seconds, so other formats do without
 
     try:
         table = lancedb.connect(str(folder.parent)).open_table(folder.name.removesuffix(".lance"))
@@ -100,7 +127,7 @@ def _records(batches: Iterable[pa.RecordBatch], path: Path) -> Iterator[Record]:
         for start in range(0, len(batch), _ROWS):
             rows = batch.slice(start, _ROWS)
             try:
-                # Offsets in a damaged file may point anywhere, and nothing else looks at them.
+                # Offsets in a damaged file may point anywhere, and nothing else checks them.
                 rows.validate(full=True)
                 records = rows.to_pylist()
             except _NO_VALUE:
@@ -111,7 +138,7 @@ def _records(batches: Iterable[pa.RecordBatch], path: Path) -> Iterator[Record]:
 
 
 def _one_by_one(rows: pa.RecordBatch) -> list[dict[str, Any] | BadRecord]:
-    """The records, a BadRecord for each that has a value which Python lacks. Raises ArrowInvalid for damage beyond."""
+    """The records, or a BadRecord for each with a value that Python does not have. Raises ArrowInvalid if damaged."""
     as_bytes = [column.view(_bytes_type(column.type)) for column in rows.columns]
     for column in as_bytes:
         if not _is_flat(column.type):
@@ -130,7 +157,7 @@ def _record(rows: pa.RecordBatch, as_bytes: list[pa.Array], i: int) -> dict[str,
 
 
 def _value(scalar: pa.Scalar) -> tuple[Any, str]:
-    """The value, or None and the reason why there is none."""
+    """The value and an empty string, or None and the reason why Python does not have such a value."""
     try:
         return scalar.as_py(), ""
     except UnicodeDecodeError as error:
@@ -141,18 +168,18 @@ def _value(scalar: pa.Scalar) -> tuple[Any, str]:
 
 def _readable(scalar: pa.Scalar) -> str:
     value, reason = _value(scalar)
-    if reason:  # a time: its number
+    if reason:  # of a time, show the number
         return str(getattr(scalar, "value", scalar.type)) if _is_flat(scalar.type) else "(not shown)"
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def _is_flat(kind: pa.DataType) -> bool:
-    """Whether the values are of fixed width: reading one cannot go astray, whatever its bits are."""
+    """Whether the values have a fixed width: reading one is then safe, whatever its bits are."""
     return pa.types.is_primitive(kind) or pa.types.is_decimal(kind)
 
 
 def _bytes_type(kind: pa.DataType) -> pa.DataType:
-    """The type with bytes for text."""
+    """The same type with bytes in place of text."""
     types = pa.types
     if types.is_string(kind):
         return pa.binary()

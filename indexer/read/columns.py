@@ -1,4 +1,4 @@
-"""The caller's own columns: their Arrow types, found while documents are read, and their values as arrays."""
+"""The caller's columns: find their Arrow types while documents are read, and make arrays of their values."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
 
 class ColumnTypes:
-    """Finds one type for every field over many documents.
+    """Finds one Arrow type for each field of many documents.
 
-    Integers widen to floats and null to anything; other mixtures raise InputError.
+    Integers widen to floats, and null to any type. Other mixtures raise InputError.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,14 @@ class ColumnTypes:
         self._large: set[str] = set()  # fields with integers that no float64 holds exactly
 
     def update(self, documents: Sequence[Document]) -> None:
-        """Take in the fields of ``documents``; where that raises, the types stay as they were."""
+        """Widen the types to fit more documents.
+
+        Args:
+            documents: the documents.
+
+        Raises:
+            InputError: a field has values of types that do not fit one column; the types found so far are unchanged.
+        """
         types, large = dict(self._types), set(self._large)
         names = dict.fromkeys(name for document in documents for name in document.fields)
         for name in names:
@@ -42,36 +49,53 @@ class ColumnTypes:
             except _MISFITS as error:
                 first, last = documents[0].id, documents[-1].id
                 raise InputError(
-                    f"field {name!r} has values that make no column, the last of them in a document between {first!r} "
-                    f"and {last!r} ({error}); give the field one type in all documents, such as text, or leave it out"
+                    f"field {name!r} has values that do not fit one column, the last of them in a document between "
+                    f"{first!r} and {last!r} ({error}); give the field one type in all documents, such as text, or "
+                    "leave it out"
                 ) from error
             field_array(documents, pa.field(name, merged))
             types[name] = merged
         self._types, self._large = types, large
 
     def fields(self) -> list[pa.Field]:
-        """The columns found; what was always null becomes a string, as LanceDB stores no nulls within structs."""
+        """The columns found. One that was always null gets type string: LanceDB cannot store null types in structs."""
         return [pa.field(name, _without_null_types(kind)) for name, kind in self._types.items()]
 
 
 def check_fields(documents: Sequence[Document], fields: Sequence[pa.Field]) -> None:
-    """Raise InputError, naming document and field, unless ``documents`` fit the columns of an existing table."""
+    """Check that documents fit the columns of an existing table.
+
+    Args:
+        documents: the documents.
+        fields: the caller's columns of the table.
+
+    Raises:
+        InputError: a document does not fit; the message names the document and the field.
+    """
     known = {field.name for field in fields}
     for document in documents:
         for name in document.fields:
             if name not in known:
                 raise InputError(
                     f"document {document.id!r} has a field {name!r}, which the index does not have "
-                    f"(its fields: {', '.join(sorted(known)) or 'none'}); drop the field or make a new index"
+                    f"(its fields: {', '.join(sorted(known)) or 'none'}); drop the field or create a new index"
                 )
     for field in fields:
         field_array(documents, field)
 
 
 def field_array(documents: Sequence[Document], field: pa.Field) -> pa.Array:
-    """The values of one column, null where a document lacks the field.
+    """Make the values of one column.
 
-    Raises InputError, naming document and field, for a value that the column's type would change or refuse.
+    Args:
+        documents: the documents.
+        field: the column.
+
+    Returns:
+        One value for each document; null if the document does not have the field.
+
+    Raises:
+        InputError: the column's type would change or refuse a value; the message names the document and the field.
     """
     values = [document.fields.get(field.name) for document in documents]
     try:
@@ -80,7 +104,7 @@ def field_array(documents: Sequence[Document], field: pa.Field) -> pa.Array:
     except _MISFITS as error:
         misfit = next((i for i in range(len(values)) if not _fits(values[i], field.type)), 0)
         raise _misfit_error(documents[misfit], field, str(error)) from error
-    # Arrow cuts quietly: 2.7 to 2, a time to its date, unknown keys off a struct.
+    # Arrow silently cuts values: 2.7 to 2, a time to its date, unknown keys from a struct.
     for document, value, kept in zip(documents, values, stored, strict=True):
         if not _same(value, kept):
             raise _misfit_error(document, field, f"it would be stored as {kept!r}")
@@ -104,7 +128,7 @@ def _fits(value: Any, kind: pa.DataType) -> bool:
 
 
 def _same(value: Any, stored: Any) -> bool:
-    """Whether ``stored`` is ``value`` as Arrow gives it back: a struct may gain nulls, an integer become a float."""
+    """Whether ``stored`` equals ``value``, except that a struct may gain nulls and an integer may become a float."""
     if isinstance(value, Mapping) and isinstance(stored, dict):
         known = all(key in stored and _same(item, stored[key]) for key, item in value.items())
         return known and all(item is None for key, item in stored.items() if key not in value)
@@ -117,7 +141,7 @@ def _same(value: Any, stored: Any) -> bool:
 
 
 def _has_large_integer(array: pa.Array) -> bool:
-    """Whether an integer that no float64 holds exactly is among the values, or within them."""
+    """Whether the values, or parts of them, include an integer that a float64 cannot hold exactly."""
     if pa.types.is_integer(array.type):
         values = array.drop_null().to_numpy(zero_copy_only=False)
         return len(values) > 0 and max(int(values.max()), -int(values.min())) > _MAX_EXACT
@@ -132,7 +156,7 @@ def _widens(a: pa.DataType, b: pa.DataType) -> bool:
 
 
 def _leaves(a: pa.DataType, b: pa.DataType) -> Iterator[tuple[pa.DataType, pa.DataType]]:
-    """What stands in the same place within two types."""
+    """Pairs of the types at the same position within two types."""
     if pa.types.is_list(a) and pa.types.is_list(b):
         yield from _leaves(a.value_type, b.value_type)
     elif pa.types.is_struct(a) and pa.types.is_struct(b):
@@ -144,7 +168,7 @@ def _leaves(a: pa.DataType, b: pa.DataType) -> Iterator[tuple[pa.DataType, pa.Da
 
 
 def _check_storable(kind: pa.DataType) -> None:
-    """Raise TypeError for what LanceDB cannot store: intervals, structs without fields, names that it would cut."""
+    """Raise TypeError for types that LanceDB cannot store: intervals, structs without fields, names that it would cut."""
     if pa.types.is_interval(kind):
         raise TypeError("intervals of months, days and nanoseconds, which LanceDB cannot store")
     if pa.types.is_struct(kind) and not kind.num_fields:

@@ -1,4 +1,4 @@
-"""Documents as they come in: mappings with an id, a text, perhaps a title, and the caller's own fields."""
+"""Read documents: mappings with an id, a text, optionally a title, and the caller's own fields."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import SourceError
 from .line_formats import BadRecord
 from .rejects import Rejects
 
-# Columns of the table that tansaku fills itself; the second only where documents are divided into passages.
+# Columns of the table that tansaku fills itself; PASSAGE_FIELDS only in an index of passages.
 RESERVED_FIELDS = (
     "id",
     "title",
@@ -31,7 +31,19 @@ PASSAGE_FIELDS = ("parent_id", "passage")
 
 @dataclass(frozen=True)
 class FieldNames:
-    """Which fields of a record are its id, text and title; ``id=None`` takes ``_id`` or else ``id``."""
+    """Names of the fields of a record that hold its id, text and title.
+
+    Attributes:
+        id: name of the field with the id; None takes ``_id`` if the record has it, otherwise ``id``.
+        text: name of the field with the text.
+        title: name of the field with the title, which records need not have.
+
+    Example:
+        >>> from tansaku import FieldNames, Index
+        >>> records = [{"url": "a.example", "body": "金閣寺は京都の北山にある寺院。"}]
+        >>> len(Index.create(folder, "pages", records, names=FieldNames(id="url", text="body")))
+        1
+    """
 
     id: str | None = None
     text: str = "text"
@@ -40,18 +52,18 @@ class FieldNames:
 
 @dataclass(frozen=True)
 class Document:
-    """One document.
+    """A document, or a passage of one while it is indexed.
 
     Attributes:
-        id: unique in its index.
-        text: what is searched, together with the title.
-        title: may be empty.
-        fields: the caller's other columns.
-        parent_id: of a passage: the document it was cut from.
-        passage: of a passage: its number in that document, from 0.
+        id: id, unique in its index.
+        text: the text that is searched, together with the title.
+        title: title; may be empty.
+        fields: values of the caller's other columns by their names.
+        parent_id: in a passage, the id of the document that it is a part of; otherwise None.
+        passage: in a passage, its number in that document, from 0.
         place: where it was read ("data.jsonl:17").
-        whole_text: of a passage: the text it was cut from.
-        vectors: float32 (tokens, dim), where the caller has made them; None: the model makes them from the text.
+        whole_text: in a passage, the text of that document.
+        vectors: token vectors that the caller made, float32 (tokens, dim), unit length; None: the model makes them.
     """
 
     id: str
@@ -66,29 +78,42 @@ class Document:
 
     @property
     def encoded_text(self) -> str:
-        """What the encoder sees: title and text, one space between."""
+        """The text that the encoder gets: title, a space, and text."""
         return f"{self.title} {self.text}" if self.title else self.text
 
     @property
     def size(self) -> int:
-        """What its number of token vectors is estimated from: their number if they are there, else characters."""
+        """The size by which its number of token vectors is estimated: their number if given, otherwise characters."""
         return len(self.encoded_text) if self.vectors is None else len(self.vectors)
 
 
 @dataclass(frozen=True)
 class GivenVectors:
-    """Token vectors that the caller has made, one matrix for each document.
+    """Token vectors that the caller made, one matrix for each document.
 
     Attributes:
-        matrices: float (tokens, dim) each, of unit length: arrays or nested lists.
-        dim: length of a vector.
+        matrices: float (tokens, dim) each, unit length: arrays or nested lists.
+        dim: length of a token vector.
     """
 
     matrices: Sequence[Any]
     dim: int
 
     def of(self, position: int, place: str, doc_id: str) -> np.ndarray:
-        """Those of the document at ``position``, float32; raises InputError for another shape."""
+        """The vectors of one document.
+
+        Args:
+            position: position of the document, from 0.
+            place: where the document was read, for error messages.
+            doc_id: id of the document, for error messages.
+
+        Returns:
+            float32 (tokens, dim).
+
+        Raises:
+            SourceError: there are fewer matrices than documents.
+            InputError: the vectors are not numbers, or have another shape.
+        """
         if position >= len(self.matrices):
             raise SourceError(
                 f"there are more documents than matrices of vectors ({len(self.matrices)}); give one for each document"
@@ -105,22 +130,23 @@ class GivenVectors:
 
 
 class DocumentReader:
-    """Turns records into checked documents; iterate over it as often as needed.
+    """Turns records into checked documents. May be iterated over several times.
+
+    Iterating refuses a record for these faults: a field is missing; the id is neither str nor int; the text or title is
+    not a str; the id or text is empty; a string has a lone surrogate; a field name is reserved, or cannot be the name
+    of a column; the id occurred before, in the same or another Unicode form. A refused record raises InputError, or is
+    noted in ``rejects``; the message names the place and the field. Records that were rejected in one pass are left out
+    of later ones, so that all passes give the same documents.
+
+    Memory: about 100 bytes for each id.
 
     Args:
-        records: mappings, or (place, mapping) pairs as `tansaku.indexer.read.sources` yields them, the place being
-            what an error names ("data.jsonl:17").
-        names: which fields are id, text and title.
-        rejects: takes the records that cannot be used; None raises for the first of them.
+        records: mappings, or pairs of a place and a mapping, as `Source` yields them. The place ("data.jsonl:17") is
+            used in messages.
+        names: names of the fields with id, text and title.
+        rejects: collects records that cannot be used; None raises an error for the first of them.
         reserved: field names that the index needs for itself.
-        vectors: one matrix for each record, in their order; a text may then be absent or empty.
-
-    Iterating raises InputError, or notes a reject, naming the place and the field, for a missing field, an id that is
-    neither str nor int, a text or title that is not str, an empty id or text, a lone surrogate, a field name that is no
-    name for a column or is reserved, or an id that occurred before or differs from an earlier one only in Unicode form.
-    A record that was rejected before is left out silently, so that every pass gives the same documents.
-
-    Memory: some 100 bytes for each id.
+        vectors: one matrix for each record, in the same order; a text may then be missing or empty.
     """
 
     def __init__(
@@ -131,7 +157,7 @@ class DocumentReader:
         reserved: Sequence[str] = RESERVED_FIELDS,
         vectors: GivenVectors | None = None,
     ) -> None:
-        # An iterator can be read once only, and indexing reads more often.
+        # An iterator can be read only once, but indexing reads several times.
         self._records = list(records) if isinstance(records, Iterator) else records
         self._names = names or FieldNames()
         self._reserved = reserved
@@ -142,7 +168,12 @@ class DocumentReader:
             rejects.begin()
 
     def __iter__(self) -> Iterator[Document]:
-        """Yield the documents in order."""
+        """Yield the documents in order.
+
+        Raises:
+            InputError: a record is refused, and there are no ``rejects``.
+            SourceError: the numbers of documents and of matrices of vectors differ.
+        """
         seen: set[str] = set()
         position = -1
         for position, record in enumerate(self._records):
@@ -174,12 +205,28 @@ class DocumentReader:
             )
 
     def leave_out(self, document: Document, error: InputError) -> None:
-        """Reject ``document``: no later pass will give it. Raises ``error`` where nothing may be rejected."""
+        """Reject a document, and leave it out of later passes.
+
+        Args:
+            document: the document.
+            error: the reason.
+
+        Raises:
+            InputError: there are no ``rejects``; this is ``error``.
+        """
         self.reject(document, error)
         self._left_out.add(document.place)
 
     def reject(self, document: Document, error: InputError) -> None:
-        """Note ``document`` as a reject, but go on giving it, so that the others keep their positions."""
+        """Reject a document, but keep it in later passes, so that the positions of the others do not change.
+
+        Args:
+            document: the document.
+            error: the reason.
+
+        Raises:
+            InputError: there are no ``rejects``; this is ``error``.
+        """
         text = document.whole_text or document.text
         record = {"id": document.parent_id or document.id, "title": document.title, "text": text}
         self._note(document.place, error, {**record, **document.fields})
@@ -191,12 +238,12 @@ class DocumentReader:
 
 
 def canonical_id(doc_id: str) -> str:
-    """The form in which ids are compared (NFC): two that differ only in Unicode form are the same to a reader."""
+    """The form in which ids are compared (NFC): people cannot distinguish ids that differ only in Unicode form."""
     return unicodedata.normalize("NFC", doc_id)
 
 
 def id_forms(doc_id: str) -> set[str]:
-    """``doc_id`` and its other Unicode forms, composed and decomposed."""
+    """An id in all Unicode forms: as given, composed (NFC) and decomposed (NFD)."""
     return {doc_id, *(unicodedata.normalize(form, doc_id) for form in ("NFC", "NFD"))}
 
 
@@ -223,7 +270,7 @@ def _as_document(
     for name in fields:
         if name in reserved:
             raise InputError(f"{place}: the field name {name!r} is taken by the index itself; rename the field")
-        # LanceDB takes a period for a path into a struct and keeps names of this kind for itself.
+        # LanceDB reads a period as a path into a struct, and reserves names that begin with "_row".
         if name in ("", "*") or set(".`\0") & set(name) or name.startswith("_row") or not _is_utf8(name):
             raise InputError(f"{place}: a column cannot have the field name {name!r}; rename the field")
     return Document(doc_id, text, title, fields, place=place)
@@ -249,7 +296,7 @@ def _text_value(
     if not value.strip() and not may_be_empty:
         raise InputError(f"{place}: field {name!r}{owner} is empty; fill it or leave the document out")
     if not _is_utf8(value):
-        raise InputError(f"{place}: field {name!r}{owner} holds half a character (a lone surrogate); mend the text")
+        raise InputError(f"{place}: field {name!r}{owner} has a lone surrogate (half a character); correct the text")
     return value
 
 

@@ -1,8 +1,8 @@
-r"""Records in lines of text: JSONL, TSV and CSV, read from a binary file with memory for one record.
+r"""Read records from lines of text: JSONL, TSV and CSV. Memory: one record.
 
-The text is UTF-8; a byte order mark at its start is no content. A line is ended by "\n" or "\r\n". Blank lines (JSONL:
-nothing but white space; TSV and CSV: nothing at all) are no records; every other line, or CSV record of several lines,
-gives one pair of its place and either the record or a BadRecord.
+The text is UTF-8; a byte order mark at its start is ignored. A line ends with "\n" or "\r\n". Blank lines are ignored
+(JSONL: only white space; TSV and CSV: empty). Each other line, or CSV record of several lines, yields a pair of its
+place and the record, or a BadRecord if it cannot be parsed.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from typing import IO, Any
 
 from ..errors import SourceError
 
-MAX_LINE = 64 * 2**20  # bytes of one line, or of one CSV record
-RAW_LENGTH = 10_000  # characters of a bad record that are kept
+MAX_LINE = 64 * 2**20  # largest number of bytes of a line, or of a CSV record
+RAW_LENGTH = 10_000  # number of characters of a bad record that are kept
 
-_CSV_DEFAULT_LIMIT = 131_072  # the csv module's own, see _CsvLines
+_CSV_DEFAULT_LIMIT = 131_072  # default of the csv module, see _CsvLines
 _CSV_NO_LIMIT = 2**31 - 1
 _csv_limit_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
 class BadRecord:
-    r"""A record that cannot be parsed, while those after it can.
+    r"""A record that cannot be parsed, although those after it can.
 
     Attributes:
-        reason: what is wrong with it.
-        raw: its text as read, undecodable bytes as \xNN, cut after `RAW_LENGTH` characters.
+        reason: why it cannot be parsed.
+        raw: its text, with bytes that cannot be decoded as \xNN, cut after 10,000 characters.
     """
 
     reason: str
@@ -43,16 +43,35 @@ Record = tuple[str, dict[str, Any] | BadRecord]
 
 
 def read_jsonl(file: IO[bytes], name: str) -> Iterator[Record]:
-    """The records of a JSONL file; ``name`` is what places and errors call it. Raises SourceError if reading fails."""
+    """Read a JSONL file.
+
+    Args:
+        file: the file, opened in binary mode.
+        name: what places and error messages call the file.
+
+    Yields:
+        Pairs of place and record.
+
+    Raises:
+        SourceError: the file cannot be read.
+    """
     for number, line in _text_lines(file, name):
         if isinstance(line, BadRecord) or line.strip():
             yield f"{name}:{number}", line if isinstance(line, BadRecord) else _parse_json(line)
 
 
 def read_tsv(file: IO[bytes], name: str) -> Iterator[Record]:
-    """The records of a TSV file: a header line, then fields between tabs, in which a quote is a character like others.
+    """Read a TSV file: a header line, then fields between tabs. Quotes have no special meaning.
 
-    Raises SourceError if reading fails or the header is missing or names a field twice.
+    Args:
+        file: the file, opened in binary mode.
+        name: what places and error messages call the file.
+
+    Yields:
+        Pairs of place and record.
+
+    Raises:
+        SourceError: the file cannot be read, or the header is missing or has a field twice.
     """
     lines = _text_lines(file, name)
     _, first = next(lines, (1, ""))
@@ -70,10 +89,18 @@ def read_tsv(file: IO[bytes], name: str) -> Iterator[Record]:
 
 
 def read_csv(file: IO[bytes], name: str) -> Iterator[Record]:
-    """The records of a CSV file: a header, commas, and quotes as in RFC 4180; a record's place is its first line.
+    """Read a CSV file: a header, then fields between commas, with quotes as in RFC 4180.
 
-    Raises SourceError if reading fails, if the header is missing or names a field twice, and for quotes that are broken
-    over several lines: where the next record begins can then not be told. Within one line they make a BadRecord.
+    Args:
+        file: the file, opened in binary mode.
+        name: what places and error messages call the file.
+
+    Yields:
+        Pairs of place and record; the place is the record's first line. A line with wrong quotes is a BadRecord.
+
+    Raises:
+        SourceError: the file cannot be read; the header is missing or has a field twice; or a record of several lines
+            has wrong quotes, so that it is unknown where the next record begins.
     """
     lines = _CsvLines(file, name)
     header: list[str] | None = None
@@ -95,12 +122,20 @@ def read_csv(file: IO[bytes], name: str) -> Iterator[Record]:
 
 
 def cut(text: str) -> str:
-    """``text``, or its first `RAW_LENGTH` characters and a note that more was there."""
+    """Cut a text after `RAW_LENGTH` characters, and append a note if it was longer."""
     return text if len(text) <= RAW_LENGTH else f"{text[:RAW_LENGTH]}… (cut here)"
 
 
 def check_unique(names: list[str], place: str) -> None:
-    """Raise SourceError, naming the field, if one of ``names`` occurs twice."""
+    """Check the field names of a header.
+
+    Args:
+        names: the field names.
+        place: what the message calls the header.
+
+    Raises:
+        SourceError: a name occurs twice.
+    """
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -130,7 +165,7 @@ def _misfit(row: list[str], header: list[str]) -> str:
 
 
 def _lines(file: IO[bytes], name: str) -> Iterator[tuple[int, bytes, bool]]:
-    """Number and bytes of each line with its end, and whether it is whole: of too long a line comes the start only."""
+    """Number and bytes of each line with its end, and whether it is whole: of a line that is too long, the start."""
     number = 0
     try:
         while line := file.readline(MAX_LINE + 1):
@@ -148,7 +183,7 @@ def _lines(file: IO[bytes], name: str) -> Iterator[tuple[int, bytes, bool]]:
 
 
 def _text_lines(file: IO[bytes], name: str) -> Iterator[tuple[int, str | BadRecord]]:
-    """Number and text of each line, its end left off. Decoded line by line: a bad byte spoils no other line."""
+    """Number and text of each line without its end. Lines are decoded one by one: a bad byte affects only its line."""
     for number, data, is_whole in _lines(file, name):
         if not is_whole:
             yield number, BadRecord(f"a line longer than {MAX_LINE:,} bytes", _raw(data))
@@ -164,15 +199,15 @@ def _without_end(line: bytes) -> bytes:
 
 
 def _raw(data: bytes) -> str:
-    # No character has more than 4 bytes: enough to fill the text that is kept, without decoding 64 MiB for it.
+    # A character has at most 4 bytes: this is enough for the text that is kept, without decoding 64 MiB.
     return cut(_without_end(data)[: 4 * RAW_LENGTH + 4].decode("utf-8", "backslashreplace"))
 
 
 class _CsvLines:
-    """Feeds a csv.reader with lines and knows which of them the current record was made of.
+    """Feeds lines to a csv.reader and records which lines the current record consists of.
 
-    The csv module refuses long fields by a limit that holds for the whole process. It is raised only while a record
-    that may need it is parsed, by one reader at a time.
+    The csv module has a limit for the length of fields that applies to the whole process. It is raised only while a
+    long record is parsed, by one reader at a time.
     """
 
     def __init__(self, file: IO[bytes], name: str) -> None:
@@ -180,9 +215,9 @@ class _CsvLines:
         self._lines = _lines(file, name)
         self._name = name
         self._start = b""
-        self._size = self._length = 0  # of the current record, in bytes and characters
+        self._size = self._length = 0  # size of the current record, in bytes and characters
         self._reason = ""
-        self._limit: int | None = None  # the process's, while it is raised
+        self._limit: int | None = None  # the limit of the process, while it is raised
 
     def rows(self) -> Iterator[list[str] | BadRecord]:
         """Yield one row per record; an empty one for a blank line."""
@@ -198,7 +233,7 @@ class _CsvLines:
             if self.last > self.first:
                 raise SourceError(
                     f"{self._name}:{self.first}: not valid CSV up to line {self.last} ({error}); "
-                    "a quote that is opened here is not closed, or something follows the closing one"
+                    "a quote that is opened here is not closed, or text follows the closing quote"
                 ) from error
             return BadRecord(f"not valid CSV ({error})", self.raw())
         finally:
@@ -226,7 +261,7 @@ class _CsvLines:
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
-            # The bytes that are no quote, comma or line end become others that are none: the record's end is kept.
+            # Escapes contain no quotes, commas or line ends, so the end of the record is still found.
             self._reason = self._reason or f"not UTF-8 ({error})"
             text = data.decode("utf-8", "backslashreplace")
         self._length += len(text)

@@ -1,4 +1,4 @@
-"""Long documents → passages that the model reads whole, cut at sentence ends."""
+"""Divide long documents into passages that are short enough for the model, at the ends of sentences."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ...onnx_export.errors import InputError
 from .documents import Document
 from .scan import chunks
 
-# Tokens of each text, on its own and uncut. What the model adds to each (start, marker, end) may be among them.
+# Counts the tokens of each text, before it is cut. Tokens that the model adds (start, marker, end) may be included.
 CountTokens = Callable[[Sequence[str]], list[int]]
 
-_TEXTS_PER_BATCH = 8192  # texts counted at a time: a tokenizer's results take up to a kilobyte each
+_TEXTS_PER_BATCH = 8192  # texts counted at a time: the result of tokenizing one takes up to a kilobyte
 _CLOSING = "」』）］】〉》〕｝〗〙｣”’)\\]}\"'＂＇"  # inside a regular expression's brackets
 
-# No branch looks twice at a run of the same characters, so that searching is linear. Digits and letters behind a mark
-# tell numbers (３．１４) and addresses (?q=) from sentence ends.
+# No branch reads a run of equal characters twice, so the search takes linear time. Digits and letters after a mark
+# distinguish numbers (３．１４) and addresses (?q=) from sentence ends.
 _SENTENCE_END = re.compile(
     rf"(?:[。｡！？‼⁇⁈⁉]|．(?![0-9０-９])|[!?](?![0-9A-Za-z=&/]))+[{_CLOSING}]*\s*"
     rf"|\.[{_CLOSING}]*\s+"
@@ -35,7 +35,14 @@ _ATTACHED = "ﾞﾟ\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"  # half-w
 
 @dataclass(frozen=True)
 class _Job:
-    """A text to split: ``frame`` comes before each piece, both together have ``room`` tokens, a piece ``text_room``."""
+    """A text to split.
+
+    Attributes:
+        text: the text.
+        frame: the title, which comes before each piece; may be empty.
+        room: largest number of tokens of the frame and a piece together.
+        text_room: largest number of tokens of a piece.
+    """
 
     text: str
     frame: str
@@ -44,13 +51,13 @@ class _Job:
 
     @property
     def reach(self) -> int:
-        """Characters of what may be counted at once; more than that is too long, unseen, save for odd texts."""
+        """Largest number of characters that are counted at once; longer texts are assumed to be too long."""
         return max(4096, 16 * self.room)
 
 
 @dataclass(slots=True)
 class _Unit:
-    """A stretch of a job's text that is not cut unless it alone is too long."""
+    """A part of a job's text, such as a sentence, that is cut only if it alone is too long."""
 
     job: _Job
     text: str
@@ -59,7 +66,7 @@ class _Unit:
 
 @dataclass
 class _Pack:
-    """Neighbouring units that are to be a piece; ``settled`` once it fits or cannot be cut."""
+    """Neighbouring units that become a piece; ``settled`` is true once they fit or cannot be cut."""
 
     job: _Job
     units: list[_Unit]
@@ -71,7 +78,15 @@ class _Pack:
 
 
 def check_room(room: int, longest: int | None = None) -> None:
-    """Raise InputError if a passage cannot have ``room`` tokens: less than 1, or more than the model reads at once."""
+    """Check the largest number of tokens of a passage.
+
+    Args:
+        room: the number.
+        longest: largest number of tokens that the model reads; None does not check it.
+
+    Raises:
+        InputError: ``room`` is less than 1 or more than ``longest``.
+    """
     if room < 1:
         raise InputError(f"a passage has room for {room} tokens; it must be 1 or more")
     if longest is not None and room > longest:
@@ -79,7 +94,13 @@ def check_room(room: int, longest: int | None = None) -> None:
 
 
 class Passages:
-    """Documents, or where ``tokens`` is given their passages; iterate over it as often as needed."""
+    """Documents or, if ``tokens`` is given, their passages. May be iterated over several times.
+
+    Args:
+        documents: the documents.
+        count_tokens: counts the tokens of texts; None keeps the documents whole.
+        tokens: largest number of tokens of a passage; None keeps the documents whole.
+    """
 
     def __init__(self, documents: Iterable[Document], count_tokens: CountTokens | None, tokens: int | None) -> None:
         self._documents = documents
@@ -96,18 +117,17 @@ class Passages:
 
 
 def split_documents(documents: Sequence[Document], room: int, count_tokens: CountTokens) -> list[Document]:
-    """The passages of ``documents``, in order.
+    """Divide documents into passages.
 
     Args:
-        documents: the documents, whole.
-        room: tokens of a passage, which are its title, a space and its text, as ``count_tokens`` counts them. Where a
-            title leaves less than a third of them to the text, the text gets a third all the same, and the model cuts
-            what is too much.
-        count_tokens: tokens of each text, on its own and uncut; never asked for a blank one.
+        documents: whole documents.
+        room: largest number of tokens of a passage: of its title, a space and its text. If the title leaves less than
+            a third of them to the text, the text gets a third anyway, and the model cuts the end of the passage.
+        count_tokens: counts the tokens of texts, before they are cut. It is never called with a blank text.
 
     Returns:
-        For each piece of a text a document with the title and fields of the whole one, the id "<id>#<n>" (n from 0),
-        ``parent_id`` and ``passage`` (n); a text that fits is one piece.
+        The passages in order. Each has the title and fields of its document, the id "<id>#<n>" (n from 0),
+        ``parent_id`` and ``passage`` (n). A text that fits is one passage.
 
     Raises:
         InputError: ``room`` is less than 1.
@@ -137,7 +157,7 @@ def _job(document: Document, room: int, title_tokens: int) -> _Job:
 
 
 def _split(jobs: Sequence[_Job], count_tokens: CountTokens) -> list[list[str]]:
-    """The pieces of each job's text. All jobs go through a stage together: tokenizers are fastest with many texts."""
+    """The pieces of each job's text. All jobs pass each stage together: tokenizers are fastest with many texts."""
     whole = {i for i, job in enumerate(jobs) if not job.text.strip()}
     short = [i for i, job in enumerate(jobs) if i not in whole and len(job.text) <= job.reach]
     tokens = _count([jobs[i].frame + jobs[i].text for i in short], count_tokens)
@@ -155,7 +175,7 @@ def _split(jobs: Sequence[_Job], count_tokens: CountTokens) -> list[list[str]]:
 
 
 def _fitting(units: list[_Unit], count_tokens: CountTokens) -> list[_Unit]:
-    """``units``, counted; those that are too long in smaller units, as far as they can be cut."""
+    """``units`` with their tokens counted; those that are too long are cut into smaller units, if possible."""
     _count_units(units, count_tokens)
     units, fresh = _refined(units, lambda unit: _cut_behind(_PHRASE_END, unit.text))
     _count_units(fresh, count_tokens)
@@ -167,7 +187,7 @@ def _fitting(units: list[_Unit], count_tokens: CountTokens) -> list[_Unit]:
 
 
 def _refined(units: list[_Unit], cut: Callable[[_Unit], list[str]]) -> tuple[list[_Unit], list[_Unit]]:
-    """``units`` with the too long ones cut, and those of them that are new and have yet to be counted."""
+    """``units`` with those cut that are too long, and the new units, which are not counted yet."""
     result: list[_Unit] = []
     fresh: list[_Unit] = []
     for unit in units:
@@ -182,7 +202,7 @@ def _refined(units: list[_Unit], cut: Callable[[_Unit], list[str]]) -> tuple[lis
 
 
 def _shares(unit: _Unit) -> int:
-    """In how many parts of one length to cut a unit that is too long: few, and a tenth for uneven characters."""
+    """Number of equal parts to cut a long unit into: few, with a tenth to spare as characters differ in tokens."""
     size, limit = unit.tokens, unit.job.text_room
     if len(unit.text) > unit.job.reach:
         size, limit = len(unit.text), unit.job.reach
@@ -190,8 +210,8 @@ def _shares(unit: _Unit) -> int:
 
 
 def _packed(units: list[_Unit], count_tokens: CountTokens) -> list[_Pack]:
-    """Neighbouring units of a text, as many together as fit."""
-    # Tokenizers may begin each text with a token of its own, so what a unit adds is seen behind the one before it.
+    """Groups of neighbouring units of a text, each as large as fits."""
+    # Tokenizers may begin each text with an extra token, so a unit is counted together with the one before it.
     joined = [_Unit(unit.job, before.text + unit.text) for before, unit in pairwise(units)]
     _count_units(joined, count_tokens)
     packs: list[_Pack] = []
@@ -207,7 +227,7 @@ def _packed(units: list[_Unit], count_tokens: CountTokens) -> list[_Pack]:
 
 
 def _verified(packs: list[_Pack], count_tokens: CountTokens) -> list[_Pack]:
-    """``packs``; those that turn out too long as a whole are halved until they fit."""
+    """``packs``, with those that are too long as a whole halved until they fit."""
     while unsettled := [pack for pack in packs if not pack.settled]:
         tokens = _count([pack.job.frame + pack.text for pack in unsettled], count_tokens)
         for pack, n in zip(unsettled, tokens, strict=True):
@@ -217,7 +237,7 @@ def _verified(packs: list[_Pack], count_tokens: CountTokens) -> list[_Pack]:
 
 
 def _halves(pack: _Pack) -> list[_Pack]:
-    """The two halves of a pack that is not settled; itself, settled, if it cannot be cut."""
+    """The two halves of a pack that is not settled; if it cannot be cut, the pack itself, settled."""
     if pack.settled:
         return [pack]
     units = pack.units
@@ -235,7 +255,7 @@ def _halves(pack: _Pack) -> list[_Pack]:
 
 
 def _count_units(units: Sequence[_Unit], count_tokens: CountTokens) -> None:
-    # Some tokenizers take quadratic time over a long run of letters, so one beyond reach is too long uncounted.
+    # Some tokenizers take quadratic time for a long run of letters, so longer texts are not counted.
     within = [unit for unit in units if len(unit.text) <= unit.job.reach]
     for unit in units:
         unit.tokens = len(unit.text)
@@ -252,15 +272,15 @@ def _count(texts: Sequence[str], count_tokens: CountTokens) -> list[int]:
 
 
 def _cut_behind(pattern: re.Pattern[str], text: str) -> list[str]:
-    """``text`` cut behind each match."""
-    # A cut falls before a visible character and behind one, so no part is blank.
+    """``text`` cut after each match."""
+    # Cuts are made between visible characters, so no part is blank.
     first = len(text) - len(text.lstrip())
     ends = [match.end() for match in pattern.finditer(text, first)]
     return _parts(text, [end for end in ends if end < len(text) and _may_cut(text, end)])
 
 
 def _cut_between_characters(text: str, parts: int) -> list[str]:
-    """``text`` in about ``parts`` parts of about one length; in fewer, or whole, where it cannot be cut."""
+    """``text`` in about ``parts`` parts of similar length; in fewer, or whole, if it cannot be cut."""
     first = len(text) - len(text.lstrip())
     cuts = [first]
     for part in range(1, parts):
@@ -281,7 +301,7 @@ def _parts(text: str, cuts: Sequence[int]) -> list[str]:
 
 
 def _may_cut(text: str, position: int) -> bool:
-    """Whether text[position] begins something: no white space, and nothing that goes with the character before it."""
+    """Whether text[position] may begin a part: it is not white space, and not attached to the character before it."""
     character = text[position]
     return not (
         character.isspace()

@@ -1,4 +1,4 @@
-"""Records that cannot be indexed, left out and written to a file with the reason."""
+"""Collect records that cannot be indexed in a file, each with the reason."""
 
 from __future__ import annotations
 
@@ -13,18 +13,35 @@ from ..errors import StorageError
 
 
 class Rejects:
-    """Takes the records that indexing leaves out; given to `Index.create` and the like, it lets them go on.
+    """Collects records that cannot be indexed in a file; use it as a context manager, or call `close`.
 
-    The file has one JSON object a line: ``place`` ("data.jsonl:17"), ``reason`` and ``record``. A file of that name is
-    replaced; if nothing is rejected there is none.
+    Given to `Index.create`, `Index.add` or `Index.upsert`, it lets them leave out such records. Without it they raise
+    an error for the first one.
+
+    The file has one JSON object per line: ``place`` ("data.jsonl:17"), ``reason`` and ``record``. If no record is
+    rejected, no file is written. ``len()`` is the number of records in the file.
+
+    Args:
+        path: the file; an existing one is replaced.
 
     Attributes:
         path: the file.
+
+    Raises:
+        StorageError: the file cannot be written.
+
+    Example:
+        >>> from tansaku import Index, Rejects
+        >>> documents = [{"id": "kinkaku", "text": "金閣寺は京都の北山にある寺院。"}, {"id": "empty", "text": ""}]
+        >>> with Rejects("rejects.jsonl") as rejects:
+        ...     index = Index.create(folder, "temples", documents, rejects=rejects)
+        >>> len(index), len(rejects)
+        (1, 1)
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._places: set[str] = set()  # of this call
+        self._places: set[str] = set()  # places noted in the current call
         self._count = 0
         self._file = None
         try:
@@ -36,16 +53,25 @@ class Rejects:
         return self._count
 
     def begin(self) -> None:
-        """What is noted from here on is of another call: a place may be called as one before it."""
+        """Start a new call of indexing: its places may have the same names as those of earlier calls."""
         self._places.clear()
 
     @property
     def of_call(self) -> int:
-        """How many records were noted since `begin`."""
+        """Number of records noted since `begin`."""
         return len(self._places)
 
     def note(self, place: str, reason: str, record: Any) -> None:
-        """Write down one record; noting a place again changes nothing."""
+        """Write a record to the file, unless its place was noted since `begin`.
+
+        Args:
+            place: where the record was read ("data.jsonl:17").
+            reason: why it cannot be indexed.
+            record: the record. A value that JSON cannot represent is written as a string.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
         if place in self._places:
             return
         self._places.add(place)
@@ -54,12 +80,12 @@ class Rejects:
             record = asdict(record)
         try:
             line = _line(place, reason, record)
-        except (TypeError, ValueError, RecursionError):  # names that JSON has no form for; a record that holds itself
+        except (TypeError, ValueError, RecursionError):  # keys that JSON cannot represent; a record within itself
             plain = {str(k): str(v) for k, v in record.items()} if isinstance(record, Mapping) else str(record)
             line = _line(place, reason, plain)
         try:
             if self._file is None:
-                # Half characters become the escapes that JSON has for them.
+                # Lone surrogates become JSON's escapes for them.
                 self._file = self.path.open("w", encoding="utf-8", errors="backslashreplace")
             self._file.write(line + "\n")
             self._file.flush()

@@ -1,4 +1,7 @@
-"""The first stage of indexing: every document is read and checked before the first is encoded."""
+"""The first stage of indexing: all documents are read and checked before the first is encoded.
+
+In an index of passages, documents mean passages here and in all later stages: each becomes one row.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from ...onnx_export.errors import InputError
 from ...onnx_export.progress import Progress
 from .documents import Document
 
-# Called with a document that cannot be indexed and why; raises the error where nothing may be left out.
+# Called with a document that cannot be indexed and the reason; raises the error if nothing may be left out.
 Reject = Callable[[Document, InputError], None]
 
 DOCUMENTS_PER_CHUNK = 512  # documents encoded together and staged in one file
@@ -20,12 +23,12 @@ DOCUMENTS_PER_CHUNK = 512  # documents encoded together and staged in one file
 
 @dataclass
 class Scan:
-    """What a pass over the documents found.
+    """What `scan` found.
 
     Attributes:
-        count: documents to be indexed.
-        size: `Document.size` of all of them together.
-        digests: a hash of the content of every `DOCUMENTS_PER_CHUNK` documents.
+        count: number of documents to be indexed.
+        size: sum of their `Document.size`.
+        digests: a hash for each chunk of `DOCUMENTS_PER_CHUNK` documents, of all content up to its end.
     """
 
     count: int = 0
@@ -39,15 +42,19 @@ def scan(
     reject: Reject,
     progress: Progress,
 ) -> Scan:
-    """Read all documents once.
+    """Read all documents once and check them.
 
     Args:
         documents: the documents.
-        check: raises InputError if some documents cannot be indexed.
-        reject: called for a document that cannot; it may raise the error.
-        progress: called as the work goes on.
+        check: raises InputError if one of the given documents cannot be indexed.
+        reject: called for each document that cannot be indexed; it may raise the error.
+        progress: called for each chunk.
 
-    Raises InputError if there is no document at all.
+    Returns:
+        What was found.
+
+    Raises:
+        InputError: there are no documents.
     """
     result = Scan()
     digest = hashlib.blake2b(digest_size=16)
@@ -62,19 +69,27 @@ def scan(
     if result.count % DOCUMENTS_PER_CHUNK:
         result.digests.append(digest.hexdigest())
     if result.count == 0:
-        raise InputError("there are no documents to index")
+        raise InputError("there are no documents to index; give one or more")
     return result
 
 
 def chunks(documents: Iterable[Document], size: int = DOCUMENTS_PER_CHUNK) -> Iterator[list[Document]]:
-    """``documents`` in lists of ``size``; the last may be shorter."""
+    """Group documents into chunks.
+
+    Args:
+        documents: the documents.
+        size: number of documents in a chunk.
+
+    Yields:
+        Chunks, in order; the last one may be shorter.
+    """
     remaining = iter(documents)
     while chunk := list(islice(remaining, size)):
         yield chunk
 
 
 def content_bytes(document: Document) -> bytes:
-    """All that is indexed of a document, as bytes: the same for the same content."""
+    """The indexed content of a document as bytes, to be hashed: equal for equal content."""
     fields = sorted((name, _plain(value)) for name, value in document.fields.items())
     content = repr((document.id, document.title, document.text, fields)).encode("utf-8", "surrogatepass")
     return content if document.vectors is None else content + document.vectors.tobytes()
@@ -85,7 +100,7 @@ def _accepted(
     check: Callable[[list[Document]], None],
     reject: Reject,
 ) -> list[Document]:
-    """Those of ``chunk`` that pass ``check``; the others are found by halving."""
+    """The documents of ``chunk`` that pass ``check``; the others are found by halving."""
     try:
         check(chunk)
     except InputError as error:
@@ -98,5 +113,5 @@ def _accepted(
 
 
 def _plain(value: Any) -> str:
-    # The repr of a long array leaves out its middle.
+    # The repr of a long array omits its middle.
     return repr(value.tolist() if hasattr(value, "tolist") else value)

@@ -1,4 +1,4 @@
-"""Where records come from: files of lines, Arrow files, Lance and Hugging Face dataset folders, standard input."""
+"""Read records from files of lines, Arrow files, Lance and Hugging Face dataset folders, and standard input."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SUFFIXES = {
 _PACKED = (".gz", ".zst")
 _EXPECTED = ".jsonl, .csv, .tsv (each also .gz or .zst), .parquet, .arrow, .feather, .ipc or a .lance folder"
 
-# In a folder: files that may well be data but are not read, and those of them that are known to be none.
+# Files in a folder that may be data but cannot be read, and files with such names that are known not to be data.
 _NOT_READ = frozenset(
     ".7z .avro .bz2 .db .gz .json .lz4 .ndjson .orc .rar .sqlite .tar .tgz .xls .xlsx .xml .xz .zip .zst".split()
 )
@@ -48,31 +48,44 @@ _CANNOT_READ = (OSError, EOFError, UnicodeError, zlib.error, pa.ArrowException)
 
 
 class Source:
-    """Records, each with its place ("data.jsonl:17", "data.parquet row 5"); iterate over it as often as needed.
+    """Records of a file or folder, for `Index.create`, `Index.add` and `Index.upsert`. May be read several times.
+
+    Iterating yields pairs in order: the record's place ("data.jsonl:17", "data.parquet row 5") and the record, a dict.
+    A record that cannot be parsed is a `BadRecord`, if those after it can be parsed. Each row, and each line that is
+    not blank, yields exactly one pair.
 
     Args:
         path: one of these:
-            - a file: JSONL, CSV or TSV, each also packed by gzip or Zstandard; Parquet; Arrow IPC;
+            - a file: JSONL, CSV or TSV, each also compressed by gzip or Zstandard; Parquet; Arrow IPC;
             - a Lance dataset: a folder NAME.lance;
-            - a folder as `datasets.Dataset.save_to_disk` leaves it;
-            - another folder, whose data files, also those in folders below, are read in the order of their names.
-              Names that begin with a period are passed over, and so is what is no data, like a README;
-            - "-": standard input, kept in a temporary file, as indexing reads twice.
-        format: "jsonl", "csv", "tsv", "parquet" or "arrow", whatever a file's suffix says; for standard input one of
-            the first three, "jsonl" by default.
+            - a folder that `datasets.Dataset.save_to_disk` wrote;
+            - another folder: its data files, and those in folders below it, are read in the order of their names.
+              Files that are not data, such as a README, and names that begin with a period are ignored;
+            - "-": standard input. It is kept in a temporary file, because indexing reads it several times.
+        format: "jsonl", "csv", "tsv", "parquet" or "arrow"; None finds the format by the file's suffix. For standard
+            input, one of the first three; None means "jsonl". For a folder, None.
 
-    Iterating yields (place, record) pairs in order, the record a dict, or a BadRecord where one record cannot be parsed
-    while those after it can. Every row, and every line that is not blank, gives exactly one pair.
+    Attributes:
+        path: the path.
 
-    Raises SourceError at once if there is nothing of a kind that is read, or, in a folder, besides it something that
-    looks like data of another kind; and while iterating for what makes going on impossible.
+    Raises:
+        SourceError: no data can be read from the path; or a folder has files that look like data but cannot be read.
+            While iterating: the rest of a file cannot be read.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tansaku import Source
+        >>> path = Path("temples.jsonl")
+        >>> _ = path.write_text('{"id": "kinkaku", "text": "金閣寺は京都の北山にある寺院。"}', encoding="utf-8")
+        >>> [record["id"] for place, record in Source(path)]
+        ['kinkaku']
     """
 
     def __init__(self, path: str | Path, *, format: str | None = None) -> None:  # noqa: A002
         if format is not None and format not in _FORMATS:
             raise SourceError(f"unknown format {format!r}; expected one of {', '.join(_FORMATS)}")
         if not str(path):
-            raise SourceError("the path is empty")  # pathlib would take it for the working folder
+            raise SourceError("the path is empty; give a file or a folder")  # to pathlib "" is "."
         self.path = Path(path)
         self._spool: IO[bytes] | None = None
         self._files: list[tuple[str, Path]] | None = None  # format and path; None: standard input
@@ -84,7 +97,11 @@ class Source:
             self._files = _find_files(self.path, format)
 
     def __iter__(self) -> Iterator[Record]:
-        """Yield (place, record) pairs in order."""
+        """Yield pairs of place and record in order.
+
+        Raises:
+            SourceError: the rest of a file cannot be read.
+        """
         if self._files is None:
             yield from _LINES[self._format](self._open_stdin(), "stdin")
             return
@@ -93,7 +110,7 @@ class Source:
 
     def _open_stdin(self) -> IO[bytes]:
         if self._spool is None:
-            spool = tempfile.TemporaryFile()  # noqa: SIM115  it has no name, and is gone when closed
+            spool = tempfile.TemporaryFile()  # noqa: SIM115  it has no name, and is removed when closed
             try:
                 shutil.copyfileobj(sys.stdin.buffer, spool)
                 spool.flush()
@@ -108,7 +125,7 @@ class Source:
 
 
 class _View(io.RawIOBase):
-    """An open file from its start, with a position of its own, so that readings do not disturb each other."""
+    """An open file from its start, with a separate position, so that several readers do not disturb each other."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -139,8 +156,8 @@ def _open(path: Path) -> IO[bytes]:
     packed = path.suffix.lower()
     if packed not in _PACKED:
         return path.open("rb")
-    if not path.stat().st_size:  # both readers take it for a packed file of nothing, which has a header
-        raise EOFError(f"an empty file, no {packed} file")
+    if not path.stat().st_size:  # both readers accept it, although a compressed file has a header
+        raise EOFError(f"an empty file, not a {packed} file")
     if packed == ".gz":
         return cast(IO[bytes], gzip.open(path))
     return io.BufferedReader(cast(Any, pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")))
@@ -151,7 +168,7 @@ def _find_files(path: Path, format: str | None) -> list[tuple[str, Path]]:  # no
     try:
         if path.is_dir():
             if format is not None:
-                raise SourceError(f"{path}: a folder, whose files say what they are; a format is for one file")
+                raise SourceError(f"{path}: a folder, for which no format can be given; leave the format out")
             files = [("lance", path)] if _is_lance(path) else list(_walk(path, (path.resolve(),)))
             if not files and not (path / "state.json").exists():
                 raise SourceError(f"{path}: no data file in this folder; expected {_EXPECTED}")
@@ -159,7 +176,7 @@ def _find_files(path: Path, format: str | None) -> list[tuple[str, Path]]:  # no
         if not path.exists():
             raise SourceError(f"{path}: no such file")
         if not path.is_file():
-            raise SourceError(f"{path}: not a file or folder; a pipe is read as standard input, by '-'")
+            raise SourceError(f"{path}: not a file or folder; to read a pipe, give '-' and standard input")
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error})") from error
     kind = format or _kind(path)
@@ -180,7 +197,7 @@ def _is_lance(folder: Path) -> bool:
 
 
 def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[tuple[str, Path]]:
-    """Format and path of the data files in and below ``folder``, by name; ``above`` keeps links from going round."""
+    """Format and path of the data files in and below ``folder``, by name; ``above`` stops at links that loop."""
     if (folder / "dataset_dict.json").exists():
         raise SourceError(f"{folder}: a dataset with splits; choose one: {', '.join(_splits(folder))}")
     if (folder / "state.json").exists():
@@ -198,7 +215,9 @@ def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[tuple[str, Path]]:
         elif kind is not None:
             yield kind, path
         elif path.suffix.lower() in _NOT_READ and path.name not in _NO_DATA:
-            raise SourceError(f"{path}: may be data, but is not read; take it out of the folder, or name single files")
+            raise SourceError(
+                f"{path}: may be data, but cannot be read; move it out of the folder, or give single files"
+            )
 
 
 def _splits(folder: Path) -> list[str]:
@@ -208,16 +227,20 @@ def _splits(folder: Path) -> list[str]:
 
 
 def _saved_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """The files of a dataset as `Dataset.save_to_disk` leaves it; the folder may hold others, of an earlier state."""
+    """The files of a dataset that `Dataset.save_to_disk` wrote; the folder may have older files too."""
     state = folder / "state.json"
     content = _json_of(state)
     if content.get("_indices_data_files"):
-        raise SourceError(f"{state}: a selection of the rows; save the dataset again after `flatten_indices()`")
+        raise SourceError(
+            f"{state}: the dataset is a selection of rows; call `flatten_indices()` and save the dataset again"
+        )
     try:
         names = [entry["filename"] for entry in content["_data_files"]]
         paths = [folder / name for name in names]
     except (KeyError, TypeError) as error:
-        raise SourceError(f"{state}: not as `Dataset.save_to_disk` writes it (no list of data files)") from error
+        raise SourceError(
+            f"{state}: it has no list of data files, as `Dataset.save_to_disk` writes it; save the dataset again"
+        ) from error
     for path in paths:
         if not path.is_file():
             raise SourceError(f"{path}: no such file, though {state} names it")

@@ -1,8 +1,8 @@
-"""Changes to an index that is there: rows merged in, rows deleted, files compacted. Each is one transaction of LanceDB.
+"""Changes to an existing index: merge rows, delete rows, compact files. Each is one transaction of LanceDB.
 
-LanceDB commits optimistically: a writer that finds another's commit under its own tries again by itself where the two
-do not touch the same rows, and fails otherwise. A write from a table object that was opened before an overwrite or a
-rebuild always fails, so codes of an old codec can never come into a table of a new one.
+LanceDB commits optimistically. If another writer has committed first, it tries again by itself if the two did not
+touch the same rows, and fails otherwise. A write from a table object that was opened before an overwrite or a rebuild
+always fails, so codes of an old codec never get into a table with a new one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .lance_errors import is_vanished
 from .schema import read_header
 from .table import IndexTable
 
-BYTES_PER_TRANSACTION = 256 * 2**20  # of rows merged in one transaction: LanceDB holds them in memory
+BYTES_PER_TRANSACTION = 256 * 2**20  # rows merged in one transaction: LanceDB keeps them in memory
 _IDS_PER_TRANSACTION = 10_000
 
 T = TypeVar("T")
@@ -38,11 +38,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DeleteReport:
-    """What a delete did.
+    """What `Index.delete` did.
 
     Attributes:
-        rows: rows deleted: documents, or passages of documents.
-        missing: ids that were not in the index, in the order given.
+        rows: number of rows deleted. In an index of passages each passage is a row, otherwise each document.
+        missing: given ids that were not in the index, in the order given.
     """
 
     rows: int
@@ -54,10 +54,10 @@ class OptimizeReport:
     """What `Index.optimize` did.
 
     Attributes:
-        fragments_before: data fragments of the table before.
-        fragments_after: and after.
-        versions_removed: versions of the table that were given up.
-        codecs_removed: codecs that no version needs any more.
+        fragments_before: number of data fragments of the table before.
+        fragments_after: number of data fragments after.
+        versions_removed: number of old versions of the table that were removed.
+        codecs_removed: number of codecs that were removed because no version needs them.
     """
 
     fragments_before: int
@@ -67,7 +67,14 @@ class OptimizeReport:
 
 
 def slices(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
-    """``batches`` in lists of about `BYTES_PER_TRANSACTION`."""
+    """Group batches into lists of about `BYTES_PER_TRANSACTION`.
+
+    Args:
+        batches: the batches.
+
+    Yields:
+        Lists of batches, in order.
+    """
     part: list[pa.RecordBatch] = []
     size = 0
     for batch in batches:
@@ -81,7 +88,15 @@ def slices(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
 
 
 def whole_documents(parts: Iterator[list[pa.RecordBatch]], column: str | None) -> Iterator[pa.Table]:
-    """``parts`` as tables, cut anew so that rows with one value of ``column`` after each other lie in one table."""
+    """Make tables of parts, and move the cuts between them so that each document is in one table.
+
+    Args:
+        parts: lists of batches.
+        column: the column with the document's id; its equal values follow each other. None keeps the cuts.
+
+    Yields:
+        Tables, in order.
+    """
     rest = None
     part = next(parts, None)
     while part is not None:
@@ -99,11 +114,21 @@ def whole_documents(parts: Iterator[list[pa.RecordBatch]], column: str | None) -
 
 
 def merge_rows(index: IndexTable, rows: pa.Table, *, update: bool, stale: Expr | None = None) -> tuple[int, int]:
-    """Insert rows whose ids are new; with ``update`` put the others in place of those that have their ids.
+    """Insert rows whose ids are new, and optionally replace rows that have the same ids.
 
-    ``stale`` says which of the rows whose ids are not among ``rows`` are deleted with it.
+    Args:
+        index: the open table.
+        rows: the rows.
+        update: replace existing rows that have the ids of ``rows``; False leaves them as they are.
+        stale: condition for further rows to delete in the same transaction: those that meet it and whose ids are not
+            in ``rows``.
 
-    Returns how many rows were inserted and how many updated. Raises StorageError if the table does not hold them.
+    Returns:
+        The number of rows inserted and the number of rows replaced.
+
+    Raises:
+        WriteConflictError: other writers got in the way several times, or replaced the table.
+        StorageError: the disk or the object store failed, or rows are missing after the commit.
     """
     ready = _ready(rows)
 
@@ -124,9 +149,19 @@ def merge_rows(index: IndexTable, rows: pa.Table, *, update: bool, stale: Expr |
 
 
 def delete_rows(index: IndexTable, where: Expr | str) -> int:
-    """Delete the rows that ``where`` describes; returns how many.
+    """Delete rows that meet a condition.
 
-    Raises InputError if ``where`` is no SQL condition over the table's columns.
+    Args:
+        index: the open table.
+        where: the condition over the table's columns.
+
+    Returns:
+        The number of rows deleted.
+
+    Raises:
+        InputError: ``where`` is not a valid condition.
+        WriteConflictError: other writers got in the way several times, or replaced the table.
+        StorageError: the disk or the object store failed.
     """
 
     def delete(table: Table) -> int:
@@ -137,9 +172,21 @@ def delete_rows(index: IndexTable, where: Expr | str) -> int:
 
 
 def delete_documents(index: IndexTable, ids: Sequence[str] | None, where: Where | None) -> DeleteReport:
-    """Delete documents by id or by a condition; see `Index.delete`."""
+    """Delete documents by id, or rows by a condition: the work of `Index.delete`.
+
+    Args:
+        index: the open table.
+        ids: ids of documents; None if ``where`` is given.
+        where: a condition; None if ``ids`` is given.
+
+    Returns:
+        What was deleted.
+
+    Raises:
+        TansakuError: the errors that `Index.delete` lists.
+    """
     if (ids is None) == (where is None):
-        raise InputError("delete needs either ids or a condition")
+        raise InputError("delete needs either ids or a condition (where); give one of them")
     if where is not None:
         condition = condition_sql(where, index.table.schema, if_empty="it would delete everything")
         return DeleteReport(delete_rows(index, condition), [])
@@ -149,13 +196,32 @@ def delete_documents(index: IndexTable, ids: Sequence[str] | None, where: Where 
 
 
 def index_text(index: IndexTable) -> None:
-    """Make LanceDB's full text index, if the table has a column for it and no index."""
+    """Make LanceDB's full text index, if the table has a column for it and no index yet.
+
+    Args:
+        index: the open table.
+
+    Raises:
+        WriteConflictError: other writers got in the way several times, or replaced the table.
+        StorageError: the disk or the object store failed.
+    """
     if index.header.fulltext:
         on_latest(index, ensure_text_index)
 
 
 def optimize_table(index: IndexTable, keep: timedelta) -> OptimizeReport:
-    """Merge small fragments, bring LanceDB's own indices up to date, give up versions older than ``keep``."""
+    """Merge small fragments, update LanceDB's own indices and remove old versions: the work of `Index.optimize`.
+
+    Args:
+        index: the open table.
+        keep: age from which versions are removed.
+
+    Returns:
+        What was merged and removed.
+
+    Raises:
+        TansakuError: the errors that `Index.optimize` lists.
+    """
     if keep < timedelta(0):
         raise InputError(f"keep is {keep}; it must not be negative")
     database, name = index.database, index.name
@@ -164,7 +230,7 @@ def optimize_table(index: IndexTable, keep: timedelta) -> OptimizeReport:
 
     def optimize(table: Table) -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that readers of old versions will fail: that is `keep`
+            warnings.simplefilter("ignore", UserWarning)  # it warns that readers of old versions will fail
             table.optimize(cleanup_older_than=keep)
 
     on_latest(index, optimize)
@@ -181,13 +247,13 @@ def optimize_table(index: IndexTable, keep: timedelta) -> OptimizeReport:
 
 
 def _ready(rows: pa.Table) -> pa.Table:
-    """``rows`` as LanceDB is to get them."""
-    batches = rows.combine_chunks().to_batches()  # of several chunks the order would be lost
+    """``rows`` in one chunk, aligned, as LanceDB needs them."""
+    batches = rows.combine_chunks().to_batches()  # LanceDB does not keep the order of several chunks
     return pa.Table.from_batches([aligned(batch) for batch in batches], rows.schema)
 
 
 def _delete_ids(index: IndexTable, ids: Sequence[str]) -> DeleteReport:
-    """Delete documents by id; in an index of passages all passages of each. 10,000 ids are one transaction."""
+    """Delete documents by id, with all their passages. Each transaction deletes up to 10,000 documents."""
     column = index.header.document_id_field
     rows, missing = 0, []
     for start in range(0, len(ids), _IDS_PER_TRANSACTION):
@@ -202,16 +268,25 @@ def _delete_ids(index: IndexTable, ids: Sequence[str]) -> DeleteReport:
 
 
 def on_latest(index: IndexTable, action: Callable[[Table], T]) -> T:
-    """Read or change the latest version of the table, again if another writer got in the way or gave that version up.
+    """Read or change the latest version of the table, and again if another writer got in the way or removed it.
 
-    Raises WriteConflictError if they keep doing so, or if the table was made anew since ``index`` was opened.
+    Args:
+        index: the open table.
+        action: called with the latest version; it may be called several times.
+
+    Returns:
+        What ``action`` returned.
+
+    Raises:
+        WriteConflictError: several attempts failed, or the table was replaced after ``index`` was opened.
+        StorageError: the disk or the object store failed.
     """
     table: Table | None = None
 
     def may_succeed(error: BaseException) -> bool:
-        if table is None:  # it is gone, or another has taken its place
+        if table is None:  # it was dropped or replaced
             return False
-        # A version that `optimize` has just given up cannot be read; a later one is then there.
+        # A version that `optimize` has just removed cannot be read, but a later one can.
         vanished = isinstance(error, StorageError) and (is_vanished(error) or _latest(index).version != table.version)
         return isinstance(error, WriteConflictError) or vanished
 
@@ -229,10 +304,10 @@ def _latest(index: IndexTable) -> Table:
         table = find_table(index.database, index.name)
     if table is None:
         raise TableNotFoundError(f"{index.place()} has been dropped since it was opened")
-    # Not moved to a later version from here on, so that a table made anew meanwhile refuses what is written through it.
+    # The table object stays at this version: if another writer replaces the table now, writes through it fail.
     if read_header(table.schema, index.place()) != index.header:
         raise WriteConflictError(
-            f"{index.place()} was made anew or rebuilt since it was opened, and nothing was written; "
+            f"{index.place()} was replaced or rebuilt after it was opened, and nothing was written; "
             "open the index again and repeat"
         )
     return table

@@ -1,7 +1,6 @@
-"""Table NAME.codec: the codecs of index NAME, one row per `ResidualCodec.codec_id`.
+"""The table NAME.codec holds the codecs of index NAME, one row for each `ResidualCodec.codec_id`.
 
-A row is written before the documents that need it and never changed, so an older version of the index finds its codec
-too.
+A codec is written before the rows that need it, and never changed: older versions of the index find their codec too.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _UNUSED_FOR = timedelta(days=1)
 
 
 class MissingCodecError(NotAnIndexError):
-    """An index without its codec."""
+    """The codec of an index is missing."""
 
 
 _SCHEMA = pa.schema(
@@ -44,11 +43,11 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Fit:
-    """How near the documents that a codec was trained on lie to its centroids.
+    """How well a codec fits the rows that it was trained on.
 
     Attributes:
         mean: mean cosine of token vectors with their centroids.
-        low: the fifth percentile of the documents' mean cosines.
+        low: fifth percentile of the rows' mean cosines.
     """
 
     mean: float
@@ -56,12 +55,22 @@ class Fit:
 
 
 def codec_table(name: str) -> str:
-    """Name of the table that holds the codecs of index ``name``."""
+    """The name of the table with the codecs of index ``name``."""
     return f"{name}.codec"
 
 
 def store_codec(database: DBConnection, name: str, codec: ResidualCodec, fit: Fit) -> None:
-    """Store a codec, unless it is there."""
+    """Store a codec, unless it is already stored.
+
+    Args:
+        database: the database of the index.
+        name: name of the index's table.
+        codec: the codec.
+        fit: how well it fits the rows that it was trained on.
+
+    Raises:
+        StorageError: the disk or the object store failed.
+    """
     row = pa.table(
         {
             "codec_id": [codec.codec_id],
@@ -87,7 +96,13 @@ def store_codec(database: DBConnection, name: str, codec: ResidualCodec, fit: Fi
 
 
 def remove_codec(database: DBConnection, name: str, codec_id: str) -> None:
-    """Delete a codec that no table was made with, as far as that is possible."""
+    """Delete a codec that no table uses. Errors are ignored, because an unused codec does no harm.
+
+    Args:
+        database: the database of the index.
+        name: name of the index's table.
+        codec_id: id of the codec.
+    """
     with contextlib.suppress(IndexStateError), storage_errors(f"table {codec_table(name)!r}"):
         table = find_table(database, codec_table(name))
         if table is not None:
@@ -97,7 +112,16 @@ def remove_codec(database: DBConnection, name: str, codec_id: str) -> None:
 def load_codec(database: DBConnection, name: str, codec_id: str) -> tuple[ResidualCodec, Fit]:
     """Read a codec.
 
-    Raises MissingCodecError if it is not there.
+    Args:
+        database: the database of the index.
+        name: name of the index's table.
+        codec_id: id of the codec.
+
+    Returns:
+        The codec, and how well it fits the rows that it was trained on.
+
+    Raises:
+        MissingCodecError: the codec is not stored.
     """
     table = find_table(database, codec_table(name))
     rows = [] if table is None else table.search().where(col("codec_id") == codec_id).limit(1).to_arrow().to_pylist()
@@ -116,7 +140,15 @@ def load_codec(database: DBConnection, name: str, codec_id: str) -> tuple[Residu
 
 
 def stored_codecs(database: DBConnection, name: str) -> dict[str, datetime]:
-    """Ids of the codecs that index ``name`` has stored, and when they were."""
+    """List the codecs of an index.
+
+    Args:
+        database: the database of the index.
+        name: name of the index's table.
+
+    Returns:
+        For each codec id the time at which the codec was stored.
+    """
     table = find_table(database, codec_table(name))
     if table is None:
         return {}
@@ -125,9 +157,18 @@ def stored_codecs(database: DBConnection, name: str) -> dict[str, datetime]:
 
 
 def prune_codecs(database: DBConnection, name: str, used: set[str]) -> int:
-    """Delete codecs that are not in ``used``; returns how many.
+    """Delete unused codecs that were stored more than a day ago. A build stores its codec before it uses it.
 
-    Those stored within a day are kept: a build that is about to point to one writes it first.
+    Args:
+        database: the database of the index.
+        name: name of the index's table.
+        used: ids of the codecs to keep.
+
+    Returns:
+        The number of codecs deleted.
+
+    Raises:
+        StorageError: the disk or the object store failed.
     """
     before = datetime.now(timezone.utc) - _UNUSED_FOR
     unused = [key for key, created in stored_codecs(database, name).items() if key not in used and created < before]

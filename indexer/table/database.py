@@ -1,4 +1,4 @@
-"""The LanceDB database that an index lies in, and the folder beside it for what can be made again."""
+"""The LanceDB database of an index, and the side folder for files that can be made again."""
 
 from __future__ import annotations
 
@@ -20,21 +20,24 @@ Database = str | Path | DBConnection
 
 
 def connect(db: Database, *, create: bool = False, storage_options: Mapping[str, str] | None = None) -> DBConnection:
-    """Connect to a database: a folder, a URI, or a connection, which is returned as it is.
+    """Connect to a database.
 
     Args:
-        db: a folder, or a URI that LanceDB knows: ``s3://…``, ``gs://…``, ``az://…``.
-        create: make a local folder that is not there.
-        storage_options: LanceDB's own options for object stores (credentials, endpoint, region).
+        db: a folder, or a URI that LanceDB knows: ``s3://…``, ``gs://…``, ``az://…``; or a connection.
+        create: make a local folder that does not exist.
+        storage_options: LanceDB's options for object stores (credentials, endpoint, region).
+
+    Returns:
+        The connection; ``db`` itself if it is one.
 
     Raises:
-        InputError: ``db`` is a file, or a connection beside ``storage_options``.
+        InputError: ``db`` is a file, or a connection together with ``storage_options``.
         TableNotFoundError: a local folder does not exist and ``create`` is false.
         StorageError: the store cannot be reached, or refuses the credentials.
     """
     if isinstance(db, DBConnection):
         if storage_options:
-            raise InputError("a connection has storage options of its own; give them where the connection is made")
+            raise InputError("storage options were given with a connection; pass them to `lancedb.connect` instead")
         return db
     if not create and not database_exists(db):
         raise TableNotFoundError(f"database {db}: no such folder; `tansaku index` makes one")
@@ -43,17 +46,21 @@ def connect(db: Database, *, create: bool = False, storage_options: Mapping[str,
     with storage_errors(f"database {db}"):
         database = lancedb.connect(str(db), storage_options=dict(storage_options or {}) or None)
         if "://" in str(db):
-            database.list_tables()  # an object store is not asked for anything before this
+            database.list_tables()  # the first request to an object store: errors are raised here
     return database
 
 
 def database_exists(db: Database) -> bool:
-    """Whether there is something at ``db``; connections and remote URIs count as there."""
+    """Whether ``db`` exists; connections and remote URIs are assumed to exist."""
     return isinstance(db, DBConnection) or "://" in str(db) or Path(db).exists()
 
 
 def table_names(database: DBConnection) -> list[str]:
-    """Names of all tables in the database."""
+    """The names of all tables in a database.
+
+    Raises:
+        StorageError: the database cannot be read.
+    """
     names: list[str] = []
     token: str | None = None
     with storage_errors(f"database {database.uri}"):
@@ -66,9 +73,19 @@ def table_names(database: DBConnection) -> list[str]:
 
 
 def find_table(database: DBConnection, name: str, version: int | None = None) -> Table | None:
-    """The table at its latest version, or at ``version``; None if there is none that can be opened.
+    """Open a LanceDB table.
 
-    A table whose first write was cut off is listed, but cannot be opened; it counts as none.
+    Args:
+        database: the database.
+        name: name of the table.
+        version: version of the table; None opens the latest.
+
+    Returns:
+        The table; None if it does not exist. A table whose first write was interrupted counts as missing, although
+        LanceDB lists it.
+
+    Raises:
+        StorageError: the table cannot be read.
     """
     try:
         table = database.open_table(name)
@@ -84,16 +101,23 @@ def find_table(database: DBConnection, name: str, version: int | None = None) ->
 
 
 def drop_table(database: DBConnection, name: str) -> None:
-    """Remove a table, if it is there."""
+    """Remove a table, if it exists."""
     with contextlib.suppress(ValueError, RuntimeError):
         database.drop_table(name)
 
 
 def side_folder(database: DBConnection, table: str) -> Path:
-    """Where unfinished builds and derived arrays of ``table`` lie: beside a local table, else in the cache folder.
+    """The folder for unfinished builds and derived arrays of a table.
+
+    Args:
+        database: the database.
+        table: name of the table.
+
+    Returns:
+        A folder next to a local table, otherwise a folder in the user's cache folder. It may not exist.
 
     Raises:
-        StorageError: there is no home folder to have a cache folder in.
+        StorageError: the user has no home folder, and so no cache folder.
     """
     folder = local_folder(database)
     if folder is None:
@@ -108,14 +132,22 @@ def side_folder(database: DBConnection, table: str) -> Path:
 
 
 def local_folder(database: DBConnection) -> Path | None:
-    """The database's folder, or None if it lies in an object store."""
+    """The database's folder; None if the database is in an object store."""
     uri = database.uri.removeprefix("file://")
     return None if "://" in uri else Path(uri)
 
 
 @contextlib.contextmanager
 def storage_errors(place: str) -> Iterator[None]:
-    """Turn what LanceDB and the file system raise into StorageError or WriteConflictError, naming ``place``."""
+    """A context in which errors of LanceDB and the file system become errors of tansaku.
+
+    Args:
+        place: what the message calls the table, database or folder.
+
+    Raises:
+        StorageError: the disk or the object store failed.
+        WriteConflictError: another writer changed the table at the same time.
+    """
     try:
         yield
     except Exception as error:

@@ -1,7 +1,7 @@
-"""What LanceDB's errors mean, which only their texts tell: it raises ValueError and RuntimeError for everything.
+"""What LanceDB's errors mean. It raises ValueError and RuntimeError for everything, so only the texts differ.
 
-All texts that decide what tansaku does are here. `tests/indexer/test_lance_errors.py` provokes each of them in the
-installed LanceDB, so that a release with other texts is noticed.
+All texts that tansaku depends on are here. `tests/indexer/test_lance_errors.py` provokes each of them in the installed
+LanceDB, so that a release with other texts is noticed.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _LINE_CHARACTERS = 400
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Whether another writer's commit came in between."""
+    """Whether another writer committed first."""
     text = str(error).lower()
     return any(words in text for words in _CONFLICTS)
 
 
 def is_missing_table(error: BaseException) -> bool:
-    """Whether a table is not there, or its first write was cut off."""
+    """Whether a table does not exist, or its first write was interrupted."""
     return "not found" in str(error).lower()
 
 
@@ -44,7 +44,7 @@ def is_vanished(error: BaseException) -> bool:
 
 
 def is_existing_table(error: BaseException) -> bool:
-    """Whether a table that was to be created is there already."""
+    """Whether a table to be created exists already."""
     return "already exists" in str(error)
 
 
@@ -59,11 +59,11 @@ def condition_problem(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, cut if it is long."""
+    """The first line of an error's text, cut after 400 characters."""
     line = str(error).strip().split("\n")[0]
     return line if len(line) <= _LINE_CHARACTERS else f"{line[:_LINE_CHARACTERS]}…"
 
 
 def remedy_for(error: BaseException) -> str:
-    """What to do about an error, to follow its text; empty if nothing is known."""
+    """What to do about an error, to be appended to its text; empty for unknown errors."""
     return next((remedy for cause, remedy in _REMEDIES.items() if cause in str(error)), "")

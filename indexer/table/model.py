@@ -1,4 +1,4 @@
-"""The model of an index: which one it was made with, and what stands in its place where the vectors were given."""
+"""The model of an index, and a placeholder for it in an index that was made from given vectors."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .table import IndexTable, open_index_table
 
 
 class VectorsOnly(Encoder):
-    """Stands for the model of an index whose vectors were given: nothing is known of it but their length.
+    """A placeholder for the unknown model of an index that was made from given vectors.
 
-    Everything that needs a text to be encoded raises InputError.
+    Every method that would encode a text raises InputError.
 
     Args:
-        dim: length of a vector.
+        dim: length of a token vector.
     """
 
     def __init__(self, dim: int) -> None:
@@ -53,7 +53,15 @@ class VectorsOnly(Encoder):
 
 
 def model_of(index: IndexTable, encoder: Encoder | None = None) -> Encoder:
-    """The model of an open index: ``encoder``, or if that is None the one that ships inside.
+    """Find the model of an open index.
+
+    Args:
+        index: the open table.
+        encoder: the model; None takes the one that ships with tansaku, or a `VectorsOnly` for an index that was made
+            from given vectors.
+
+    Returns:
+        The model.
 
     Raises:
         ModelMismatchError: the index was made with another model.
@@ -68,10 +76,19 @@ def model_of(index: IndexTable, encoder: Encoder | None = None) -> Encoder:
 
 
 def open_with_model(database: DBConnection, name: str, encoder: Encoder | None) -> tuple[IndexTable, Encoder]:
-    """Open an index together with its model, see `model_of`.
+    """Open an index together with its model.
+
+    Args:
+        database: the database of the index.
+        name: name of the index's table.
+        encoder: the model, see `model_of`.
+
+    Returns:
+        The open table and the model.
 
     Raises:
-        ModelMismatchError: the index was made with another model; and what `open_index_table` raises.
+        ModelMismatchError: the index was made with another model.
+        TansakuError: the errors that `open_index_table` lists.
     """
     opened = open_index_table(database, name)
     return opened, model_of(opened, encoder)

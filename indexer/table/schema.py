@@ -1,6 +1,6 @@
-"""The columns of an index table, and what its schema metadata says.
+"""The columns of an index table, and its schema metadata.
 
-One row per document, or per passage where long documents are divided:
+There is one row for each document or, in an index of passages, for each passage:
 
     id               string, unique
     title, text      string; the title may be empty
@@ -8,14 +8,15 @@ One row per document, or per passage where long documents are divided:
     fulltext         string, title and text in NFKC; only in an index with full text
     (the caller's columns)
     token_count      int32, token vectors of the row
-    centroid_ids     binary: token_count little-endian uint16, or uint32 beyond 65,536 centroids
+    centroid_ids     binary: token_count little-endian uint16, or uint32 with more than 65,536 centroids
     residuals        binary: token_count · dim · nbits / 8 bytes
     centroid_cosine  float32, mean cosine of the row's token vectors with their centroids
     write_id         int64, one random number for all rows of one write; it changes whenever the codes do
 
-Codes lie in two columns because inverted lists need the centroid ids of all rows, and refining the residuals of few.
-`id` is the unenforced primary key by which LanceDB sees that two writers insert the same document. The last column,
-`build_…`, holds nothing; its name has the table's build_id: rows of a writer who knows another build do not fit.
+Codes are in two columns: inverted lists need the centroid ids of all rows, but exact scoring needs the residuals of few
+rows. `id` is the unenforced primary key by which LanceDB notices that two writers insert the same row. The last
+column, `build_…`, is empty. Its name has the table's build_id, so that rows of a writer who opened another build do not
+fit.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from .fulltext import FULLTEXT_FIELD
 
 FORMAT_VERSION = 2
 
-# Columns that hold codes: of no use to a reader of hits.
+# Columns of codes, which hits do not show.
 CODE_FIELDS = ("token_count", "centroid_ids", "residuals", "centroid_cosine", "write_id")
 
 _FORMAT_KEY = b"tansaku.format"
@@ -41,16 +42,16 @@ _HEADER_KEY = b"tansaku.index"
 
 @dataclass(frozen=True)
 class IndexHeader:
-    """What the table's schema metadata says.
+    """The settings of an index, stored in the schema metadata of its table.
 
     Attributes:
-        model: name of the model the vectors come from.
+        model: name of the model that made the vectors.
         fingerprint: `Bundle.fingerprint` of that model.
-        codec_id: which row of the codec table decodes the residuals.
-        build_id: the write_id of the build that made the table; tables made one after the other differ in it.
-        pool: token vectors were pooled by this factor; 1 is none.
-        passage_tokens: documents were divided into passages of at most so many tokens; None if not.
-        fulltext: there is a column for LanceDB's full text search.
+        codec_id: id of the codec that decodes the residuals.
+        build_id: the write_id of the build that made the table; it differs in each build.
+        pool: pooling factor of the token vectors; 1 means no pooling.
+        passage_tokens: largest number of tokens of a passage; None if documents are not divided into passages.
+        fulltext: whether there is a column for LanceDB's full text search.
     """
 
     model: str
@@ -63,20 +64,36 @@ class IndexHeader:
 
     @property
     def document_id_field(self) -> str:
-        """The column with the ids that callers give: of documents, also where rows are passages of them."""
+        """The column with the ids of documents, which differ from those of rows in an index of passages."""
         return "parent_id" if self.passage_tokens else "id"
 
     def check_model(self, bundle: Bundle, place: str) -> None:
-        """Raise ModelMismatchError unless ``bundle`` is the model that the index was made with."""
+        """Check that a model is the one that the index was made with.
+
+        Args:
+            bundle: the model.
+            place: what the message calls the index.
+
+        Raises:
+            ModelMismatchError: it is another model.
+        """
         if bundle.fingerprint != self.fingerprint:
             raise ModelMismatchError(
                 f"{place} was made with the model {self.model!r} ({self.fingerprint}), but the model given is "
-                f"{bundle.name!r} ({bundle.fingerprint}); give the index's own model, or index the documents again"
+                f"{bundle.name!r} ({bundle.fingerprint}); give the model of the index, or index the documents again"
             )
 
 
 def document_schema(fields: list[pa.Field], header: IndexHeader) -> pa.Schema:
-    """Schema of an index table with the caller's ``fields``."""
+    """Make the schema of an index table.
+
+    Args:
+        fields: the caller's columns.
+        header: the settings of the index.
+
+    Returns:
+        The schema, with the header in its metadata.
+    """
     passages = [pa.field("parent_id", pa.string(), nullable=False), pa.field("passage", pa.int32(), nullable=False)]
     return pa.schema(
         [
@@ -98,19 +115,27 @@ def document_schema(fields: list[pa.Field], header: IndexHeader) -> pa.Schema:
 
 
 def build_column(header: IndexHeader) -> str:
-    """Name of the empty column that tells one build of a table from another."""
+    """The name of the empty column that marks the build of a table."""
     return f"build_{header.build_id:x}"
 
 
 def read_header(schema: pa.Schema, place: str) -> IndexHeader:
-    """What a table's schema says.
+    """Read the settings of an index from the schema of its table.
 
-    Raises NotAnIndexError if the table was not made by tansaku or has another format version.
+    Args:
+        schema: the table's schema.
+        place: what the message calls the table.
+
+    Returns:
+        The settings.
+
+    Raises:
+        NotAnIndexError: the table was not made by tansaku, has another format version, or is damaged.
     """
     metadata = schema.metadata or {}
     version = metadata.get(_FORMAT_KEY, b"").decode()
     if not version:
-        raise NotAnIndexError(f"{place} was not made by tansaku; index its documents into a table of their own")
+        raise NotAnIndexError(f"{place} was not made by tansaku; index its documents into a new table")
     if version != str(FORMAT_VERSION):
         raise NotAnIndexError(
             f"{place} has index format {version}, but this tansaku reads format {FORMAT_VERSION}; "

@@ -1,4 +1,4 @@
-"""An index's table: opened, made in one transaction, and checked for what it says of itself."""
+"""The table of an index: open it, and create it in one transaction."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class IndexTable:
     """An open index.
 
     Attributes:
-        database: the database it lies in.
-        name: the table's name.
-        table: the table, at one version: what others write later is not seen.
-        header: what its schema metadata says.
-        codec: decodes its residuals.
-        fit: how near the codec's centroids lay to the documents it was trained on.
+        database: the database of the table.
+        name: name of the table.
+        table: the LanceDB table at one version; later changes are not visible in it.
+        header: the settings of the index.
+        codec: decodes the residuals.
+        fit: how well the codec fits the rows that it was trained on.
     """
 
     database: DBConnection
@@ -43,17 +43,25 @@ class IndexTable:
     fit: Fit
 
     def place(self) -> str:
-        """What errors call it."""
+        """What error messages call this table."""
         return f"table {self.name!r}"
 
 
 def open_index_table(database: DBConnection, name: str, *, version: int | None = None) -> IndexTable:
-    """Open an index at its latest version, or at another.
+    """Open the table of an index.
+
+    Args:
+        database: the database of the table.
+        name: name of the table.
+        version: version of the table; None opens the latest.
+
+    Returns:
+        The open table.
 
     Raises:
-        TableNotFoundError: no such table; the message lists those that are there.
-        NotAnIndexError: not made by tansaku, of another format version, or without its codec.
-        StorageError: it cannot be read.
+        TableNotFoundError: the table does not exist; the message lists those that do.
+        NotAnIndexError: the table was not made by tansaku, has another format version, or lacks its codec.
+        StorageError: the table cannot be read.
     """
 
     def may_succeed(error: BaseException) -> bool:
@@ -91,12 +99,22 @@ def create_index_table(
     overwrite: bool,
     note_rows: Callable[[int], None],
 ) -> None:
-    """Write a new table, or a new version in place of all rows of an old one, in one transaction.
+    """Create the table of an index in one transaction. After an error, an existing table is unchanged.
 
-    ``note_rows`` is told how many rows there are, just before they are committed.
+    Args:
+        database: the database.
+        name: name of the table.
+        schema: schema of the table, with the header.
+        codec: the codec, which is stored too.
+        fit: how well the codec fits the rows that it was trained on.
+        batches: the rows.
+        overwrite: replace all rows of an existing table by a new version of it.
+        note_rows: called with the number of rows, just before they are committed.
 
-    Raises TableExistsError if the table is there and ``overwrite`` is false, and StorageError if rows are missing after
-    the commit; after any error an old table is as it was.
+    Raises:
+        TableExistsError: the table exists and ``overwrite`` is false.
+        WriteConflictError: another process created the table at the same time.
+        StorageError: the disk or the object store failed, or rows are missing after the commit.
     """
     existed = find_table(database, name) is not None
     had_codec = codec.codec_id in stored_codecs(database, name)
@@ -110,7 +128,7 @@ def create_index_table(
             rows += batch.num_rows
             yield aligned(batch)
         note_rows(rows)
-        # LanceDB looks for the table before it takes the rows, which may be minutes before it commits them.
+        # LanceDB checks for the table before it takes the rows, which may be minutes before it commits them.
         if not overwrite:
             check_absent(database, name)
 
@@ -121,14 +139,17 @@ def create_index_table(
             reader,
             schema=schema,
             mode="overwrite" if existed and overwrite else "create",
-            # Row ids that survive compaction and updates can only be had from the start.
+            # Stable row ids, which survive compaction and updates, can only be chosen when a table is created.
             storage_options={"new_table_enable_stable_row_ids": "true"},
         )
         if table.version > 1 and not overwrite:
-            # LanceDB lets a second creator through if the first commits at the same moment.
+            # LanceDB lets a second process create the table if the first commits at the same moment.
             table.checkout(1)
             table.restore()
-            raise TableExistsError(f"table {name!r} has just been made by another process; its rows were kept")
+            raise TableExistsError(
+                f"table {name!r} was created by another process at the same time, and its rows were kept; add to it, "
+                "or choose another name"
+            )
         version = table.version
 
     if not overwrite:
@@ -139,7 +160,7 @@ def create_index_table(
             write_stream(write, schema, still_absent())
         check_made(database, name, version, rows)
     except BaseException as error:
-        # Only what this call left: another process may have made the table meanwhile, with the same codec.
+        # Remove only what this call made: another process may have created the table with the same codec.
         if not existed and find_table(database, name) is None:
             drop_table(database, name)
         if not had_codec:
@@ -150,13 +171,26 @@ def create_index_table(
         if not existed and isinstance(error, StorageError) and is_existing_table(error):
             if not overwrite:
                 check_absent(database, name)
-            raise WriteConflictError(f"table {name!r}: another process has just made it; repeat the call") from None
+            raise WriteConflictError(
+                f"table {name!r} was created by another process at the same time; repeat the call"
+            ) from None
         raise
-    store_codec(database, name, codec, fit)  # another process may have removed it before the table was there
+    store_codec(database, name, codec, fit)  # another process may have removed it before the table existed
 
 
 def find_header(database: DBConnection, name: str) -> IndexHeader | None:
-    """What the table says of itself; None if there is no table, or one that is no index."""
+    """Read the settings of an index.
+
+    Args:
+        database: the database.
+        name: name of the table.
+
+    Returns:
+        The settings; None if the table does not exist or is not an index.
+
+    Raises:
+        StorageError: the table cannot be read.
+    """
     table = find_table(database, name)
     try:
         return None if table is None else read_header(table.schema, name)
@@ -167,7 +201,13 @@ def find_header(database: DBConnection, name: str) -> IndexHeader | None:
 def write_stream(
     write: Callable[[pa.RecordBatchReader], object], schema: pa.Schema, batches: Iterable[pa.RecordBatch]
 ) -> None:
-    """Let LanceDB pull ``batches``; an error raised by them comes out as itself, not as LanceDB's."""
+    """Write batches to LanceDB. An error raised by ``batches`` is raised unchanged, not wrapped in LanceDB's.
+
+    Args:
+        write: gets a reader of the batches and writes them.
+        schema: schema of the batches.
+        batches: the rows.
+    """
     failures: list[BaseException] = []
 
     def guarded() -> Iterator[pa.RecordBatch]:
@@ -186,19 +226,37 @@ def write_stream(
 
 
 def check_table_name(name: str) -> None:
-    """Raise InputError if no index may be named ``name``."""
+    """Check a name for a new table.
+
+    Args:
+        name: the name.
+
+    Raises:
+        InputError: an index cannot have this name.
+    """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", name):
         raise InputError(
             f"table name {name!r}: use 1 to 100 letters (a to z), digits, underscores, hyphens and periods, "
-            "and begin with none of the last two"
+            "and begin with a letter, digit or underscore"
         )
     if name.endswith(codec_table("")):
         raise InputError(
-            f"table name {name!r}: names ending in {codec_table('')!r} are kept for codecs; choose another"
+            f"table name {name!r}: names that end in {codec_table('')!r} are reserved for codecs; choose another"
         )
 
 
 def check_absent(database: DBConnection, name: str) -> None:
-    """Raise TableExistsError if the database has a readable table ``name``."""
+    """Check that a table does not exist.
+
+    Args:
+        database: the database.
+        name: name of the table.
+
+    Raises:
+        TableExistsError: the database has a readable table of that name.
+    """
     if find_table(database, name) is not None:
-        raise TableExistsError(f"table {name!r} exists already; choose another name, or overwrite it on purpose")
+        raise TableExistsError(
+            f"table {name!r} exists already; choose another name, or overwrite it (overwrite=True, or --mode overwrite "
+            "on the command line)"
+        )

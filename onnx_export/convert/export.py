@@ -40,7 +40,7 @@ def export_checkpoint(
 
     Args:
         checkpoint: the model, from `load_checkpoint`.
-        folder: where the bundle goes. It is written beside ``folder`` first, and renamed when it is complete.
+        folder: where the bundle goes. It is written next to ``folder`` first, and renamed when it is complete.
         precision: "int8" (a quarter of the size, and faster on a CPU) or "float32".
         card: the model card, Markdown, written as README.md; None writes one from the bundle's JSON.
         phrase_weight: weight of the similarity of neighbouring tokens in a score, 0 or more; see `Bundle`.

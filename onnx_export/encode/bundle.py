@@ -50,17 +50,17 @@ class Bundle:
         precision: "float32" or "int8": how the weights are stored and multiplied.
         query: rules for queries.
         document: rules for documents.
-        graph: file name of the ONNX graph.
-        tokenizer: file name of the tokenizer.
+        graph: filename of the ONNX graph.
+        tokenizer: filename of the tokenizer.
         segmenter: name of the word segmenter that runs before the tokenizer, such as "mecab-unidic-lite"; None for no
             segmenter.
-        query_weights: file name of the graph that weighs the tokens of a query; None for equal weights.
+        query_weights: filename of the graph that weighs the tokens of a query; None for equal weights.
         phrase_weight: weight of the similarity of neighbouring tokens in a score, 0 or more; 0 is plain MaxSim. The
             default of searches.
         opset: version of the ONNX operators that the graph uses.
         origin: where the weights come from and how they were made. For people; the encoder does not read it.
         parity: how far the graph's vectors are from the checkpoint's, measured at export.
-        files: file name → sha256 of every other file in the folder.
+        files: filename → sha256 of every other file in the folder.
 
     Raises:
         InputError: ``dim`` or ``opset`` is less than 1, or ``phrase_weight`` is negative or not finite.

@@ -76,7 +76,7 @@ class TextRules:
         max_length: longest sequence in tokens, with start, marker, prefix, end and masks. Longer texts are cut.
         skiplist: names of the tokens whose vectors are left out.
         expansion: the mask tokens to add; None for no masks.
-        strip: whether white space around the text is removed first.
+        strip: whether whitespace around the text is removed first.
 
     Raises:
         ValueError: ``max_length`` is less than 1.

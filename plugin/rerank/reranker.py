@@ -67,7 +67,7 @@ class RerankResult(list[RerankedDocument]):
 class Reranker:
     """Ranks documents by MaxSim: those in an index by their codes, others by their texts.
 
-    Several threads may use one reranker.
+    May be used from several threads at the same time.
 
     Args:
         encoder: The model; None: the searcher's, or the model inside tansaku.
@@ -76,7 +76,7 @@ class Reranker:
             with an index of pooled vectors. See `SearchOptions`.
 
     Raises:
-        InputError: An encoder that is not the searcher's, or a weight outside of 0 to 1000.
+        InputError: An encoder that is not the searcher's, or a weight outside 0 to 1000.
 
     Example:
         >>> from tansaku import Reranker

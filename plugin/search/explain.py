@@ -18,7 +18,7 @@ from .stored_codes import StoredCodes
 
 @dataclass(frozen=True)
 class Match:
-    """One query token and the document token most similar to it.
+    """One query token and its most similar document token.
 
     Attributes:
         similarity: Cosine of the two vectors, −1 to 1; with a phrase weight, its weighted mean with the cosines of the

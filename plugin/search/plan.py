@@ -54,7 +54,7 @@ class SearchOptions:
             that, all of them are scored. None: as ``recall`` sets it.
 
     Raises:
-        InputError: An unknown ``recall`` or ``source``, a number below 1, a weight outside of 0 to 1000, or a
+        InputError: An unknown ``recall`` or ``source``, a number below 1, a weight outside 0 to 1000, or a
             ``bm25_weight`` where no full-text search runs.
     """
 
@@ -118,7 +118,7 @@ class Plan:
     Attributes:
         score_all_up_to: If no more documents than this are allowed, all are scored in float32; None: always.
         source: Where candidates come from otherwise.
-        bm25_weight: Weight of a hit's BM25 beside its MaxSim.
+        bm25_weight: Weight of the BM25 score that is added to MaxSim.
         phrase_weight: Weight of the similarity of neighbouring tokens.
         depth: Number of documents ranked by MaxSim before BM25 is added.
         nprobe: Number of centroids probed for each query token.

@@ -37,7 +37,7 @@ T = TypeVar("T")
 class Searcher:
     """Searches one version of an index until it is refreshed; open one with `Searcher.open`.
 
-    Several threads may search at once, also while one of them refreshes.
+    May be used from several threads at the same time, also while one of them refreshes.
 
     Attributes:
         encoder: The model that queries are encoded with.
@@ -78,7 +78,7 @@ class Searcher:
             db: Database folder, URI or LanceDB connection.
             table: Name of the table.
             encoder: The model that the index was made with; None: the model inside tansaku.
-            derived: Whether to memory-map arrays kept on disk beside the table, and to make them first if they are not
+            derived: Whether to memory-map arrays kept on disk next to the table, and to make them first if they are not
                 there. False writes nothing: it reads only the centroid ids of all documents, and reads the residuals of
                 each query's candidates from the table. Searches are then slower, with the same hits; for readers that
                 answer few queries.
@@ -117,7 +117,7 @@ class Searcher:
             where: Condition over the table's columns: text, or a `Condition` with parameters.
             ids: Ids of documents; only these are found.
             source: Where candidates come from.
-            bm25_weight: Weight given to a hit's BM25 score beside its MaxSim.
+            bm25_weight: Weight given to a hit's BM25 score, which is added to MaxSim.
             phrase_weight: Weight given to the similarity of neighbouring tokens.
             nprobe: Number of centroids probed for each query token.
             candidates: Number of documents that may be scored by their codes.
@@ -166,7 +166,7 @@ class Searcher:
             where: Condition over the table's columns: text, or a `Condition` with parameters.
             ids: Ids of documents; only these are found.
             source: Where candidates come from.
-            bm25_weight: Weight given to a hit's BM25 score beside its MaxSim.
+            bm25_weight: Weight given to a hit's BM25 score, which is added to MaxSim.
             phrase_weight: Weight given to the similarity of neighbouring tokens.
             nprobe: Number of centroids probed for each query token.
             candidates: Number of documents that may be scored by their codes.
@@ -213,7 +213,7 @@ class Searcher:
             where: Condition over the table's columns: text, or a `Condition` with parameters.
             ids: Ids of documents; only these are found.
             source: Where candidates come from.
-            bm25_weight: Weight given to a hit's BM25 score beside its MaxSim.
+            bm25_weight: Weight given to a hit's BM25 score, which is added to MaxSim.
             phrase_weight: Weight given to the similarity of neighbouring tokens.
             nprobe: Number of centroids probed for each query token.
             candidates: Number of documents that may be scored by their codes.
@@ -284,7 +284,7 @@ class Searcher:
             where: Condition over the table's columns: text, or a `Condition` with parameters.
             ids: Ids of documents; only these are found.
             source: Where candidates come from.
-            bm25_weight: Weight given to a hit's BM25 score beside its MaxSim.
+            bm25_weight: Weight given to a hit's BM25 score, which is added to MaxSim.
             phrase_weight: Weight given to the similarity of neighbouring tokens.
             nprobe: Number of centroids probed for each query token.
             candidates: Number of documents that may be scored by their codes.
@@ -381,7 +381,7 @@ class Searcher:
 
         Returns:
             The documents in the order of ``ids``; None for an id that is not in the index. In an index of passages a
-            document's text is its passages, one a line: the white space between them is not kept.
+            document's text is its passages, one a line: the whitespace between them is not kept.
 
         Raises:
             InputError: One string in place of ids.

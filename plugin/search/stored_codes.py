@@ -70,7 +70,7 @@ class StoredCodes:
         """The phrase weight of a search for which ``given`` was given; None takes the model's.
 
         Raises:
-            InputError: A weight outside of 0 to 1000, or one above 0 where vectors were pooled and have no
+            InputError: A weight outside 0 to 1000, or one above 0 where vectors were pooled and have no
                 order.
         """
         if given is None:

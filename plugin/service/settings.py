@@ -32,14 +32,14 @@ class Settings:
         phrase_weight: Weight given to the similarity of neighbouring tokens (0 = plain MaxSim), unless a request gives
             another; None takes the model's.
         token: Token that clients must send as ``Authorization: Bearer``; None asks for none.
-        max_body_bytes: Maximum size of a request's body.
-        max_documents: Maximum number of documents in a rerank request.
-        max_embed_texts: Maximum number of texts in an embedding request. Each becomes up to 512 vectors.
-        max_k: Maximum number of hits of a search.
-        max_ids: Maximum number of ids that a search is restricted to.
-        max_text_chars: Maximum characters of a text. Longer texts are cut there, and the answer says so.
-        max_query_chars: Maximum characters of a query. Longer queries are refused.
-        max_where_chars: Maximum characters of a condition. Longer conditions are refused.
+        max_body_bytes: Largest size of a request's body, in bytes.
+        max_documents: Largest number of documents in a rerank request.
+        max_embed_texts: Largest number of texts in an embedding request. Each becomes up to 512 vectors.
+        max_k: Largest number of hits of a search.
+        max_ids: Largest number of ids that a search is restricted to.
+        max_text_chars: Largest number of characters of a text. Longer texts are cut there, and the answer says so.
+        max_query_chars: Largest number of characters of a query. Longer queries are refused.
+        max_where_chars: Largest number of characters of a condition. Longer conditions are refused.
         concurrency: Number of requests worked on at a time; None takes one per usable core.
         queue: Number of requests that may wait. More are refused with 429.
         deadline_seconds: Time limit of a request, after which it is answered with 408, 503 or 504.

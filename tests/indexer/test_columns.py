@@ -90,12 +90,16 @@ class TestColumnTypes:
         [(1, "x"), ("x", 1), (True, 1), (1, True), (1, [1]), ([1], ["x"]), ({"a": 1}, {"a": "x"}), ("x", True)],
     )
     def test_a_mixture_over_two_chunks_is_refused_naming_field_and_place(self, first, second):
-        with pytest.raises(InputError, match=r"field 'f' has values that make no column.* between 'd3' and 'd4'"):
+        with pytest.raises(
+            InputError, match=r"field 'f' has values that do not fit one column.* between 'd3' and 'd4'"
+        ):
             found([first, first, first], [None, second])
 
     @pytest.mark.parametrize("values", [(1, "x"), (True, 1), (1, True), (["x"], "x"), ("x", ["x"]), (1, 2**63)])
     def test_a_mixture_within_one_chunk_is_refused_naming_field_and_place(self, values):
-        with pytest.raises(InputError, match=r"field 'f' has values that make no column.* between 'd0' and 'd1'"):
+        with pytest.raises(
+            InputError, match=r"field 'f' has values that do not fit one column.* between 'd0' and 'd1'"
+        ):
             found(values)
 
     @pytest.mark.parametrize(
@@ -142,7 +146,9 @@ class TestColumnTypes:
 
     @pytest.mark.parametrize("value", [object(), "\ud800"])
     def test_a_value_of_no_column_type_is_refused_naming_field_and_place(self, value):
-        with pytest.raises(InputError, match=r"field 'f' has values that make no column.* between 'd0' and 'd0'"):
+        with pytest.raises(
+            InputError, match=r"field 'f' has values that do not fit one column.* between 'd0' and 'd0'"
+        ):
             found([value])
 
 

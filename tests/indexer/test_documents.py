@@ -177,7 +177,7 @@ class TestRefusing:
 
     @pytest.mark.parametrize(("name", "owner"), [("id", ""), ("text", " of 'd1'"), ("title", " of 'd1'")])
     def test_half_a_character(self, name, owner):
-        with pytest.raises(InputError, match=f"document 0: field '{name}'{owner} holds half a character"):
+        with pytest.raises(InputError, match=f"document 0: field '{name}'{owner} has a lone surrogate"):
             read(record(**{name: "寺\ud800"}))
 
     @pytest.mark.parametrize(

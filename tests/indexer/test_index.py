@@ -462,7 +462,7 @@ class TestRefusedArguments:
                 (name, "use 1 to 100 letters")
                 for name in ("my table", "寺院", "", "a/b", "../t", "..", "t\n", "x" * 101)
             ),
-            *((name, "names ending in '.codec' are kept for codecs") for name in ("t.codec",)),
+            *((name, "names that end in '.codec' are reserved for codecs") for name in ("t.codec",)),
         ],
     )
     def test_a_name_that_no_table_may_have_is_refused_naming_it(self, tmp_path, encoder, name, message, overwrite):

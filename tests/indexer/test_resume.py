@@ -552,7 +552,7 @@ class TestLeftovers:
     def test_a_merge_at_work_holds_up_no_rebuild(self, db, index):
         encoder = FakeEncoder()
         encoder.before_encoding = lambda texts: index.rebuild() if texts == ["new"] else None
-        with pytest.raises(WriteConflictError, match="made anew or rebuilt"):
+        with pytest.raises(WriteConflictError, match="replaced or rebuilt"):
             Index.open(db, "t", encoder=encoder).add([{"id": "x", "text": "new"}])
         assert built(index).rows == len(DOCS)
 

@@ -425,12 +425,12 @@ class TestFolders:
     def test_data_that_cannot_be_read_is_not_passed_over(self, tmp_path, name):
         write(tmp_path, "a.jsonl", GOOD_LINE)
         path = write(tmp_path, name, b"")
-        with pytest.raises(SourceError, match="may be data, but is not read") as caught:
+        with pytest.raises(SourceError, match="may be data, but cannot be read") as caught:
             Source(tmp_path)
         assert str(path) in str(caught.value)
 
     def test_a_folder_has_no_format(self, tmp_path):
-        with pytest.raises(SourceError, match="a format is for one file"):
+        with pytest.raises(SourceError, match="leave the format out"):
             Source(write(tmp_path, "docs.txt", GOOD_LINE).parent, format="jsonl")
 
     def test_an_error_names_the_file_in_the_folder(self, tmp_path):
@@ -694,13 +694,13 @@ class TestDamagedArrowFiles:
     def test_a_stream_that_was_not_ended_or_goes_on_is_refused(self, tmp_path):
         content = stream_of(pa.table({"id": ["a", "b", "c"]}))
         path = write(tmp_path, "docs.arrow", content[:-8])
-        assert error_of(path).startswith(f"{path}: ends without the stream's end marker")
+        assert error_of(path).startswith(f"{path}: the stream has no end marker")
         path = write(tmp_path, "docs.arrow", content + content)
-        assert error_of(path).startswith(f"{path}: there is more after the stream's end marker")
+        assert error_of(path).startswith(f"{path}: there is data after the stream's end marker")
 
     def test_the_first_feather_version_is_refused(self, tmp_path):
         path = write(tmp_path, "docs.feather", b"FEA1" + b"\0" * 100)
-        assert error_of(path).startswith(f"{path}: Feather version 1 is not read")
+        assert error_of(path).startswith(f"{path}: Feather version 1 cannot be read")
 
     def test_a_damaged_lance_dataset_is_named(self, tmp_path):
         path = write_records(tmp_path, ".lance", RECORDS)

@@ -240,5 +240,5 @@ class TestStorageOptions:
         assert given == [("s3://b/db", options)] * 4
 
     def test_a_connection_has_its_own(self, db, index):
-        with pytest.raises(InputError, match="a connection has storage options of its own"):
+        with pytest.raises(InputError, match="storage options were given with a connection"):
             Index.open(lancedb.connect(str(db)), "t", storage_options={"region": "x"})

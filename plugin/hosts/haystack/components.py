@@ -45,7 +45,7 @@ class TansakuRetriever:
         where: condition over the table's columns, such as ``"year < 1950"``; for tables that the store has not made.
         ids: only these documents are found; the number of unknown ids is logged.
         source: where candidates come from.
-        bm25_weight: weight given to BM25 beside MaxSim.
+        bm25_weight: weight given to the BM25 score, which is added to MaxSim.
         phrase_weight: weight given to the similarity of neighbouring tokens.
         nprobe: number of centroids probed for each query token.
         candidates: number of documents that may be scored by their codes.

@@ -53,7 +53,7 @@ class TansakuRetriever(BaseRetriever):
         where: condition over the index's columns, such as ``"year < 1950"``.
         ids: only these documents are found; the number of unknown ids is logged.
         source: where candidates come from.
-        bm25_weight: weight given to BM25 beside MaxSim, if ``source`` is "fused" or "text".
+        bm25_weight: weight given to the BM25 score, which is added to MaxSim, if ``source`` is "fused" or "text".
         phrase_weight: weight given to the similarity of neighbouring tokens.
         nprobe: number of centroids probed for each query token.
         candidates: number of documents that may be scored by their codes.

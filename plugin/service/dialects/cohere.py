@@ -18,7 +18,7 @@ from .base import ClientBody, Dialect, SharedRerank, Text, check_rerank, checked
 _ERRORS = ErrorShape("cohere", ErrorMessage, message_body)
 
 
-class Document(BaseModel):
+class RequestDocument(BaseModel):
     """A document with fields. One with an id and no text is scored by the codes of the index."""
 
     model_config = ConfigDict(extra="allow")  # `rank_fields` may name any field
@@ -31,7 +31,7 @@ class RerankRequest(ClientBody):
     """A rerank request."""
 
     query: Text = Field(description="The question or keywords.", examples=["金閣寺はどこにありますか"])
-    documents: list[Text | Document] = Field(
+    documents: list[Text | RequestDocument] = Field(
         description='The documents: texts, {"text": …}, or {"id": …} for a document of the index.',
         examples=[["金閣寺は京都市北区にある。", {"text": "海の水は塩辛い。"}]],
     )
@@ -166,7 +166,7 @@ def _texts_and_ids(body: RerankRequest) -> tuple[list[str | None], list[str | No
     return texts, ids if any(doc_id is not None for doc_id in ids) else None
 
 
-def _text(document: Document, fields: list[str] | None) -> str | None:
+def _text(document: RequestDocument, fields: list[str] | None) -> str | None:
     if not fields:
         return document.text
     values = {"text": document.text, "id": document.id, **(document.model_extra or {})}
@@ -177,7 +177,7 @@ def _text(document: Document, fields: list[str] | None) -> str | None:
         raise ServiceError(422, f"a field of a document: {error.message()}", "input") from error
 
 
-def _returned(document: str | Document) -> dict[str, str]:
+def _returned(document: str | RequestDocument) -> dict[str, str]:
     if isinstance(document, str):
         return {"text": document}
     return {name: value for name, value in (("text", document.text), ("id", document.id)) if value is not None}
