@@ -168,7 +168,7 @@ def _leaves(a: pa.DataType, b: pa.DataType) -> Iterator[tuple[pa.DataType, pa.Da
 
 
 def _check_storable(kind: pa.DataType) -> None:
-    """Raise TypeError for types that LanceDB cannot store: intervals, structs without fields, names that it would cut."""
+    """Raise TypeError for what LanceDB cannot store: intervals, structs without fields, and names that it would cut."""
     if pa.types.is_interval(kind):
         raise TypeError("intervals of months, days and nanoseconds, which LanceDB cannot store")
     if pa.types.is_struct(kind) and not kind.num_fields:
