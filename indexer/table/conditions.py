@@ -27,7 +27,7 @@ _HIDDEN = {*CODE_FIELDS} - {"token_count"}
 
 
 class Condition:
-    """A condition with parameters, so that no value has to be written into its text.
+    """A condition with parameters, so that values need not be written into its text.
 
     Args:
         text: The condition. ``?`` and ``$1`` stand for ``values``, ``$name`` stands for one of ``named``.
