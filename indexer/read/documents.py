@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
@@ -134,7 +133,7 @@ class DocumentReader:
 
     Iterating refuses a record for these faults: a field is missing; the id is neither str nor int; the text or title is
     not a str; the id or text is empty; a string has a lone surrogate; a field name is reserved, or cannot be the name
-    of a column; the id occurred before, in the same or another Unicode form. A refused record raises InputError, or is
+    of a column; the id occurred before. A refused record raises InputError, or is
     noted in ``rejects``; the message names the place and the field. Records that were rejected in one pass are left out
     of later ones, so that all passes give the same documents.
 
@@ -185,18 +184,15 @@ class DocumentReader:
                 document = _as_document(content, place, self._names, self._reserved, self._vectors is None)
                 if self._vectors is not None:
                     document = replace(document, vectors=self._vectors.of(position, place, document.id))
-                form = canonical_id(document.id)
-                if form in seen:
-                    raise InputError(
-                        f"{place}: id {document.id!r} occurs twice, perhaps in two Unicode forms; ids must be unique"
-                    )
+                if document.id in seen:
+                    raise InputError(f"{place}: id {document.id!r} occurs twice; ids must be unique")
             except SourceError:
                 raise
             except InputError as error:
                 self._note(place, error, content)
                 self._left_out.add(place)
                 continue
-            seen.add(form)
+            seen.add(document.id)
             yield document
         if self._vectors is not None and position + 1 < len(self._vectors.matrices):
             raise SourceError(
@@ -235,16 +231,6 @@ class DocumentReader:
         if self._rejects is None:
             raise error
         self._rejects.note(place, str(error), record)
-
-
-def canonical_id(doc_id: str) -> str:
-    """The form in which ids are compared (NFC): people cannot distinguish ids that differ only in Unicode form."""
-    return unicodedata.normalize("NFC", doc_id)
-
-
-def id_forms(doc_id: str) -> set[str]:
-    """An id in all Unicode forms: as given, composed (NFC) and decomposed (NFD)."""
-    return {doc_id, *(unicodedata.normalize(form, doc_id) for form in ("NFC", "NFD"))}
 
 
 def _as_document(

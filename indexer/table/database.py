@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -18,12 +20,15 @@ from .lance_errors import first_line, is_conflict, is_missing_table, is_panic, r
 
 Database = str | Path | DBConnection
 
+_URI_AS_PATH = re.compile(r"[a-z][a-z0-9+.-]+:/")
+
 
 def connect(db: Database, *, create: bool = False, storage_options: Mapping[str, str] | None = None) -> DBConnection:
     """Connect to a database.
 
     Args:
-        db: a folder, or a URI that LanceDB knows: ``s3://…``, ``gs://…``, ``az://…``; or a connection.
+        db: a folder, in which ``~`` at the start is the home folder; a URI that LanceDB knows: ``s3://…``, ``gs://…``,
+            ``az://…``; or a connection.
         create: make a local folder that does not exist.
         storage_options: LanceDB's options for object stores (credentials, endpoint, region).
 
@@ -31,7 +36,8 @@ def connect(db: Database, *, create: bool = False, storage_options: Mapping[str,
         The connection; ``db`` itself if it is one.
 
     Raises:
-        InputError: ``db`` is a file, or a connection together with ``storage_options``.
+        InputError: ``db`` is a file, a URI made into a `Path`, a ``~`` for which no home folder is known, or a
+            connection together with ``storage_options``.
         TableNotFoundError: a local folder does not exist and ``create`` is false.
         StorageError: the store cannot be reached, or refuses the credentials.
     """
@@ -39,20 +45,31 @@ def connect(db: Database, *, create: bool = False, storage_options: Mapping[str,
         if storage_options:
             raise InputError("storage options were given with a connection; pass them to `lancedb.connect` instead")
         return db
-    if not create and not database_exists(db):
-        raise TableNotFoundError(f"database {db}: no such folder; `tansaku index` makes one")
-    if database_exists(db) and "://" not in str(db) and not Path(db).is_dir():
-        raise InputError(f"database {db}: this is a file; a LanceDB database is a folder")
-    with storage_errors(f"database {db}"):
-        database = lancedb.connect(str(db), storage_options=dict(storage_options or {}) or None)
-        if "://" in str(db):
+    place = _location(db)
+    if not create and not database_exists(place):
+        raise TableNotFoundError(f"database {place}: no such folder; `tansaku index` makes one")
+    if database_exists(place) and "://" not in place and not Path(place).is_dir():
+        raise InputError(f"database {place}: this is a file; a LanceDB database is a folder")
+    with storage_errors(f"database {place}"):
+        database = lancedb.connect(place, storage_options=dict(storage_options or {}) or None)
+        if "://" in place:
             database.list_tables()  # the first request to an object store: errors are raised here
     return database
 
 
 def database_exists(db: Database) -> bool:
     """Whether ``db`` exists; connections and remote URIs are assumed to exist."""
-    return isinstance(db, DBConnection) or "://" in str(db) or Path(db).exists()
+    return isinstance(db, DBConnection) or "://" in (place := _location(db)) or Path(place).exists()
+
+
+def _location(db: str | Path) -> str:
+    """``db`` as all readers and writers understand it: with the home folder in place of ``~``."""
+    place = os.path.expanduser(db)
+    if isinstance(db, Path) and _URI_AS_PATH.match(str(db)):
+        raise InputError(f"database {db}: a URI made into a path has lost a slash; give it as a string")
+    if str(place) == "~" or str(place).startswith("~/"):
+        raise InputError(f"database {db}: no home folder is known; set HOME, or write the folder in full")
+    return str(place)
 
 
 def table_names(database: DBConnection) -> list[str]:

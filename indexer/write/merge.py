@@ -12,7 +12,7 @@ from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
 from ..errors import WriteConflictError
 from ..read.columns import check_fields
-from ..read.documents import Document, DocumentReader, GivenVectors, canonical_id, id_forms
+from ..read.documents import Document, DocumentReader, GivenVectors
 from ..read.passages import Passages
 from ..read.scan import scan
 from ..table.changes import delete_rows, merge_rows, on_latest, slices, whole_documents
@@ -60,7 +60,8 @@ def merge_documents(
 
         def check(chunk: list[Document]) -> None:
             check_fields(chunk, fields)
-            check_ids(index, chunk, earlier, may_exist=update)
+            if not update:
+                check_ids(index, chunk, earlier)
 
         found = scan(documents, check, reader.leave_out, options.progress)
         plan = {
@@ -87,39 +88,29 @@ def merge_documents(
     return report
 
 
-def check_ids(index: IndexTable, documents: Sequence[Document], ours: int | None, *, may_exist: bool) -> None:
-    """Check the ids of documents against those in the index.
+def check_ids(index: IndexTable, documents: Sequence[Document], ours: int | None) -> None:
+    """Check that the index has none of the ids of documents.
 
     Args:
         index: the open table.
         documents: documents or passages to be added.
         ours: write_id of an interrupted call that is being resumed; rows that it wrote are ignored. None: no such call.
-        may_exist: allow ids that the index already has, if they are in the same Unicode form.
 
     Raises:
-        InputError: the index has an id in another Unicode form or, unless ``may_exist``, has the same id.
+        InputError: the index has an id already.
         StorageError: the table cannot be read.
     """
     passages = index.header.passage_tokens
     column = index.header.document_id_field
     given = {(d.parent_id if passages else d.id) or "": d for d in documents}
-    wanted = sorted({form for doc_id in given for form in id_forms(doc_id)})
-    condition = col(column).isin(wanted)
+    condition = col(column).isin(sorted(given))
     found = on_latest(index, lambda table: table.search().where(condition).select([column, "write_id"]).to_arrow())
     stored = found.to_pylist()
-    by_form = {canonical_id(doc_id): document for doc_id, document in given.items()}
     for row in stored:
-        document = by_form.get(canonical_id(row[column]))
-        if document is None or row["write_id"] == ours:
-            continue
-        if row[column] not in given:
+        if row["write_id"] != ours:
             raise InputError(
-                f"{document.place}: id {document.id!r} is in the index already in another Unicode form; use that form"
-            )
-        if not may_exist:
-            raise InputError(
-                f"{document.place}: document {row[column]!r} is in the index already; leave it out, give it another "
-                "id, or upsert it"
+                f"{given[row[column]].place}: document {row[column]!r} is in the index already; leave it out, give it "
+                "another id, or upsert it"
             )
 
 

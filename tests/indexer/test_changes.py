@@ -18,6 +18,7 @@ import pytest
 
 from tansaku import (
     BusyError,
+    DeleteReport,
     Encoder,
     Index,
     IndexStateError,
@@ -700,16 +701,23 @@ class TestIds:
         assert (report.rows, report.missing) == (len(self.ODD), ["miss'ing"])
         assert len(index) == 12
 
-    @pytest.mark.parametrize("how", ["add", "upsert"])
-    def test_that_differ_in_unicode_form_only_are_refused(self, db, index, how):
+    @pytest.mark.parametrize("tokens", [None, 4])
+    def test_are_compared_exactly_in_every_unicode_form(self, db, tokens):
         composed, decomposed = (unicodedata.normalize(form, "がぎ") for form in ("NFC", "NFD"))
-        for there, given in ((composed, decomposed), (decomposed, composed)):
-            index.add([{"id": there, "text": "abc"}])
-            with pytest.raises(InputError, match="Unicode form"):
-                getattr(index, how)([{"id": given, "text": "abcd"}])
-            assert index.delete([given]).missing == [given]
-            assert index.upsert([{"id": there, "text": "abcd"}]).updated == 1
-            assert index.delete([there]).rows == 1
+        both = [{"id": composed, "text": "abc"}, {"id": decomposed, "text": "def"}]
+        index = Index.create(db, "t", both[:1], encoder=FakeEncoder(), passage_tokens=tokens)
+        index.add(both[1:])
+        assert index.upsert([{"id": decomposed, "text": "ghi"}]).updated == 1
+        index.rebuild()
+        searcher = Searcher.open(db, "t", encoder=FakeEncoder())
+        for doc_id, text in ((composed, "abc"), (decomposed, "ghi")):
+            (hit,) = searcher.search(text, ids=[doc_id])
+            assert hit.text == text
+            assert searcher.search(text, where=f"{index._now().header.document_id_field} = '{doc_id}'")[0] == hit
+            assert [document.text for document in searcher.read([doc_id]) if document] == [text]
+            assert searcher.score(text, [doc_id]) > 0
+        assert index.delete([composed]).rows == 1
+        assert index.delete([composed, decomposed]) == DeleteReport(1, [composed])
 
     def test_twice_in_one_call_are_refused(self, index):
         with pytest.raises(InputError, match="occurs twice"):
