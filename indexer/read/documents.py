@@ -11,7 +11,7 @@ import numpy as np
 
 from ...onnx_export.errors import InputError
 from ..errors import SourceError
-from .line_formats import BadRecord
+from .line_formats import NOT_ISO_2022_JP, BadRecord, is_iso_2022_jp
 from .rejects import Rejects
 
 # Columns of the table that tansaku fills itself; PASSAGE_FIELDS only in an index of passages.
@@ -281,6 +281,8 @@ def _text_value(
         raise InputError(f"{place}: field {name!r}{owner} must be {expected}, not {_kind(value)}")
     if not value.strip() and not may_be_empty:
         raise InputError(f"{place}: field {name!r}{owner} is empty; fill it or leave the document out")
+    if "\x1b" in value and is_iso_2022_jp(value.encode("utf-8", "surrogatepass")):
+        raise InputError(f"{place}: field {name!r}{owner} was read with another encoding: {NOT_ISO_2022_JP}")
     if not _is_utf8(value):
         raise InputError(f"{place}: field {name!r}{owner} has a lone surrogate (half a character); correct the text")
     return value

@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import csv
 import json
+import re
 import threading
 import zlib
 from collections.abc import Iterator
@@ -20,6 +21,10 @@ from ..errors import SourceError
 
 MAX_LINE = 64 * 2**20  # largest number of bytes of a line, or of a CSV record
 RAW_LENGTH = 10_000  # number of characters of a bad record that are kept
+
+NOT_ISO_2022_JP = "this is ISO-2022-JP, not UTF-8; convert it (iconv -f ISO-2022-JP -t UTF-8)"
+# How ISO-2022-JP begins a stretch of Japanese: JIS X 0208 of 1978 and 1983, JIS X 0212, JIS X 0213, half-width kana.
+_JAPANESE_IN_ASCII = re.compile(rb"\x1b(?:\$[@B]|\$\([DOPQ]|\(I)")
 
 _CSV_DEFAULT_LIMIT = 131_072  # default of the csv module, see _CsvLines
 _CSV_NO_LIMIT = 2**31 - 1
@@ -121,6 +126,11 @@ def read_csv(file: IO[bytes], name: str) -> Iterator[Record]:
         _checked_header([], name)
 
 
+def is_iso_2022_jp(data: bytes) -> bool:
+    """Whether text in ISO-2022-JP is among ``data``. It is ASCII, and so UTF-8, but its characters are others."""
+    return b"\x1b" in data and _JAPANESE_IN_ASCII.search(data) is not None
+
+
 def cut(text: str) -> str:
     """Cut a text after `RAW_LENGTH` characters, and append a note if it was longer."""
     return text if len(text) <= RAW_LENGTH else f"{text[:RAW_LENGTH]}… (cut here)"
@@ -187,6 +197,9 @@ def _text_lines(file: IO[bytes], name: str) -> Iterator[tuple[int, str | BadReco
     for number, data, is_whole in _lines(file, name):
         if not is_whole:
             yield number, BadRecord(f"a line longer than {MAX_LINE:,} bytes", _raw(data))
+            continue
+        if is_iso_2022_jp(data):
+            yield number, BadRecord(NOT_ISO_2022_JP, _raw(data))
             continue
         try:
             yield number, _without_end(data).decode("utf-8")
@@ -256,6 +269,8 @@ class _CsvLines:
             raise SourceError(
                 f"{self._name}:{self.first}: a record longer than {MAX_LINE:,} bytes; is a quote in it not closed?"
             )
+        if is_iso_2022_jp(data):  # its characters have bytes that are quotes, so the end of the record is not known
+            raise SourceError(f"{self._name}:{self.last}: {NOT_ISO_2022_JP}")
         if len(self._start) <= 4 * RAW_LENGTH:
             self._start += data
         try:

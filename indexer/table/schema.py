@@ -119,6 +119,11 @@ def build_column(header: IndexHeader) -> str:
     return f"build_{header.build_id:x}"
 
 
+def is_made_by_tansaku(schema: pa.Schema) -> bool:
+    """Whether a table is an index, of whichever format version, or was one before its header was damaged."""
+    return _FORMAT_KEY in (schema.metadata or {})
+
+
 def read_header(schema: pa.Schema, place: str) -> IndexHeader:
     """Read the settings of an index from the schema of its table.
 

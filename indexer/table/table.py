@@ -19,7 +19,7 @@ from .codec_table import Fit, MissingCodecError, codec_table, load_codec, remove
 from .counted import check_made
 from .database import drop_table, find_table, storage_errors, table_names
 from .lance_errors import is_existing_table, is_vanished
-from .schema import IndexHeader, read_header
+from .schema import IndexHeader, is_made_by_tansaku, read_header
 
 
 @dataclass(frozen=True)
@@ -242,6 +242,23 @@ def check_table_name(name: str) -> None:
     if name.endswith(codec_table("")):
         raise InputError(
             f"table name {name!r}: names that end in {codec_table('')!r} are reserved for codecs; choose another"
+        )
+
+
+def check_replaceable(database: DBConnection, name: str) -> None:
+    """Check that a table may be replaced.
+
+    Args:
+        database: the database.
+        name: name of the table.
+
+    Raises:
+        NotAnIndexError: the table exists, and tansaku did not make it.
+    """
+    table = find_table(database, name)
+    if table is not None and not is_made_by_tansaku(table.schema):
+        raise NotAnIndexError(
+            f"table {name!r} was not made by tansaku and is not replaced; choose another name, or drop the table first"
         )
 
 

@@ -19,7 +19,7 @@ from ..table.changes import index_text
 from ..table.counted import check_made_by
 from ..table.database import side_folder
 from ..table.schema import IndexHeader, document_schema, reserved_fields
-from ..table.table import check_absent, create_index_table, find_header, open_index_table
+from ..table.table import check_absent, check_replaceable, create_index_table, find_header, open_index_table
 from .options import WriteOptions
 from .report import BuildReport
 from .rows import RowMaker
@@ -71,6 +71,7 @@ def build_table(
         there = find_header(database, name)
         if not overwrite and (there is None or there.build_id != staging.write_id()):
             check_absent(database, name)
+        check_replaceable(database, name)
         types = ColumnTypes()
         found = scan(documents, types.update, reader.leave_out, options.progress)
         fields = types.fields()

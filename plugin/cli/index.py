@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,11 +16,15 @@ from ...onnx_export.files import read_lines
 from . import display
 from .options import AsJson, Db, Model, Resume, StorageOptions, TableName, Threads, storage_options
 
+if TYPE_CHECKING:
+    from ...indexer.table.table import IndexTable
+
 Mode = Literal["create", "append", "upsert", "overwrite"]
 OnError = Literal["stop", "reject"]
 
 
 def index(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -83,6 +88,8 @@ def index(
     with display.ProgressDisplay() as progress:
         if mode in ("append", "upsert"):
             built = Index.open(db, table, encoder=encoder, storage_options=options)
+            layout = {"nbits": nbits, "pool": pool, "passage_tokens": passage_tokens, "fulltext": fulltext}
+            _check_layout(context, open_index_table(connect(db, storage_options=options), table), layout)
             write = built.add if mode == "append" else built.upsert
             write(documents, names=names, rejects=rejected, resume=resume, progress=progress)
         else:
@@ -193,6 +200,20 @@ def info(db: Db, table: TableName, as_json: AsJson = False, storage_option: Stor
         return
     per_token = {name: getattr(found, name) for name in ("bytes_per_token", "searched_bytes_per_token")}
     display.show_json({**dataclasses.asdict(found), **per_token})
+
+
+def _check_layout(context: typer.Context, index: IndexTable, layout: Mapping[str, Any]) -> None:
+    """Raise InputError if an option of a new table was given that the table there does not have."""
+    header = index.header
+    found = {"nbits": index.codec.nbits, "pool": header.pool, "passage_tokens": header.passage_tokens}
+    for name, there in {**found, "fulltext": header.fulltext}.items():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE" and layout[name] != there:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(
+                f"{option}: {index.place()} was made with {name} {there}; leave out {option}, or make the table again "
+                "with --mode overwrite"
+            )
 
 
 def _rejects_path(rejects: Path | None, table: str, source: str) -> Path:

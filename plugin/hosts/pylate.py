@@ -27,7 +27,7 @@ from ...indexer.index import Index
 from ...indexer.table.codec_table import codec_table
 from ...indexer.table.database import DBConnection, connect, database_exists, drop_table, storage_errors
 from ...indexer.table.model import VectorsOnly
-from ...indexer.table.table import IndexTable, check_table_name, open_index_table
+from ...indexer.table.table import IndexTable, check_replaceable, check_table_name, open_index_table
 from ...onnx_export.cores import usable_cores
 from ...onnx_export.errors import InputError, MissingExtraError
 from ..search.latest import LatestSearcher
@@ -91,6 +91,7 @@ class TansakuIndex(Base):
         self._storage_options = storage_options
         self._latest = LatestSearcher(self._open_searcher)
         if override and database_exists(self.index_folder):
+            check_replaceable(self._database(), index_name)
             for name in (index_name, codec_table(index_name)):
                 drop_table(self._database(), name)
         opened = self._opened()

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from tansaku import InputError, SourceError
 from tansaku.indexer.read import arrow_formats, line_formats
+from tansaku.indexer.read.documents import DocumentReader
 from tansaku.indexer.read.sources import BadRecord, Source
 
 RECORDS = [
@@ -750,3 +751,31 @@ class TestDamagedArrowFiles:
         assert content.count(offsets[0]) == 1
         path = write(tmp_path, "damaged.ipc", content.replace(*offsets))
         assert error_of(path).startswith(f"{path}: cannot be read (")
+
+
+class TestIso2022Jp:
+    """It is ASCII, and so UTF-8: nothing but its escapes tells that its characters are others."""
+
+    @pytest.mark.parametrize("codec", ["iso2022_jp", "iso2022_jp_1", "iso2022_jp_2", "iso2022_jp_3", "iso2022_jp_2004"])
+    @pytest.mark.parametrize("kind", PACKED)
+    def test_is_refused_with_the_remedy(self, tmp_path, kind, codec):
+        lines, _, pack = kind[1:].partition(".")
+        content = LINES[f".{lines}"]([{"id": "d1", "text": "京都の寺"}, {"id": "d2", "text": "plain"}])
+        packed = PACK[f".{pack}" if pack else ""](content.decode().encode(codec))
+        path = write(tmp_path, f"docs{kind}", packed)
+        if lines == "csv":
+            assert "ISO-2022-JP, not UTF-8; convert it (iconv" in error_of(path)
+        else:
+            ((place, reason, _),) = bad_of(path)
+            assert place == (":1" if lines == "jsonl" else ":2")
+            assert "ISO-2022-JP, not UTF-8; convert it (iconv" in reason
+
+    @pytest.mark.parametrize("field", ["id", "text", "title"])
+    def test_in_a_text_that_was_read_already_is_refused_too(self, tmp_path, field):
+        garbage = "京都".encode("iso2022_jp").decode()
+        with pytest.raises(InputError, match=rf"document 0: field '{field}'.*ISO-2022-JP"):
+            list(DocumentReader([{"id": "a", "text": "x", field: garbage}]))
+
+    def test_escapes_of_terminals_are_not(self, tmp_path):
+        path = write(tmp_path, "docs.tsv", b"id\ttext\na\t\x1b[31mred\x1b[0m costs \x1b(B $B\n")
+        assert bad_of(path) == []

@@ -242,6 +242,23 @@ def test_append_upsert_and_overwrite(tmp_path: Path):
     assert contents(table) == {"sea": sea["text"]}
 
 
+@pytest.mark.parametrize("mode", ["append", "upsert"])
+def test_options_of_a_new_table_must_be_those_of_the_table_there(two_db: Path, tmp_path: Path, mode: str):
+    source = write_jsonl(tmp_path / "docs.jsonl", [{**TWO[1], "_id": f"sea-{mode}"}])
+    command = ("index", source, "--db", two_db, "--table", "docs", "--mode", mode)
+    for option, there in (
+        (("--nbits", "4"), "nbits 2"),
+        (("--pool", "2"), "pool 1"),
+        (("--passage-tokens", "20"), "passage_tokens None"),
+        (("--fulltext",), "fulltext False"),
+    ):
+        result = tansaku(*command, *option)
+        assert result.returncode == 2
+        assert f"{option[0]}: table 'docs' was made with {there}; leave out {option[0]}" in result.stderr
+    succeeds(*command, "--nbits", "2", "--pool", "1")
+    succeeds("delete", "--db", two_db, "--table", "docs", "--id", f"sea-{mode}")
+
+
 def test_appending_what_is_there_already_ends_with_status_2(two_db: Path, tmp_path: Path):
     source = write_jsonl(tmp_path / "docs.jsonl", [TWO[1]])
     result = tansaku("index", source, "--db", two_db, "--table", "docs", "--mode", "append")
