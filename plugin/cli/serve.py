@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,6 +71,8 @@ def serve(
         raise InputError(f"max-body is {max_body}; it must be more than 0 and at most 1,024 MiB")
     if not drain_seconds >= 0:
         raise InputError(f"drain-seconds is {drain_seconds}; it must not be negative")
+    if token is None and "TANSAKU_TOKEN" in os.environ:
+        raise InputError("TANSAKU_TOKEN is set but empty, and would let everybody in; give a token, or unset it")
     settings = Settings(
         indexes=_indexes(db, table, index),
         model=model,

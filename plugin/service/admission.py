@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Callable, Collection
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -12,6 +13,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import ServiceError, error_response
 from .service import Service
+
+# A string of JSON, or what begins as one and never ends: so the search takes each byte once, whatever is sent.
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
+_VALUES_PER_ITEM = 20  # a document of ten fields has that many commas, braces and colons
 
 # How much of the body of a refused request is read, and for how long.
 _DRAIN_BYTES, _DRAIN_SECONDS = 1 << 18, 1.0
@@ -57,7 +62,7 @@ class Admission:
         settings = service.settings
         self._places = settings.slots + settings.queue
         self._taken = 0
-        self._token = None if settings.token is None else settings.token.encode()
+        self._token = None if settings.token is None else settings.token.strip().encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request, or refuse it."""
@@ -67,6 +72,7 @@ class Admission:
         try:
             try:
                 self._check_token(scope)
+                _check_framing(scope)
                 if scope["method"] in ("GET", "HEAD", "OPTIONS"):
                     await self._app(scope, receive, send)
                     return
@@ -119,6 +125,7 @@ class Admission:
             with anyio.move_on_after(seconds) as limit:
                 body = await self._body(receive)
                 if body is not None:
+                    await self._check_values(body)
                     progress.phase = "queue"
                     await self._answer(body, scope, receive, answer)
         finally:
@@ -144,6 +151,16 @@ class Admission:
                 raise self._too_large()
             if not message.get("more_body"):
                 return b"".join(parts)
+
+    async def _check_values(self, body: bytes) -> None:
+        """Refuse a body with very many values before it is parsed: 8 MiB of `{}` take seconds and gigabytes."""
+        settings = self._service.settings
+        limit = _VALUES_PER_ITEM * max(settings.max_documents, settings.max_ids, settings.max_embed_texts)
+        if _separators(body) <= limit:  # those in texts included
+            return
+        count = await anyio.to_thread.run_sync(lambda: _separators(_STRING.sub(b"", body)))
+        if count > limit:
+            raise ServiceError(413, "the body has too many values; send fewer documents or ids at once", "body")
 
     async def _answer(self, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         """Have the app answer, unless the client goes away first."""
@@ -180,6 +197,17 @@ class Admission:
     def _too_large(self) -> ServiceError:
         limit = self._service.settings.max_body_bytes
         return ServiceError(413, f"the body is longer than {limit:,} bytes; send fewer documents at once", "body")
+
+
+def _check_framing(scope: Scope) -> None:
+    """Refuse a request with two lengths: a proxy may believe the other one, and take the rest for a second request."""
+    names = [name for name, _ in scope["headers"]]
+    if b"transfer-encoding" in names and b"content-length" in names:
+        raise ServiceError(400, "the request has Content-Length beside Transfer-Encoding; send one of them", "framing")
+
+
+def _separators(body: bytes) -> int:
+    return body.count(b",") + body.count(b"[") + body.count(b"{") + body.count(b":")
 
 
 async def _drain(receive: Receive) -> None:

@@ -102,6 +102,8 @@ def error_response(scope: Mapping[str, Any], error: ServiceError, *, body: objec
         headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if error.reason == "framing":
+        headers["Connection"] = "close"
     content = shape.body(error.status, error.message, state.get("request_id"))
     return JSONResponse(content, status_code=error.status, headers=headers)
 

@@ -23,7 +23,7 @@ class Health(BaseModel):
 class Readiness(BaseModel):
     """Whether requests are answered."""
 
-    status: Literal["ready", "loading", "draining"]
+    status: Literal["ready", "loading", "draining", "stuck"]
 
 
 def router(service: Service) -> APIRouter:
@@ -37,8 +37,11 @@ def router(service: Service) -> APIRouter:
 
     @routes.get("/ready", response_model=Readiness, responses={503: {"model": Readiness}}, summary="Readiness")
     async def ready() -> Response:
-        """Whether requests are answered; 503 while the model is being loaded and while the service is stopping."""
-        status = "draining" if service.draining else "ready" if service.ready else "loading"
+        """Whether requests are answered; 503 while the model is being loaded, while stopping, and with no worker left.
+
+        "stuck" means that work that never ends holds all workers: only a restart helps.
+        """
+        status = _status(service)
         return JSONResponse({"status": status}, status_code=200 if status == "ready" else 503)
 
     @routes.get("/metrics", response_class=PlainTextResponse, summary="Metrics")
@@ -47,3 +50,11 @@ def router(service: Service) -> APIRouter:
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return routes
+
+
+def _status(service: Service) -> str:
+    if service.draining:
+        return "draining"
+    if not service.ready:
+        return "loading"
+    return "stuck" if service.workers.exhausted else "ready"

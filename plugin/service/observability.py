@@ -68,6 +68,8 @@ class Metrics:
         waiting.set_function(lambda: workers.waiting)
         working = Gauge("tansaku_workers_busy", "Busy workers", registry=self.registry)
         working.set_function(lambda: workers.working)
+        stuck = Gauge("tansaku_workers_stuck", "Workers whose work does not end", registry=self.registry)
+        stuck.set_function(lambda: workers.stuck)
 
     def answered(self, route: str, dialect: str, status: int, seconds: float) -> None:
         """Count one answered request."""

@@ -41,7 +41,7 @@ class Service:
     ) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.workers = Workers(settings.slots)
+        self.workers = Workers(settings.slots, settings.deadline_seconds)
         self.metrics.watch(self.workers)
         self.searchers: dict[str, Searcher] = dict(searchers or {})
         self.ready = False

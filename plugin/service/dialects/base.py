@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, model_validator
 from pydantic_core import PydanticCustomError, to_json
 from starlette.requests import Request
 from starlette.responses import Response
@@ -72,6 +72,13 @@ def checked_text(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(checked_text)]
+
+
+class UntilError(FailFast):
+    """Ends the validation of a list at its first error: an error for each of many items takes time and memory."""
+
+    def __hash__(self) -> int:  # a part of a union must have one
+        return hash(type(self))
 
 
 class StrictBody(BaseModel):

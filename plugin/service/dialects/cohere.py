@@ -13,7 +13,7 @@ from starlette.responses import Response
 from ...search.scores import ScoreMode
 from ..errors import ErrorMessage, ErrorShape, ServiceError, message_body
 from ..service import Service
-from .base import ClientBody, Dialect, SharedRerank, Text, check_rerank, checked_text, respond, warnings_of
+from .base import ClientBody, Dialect, SharedRerank, Text, UntilError, check_rerank, checked_text, respond, warnings_of
 
 _ERRORS = ErrorShape("cohere", ErrorMessage, message_body)
 
@@ -31,14 +31,16 @@ class RerankRequest(ClientBody):
     """A rerank request."""
 
     query: Text = Field(description="The question or keywords.", examples=["金閣寺はどこにありますか"])
-    documents: list[Text | RequestDocument] = Field(
+    documents: Annotated[list[Text | RequestDocument], UntilError()] = Field(
         description='The documents: texts, {"text": …}, or {"id": …} for a document of the index.',
         examples=[["金閣寺は京都市北区にある。", {"text": "海の水は塩辛い。"}]],
     )
     model: str | None = Field(None, description="Name of a model; not used, as there is only one.")
     top_n: Annotated[int | None, Field(ge=1, description="Number of documents to return; by default all.")] = None
     return_documents: bool | None = Field(None, description="Whether the answer repeats the documents.")
-    rank_fields: list[str] | None = Field(None, description="Fields of a document that make up its text.")
+    rank_fields: Annotated[list[str], UntilError()] | None = Field(
+        None, description="Fields of a document that make up its text."
+    )
     raw_scores: bool | None = Field(None, description="Whether scores are raw; Infinity's name for score=raw.")
     score: ScoreMode | None = Field(None, description="Scale of the scores; by default the service's.")
     index: str | None = Field(

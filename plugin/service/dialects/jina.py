@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from ..errors import ErrorShape, ServiceError
 from ..service import Service
-from .base import ClientBody, Dialect, Text, check_texts, respond, warnings_of_embedding
+from .base import ClientBody, Dialect, Text, UntilError, check_texts, respond, warnings_of_embedding
 
 
 class JinaError(BaseModel):
@@ -34,7 +34,7 @@ class TextInput(BaseModel):
 class MultiVectorRequest(ClientBody):
     """Texts to be encoded."""
 
-    input: list[Text | TextInput] | Text = Field(
+    input: Annotated[list[Text | TextInput], UntilError()] | Text = Field(
         description="The texts, or one text.", examples=[["金閣寺は京都市北区にある。"]]
     )
     model: str | None = Field(None, description="Name of a model; not used, as there is only one.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -15,7 +15,7 @@ from ...search.plan import Recall, SourceName
 from ...search.scores import ScoreMode
 from ..errors import OURS, ServiceError
 from ..service import Service
-from .base import Dialect, StrictBody, Text, check_query_limits, respond
+from .base import Dialect, StrictBody, Text, UntilError, check_query_limits, respond
 
 
 class SearchRequest(StrictBody):
@@ -32,7 +32,7 @@ class SearchRequest(StrictBody):
         description="Condition over the columns; only documents that meet it are found.",
         examples=["year < 1500"],
     )
-    ids: list[Text] | None = Field(None, description="Ids of documents to search among.")
+    ids: Annotated[list[Text], UntilError()] | None = Field(None, description="Ids of documents to search among.")
     source: SourceName = Field(
         "lists", description="Source of candidates: inverted lists, full text search (text), or both (fused)."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -17,6 +17,7 @@ from .base import (
     Dialect,
     SharedRerank,
     Text,
+    UntilError,
     check_rerank,
     check_texts,
     respond,
@@ -47,7 +48,7 @@ class TeiRerankRequest(ClientBody):
     """A rerank request of TEI's clients."""
 
     query: Text = Field(description="The question or keywords.", examples=["金閣寺はどこにありますか"])
-    texts: list[Text] = Field(
+    texts: Annotated[list[Text], UntilError()] = Field(
         description="Texts of the documents.", examples=[["金閣寺は京都市北区にある。", "海の水は塩辛い。"]]
     )
     raw_scores: bool | None = Field(None, description="Whether scores are MaxSim sums, whatever the service's scale.")
@@ -67,7 +68,9 @@ class TeiRank(BaseModel):
 class EmbedRequest(ClientBody):
     """Texts to be encoded."""
 
-    inputs: Text | list[Text] = Field(description="The texts, or one text.", examples=[["金閣寺は京都市北区にある。"]])
+    inputs: Text | Annotated[list[Text], UntilError()] = Field(
+        description="The texts, or one text.", examples=[["金閣寺は京都市北区にある。"]]
+    )
     truncate: bool | None = Field(None, description="Whether texts that are too long are cut (the default) or refused.")
     truncation_direction: Direction | None = Field(None, description="Side to cut from; only right is possible.")
     prompt_name: Literal["query", "document"] | None = Field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from ..errors import ErrorShape
 from ..service import Service
-from .base import ClientBody, Dialect, SharedRerank, Text, check_rerank, respond, warnings_of
+from .base import ClientBody, Dialect, SharedRerank, Text, UntilError, check_rerank, respond, warnings_of
 
 
 class WeaviateError(BaseModel):
@@ -30,7 +30,7 @@ class WeaviateRerankRequest(ClientBody):
     """A rerank request of Weaviate."""
 
     query: Text = Field(description="The question or keywords.", examples=["金閣寺はどこにありますか"])
-    documents: list[Text] = Field(
+    documents: Annotated[list[Text], UntilError()] = Field(
         description="Texts of the documents.", examples=[["金閣寺は京都市北区にある。", "海の水は塩辛い。"]]
     )
     property: str | None = Field(None, description="Not used; Weaviate always sends it, empty.")
