@@ -11,7 +11,8 @@ TansakuError
     ├── StorageError         the disk or the object store failed: full, read-only, unreachable, no permission
     ├── WriteConflictError   another writer changed the table at the same time
     ├── ResumeError          an interrupted write cannot be continued: its source or options have changed
-    └── BusyError            another process is building the same table
+    ├── BusyError            another process is building the same table
+    └── ForkedProcessError   the process was forked from one that had opened an index; LanceDB cannot work there
 """
 
 from __future__ import annotations
@@ -57,3 +58,7 @@ class ResumeError(IndexStateError):
 
 class BusyError(IndexStateError):
     """Another process is building the same table."""
+
+
+class ForkedProcessError(IndexStateError):
+    """The process was forked from one that had opened an index; LanceDB would crash or hang in it."""

@@ -21,7 +21,7 @@ from .read.passages import check_room
 from .read.rejects import Rejects
 from .table.changes import DeleteReport, OptimizeReport, delete_documents, optimize_table
 from .table.conditions import Where
-from .table.database import Database, connect, database_exists, local_folder
+from .table.database import Database, connect, database_exists, local_folder, location_of
 from .table.model import VectorsOnly, model_of
 from .table.table import IndexTable, check_table_name, open_index_table
 from .write.build import build_table
@@ -64,6 +64,10 @@ class Index:
         self._database = table.database
         if encoder is not None:
             table.header.check_model(encoder.bundle, table.place())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, an index is its place and its encoder's: whoever unpickles it opens it there."""
+        return _open_again, (*location_of(self._database), self.name, self._encoder, self.last_build)
 
     @property
     def encoder(self) -> Encoder:
@@ -471,6 +475,14 @@ class Index:
             given = GivenVectors(vectors, index.codec.dim)
         self.last_build = merge_documents(index, documents, encoder, vectors=given, update=update, options=options)
         return self.last_build
+
+
+def _open_again(
+    db: str, storage_options: Mapping[str, str] | None, table: str, encoder: Encoder | None, last: BuildReport | None
+) -> Index:
+    index = Index.open(db, table, encoder=encoder, storage_options=storage_options)
+    index.last_build = last
+    return index
 
 
 def _check_new(table: str, nbits: int, pool: int) -> None:

@@ -101,7 +101,7 @@ def measure_shape(
 
 def random_checkpoint(layers: int, hidden: int) -> Checkpoint:
     encoder = Encoder.load()
-    tokenizer = encoder._tokenize_query._tokenizer
+    tokenizer = encoder._parts.tokenize_query._tokenizer
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=tokenizer.get_vocab_size(),
@@ -182,7 +182,7 @@ def torch_run(module: torch.nn.Module) -> Callable[[dict[str, np.ndarray]], np.n
 
 
 def ort_run(encoder: Encoder) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
-    return lambda inputs: np.asarray(encoder._session.run(None, inputs)[0])
+    return lambda inputs: np.asarray(encoder._parts.session.run(None, inputs)[0])
 
 
 def ceiling(threads: int) -> float:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import SourceError
+from ..forks import check_process
 from .line_formats import BadRecord, Record, check_unique, cut
 
 _ROWS = 1024  # rows converted to Python objects at a time
@@ -113,6 +114,7 @@ def _stream_batches(source: pa.NativeFile, path: Path) -> Iterator[pa.RecordBatc
 def _lance_batches(folder: Path, path: Path) -> Iterator[pa.RecordBatch]:
     import lancedb  # this takes seconds, so other formats do without
 
+    check_process(str(path))
     try:
         table = lancedb.connect(str(folder.parent)).open_table(folder.name.removesuffix(".lance"))
         for start in range(0, table.count_rows(), _LANCE_ROWS):

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import lancedb
-from lancedb.db import DBConnection
+from lancedb.db import DBConnection, LanceDBConnection
 from lancedb.table import Table
 
 from ...onnx_export.cache_folder import CACHE_VARIABLE, cache_folder
 from ...onnx_export.errors import InputError
 from ..errors import StorageError, TableNotFoundError, WriteConflictError
+from ..forks import check_process
 from .lance_errors import first_line, is_conflict, is_missing_table, is_panic, remedy_for
 
 Database = str | Path | DBConnection
@@ -40,7 +41,9 @@ def connect(db: Database, *, create: bool = False, storage_options: Mapping[str,
             connection together with ``storage_options``.
         TableNotFoundError: a local folder does not exist and ``create`` is false.
         StorageError: the store cannot be reached, or refuses the credentials.
+        ForkedProcessError: this process was forked from one that had opened an index.
     """
+    check_process(f"database {db.uri if isinstance(db, DBConnection) else db}")
     if isinstance(db, DBConnection):
         if storage_options:
             raise InputError("storage options were given with a connection; pass them to `lancedb.connect` instead")
@@ -104,6 +107,7 @@ def find_table(database: DBConnection, name: str, version: int | None = None) ->
     Raises:
         StorageError: the table cannot be read.
     """
+    check_process(f"table {name!r}")
     try:
         table = database.open_table(name)
     except (ValueError, RuntimeError) as error:
@@ -148,6 +152,23 @@ def side_folder(database: DBConnection, table: str) -> Path:
     return folder / f"{table}.tansaku"
 
 
+def location_of(database: DBConnection) -> tuple[str, Mapping[str, str] | None]:
+    """Where `connect` finds the database again in another process: its full path or URI, and its storage options.
+
+    Raises:
+        InputError: it is no folder and no object store: in memory, or LanceDB's cloud.
+    """
+    folder = local_folder(database)
+    if folder is not None:
+        return str(folder.absolute()), None
+    if not isinstance(database, LanceDBConnection) or database.uri.startswith("memory:"):
+        raise InputError(
+            f"database {database.uri}: another process cannot open it, so it cannot be pickled; use a folder or an "
+            "object store"
+        )
+    return database.uri, database.storage_options
+
+
 def local_folder(database: DBConnection) -> Path | None:
     """The database's folder; None if the database is in an object store."""
     uri = database.uri.removeprefix("file://")
@@ -164,7 +185,9 @@ def storage_errors(place: str) -> Iterator[None]:
     Raises:
         StorageError: the disk or the object store failed.
         WriteConflictError: another writer changed the table at the same time.
+        ForkedProcessError: this process was forked from one that had opened an index.
     """
+    check_process(place)
     try:
         yield
     except Exception as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lancedb.db import DBConnection
 
@@ -28,6 +28,9 @@ class VectorsOnly(Encoder):
         rules = TextRules(prefix="", marker=None, max_length=1 << 20)
         files = {"model.onnx": f"given vectors of {dim} dimensions"}
         self.bundle = Bundle("given vectors", dim, "float32", query=rules, document=rules, files=files)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return VectorsOnly, (self.dim,)
 
     def tokenize_queries(self, texts: Iterable[str]) -> list[TokenizedText]:
         """Raise InputError."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -28,10 +30,22 @@ _TOKENS_PER_RUN = 512
 SLOW_FUSIONS = ["SkipLayerNormFusion"]
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A bundle as it is loaded in one process."""
+
+    process: int
+    session: onnxruntime.InferenceSession
+    query_weights: QueryWeights | None
+    tokenize_query: TextTokenizer
+    tokenize_document: TextTokenizer
+
+
 class Encoder:
     """A ColBERT encoder on the CPU; `Encoder.load` opens one.
 
-    May be used from several threads at the same time.
+    May be used from several threads at the same time. A process that is forked from the one that loaded it loads the
+    bundle again when it first encodes. Pickled, an encoder is the place of its bundle: whoever unpickles it loads that.
 
     Attributes:
         bundle: the bundle that it runs.
@@ -48,6 +62,8 @@ class Encoder:
         True
     """
 
+    _folder: Path | None = None  # where it was loaded from
+
     def __init__(
         self,
         bundle: Bundle,
@@ -58,12 +74,15 @@ class Encoder:
         threads: int = 1,
     ) -> None:
         self.bundle = bundle
-        self._session = session
-        self._query_weights = query_weights
         self._threads = threads
         segmenter = load_segmenter(bundle.segmenter, tokenizer)
-        self._tokenize_query = TextTokenizer(tokenizer, bundle.query, segmenter)
-        self._tokenize_document = TextTokenizer(tokenizer, bundle.document, segmenter)
+        self._opened = _Opened(
+            os.getpid(),
+            session,
+            query_weights,
+            TextTokenizer(tokenizer, bundle.query, segmenter),
+            TextTokenizer(tokenizer, bundle.document, segmenter),
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, *, threads: int | None = None) -> Encoder:
@@ -109,9 +128,31 @@ class Encoder:
         if bundle.query_weights is not None:
             weights = QueryWeights.load(folder / bundle.query_weights, bundle.dim)
         try:
-            return cls(bundle, session, tokenizer, weights, threads=threads)
+            encoder = cls(bundle, session, tokenizer, weights, threads=threads)
         except BundleError as error:  # of the segmenter or the text rules, which do not know the folder
             raise BundleError(f"{folder}: {error}") from error
+        encoder._folder = folder.absolute()
+        return encoder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._folder is None:
+            raise InputError(
+                f"the encoder {self.bundle.name!r} was not loaded from a bundle and cannot be pickled; load it"
+            )
+        folder = None if self._folder == DEFAULT_BUNDLE.absolute() else self._folder
+        return _load_again, (folder, self._threads, self.bundle.fingerprint)
+
+    @property
+    def _parts(self) -> _Opened:
+        """What runs in this process: at a fork, threads of the parent may have held locks of all this for ever."""
+        if self._opened.process != os.getpid():
+            if self._folder is None:
+                raise InputError(
+                    f"the encoder {self.bundle.name!r} was made before this process was forked, and not loaded from a "
+                    "bundle; load one here with `Encoder.load`"
+                )
+            self._opened = _load_again(self._folder, self._threads, self.bundle.fingerprint)._opened
+        return self._opened
 
     @property
     def dim(self) -> int:
@@ -134,7 +175,8 @@ class Encoder:
             InputError: a query is empty or not a str, or ``texts`` is one str; the message gives its position.
         """
         vectors = self.encode_tokens(self.tokenize_queries(texts))
-        return vectors if self._query_weights is None else [self._query_weights(matrix) for matrix in vectors]
+        weigh = self._parts.query_weights
+        return vectors if weigh is None else [weigh(matrix) for matrix in vectors]
 
     def encode_documents(self, texts: Iterable[str]) -> list[np.ndarray]:
         """Encode documents as token vectors.
@@ -163,7 +205,7 @@ class Encoder:
         Raises:
             InputError: as `encode_queries`.
         """
-        return self._tokenize_query(_texts(texts))
+        return self._parts.tokenize_query(_texts(texts))
 
     def tokenize_documents(self, texts: Iterable[str]) -> list[TokenizedText]:
         """Tokenize documents: the first half of `encode_documents`.
@@ -177,7 +219,7 @@ class Encoder:
         Raises:
             InputError: as `encode_documents`.
         """
-        return self._tokenize_document(_texts(texts))
+        return self._parts.tokenize_document(_texts(texts))
 
     def count_document_tokens(self, texts: Iterable[str]) -> list[int]:
         """Count the tokens of each document before it is cut.
@@ -192,7 +234,7 @@ class Encoder:
         Raises:
             InputError: as `encode_documents`.
         """
-        return self._tokenize_document.count(_texts(texts))
+        return self._parts.tokenize_document.count(_texts(texts))
 
     def query_spans(self, text: str) -> list[Span]:
         """Find where in a query the token of each of its vectors stands.
@@ -207,7 +249,7 @@ class Encoder:
         Raises:
             InputError: as `encode_queries`.
         """
-        return self._tokenize_query.spans(text)
+        return self._parts.tokenize_query.spans(text)
 
     def document_spans(self, text: str) -> list[Span]:
         """Find where in a document the token of each of its vectors stands.
@@ -221,7 +263,7 @@ class Encoder:
         Raises:
             InputError: as `encode_documents`.
         """
-        return self._tokenize_document.spans(text)
+        return self._parts.tokenize_document.spans(text)
 
     def encode_tokens(self, tokenized: Sequence[TokenizedText]) -> list[np.ndarray]:
         """Encode tokenized texts: the second half of `encode_queries` and `encode_documents`.
@@ -235,10 +277,11 @@ class Encoder:
         Returns:
             For each text the vectors that it keeps: float32 (tokens, dim), unit length, without query weights.
         """
+        session = self._parts.session
         vectors: list[np.ndarray] = [np.empty((0, self.dim), np.float32)] * len(tokenized)
 
         def encode(run: list[int]) -> None:
-            (output,) = self._session.run(None, graph_inputs([tokenized[i] for i in run]))
+            (output,) = session.run(None, graph_inputs([tokenized[i] for i in run]))
             for row, i in enumerate(run):
                 vectors[i] = np.asarray(output)[row][tokenized[i].keep]
 
@@ -250,6 +293,16 @@ class Encoder:
             with ThreadPoolExecutor(self._threads) as pool:
                 list(pool.map(encode, all_runs))
         return vectors
+
+
+def _load_again(folder: Path | None, threads: int, fingerprint: str) -> Encoder:
+    encoder = Encoder.load(folder, threads=threads)
+    if encoder.bundle.fingerprint != fingerprint:
+        raise BundleError(
+            f"{folder or DEFAULT_BUNDLE}: another bundle has taken the place of the one that was loaded before the "
+            "fork or pickled; put that one back, or load this one with `Encoder.load`"
+        )
+    return encoder
 
 
 def graph_inputs(texts: Sequence[TokenizedText]) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from lancedb.rerankers import Reranker as LanceReranker
 from lancedb.table import Table
 
+from ...indexer.forks import check_process
 from ...onnx_export.errors import InputError
 from ..rerank.host_search import Candidate
 from ..rerank.reranker import Reranker
@@ -52,6 +53,7 @@ class LanceDBSource(TableSource[str]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_process("LanceDB's table")
         columns = self.table.schema.names
         for name in (self.id_column, *self.text_columns):
             if name not in columns:
@@ -62,6 +64,7 @@ class LanceDBSource(TableSource[str]):
                 raise InputError(f"table {self.table.name!r} has no full text index over {name!r}; make one")
 
     def _search(self, query: str, k: int, where: str | None) -> list[Candidate]:
+        check_process("LanceDB's table")
         texts = self.text_columns if self.with_text else []
         with host_errors("LanceDB", self.table.name, RuntimeError, ValueError, OSError):
             search = self.table.search(query, query_type="fts", fts_columns=list(self.text_columns))

@@ -2,6 +2,7 @@
 
 from .indexer.codec.codec import ResidualCodec as ResidualCodec
 from .indexer.errors import BusyError as BusyError
+from .indexer.errors import ForkedProcessError as ForkedProcessError
 from .indexer.errors import IndexStateError as IndexStateError
 from .indexer.errors import ModelMismatchError as ModelMismatchError
 from .indexer.errors import NotAnIndexError as NotAnIndexError

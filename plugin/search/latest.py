@@ -5,8 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from ...indexer.errors import TableNotFoundError
+from ...indexer.forks import check_process
 from .searcher import Searcher
 
 
@@ -28,6 +31,9 @@ class LatestSearcher:
         self._searcher: Searcher | None = None
         self._looked = 0.0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(LatestSearcher, every=self._every), (self._open_searcher,)
+
     def __call__(self) -> Searcher:
         """The searcher, at most ``every`` seconds behind the table.
 
@@ -36,6 +42,7 @@ class LatestSearcher:
             ModelMismatchError: the table was made with another model.
             StorageError: the database cannot be read.
         """
+        check_process("the open index")  # before the lock, which may have been held at the fork
         searcher = self._searcher
         if searcher is not None and self._every:
             if time.monotonic() - self._looked < self._every or not self._lock.acquire(blocking=False):

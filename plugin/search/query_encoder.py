@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,9 @@ class QueryEncoder:
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
         self._remembered = lru_cache(_QUERIES_REMEMBERED)(self._encode)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return QueryEncoder, (self.encoder,)
 
     def __call__(self, query_text: str) -> EncodedQuery:
         """The vectors of a query's tokens, and whether it was cut.

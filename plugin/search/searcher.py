@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from lancedb.table import Table
 
 from ...indexer.derived.arrays import load_arrays
 from ...indexer.errors import StorageError
+from ...indexer.forks import check_process
 from ...indexer.read.documents import Document
 from ...indexer.table.conditions import Where
-from ...indexer.table.database import Database, connect, find_table, storage_errors
+from ...indexer.table.database import Database, connect, find_table, location_of, storage_errors
 from ...indexer.table.model import open_with_model
 from ...indexer.table.table import IndexTable
 from ...onnx_export.cores import usable_cores
@@ -37,7 +38,9 @@ T = TypeVar("T")
 class Searcher:
     """Searches one version of an index until it is refreshed; open one with `Searcher.open`.
 
-    May be used from several threads at the same time, also while one of them refreshes.
+    May be used from several threads at the same time, also while one of them refreshes. A process that is forked from
+    the one that opened the searcher cannot use it (ForkedProcessError). Pickled, it is its encoder and the place of its
+    index: who unpickles it opens the latest version there. The pickle holds the storage options and their credentials.
 
     Attributes:
         encoder: The model that queries are encoded with.
@@ -93,6 +96,10 @@ class Searcher:
         """
         database = connect(db, storage_options=storage_options)
         return cls(*open_with_model(database, table, encoder), derived=derived)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        index = self._codes.index
+        return _open_again, (*location_of(index.database), index.name, self.encoder, self._derived)
 
     def search(
         self,
@@ -393,6 +400,7 @@ class Searcher:
     @property
     def version(self) -> int:
         """Version of the table that is searched."""
+        check_process(self._codes.index.place())
         return self._codes.index.table.version
 
     @property
@@ -427,6 +435,7 @@ class Searcher:
 
     def _on_open_version(self, action: Callable[[StoredCodes], T]) -> T:
         """``action`` on the version that is open, or on the latest if `optimize` has removed that one."""
+        check_process(self._codes.index.place())
         while True:
             codes = self._codes
             try:
@@ -449,6 +458,12 @@ class Searcher:
     def _codes_of(self, index: IndexTable) -> StoredCodes:
         arrays = load_arrays(index, derived=self._derived)
         return StoredCodes(index, arrays, self.encoder.bundle.phrase_weight)
+
+
+def _open_again(
+    db: str, storage_options: Mapping[str, str] | None, table: str, encoder: Encoder, derived: bool
+) -> Searcher:
+    return Searcher.open(db, table, encoder=encoder, derived=derived, storage_options=storage_options)
 
 
 def _state(table: Table) -> tuple[int, list[str]]:

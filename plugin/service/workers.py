@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -52,7 +53,8 @@ class Workers:
 
     def __init__(self, slots: int, patience_seconds: float = 30.0) -> None:
         self._spares = _SPARES_PER_SLOT * slots
-        self._pool = ThreadPoolExecutor(slots + self._spares, thread_name_prefix="tansaku")
+        self._n_threads = slots + self._spares
+        self._start()
         self._slots = anyio.Semaphore(slots)
         self._n_slots = slots
         self._patience = patience_seconds
@@ -72,6 +74,8 @@ class Workers:
             task: The work.
             started: Called when there is a slot, before the work begins.
         """
+        if self._process != os.getpid():  # forked: the threads are gone
+            self._start()
         self.waiting += 1
         try:
             await self._slots.acquire()
@@ -121,3 +125,7 @@ class Workers:
     def close(self) -> None:
         """Take no more work; what is running ends by itself."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _start(self) -> None:
+        self._process = os.getpid()
+        self._pool = ThreadPoolExecutor(self._n_threads, thread_name_prefix="tansaku")

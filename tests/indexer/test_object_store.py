@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 import socket
 import subprocess
 import sysconfig
@@ -402,6 +403,13 @@ def test_a_store_that_goes_away_is_a_typed_error(
     assert not searcher.refresh()
     assert searcher.search(QUERY) == hits
     assert len(index) == len(DOCUMENTS)
+
+
+def test_a_pickled_searcher_takes_its_storage_options_along(store: Store, default_encoder: Encoder):
+    uri = f"s3://{store.new_bucket()}/db"
+    Index.create(uri, "t", DOCUMENTS, encoder=default_encoder, storage_options=store.options())
+    searcher = Searcher.open(uri, "t", encoder=default_encoder, storage_options=store.options())
+    assert pickle.loads(pickle.dumps(searcher)).search(QUERY) == searcher.search(QUERY)
 
 
 def test_the_environment_gives_the_credentials(store: Store, default_encoder: Encoder, monkeypatch: pytest.MonkeyPatch):

@@ -131,7 +131,7 @@ def test_bundle_cannot_be_changed():
 
 
 def pickled(bundle: Bundle) -> Bundle:
-    return pickle.loads(pickle.dumps(bundle))  # noqa: S301
+    return pickle.loads(pickle.dumps(bundle))
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, copy.copy, pickled])

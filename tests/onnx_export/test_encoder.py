@@ -251,7 +251,7 @@ def tokenized_text(length: int, masks: int = 0) -> TokenizedText:
 def test_no_run_takes_more_than_512_tokens_unless_one_text_alone_has_more(encoder, lengths, threads):
     recorder = Recorder()
     session = cast("onnxruntime.InferenceSession", recorder)
-    recording = Encoder(encoder.bundle, session, encoder._tokenize_query._tokenizer, threads=threads)
+    recording = Encoder(encoder.bundle, session, encoder._parts.tokenize_query._tokenizer, threads=threads)
     limit = 512
     vectors = recording.encode_tokens([tokenized_text(n) for n in lengths])
     assert [len(one) for one in vectors] == lengths

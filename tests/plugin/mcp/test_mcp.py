@@ -279,7 +279,9 @@ class TestDescribe:
     async def test_every_column_named_may_stand_in_a_condition(self, db, encoder):
         for table in ("docs", "passages", "columns"):
             (described,) = (await answer(server(db, encoder, table), "describe"))["tables"]
-            condition = " AND ".join(f"({column['name']} IS NULL OR {column['name']} IS NOT NULL)" for column in described["columns"])
+            condition = " AND ".join(
+                f"({column['name']} IS NULL OR {column['name']} IS NOT NULL)" for column in described["columns"]
+            )
             found = await answer(server(db, encoder, table), "search", query=QUERY, k=50, where=condition)
             assert len({hit["id"] for hit in found["hits"]}) == described["documents"]
 
