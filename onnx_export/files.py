@@ -9,8 +9,10 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from .errors import InputError
 
 
 @contextlib.contextmanager
@@ -82,6 +84,47 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Write ``content`` (a str as UTF-8) to ``path`` as `atomic_path` does."""
     with atomic_path(path) as making:
         making.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def check_output(path: Path) -> None:
+    """Make sure that a file can be written, before work whose result goes there; it is left as it is.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return  # a device or a pipe: opening it may wait
+    try:
+        if path.exists():
+            with path.open("ab"):
+                return
+        with path.open("xb"):
+            pass
+        path.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def write_output(path: Path, lines: Iterable[str]) -> None:
+    r"""Write lines of text, each with "\n" at its end, to a file that the caller has named.
+
+    A file takes the place of an older one only when it is complete; into a device or a pipe the lines are written.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    content = "".join(f"{line}\n" for line in lines)
+    try:
+        if path.exists() and not path.is_file():
+            path.write_text(content, encoding="utf-8", newline="\n")
+        else:
+            write_atomically(path, content)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be written ({error.strerror or error}); choose another file")
 
 
 def read_lines(path: Path) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..onnx_export.errors import InputError
+from ..onnx_export.extras import require_extra
 from ..plugin.cli import display
 from ..plugin.cli.options import Resume, Threads
 
@@ -32,6 +33,7 @@ def train(config: Config, resume: Resume = True) -> None:
 
     Example: `tansaku train train.toml`
     """
+    require_extra("train")
     from .config import read_config  # torch is imported here only, so that the other commands start quickly
     from .run.trainer import train as run_training
 
@@ -89,6 +91,10 @@ def mine(
 
     Example: `tansaku mine groups.jsonl --queries q.jsonl --collection c.jsonl --bm25 --teacher bm25`
     """
+    if bm25 or any(name.endswith("bm25") for name in teacher):
+        require_extra("train", "bm25s")
+    if any("cross-encoder:" in name for name in teacher):
+        require_extra("train", "sentence_transformers")
     from ..plugin.evaluation.bm25 import Bm25
     from ..plugin.evaluation.judgements import read_passages, read_qrels, read_queries, read_run
     from .data.clusters import cluster_passages, shared_candidates
@@ -131,7 +137,8 @@ def mine(
     typer.echo(f"{out}: {report.written:,} groups")
     for ids, why in ((report.too_few, "with too few candidates"), (report.constant, "whose scores are all the same")):
         if ids:
-            typer.echo(f"left out {len(ids):,} groups {why}: {', '.join(ids[:5])}{', …' if len(ids) > 5 else ''}")
+            some = f"{', '.join(ids[:5])}{', …' if len(ids) > 5 else ''}"
+            display.out.print(f"left out {len(ids):,} groups {why}: {display.shown(some)}")
 
 
 def average(
@@ -148,6 +155,7 @@ def average(
 
     Example: `tansaku average train.toml model run/checkpoint-2000 run/checkpoint-4000`
     """
+    require_extra("train")
     from .config import read_config
     from .run.averaging import save_average
 
@@ -178,6 +186,7 @@ def weigh(
 
     Example: `tansaku weigh ./bundle --queries q.jsonl --collection c.jsonl --qrels train.tsv`
     """
+    require_extra("train", "torch", "onnx", "onnxscript")
     from ..onnx_export.convert.query_weights_graph import add_query_weights
     from ..onnx_export.encode.encoder import Encoder
     from ..plugin.evaluation.judgements import read_passages, read_qrels, read_queries

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from ...onnx_export.errors import InputError
+from ...onnx_export.extras import require_extra
+from ...onnx_export.files import check_output
 from . import display
-from .options import AsJson, RecallOption, Threads
+from .options import AllowMissing, AsJson, RecallOption, Threads
 
 if TYPE_CHECKING:
     from ...onnx_export.encode.encoder import Encoder
@@ -48,6 +49,7 @@ def beir(
     mteb: Annotated[
         Path | None, typer.Option(help="Folder for result files in MTEB's format, WAY/TASK.json; by default none.")
     ] = None,
+    allow_missing: AllowMissing = False,
     as_json: AsJson = False,
     threads: Threads = None,
 ) -> None:
@@ -60,10 +62,11 @@ def beir(
     from ..evaluation.beir import MTEB_MIN_K, evaluate_beir
     from ..search.cuts import queries_warning
 
+    require_extra("evaluate", "ir_measures", *(["bm25s"] if bm25 else []))
     if mteb is not None:
         if k < MTEB_MIN_K:
             raise InputError(f"k is {k}; MTEB's main score is nDCG@10, so --mteb needs {MTEB_MIN_K} or more")
-        _made(mteb)
+        check_output(_made(mteb) / ".tansaku")
     chosen: dict[Way, bool] = {"bm25": bm25, "exhaustive": exhaustive, "index": index}
     results: list[BeirResult] = []
     encoders = _load(models, threads) if exhaustive or index else {}
@@ -77,6 +80,7 @@ def beir(
             questions=questions,
             nbits=nbits,
             recall=recall,
+            allow_missing=allow_missing,
             progress=progress,
         )
         for result in measured:
@@ -138,19 +142,18 @@ def _as_json(results: Sequence[BeirResult]) -> dict[str, Any]:
 
 def _show(results: Sequence[BeirResult]) -> None:
     beir = results[0].beir
-    display.out.print(
-        f"{escape(beir.name)}, {escape(beir.split)}: {len(beir.queries):,} questions, {beir.n_documents:,} documents"
-    )
+    name = display.shown(f"{beir.name}, {beir.split}")
+    display.out.print(f"{name}: {len(beir.queries):,} questions, {beir.n_documents:,} documents")
     if beir.empty:
         display.out.print(f"[yellow]{beir.empty:,} documents are empty[/yellow] and were left out")
     if beir.missing:
         display.out.print(
             f"[yellow]{len(beir.missing):,} judged documents are not in the corpus[/yellow] and cannot be found, "
-            f"such as {escape(repr(beir.missing[0]))}"
+            f"such as {display.shown(repr(beir.missing[0]))}"
         )
     width = max(len(result.way) for result in results)
     names = list(results[0].measures)
     display.out.print(f"[bold]{'':<{width}}" + "".join(f"{name:>12}" for name in names) + f"{'seconds':>10}[/bold]")
     for result in results:
         values = "".join(f"{result.measures[name]:>12.4f}" for name in names)
-        display.out.print(f"{escape(f'{result.way:<{width}}')}{values}{result.seconds:>10.1f}")
+        display.out.print(f"{display.shown(f'{result.way:<{width}}')}{values}{result.seconds:>10.1f}")

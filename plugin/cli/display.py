@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from ..search.cuts import named
+from .terminal import as_json, visible
 
 if TYPE_CHECKING:
     from ...indexer.info import Drift, IndexInfo
@@ -39,6 +39,7 @@ _STAGES = {
     "weigh": ("weighing", "passages"),
 }
 _SECONDS_BETWEEN_LINES = 5.0  # where there is no terminal
+_LINES = "\n"  # messages may have several lines
 _SNIPPET_CHARS = 80
 _CONTEXT_CHARS = 12  # shown on either side of a token that matched
 _HIGH_DRIFT = 0.25  # share of later rows that lie farther out than 95% of those the codec was trained on
@@ -85,7 +86,7 @@ class ProgressDisplay:
         """Show how far a stage is; the arguments are those of `tansaku.Progress`."""
         group, _, name = stage.rpartition(": ")
         label, items = _STAGES.get(name, (name, "items"))
-        label = f"{group}: {label}" if group else label
+        label = shown(f"{group}: {label}" if group else label)
         now = time.monotonic()
         rates = self._rates(stage, done, tokens, now, items)
         if self._bars:
@@ -101,7 +102,7 @@ class ProgressDisplay:
 
     def note(self, text: str) -> None:
         """Print a line between those of the progress, or above its bars."""
-        err.print(escape(text))
+        err.print(shown(text))
 
     def _rates(self, stage: str, done: int, tokens: int, now: float, items: str) -> str:
         began, first, first_tokens = self._began.setdefault(stage, (now, done, tokens))
@@ -120,34 +121,39 @@ class ProgressDisplay:
 
 def show_error(error: Exception) -> None:
     """Print an error to standard error."""
-    err.print(f"[red]error:[/red] {escape(str(error))}")
+    err.print(f"[red]error:[/red] {escape(visible(str(error), keep=_LINES))}")
 
 
 def show_warning(text: str) -> None:
     """Print a warning to standard error."""
-    err.print(f"[yellow]warning:[/yellow] {escape(text)}")
+    err.print(f"[yellow]warning:[/yellow] {escape(visible(text, keep=_LINES))}")
+
+
+def shown(text: object) -> str:
+    """``text``, which may come from documents, as it is printed: no markup, and control characters as escapes."""
+    return escape(visible(str(text)))
 
 
 def show_json(content: dict[str, Any]) -> None:
-    """Print as JSON; values that JSON does not have, such as dates in columns, become strings."""
-    typer.echo(json.dumps(content, ensure_ascii=False, indent=2, default=str))
+    """Print as JSON, see `terminal.as_json`."""
+    typer.echo(as_json(content))
 
 
 def show_hits(query: str, hits: Hits, explanations: Sequence[Explanation] = ()) -> None:
     """Print ranked hits with scores and snippets; with explanations also the matches and the time of each stage."""
-    out.print(f"\n[bold]{escape(query)}[/bold]")
+    out.print(f"\n[bold]{shown(query)}[/bold]")
     if not hits:
         out.print("  nothing found")
     for rank, hit in enumerate(hits, start=1):
         snippet = " ".join(hit.text.split())
         snippet = snippet[:_SNIPPET_CHARS] + ("…" if len(snippet) > _SNIPPET_CHARS else "")
-        title = f"{escape(hit.title)}  " if hit.title else ""
-        out.print(f"{rank:>3}  [green]{hit.score:7.3f}[/green]  [bold]{title}[/bold][dim]{escape(hit.id)}[/dim]")
-        out.print(f"              {escape(snippet)}")
+        title = f"{shown(hit.title)}  " if hit.title else ""
+        out.print(f"{rank:>3}  [green]{hit.score:7.3f}[/green]  [bold]{title}[/bold][dim]{shown(hit.id)}[/dim]")
+        out.print(f"              {shown(snippet)}")
         if explanations:
             out.print(_matches(explanations[rank - 1]))
     if hits.missing:
-        out.print(f"[yellow]not in the index:[/yellow] {escape(', '.join(hits.missing))}")
+        out.print(f"[yellow]not in the index:[/yellow] {shown(', '.join(hits.missing))}")
     if explanations:
         stages = ", ".join(f"{name} {value:.2f}" for name, value in hits.stages.items())
         out.print(f"[dim]{hits.scored:,} documents scored; milliseconds: {stages}[/dim]")
@@ -162,10 +168,10 @@ def _matches(explanation: Explanation) -> Table:
             start, end = match.document_span
             before = explanation.text[max(0, start - _CONTEXT_CHARS) : start].replace("\n", " ")
             after = explanation.text[end : end + _CONTEXT_CHARS].replace("\n", " ")
-            around = f"{escape(before)}[bold yellow]{escape(match.document_text)}[/bold yellow]{escape(after)}"
+            around = f"{shown(before)}[bold yellow]{shown(match.document_text)}[/bold yellow]{shown(after)}"
         bar = "█" * round(8 * max(match.similarity, 0))
         similarity = f"{match.weight:4.2f} × {match.similarity:6.3f}"
-        table.add_row(similarity, bar.ljust(8), escape(match.query_text) or "[dim]·[/dim]", around)
+        table.add_row(similarity, bar.ljust(8), shown(match.query_text) or "[dim]·[/dim]", around)
     return table
 
 
@@ -190,7 +196,7 @@ def show_build(report: BuildReport, seconds: float) -> None:
 def show_rejects(rejects: Rejects) -> None:
     """Print how many records were left out and where they are."""
     if len(rejects):
-        out.print(f"[yellow]{len(rejects):,} records were rejected[/yellow]; they are in {escape(str(rejects.path))}")
+        out.print(f"[yellow]{len(rejects):,} records were rejected[/yellow]; they are in {shown(rejects.path)}")
 
 
 def show_delete(report: DeleteReport) -> None:
@@ -198,7 +204,7 @@ def show_delete(report: DeleteReport) -> None:
     out.print(f"{report.rows:,} rows deleted")
     if report.missing:
         some = ", ".join(report.missing[:5]) + (", …" if len(report.missing) > 5 else "")
-        out.print(f"{len(report.missing):,} ids are not in the index: {escape(some)}")
+        out.print(f"{len(report.missing):,} ids are not in the index: {shown(some)}")
 
 
 def show_optimize(report: OptimizeReport) -> None:
@@ -229,7 +235,7 @@ def show_info(info: IndexInfo) -> None:
         "columns": ", ".join(f"{name}: {kind}" for name, kind in info.columns.items()),
     }
     for name, value in rows.items():
-        table.add_row(name, escape(value))
+        table.add_row(name, shown(value))
     for part, size in info.bytes_by_part.items():
         per_token = size / max(info.tokens, 1)
         table.add_row(f"  {part.replace('_', ' ')}", f"{size / 1e6:.2f} MB, {per_token:.2f} bytes/token")
@@ -262,7 +268,7 @@ def show_bundle(folder: Path, bundle: Bundle, size: int) -> None:
         "parity": ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in bundle.parity.items()),
     }
     for name, value in rows.items():
-        table.add_row(name, escape(value))
+        table.add_row(name, shown(value))
     out.print(table)
 
 

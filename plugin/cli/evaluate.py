@@ -8,8 +8,11 @@ from typing import Annotated
 import typer
 
 from ...onnx_export.errors import InputError
+from ...onnx_export.extras import require_extra
+from ...onnx_export.files import check_output, write_output
 from . import display
 from .options import (
+    AllowMissing,
     AsJson,
     Bm25Weight,
     Candidates,
@@ -46,6 +49,7 @@ def evaluate(
     nprobe: Nprobe = None,
     candidates: Candidates = None,
     run_file: Annotated[Path | None, typer.Option("--run", help="File for the hits, in TREC's run format.")] = None,
+    allow_missing: AllowMissing = False,
     as_json: AsJson = False,
     model: Model = None,
     threads: Threads = None,
@@ -58,16 +62,27 @@ def evaluate(
     Example: `tansaku evaluate --db ./db --table docs --queries queries.jsonl --qrels qrels.tsv`
     """
     from ...onnx_export.encode.encoder import Encoder
-    from ..evaluation.judgements import judged_queries, read_qrels, read_queries, trec_lines
+    from ..evaluation.judgements import (
+        check_missing,
+        judged_documents,
+        judged_queries,
+        read_qrels,
+        read_queries,
+        trec_lines,
+    )
     from ..evaluation.measures import measure
     from ..evaluation.ranking import search_all
     from ..search.cuts import queries_warning
     from ..search.searcher import Searcher
 
+    if qrels is not None:
+        require_extra("evaluate", "ir_measures")
     if k < 10:
         raise InputError(f"k is {k}; the measures look at the first 10 hits, so it must be 10 or more")
     if qrels is None and run_file is None:
         raise InputError("nothing to measure by and nothing to write; give --qrels, --run or both")
+    if run_file is not None:
+        check_output(run_file)
     judgements = read_qrels(qrels) if qrels else {}
     asked = read_queries(queries)
     if judgements:
@@ -75,6 +90,9 @@ def evaluate(
     encoder = Encoder.load(model, threads=threads)
     options = storage_options(storage_option)
     searcher = Searcher.open(db, table, encoder=encoder, storage_options=options)
+    unknown = searcher.unknown(judged_documents(judgements))
+    if said := check_missing(judgements, unknown, f"table {table!r}", allow_missing=allow_missing):
+        display.show_warning(said)
     if warning := queries_warning(encoder, asked.values()):
         display.show_warning(warning)
     with display.ProgressDisplay() as progress:
@@ -93,9 +111,9 @@ def evaluate(
             candidates=candidates,
         )
     metrics = measure(run, judgements) if judgements else {}
-    if run_file:
-        run_file.write_text("\n".join(trec_lines(run)) + "\n", encoding="utf-8")
     if as_json:
-        display.show_json({"metrics": metrics, "queries": len(asked)})
+        display.show_json({"metrics": metrics, "queries": len(asked), "missing": len(unknown)})
     else:
         display.show_metrics(metrics, len(asked))
+    if run_file:
+        write_output(run_file, trec_lines(run))

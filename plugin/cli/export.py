@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ...onnx_export.extras import require_extra
 from . import display
 from .options import AsJson
 
@@ -44,6 +45,7 @@ def export(
 
     Example: `tansaku export answerdotai/JaColBERTv2.5 ./jacolbert`
     """
+    require_extra("export")
     # These bring torch and transformers, which no other command needs.
     from ...onnx_export.convert.export import export_checkpoint
     from ...onnx_export.convert.load import load_checkpoint

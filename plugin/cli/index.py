@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ...onnx_export.errors import InputError
+from ...onnx_export.extras import require_extra
 from ...onnx_export.files import read_lines
 from . import display
 from .options import AsJson, Db, Model, Resume, StorageOptions, TableName, Threads, storage_options
@@ -70,6 +71,8 @@ def index(
 
     Example: `tansaku index docs.jsonl --db ./db --table docs`
     """
+    if pool > 1:
+        require_extra("pooling")
     from ...indexer.derived.arrays import load_arrays
     from ...indexer.index import Index
     from ...indexer.read.documents import FieldNames

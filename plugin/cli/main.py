@@ -5,13 +5,15 @@ Each command imports what it needs when it runs, so that `tansaku --help` loads 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from importlib.metadata import entry_points, version
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from ...onnx_export.errors import TansakuError
+from ...onnx_export.errors import InputError, TansakuError
 from . import display
 from .beir import beir
 from .demo import demo
@@ -21,6 +23,7 @@ from .index import delete, index, info, optimize, rebuild
 from .mcp import mcp
 from .search import search
 from .serve import serve
+from .terminal import show_all_characters
 
 _GROUPS = {
     "Search": (demo, search),
@@ -62,9 +65,34 @@ for _point in sorted(entry_points(group="tansaku.commands"), key=lambda point: p
 
 
 def main() -> None:
-    """Entry point: errors that tansaku raises on purpose end the command with status 2."""
+    """Entry point: errors that tansaku raises on purpose, and of files and output, end the command with status 2."""
+    show_all_characters()
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where an error is one: at the end of the process Python only prints it
     except TansakuError as error:
+        _end(error)
+    except BrokenPipeError:  # whoever read the output has enough of it, as `head`
+        _discard_output()
+        sys.exit(1)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename is not None else ""
+        reason = error.strerror or str(error)
+        _discard_output()
+        _end(InputError(f"{place}cannot be read or written ({reason}); check the disk, the folder and its permissions"))
+
+
+def _end(error: Exception) -> NoReturn:
+    with contextlib.suppress(OSError):
         display.show_error(error)
-        sys.exit(2)
+    sys.exit(2)
+
+
+def _discard_output() -> None:
+    """Have nothing more written to standard output, which would fail again at the end of the process."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ...onnx_export.extras import require_extra
 from .options import Db, Model, StorageOptions, Threads, storage_options
 
 _MAX_REQUEST_BYTES = 1 << 20  # over HTTP
@@ -34,6 +35,7 @@ def mcp(
 
     Example: `tansaku mcp --db ./db --table docs`
     """
+    require_extra("mcp")
     from ...onnx_export.encode.encoder import Encoder
     from ..mcp.server import make_server
 

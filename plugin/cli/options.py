@@ -72,6 +72,10 @@ Resume = Annotated[
     bool,
     typer.Option("--resume/--no-resume", help="Continue what an interrupted run left, or discard that and start over."),
 ]
+AllowMissing = Annotated[
+    bool,
+    typer.Option("--allow-missing", help="Measures even if most judged documents are not there to be found."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...onnx_export.errors import InputError
+from ...onnx_export.extras import require_extra
 from ..search.scores import ScoreMode
 from .options import Model, PhraseWeight, StorageOptions, Threads, storage_options
 
@@ -65,6 +66,7 @@ def serve(
 
     Example: `tansaku serve --db ./db --table docs`
     """
+    require_extra("serve")
     from ..service.settings import Settings
 
     if not 0 < max_body <= 1024:

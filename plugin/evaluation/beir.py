@@ -26,8 +26,19 @@ from ...onnx_export.errors import InputError
 from ...onnx_export.progress import Progress, no_progress
 from ..search.plan import Recall, SearchOptions
 from ..search.searcher import Searcher
-from .bm25 import Bm25
-from .judgements import Corpus, Qrels, Run, beir_file, judged_queries, qrels_file, read_qrels, read_queries
+from .bm25 import Bm25, require_bm25s
+from .judgements import (
+    Corpus,
+    Qrels,
+    Run,
+    beir_file,
+    check_missing,
+    judged_documents,
+    judged_queries,
+    qrels_file,
+    read_qrels,
+    read_queries,
+)
 from .measures import MEASURES, measure, require_ir_measures
 from .ranking import exact_maxsim, search_all
 
@@ -69,7 +80,9 @@ class Beir:
     revision: str
 
     @classmethod
-    def read(cls, folder: str | Path, split: str = "dev", questions: int | None = None) -> Beir:
+    def read(
+        cls, folder: str | Path, split: str = "dev", questions: int | None = None, *, allow_missing: bool = False
+    ) -> Beir:
         """Read and check a folder. The corpus is read once and not kept.
 
         Args:
@@ -77,11 +90,12 @@ class Beir:
                 qrels/SPLIT.tsv.
             split: SPLIT of the judgements.
             questions: number of judged queries, taken at even distances; None takes all.
+            allow_missing: whether most of the judged documents may be missing from the corpus.
 
         Raises:
             SourceError: a file or the split is missing, or a record cannot be used; names the place.
-            InputError: a judged query is not among the queries, a document is not as `DocumentReader` wants it, or no
-                judged document is in the corpus.
+            InputError: a judged query is not among the queries, a document is not as `DocumentReader` wants it, or
+                most of the judged documents are not in the corpus.
         """
         if questions is not None and questions < 1:
             raise InputError(f"questions is {questions}; it must be 1 or more")
@@ -100,13 +114,9 @@ class Beir:
             digest.update(content_bytes(document))
         if not known:
             raise SourceError(f"{corpus.path}: all passages are empty; there is nothing to rank")
-        judged = dict.fromkeys(doc_id for grades in qrels.values() for doc_id in grades)
-        missing = tuple(doc_id for doc_id in judged if doc_id not in known and doc_id not in corpus.empty)
-        if len(missing) == len(judged):
-            raise InputError(
-                f"{corpus.path}: none of the {len(judged):,} judged documents is here, such as {missing[0]!r}; "
-                f"give the corpus that the judgements of {split!r} are for"
-            )
+        known_or_empty = known | corpus.empty
+        missing = tuple(doc_id for doc_id in judged_documents(qrels) if doc_id not in known_or_empty)
+        check_missing(qrels, missing, str(corpus.path), allow_missing=allow_missing)
         name = folder.resolve().name
         return cls(name, split, corpus, queries, qrels, len(known), len(corpus.empty), missing, digest.hexdigest())
 
@@ -142,6 +152,7 @@ def evaluate_beir(
     questions: int | None = None,
     nbits: int = 2,
     recall: Recall = "balanced",
+    allow_missing: bool = False,
     progress: Progress = no_progress,
 ) -> Iterator[BeirResult]:
     """Rank a BEIR folder by BM25 and by every model, exhaustively and through an index.
@@ -157,6 +168,7 @@ def evaluate_beir(
         questions: number of judged queries, see `Beir.read`.
         nbits: bits per dimension of a residual in the index: 1, 2 or 4.
         recall: "fast", "balanced" or "exact", see `SearchOptions`.
+        allow_missing: whether most of the judged documents may be missing from the corpus.
         progress: called with stages named "WAY: STAGE".
 
     Returns:
@@ -174,8 +186,10 @@ def evaluate_beir(
         raise InputError(f"ways are {list(ways)}; use some of {', '.join(WAYS)}")
     if not models and set(ways) != {"bm25"}:
         raise InputError("there are no models; give an encoder, or only the way bm25")
-    beir = Beir.read(folder, split, questions)
     require_ir_measures()
+    if "bm25" in ways:
+        require_bm25s()
+    beir = Beir.read(folder, split, questions, allow_missing=allow_missing)
 
     ranked: dict[str, Callable[..., Run]] = {}
     if "bm25" in ways:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,38 @@ def judged_queries(queries: Mapping[str, str], qrels: Qrels) -> dict[str, str]:
             "give the queries that the judgements are for"
         )
     return {query_id: queries[query_id] for query_id in qrels}
+
+
+def judged_documents(qrels: Qrels) -> list[str]:
+    """The ids of all judged documents, each once, in the order of the judgements."""
+    return list(dict.fromkeys(doc_id for grades in qrels.values() for doc_id in grades))
+
+
+def check_missing(qrels: Qrels, missing: Collection[str], place: str, *, allow_missing: bool = False) -> str | None:
+    """What is said of judged documents that are not where they are looked for; None if all are there.
+
+    Args:
+        qrels: the judgements.
+        missing: ids of judged documents that are not there.
+        place: where they should be, as the message calls it.
+        allow_missing: whether most of the judged, or of the relevant, documents may be missing.
+
+    Raises:
+        InputError: most of them are missing, and that is not allowed.
+    """
+    if not missing:
+        return None
+    gone, judged = set(missing), judged_documents(qrels)
+    relevant = {doc_id for grades in qrels.values() for doc_id, grade in grades.items() if grade > 0}
+    said = (
+        f"{place}: {len(gone):,} of {len(judged):,} judged documents ({len(gone & relevant):,} of {len(relevant):,} "
+        f"relevant ones) are not here and cannot be found, such as {next(iter(missing))!r}"
+    )
+    if not allow_missing and (2 * len(gone) > len(judged) or 2 * len(gone & relevant) > len(relevant)):
+        raise InputError(
+            f"{said}; give the documents that the judgements are for, or allow it (--allow-missing, allow_missing=True)"
+        )
+    return said
 
 
 def read_run(path: str | Path) -> Run:

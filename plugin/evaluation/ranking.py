@@ -13,6 +13,8 @@ from ...onnx_export.progress import Progress, no_progress
 from ..search.searcher import Searcher
 from .judgements import Run
 
+_PASSAGES_PER_DOCUMENT = 4  # looked at, so that there are enough different documents
+
 
 def search_all(
     searcher: Searcher,
@@ -23,6 +25,8 @@ def search_all(
     **options: Any,
 ) -> Run:
     """The ``k`` best documents for every query, as many queries at once as there are usable cores.
+
+    In an index of passages a document has the score of its best passage, and four passages a document are looked at.
 
     Args:
         searcher: of an index.
@@ -68,9 +72,11 @@ def rank_all(
     """
     ranked: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
+    rows_per_query = k * _PASSAGES_PER_DOCUMENT if searcher.has_passages else k
+
     def rank(query_id: str) -> tuple[np.ndarray, np.ndarray]:
         text = None if texts is None else texts[query_id]
-        return searcher.rank_vectors(queries[query_id], k, query_text=text, **options)
+        return searcher.rank_vectors(queries[query_id], rows_per_query, query_text=text, **options)
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         for query_id, found in zip(queries, pool.map(rank, queries), strict=True):
@@ -79,11 +85,14 @@ def rank_all(
     if not ranked:
         return {}
     rows = np.unique(np.concatenate([rows for rows, _ in ranked.values()]))
-    ids = dict(zip(rows.tolist(), searcher.ids(rows), strict=True))
-    return {
-        query_id: {ids[row]: score for row, score in zip(rows.tolist(), scores.tolist(), strict=True)}
-        for query_id, (rows, scores) in ranked.items()
-    }
+    ids = dict(zip(rows.tolist(), searcher.document_ids(rows), strict=True))
+    run: Run = {}
+    for query_id, (rows, scores) in ranked.items():
+        found = run[query_id] = {}
+        for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
+            if len(found) < k:
+                found.setdefault(ids[row], score)  # the best of a document's passages comes first
+    return run
 
 
 def exact_maxsim(queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:

@@ -327,6 +327,35 @@ class Searcher:
         """
         return take_rows(self._codes, rows, ["id"])["id"].to_pylist()
 
+    def document_ids(self, rows: np.ndarray) -> list[str]:
+        """The ids of the documents that rows belong to: of passages, those of the whole documents.
+
+        Args:
+            rows: int64 (rows,), row numbers as `rank_vectors` returns them.
+        """
+        column = "parent_id" if self.has_passages else "id"
+        return take_rows(self._codes, rows, [column])[column].to_pylist()
+
+    @property
+    def has_passages(self) -> bool:
+        """Whether the rows are passages of documents."""
+        return self._codes.index.header.passage_tokens is not None
+
+    def unknown(self, ids: Sequence[str]) -> list[str]:
+        """Those ids, of documents, that are not in the index.
+
+        Args:
+            ids: Ids of documents.
+
+        Raises:
+            InputError: One string in place of ids.
+            StorageError: The database cannot be read.
+        """
+        wanted = checked_ids(ids)
+        positions, _ = self._on_open_version(lambda codes: codes.by_id.find(wanted))
+        known = set(positions.tolist())
+        return [doc_id for position, doc_id in enumerate(wanted) if position not in known]
+
     def score(self, query: str, ids: Sequence[str], *, phrase_weight: float | None = None) -> np.ndarray:
         """MaxSim of stored documents with a query.
 

@@ -7,18 +7,19 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from starlette.exceptions import HTTPException
-
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError, MissingExtraError
 from ..search.searcher import Searcher
 
-try:
+try:  # before the modules of this room, which import them too
+    import prometheus_client  # noqa: F401
+    import structlog  # noqa: F401
     from fastapi import FastAPI
     from fastapi.exceptions import RequestValidationError
     from fastapi.routing import APIRoute
+    from starlette.exceptions import HTTPException
 except ImportError as _error:
-    raise MissingExtraError("fastapi", "serve") from _error
+    raise MissingExtraError(_error.name or "fastapi", "serve") from _error
 
 from . import health
 from .admission import Admission

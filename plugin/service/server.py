@@ -9,13 +9,14 @@ from types import FrameType
 from typing import Any
 
 from ...onnx_export.errors import MissingExtraError
-from .service import Service
 
 try:
     import uvicorn
     from uvicorn.protocols.http.h11_impl import H11Protocol
 except ImportError as _error:
     raise MissingExtraError("uvicorn", "serve") from _error
+
+from .service import Service
 
 _KEEP_ALIVE_SECONDS = 75
 _HEADER_SECONDS = 20

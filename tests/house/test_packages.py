@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import tansaku
+from tansaku.onnx_export.extras import EXTRAS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -46,6 +48,13 @@ def test_every_folder_with_modules_is_a_package():
     for folder in FOLDERS:
         for path in modules(folder):
             assert (path.parent / "__init__.py").exists(), f"{path.parent} has modules but no __init__.py"
+
+
+def test_the_packages_of_the_extras_are_those_of_the_project():
+    listed = project()["project"]["optional-dependencies"]
+    for extra, packages in EXTRAS.items():
+        names = {re.split(r"[<>=\[;]", entry)[0] for entry in listed[extra]} - {"tansaku", "tomli"}
+        assert set(packages.values()) - {"tomli"} == names, extra
 
 
 def test_imports_run_only_downward():

@@ -10,6 +10,8 @@ import torch
 from ...plugin.evaluation.judgements import (
     Qrels,
     beir_file,
+    check_missing,
+    judged_documents,
     judged_queries,
     qrels_file,
     read_passages,
@@ -48,7 +50,7 @@ class Evaluation:
 
         Raises:
             SourceError: a file cannot be read; names the file and the line.
-            InputError: a judged question is not among the queries.
+            InputError: a judged question is not among the queries, or most judged passages are not in the corpus.
             MissingExtraError: the extra ``evaluate`` is not installed.
         """
         require_ir_measures()
@@ -56,7 +58,10 @@ class Evaluation:
         judged = read_qrels(qrels_file(folder, split))
         qrels = {query_id: judged[query_id] for query_id in list(judged)[:questions]}
         queries = judged_queries(read_queries(beir_file(folder, "queries")), qrels)
-        return cls(queries, read_passages(beir_file(folder, "corpus")), qrels)
+        corpus = beir_file(folder, "corpus")
+        passages = read_passages(corpus)
+        check_missing(qrels, [doc_id for doc_id in judged_documents(qrels) if doc_id not in passages], str(corpus))
+        return cls(queries, passages, qrels)
 
     @torch.inference_mode()
     def measure(self, student: Student) -> dict[str, float]:

@@ -197,6 +197,31 @@ def test_evaluate_prints_the_measures_and_writes_a_run(sample_db: Path, tmp_path
     assert run[0].split()[1::2][0] == "Q0"
 
 
+def test_evaluate_says_which_judged_documents_the_index_does_not_have(two_db: Path, tmp_path: Path):
+    (tmp_path / "q.tsv").write_text("q1\t嗅覚が鋭いのは\n", encoding="utf-8")
+    table = ("evaluate", "--db", two_db, "--table", "docs", "--queries", tmp_path / "q.tsv")
+    (tmp_path / "some").write_text("q1\tdog\t1\nq1\tgone\t0\n")
+    result = tansaku(*table, "--qrels", tmp_path / "some", "--json")
+    printed = json.loads(result.stdout)
+    assert (result.returncode, printed["metrics"]["hit@1"], printed["missing"]) == (0, 1.0, 1)
+    assert "warning: table 'docs': 1 of 2 judged documents (0 of 1 relevant ones) are not here" in result.stderr
+    (tmp_path / "most").write_text("q1\tgone\t1\nq1\tdog\t0\n")
+    refused = tansaku(*table, "--qrels", tmp_path / "most")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "1 of 2 judged documents (1 of 1 relevant ones) are not here" in refused.stderr
+    assert "ndcg@10  0.0000" in succeeds(*table, "--qrels", tmp_path / "most", "--allow-missing")
+
+
+def test_evaluate_tries_the_file_of_the_run_before_the_work(two_db: Path, tmp_path: Path):
+    table = ("evaluate", "--db", two_db, "--table", "docs", "--queries", "none")
+    for place in (tmp_path, tmp_path / "none" / "run"):
+        refused = tansaku(*table, "--run", place)
+        assert (refused.returncode, f"{place}: cannot be written" in refused.stderr) == (2, True)
+    (tmp_path / "q.tsv").write_text("q1\t嗅覚が鋭いのは\n", encoding="utf-8")
+    full = tansaku(*table[:-1], tmp_path / "q.tsv", "--run", "/dev/full")
+    assert (full.returncode, "/dev/full: cannot be written (No space left" in full.stderr) == (2, True)
+
+
 def test_evaluate_asks_all_queries_for_a_run_alone(sample_db: Path, tmp_path: Path):
     table = ("evaluate", "--db", sample_db, "--table", "sample", "--queries", SAMPLE / "queries.jsonl")
     result = tansaku(*table, "--run", tmp_path / "run.txt")

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tansaku import InputError, SourceError
+from tansaku import Index, InputError, Searcher, SourceError
 from tansaku.plugin.evaluation.judgements import (
+    check_missing,
+    judged_documents,
     judged_queries,
     read_passages,
     read_qrels,
@@ -15,6 +17,9 @@ from tansaku.plugin.evaluation.judgements import (
     read_run,
     trec_lines,
 )
+from tansaku.plugin.evaluation.ranking import search_all
+
+from ...support.fakes import FakeEncoder
 
 
 def test_reads_beir_and_trec_judgements(tmp_path: Path):
@@ -114,6 +119,40 @@ def test_an_id_that_a_run_cannot_hold_is_named(name: str):
 def test_a_judged_query_without_text_is_named():
     with pytest.raises(InputError, match=r"1 of 2 .* 'b'"):
         judged_queries({"a": "犬"}, {"a": {"x": 1}, "b": {"y": 1}})
+
+
+JUDGED = {"a": {"x": 1, "y": 0}, "b": {"z": 2, "x": 0}}
+
+
+def test_judged_documents_that_are_not_there_are_counted_and_named():
+    assert judged_documents(JUDGED) == ["x", "y", "z"]
+    assert check_missing(JUDGED, [], "here") is None
+    said = check_missing(JUDGED, ["z"], "table 't'")
+    assert said == (
+        "table 't': 1 of 3 judged documents (1 of 2 relevant ones) are not here and cannot be found, such as 'z'"
+    )
+
+
+@pytest.mark.parametrize("missing", [["x", "y"], ["x", "z"], ["x", "y", "z"]])
+def test_if_most_judged_documents_are_not_there_that_is_an_error_unless_it_is_allowed(missing: list[str]):
+    with pytest.raises(InputError, match=rf"{len(missing)} of 3 judged .*; give the documents .*--allow-missing"):
+        check_missing(JUDGED, missing, "here")
+    assert check_missing(JUDGED, missing, "here", allow_missing=True)
+
+
+def test_the_documents_of_an_index_of_passages_are_judged(tmp_path: Path):
+    sentences = [f"{i}番の文。" for i in range(9)]
+    documents = [{"id": f"d{i}", "text": "".join(sentences[i : i + 4])} for i in range(6)]
+    Index.create(tmp_path, "t", documents, encoder=FakeEncoder(), passage_tokens=5)
+    searcher = Searcher.open(tmp_path, "t", encoder=FakeEncoder())
+    assert len(searcher) > 6
+    run = search_all(searcher, {"q": sentences[5]}, k=3, recall="exact")
+    scores = dict(
+        zip([d["id"] for d in documents], searcher.score(sentences[5], [d["id"] for d in documents]), strict=False)
+    )
+    assert set(run["q"]) <= set(scores)
+    assert list(run["q"].values()) == sorted(scores.values(), reverse=True)[:3]
+    assert searcher.unknown(["d0", "gone", "d5#0"]) == ["gone", "d5#0"]
 
 
 def test_trec_lines_are_ranked():
