@@ -247,7 +247,7 @@ def _as_document(
         values = record
     else:
         raise InputError(f"{place}: a document must be a mapping of field names to values, not {_kind(record)}")
-    doc_id = _text_value(values, names.id or "id", place, integers=True)
+    doc_id = _text_value(values, names.id or "id", place, part="id", integers=True)
     owner = f" of {doc_id!r}"
     has_text = needs_text or values.get(names.text) is not None
     text = _text_value(values, names.text, place, owner, may_be_empty=not needs_text) if has_text else ""
@@ -268,11 +268,15 @@ def _text_value(
     place: str,
     owner: str = "",
     *,
+    part: str = "text",
     integers: bool = False,
     may_be_empty: bool = False,
 ) -> str:
     if name not in values:
-        raise InputError(f"{place}: no field {name!r} here (fields: {', '.join(map(str, values))})")
+        raise InputError(
+            f"{place}: no field {name!r} here (fields: {', '.join(map(str, values)) or 'none'}); add it, or name the field "
+            f"with the {part}: --{part}-field NAME (Python: names=FieldNames({part}=NAME))"
+        )
     value = values[name]
     if integers and isinstance(value, Integral) and not isinstance(value, bool):
         value = str(value)
