@@ -1,10 +1,10 @@
-"""Answer a question from retrieved documents with LangChain.
+"""Answer a question from retrieved documents with LangChain; leaves nothing behind.
 
-pip install '.[langchain]'
-python langchain_rag.py [DB]
+pip install 'tansaku[langchain]'
+python langchain_rag.py
 """
 
-import sys
+import tempfile
 
 from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel
@@ -19,7 +19,8 @@ documents = [
     Document("二条城は徳川家康が京都に築いた城である。", id="nijo", metadata={"source": "城"}),
     Document("琵琶湖は日本で最も大きい湖である。", id="biwa", metadata={"source": "湖"}),
 ]
-store = TansakuVectorStore(sys.argv[1] if len(sys.argv) > 1 else "db", "rag")
+folder = tempfile.TemporaryDirectory()  # keep the database in a folder of yours
+store = TansakuVectorStore(folder.name, "rag")
 store.add_documents(documents)
 
 prompt = ChatPromptTemplate.from_template("次の文書だけを使って答えてください。\n\n{context}\n\n質問: {question}")
@@ -36,3 +37,4 @@ chain = {"context": retriever | context, "question": RunnablePassthrough()} | pr
 question = "金閣寺を建てたのは誰ですか"
 print(context(retriever.invoke(question)))
 print(chain.invoke(question))
+folder.cleanup()

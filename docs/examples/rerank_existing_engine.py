@@ -1,16 +1,17 @@
-"""Let SQLite's full text search find candidates, and tansaku put the best first.
+"""Let SQLite's full text search find candidates, and tansaku put the best first; leaves nothing behind.
 
-python rerank_existing_engine.py [FOLDER]
+python rerank_existing_engine.py
 """
 
 import sqlite3
-import sys
+import tempfile
 from pathlib import Path
 
 from tansaku import HostSearch, Index, Reranker, Searcher
 from tansaku.plugin.hosts.sqlite import SqliteSource
 
-folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+temporary = tempfile.TemporaryDirectory()
+folder = Path(temporary.name)
 documents = [
     ("kinkaku", "金閣寺は室町時代に足利義満が建てた寺院である。"),
     ("ginkaku", "銀閣寺は足利義政が建てた山荘を寺院としたものである。"),
@@ -30,3 +31,5 @@ source = SqliteSource(folder / "engine.db", "docs", text_columns=["text"])
 search = HostSearch(source, Reranker(searcher=Searcher.open(folder / "db", "docs")), candidates=100)
 for hit in search.search("金閣寺を建てた将軍は誰ですか", k=2):
     print(hit.id, f"{hit.score:.2f}", "rank in SQLite:", hit.host_rank)
+connection.close()
+temporary.cleanup()

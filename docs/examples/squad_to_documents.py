@@ -2,14 +2,14 @@
 
     python squad_to_documents.py JaQuAD/data/dev/*.json JaQuAD/data/train/*.json
 
-Writes documents.jsonl with the first 5,000 paragraphs, questions.jsonl with 500 of their questions, and judgements.tsv,
-which names the right paragraph of each question.
+Writes into the folder that it runs in: documents.jsonl with the first 5,000 paragraphs, questions.jsonl with 500 of
+their questions, and judgements.tsv, which names the right paragraph of each question.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,4 +50,6 @@ def main(files: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description="Turns SQuAD-shaped JSON into documents, questions and judgements.")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a JSON file in the shape of SQuAD")
+    main(parser.parse_args().files)

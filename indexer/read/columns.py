@@ -77,7 +77,7 @@ def check_fields(documents: Sequence[Document], fields: Sequence[pa.Field]) -> N
         for name in document.fields:
             if name not in known:
                 raise InputError(
-                    f"document {document.id!r} has a field {name!r}, which the index does not have "
+                    f"{_named(document)} has a field {name!r}, which the index does not have "
                     f"(its fields: {', '.join(sorted(known)) or 'none'}); drop the field or create a new index"
                 )
     for field in fields:
@@ -113,10 +113,18 @@ def field_array(documents: Sequence[Document], field: pa.Field) -> pa.Array:
 
 def _misfit_error(document: Document, field: pa.Field, reason: str) -> InputError:
     value = document.fields.get(field.name)
+    remedy = "correct the value"
+    if isinstance(value, str):  # the commonest cause
+        remedy += "; if it comes from CSV or TSV, whose values are all text, give the documents as JSONL or Parquet"
     return InputError(
-        f"document {document.id!r}: field {field.name!r} is {value!r}, which does not fit its column of type "
-        f"{field.type} ({reason})"
+        f"{_named(document)}: field {field.name!r} is {value!r}, which does not fit its column of type {field.type} "
+        f"({reason}); {remedy}"
     )
+
+
+def _named(document: Document) -> str:
+    """A document for an error message: its id, and where it was read."""
+    return f"{document.place} (id {document.id!r})" if document.place else f"document {document.id!r}"
 
 
 def _fits(value: Any, kind: pa.DataType) -> bool:

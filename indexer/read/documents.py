@@ -274,8 +274,8 @@ def _text_value(
 ) -> str:
     if name not in values:
         raise InputError(
-            f"{place}: no field {name!r} here (fields: {', '.join(map(str, values)) or 'none'}); add it, or name the field "
-            f"with the {part}: --{part}-field NAME (Python: names=FieldNames({part}=NAME))"
+            f"{place}: no field {name!r} here (fields: {', '.join(map(str, values)) or 'none'}); add it, or name the "
+            f"field that holds the {part}: --{part}-field, in Python names=FieldNames({part}=...)"
         )
     value = values[name]
     if integers and isinstance(value, Integral) and not isinstance(value, bool):

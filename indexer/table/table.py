@@ -274,6 +274,6 @@ def check_absent(database: DBConnection, name: str) -> None:
     """
     if find_table(database, name) is not None:
         raise TableExistsError(
-            f"table {name!r} exists already; choose another name, or write to it: Index.open(...) with add or upsert, or "
-            "overwrite=True (command line: --mode append, upsert or overwrite)"
+            f"table {name!r} exists already; choose another name, or write to it: Index.open(...) with add or upsert, "
+            "or overwrite=True (command line: --mode append, upsert or overwrite)"
         )

@@ -18,6 +18,7 @@ import pytest
 import typer.main
 
 import tansaku
+from tansaku import Index, InputError
 from tansaku.plugin.cli.main import app
 
 if sys.version_info >= (3, 11):
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 HOW_TO = DOCS / "how-to"
 INDEX = HOW_TO / "index.md"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PAGES = sorted({*ROOT.glob("README*.md"), *DOCS.rglob("*.md")} - set((DOCS / "textlint").rglob("*")))
 SHAPES = {"reranks its candidates", "is its retriever", "speaks its API", "measures models"}
 COMMANDS = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
@@ -198,9 +200,7 @@ def test_command_lines_are_understood(page: Path):
 @of_each_page
 def test_python_imports_public_names_only(page: Path):
     for code in blocks(page, "python"):
-        if "…" in code or code.startswith("--8<--"):
-            code = code.replace("…", "None") if "…" in code else ""
-        for node in ast.walk(ast.parse(code)):
+        for node in ast.walk(ast.parse(code.replace("…", "None"))):
             if isinstance(node, ast.Import):
                 assert not [alias.name for alias in node.names if alias.name.startswith("tansaku.")], page.name
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "tansaku":
@@ -208,6 +208,73 @@ def test_python_imports_public_names_only(page: Path):
                 for alias in node.names:
                     if node.module == "tansaku":
                         assert alias.name in dir(tansaku), f"{page.name}: tansaku.{alias.name} does not exist"
+
+
+@of_each_page
+def test_pages_are_whole_where_they_lie(page: Path):
+    """A mark that the site would replace with a file's content stays a mark on GitHub, and formatters break it."""
+    assert not re.search(r"8 ?< ?--", page.read_text(encoding="utf-8"))
+
+
+@of_each_page
+def test_extras_are_added_to_what_is_installed(page: Path):
+    """The same command as in the message of MissingExtraError; `pip install .` comes first, in the quick start."""
+    extras = PROJECT["optional-dependencies"]
+    for extra_names in re.findall(r"pip install [\"']\S*?\[(.*?)\]", page.read_text(encoding="utf-8")):
+        assert f"pip install 'tansaku[{extra_names}]'" in page.read_text(encoding="utf-8")
+        assert set(extra_names.split(",")) - {"NAME"} <= set(extras)
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.ja.md", "docs/quickstart.md", "docs/quickstart.ja.md"])
+def test_every_extra_of_a_host_is_listed(name: str):
+    sources = (path.read_text(encoding="utf-8") for path in (ROOT / "plugin" / "hosts").rglob("*.py"))
+    extras = {extra for text in sources for extra in re.findall(r'MissingExtraError\("[^"]+", "([^"]+)"\)', text)}
+    assert {"qdrant", "langchain"} <= extras <= set(PROJECT["optional-dependencies"])
+    tables = [line for line in (ROOT / name).read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    listed = set(re.findall(r"`([\w-]+)`", "\n".join(tables)))
+    assert extras <= listed, f"{name} does not list {sorted(extras - listed)}"
+
+
+@pytest.mark.parametrize("suffix", ["", ".ja"])
+def test_pages_to_begin_with_do_not_make_the_same_table(suffix: str):
+    """Whoever follows one page after the other in one folder meets no table that exists already."""
+    made: list[str] = []
+    for page in (ROOT / f"README{suffix}.md", DOCS / f"quickstart{suffix}.md", DOCS / f"tutorial{suffix}.md"):
+        for code in blocks(page, "python"):
+            assert code.count("Index.create(") == code.count("overwrite=True"), "it must be possible to run it again"
+            made += re.findall(r'Index\.create\("db", "(\w+)"', code)
+        for arguments in (arguments for script in blocks(page, "sh") for arguments in commands(script)):
+            if arguments[0] == "index" and "--mode" not in arguments:
+                made.append(arguments[arguments.index("--table") + 1])
+    assert len(made) == 5
+    assert len(set(made)) == 5, made
+
+
+@pytest.mark.parametrize("name", ["quickstart.md", "quickstart.ja.md"])
+def test_the_quick_start_has_the_example_itself(name: str):
+    (code,) = blocks(DOCS / name, "python")
+    assert (DOCS / "examples" / "index_and_search.py").read_text(encoding="utf-8").endswith(f'"""\n\n{code}')
+
+
+@pytest.mark.integration
+def test_the_quick_start_can_be_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """With the record that it shows, and with no more than what it calls required."""
+    monkeypatch.chdir(tmp_path)
+    page = DOCS / "quickstart.md"
+    (record,) = blocks(page, "json")
+    made, searched = [arguments for script in blocks(page, "sh") for arguments in commands(script)]
+    Path("docs.jsonl").write_text(record, encoding="utf-8")
+    for arguments in (made, searched):
+        COMMANDS[arguments[0]].main(arguments[1:], standalone_mode=False)
+    assert "kinkaku" in capsys.readouterr().out
+    assert "`text` and `id` (or `_id`) are required." in page.read_text(encoding="utf-8")
+    whole = json.loads(record)
+    Index.create("db", "least", [{"id": whole["id"], "text": whole["text"]}])
+    for missing in ("id", "text"):
+        with pytest.raises(InputError, match=f"no field '{missing}'"):
+            Index.create("db", "less", [{name: value for name, value in whole.items() if name != missing}])
 
 
 @pytest.mark.parametrize("name", ["how-to/search.md", "how-to/living-index.md"])

@@ -23,22 +23,24 @@ def run(script: str, *arguments: str | Path, cwd: Path) -> list[str]:
 
 
 def test_index_and_search(tmp_path: Path):
-    lines = run("index_and_search.py", tmp_path / "db", cwd=tmp_path)
-    assert [line.split()[1] for line in lines] == ["kinkaku", "nijo"]
+    for _ in range(2):  # again, over its own table
+        lines = run("index_and_search.py", cwd=tmp_path)
+        assert [line.split()[1] for line in lines] == ["kinkaku", "nijo"]
 
 
 def test_rerank_existing_engine(tmp_path: Path):
-    lines = run("rerank_existing_engine.py", tmp_path, cwd=tmp_path)
-    assert lines[0].startswith("kinkaku")
-    assert "rank in SQLite: " in lines[0]
+    for _ in range(2):
+        lines = run("rerank_existing_engine.py", cwd=tmp_path)
+        assert lines[0].startswith("kinkaku")
+        assert "rank in SQLite: " in lines[0]
+    assert not list(tmp_path.iterdir())
 
 
 def test_langchain_rag(tmp_path: Path):
     pytest.importorskip("langchain_core")
-    assert run("langchain_rag.py", tmp_path / "db", cwd=tmp_path) == [
-        "金閣寺は室町時代に足利義満が建てた。",
-        "足利義満です。",
-    ]
+    for _ in range(2):
+        assert run("langchain_rag.py", cwd=tmp_path) == ["金閣寺は室町時代に足利義満が建てた。", "足利義満です。"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_squad_to_documents(tmp_path: Path):
@@ -52,6 +54,11 @@ def test_squad_to_documents(tmp_path: Path):
     source = tmp_path / "part.json"
     source.write_text(json.dumps({"data": [article]}), encoding="utf-8")
     run("squad_to_documents.py", source, cwd=tmp_path)
+    refused = subprocess.run(
+        [sys.executable, EXAMPLES / "squad_to_documents.py"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert refused.returncode == 2  # and what the first run wrote, which is read below, is not replaced by nothing
+    assert "usage: squad_to_documents.py" in refused.stderr
     documents = [json.loads(line) for line in (tmp_path / "documents.jsonl").read_text(encoding="utf-8").splitlines()]
     assert documents == [
         {"id": "part-金閣寺-0", "title": "金閣寺", "text": "足利義満が建てた。"},

@@ -738,7 +738,7 @@ class TestIds:
 class TestConditions:
     @pytest.mark.parametrize("where", ["nope = 1", "year <", "year", "1", "id > 5", "conflict = 1", "id IN (SELECT 1)"])
     def test_that_cannot_be_used_are_refused(self, db, index, where):
-        with pytest.raises(InputError, match="the condition cannot be used: .*at character"):
+        with pytest.raises(InputError, match=r"the condition cannot be used: .*at character"):
             index.delete(where=where)
         assert len(index) == 12
 

@@ -200,9 +200,9 @@ class TestFieldArray:
     def test_a_value_that_arrow_would_change_is_a_misfit(self, kind, good, bad, stored):
         with pytest.raises(InputError) as caught:
             field_array(documents(good, bad), pa.field("f", kind))
-        assert str(caught.value) == (
+        assert str(caught.value).startswith(
             f"document 'd1': field 'f' is {bad!r}, which does not fit its column of type {kind} "
-            f"(it would be stored as {stored!r})"
+            f"(it would be stored as {stored!r}); correct the value"
         )
 
 
@@ -223,3 +223,15 @@ class TestCheckFields:
     def test_a_misfit_is_reported_with_its_document_and_field(self):
         with pytest.raises(InputError, match="document 'd1': field 'year' is '千年前', which does not fit its column"):
             check_fields(documents(794, "千年前", name="year"), self.COLUMNS)
+
+    @pytest.mark.parametrize("fields", [{"year": "1650"}, {"era": "江戸"}])
+    def test_where_the_document_was_read_is_said(self, fields):
+        document = Document("d1", "寺", fields=fields, place="docs.csv:3")
+        with pytest.raises(InputError, match=r"^docs\.csv:3 \(id 'd1'\)"):
+            check_fields([document], self.COLUMNS)
+
+    def test_a_number_that_is_text_has_its_commonest_cause_as_the_remedy(self):
+        with pytest.raises(InputError, match=r"comes from CSV or TSV.* give the documents as JSONL or Parquet"):
+            check_fields(documents("1650", name="year"), self.COLUMNS)
+        with pytest.raises(InputError, match=r"correct the value$"):
+            check_fields(documents(1.5, name="year"), self.COLUMNS)
