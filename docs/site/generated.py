@@ -44,7 +44,9 @@ def _values(kind: Any) -> str:
 
 
 def _option_row(parameter: inspect.Parameter, annotation: Any) -> str | None:
-    """An option's row of the table; None for a hidden one."""
+    """An option's row of the table; None for a hidden one, and for what typer itself gives a command."""
+    if annotation is typer.Context:
+        return None
     kind, *rest = get_args(annotation)
     info = next(part for part in rest if hasattr(part, "param_decls"))
     if info.hidden:
