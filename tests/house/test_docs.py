@@ -293,6 +293,15 @@ def test_japanese_pages_have_the_same_code(page: Path):
     assert code(page) == code(page.with_name(page.name.replace(".ja.", ".")))
 
 
+@pytest.mark.parametrize("page", sorted({ROOT / "README.ja.md", *DOCS.rglob("*.ja.md")}), ids=lambda path: path.name)
+def test_japanese_pages_link_to_japanese_ones(page: Path):
+    for link in links(page):
+        target = page.parent / unquote(link).partition("#")[0]
+        if page.name == "README.ja.md" and target.name == "README.md":
+            continue  # the way to the English page
+        assert target.name.endswith(".ja.md") or not target.with_suffix(".ja.md").exists(), link
+
+
 def test_the_reference_documents_what_is_public():
     pages = [generated().fill(path.read_text(encoding="utf-8")) for path in (DOCS / "reference" / "api").glob("*.md")]
     documented = [name for page in pages for name in re.findall(r"^::: tansaku\.(\w+)$", page, flags=re.MULTILINE)]
