@@ -10,7 +10,13 @@ Example:
     ['kyoto']
 """
 
+import os
+
 import lazy_loader
+
+# ONNX Runtime sends usage data to Microsoft and writes a device id into the user's cache. It reads this when it is
+# imported; its own `disable_telemetry_events` comes too late.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _find, _, _names = lazy_loader.attach_stub(__name__, __file__)
 _RENAMED = {"Ranked": "RerankedDocument", "Reranking": "RerankResult"}  # in version 0.2
