@@ -99,18 +99,20 @@ $(VENV)/.made:
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml
 	$(INSTALL) --editable .
-	touch $@
-
-$(LINKED): $(VENV)/.installed
-	$(INSTALL) --no-deps --editable .
 	rm -f $(VENV)/.linked-*
-	touch $@
+	touch $@ $(LINKED)
+
+# What is just installed is linked.
+$(LINKED): $(VENV)/.installed
+	@if [ ! -e $@ ] || [ $< -nt $@ ]; then \
+		echo linking the files anew; $(INSTALL) --no-deps --editable . && rm -f $(VENV)/.linked-* && touch $@; fi
 
 $(VENV)/.installed-dev: $(VENV)/.made pyproject.toml
 	$(INSTALL) --editable '.[dev]'
 	@# It runs beside newer packages than it asks for; tests/plugin/hosts/test_pylate.py needs no more of it than its indexes.
 	$(BIN)/python -m pip install --quiet --no-deps 'pylate>=1.6,<1.7'
-	touch $@ $(VENV)/.installed
+	rm -f $(VENV)/.linked-*
+	touch $@ $(VENV)/.installed $(LINKED)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .coverage .hypothesis .import_linter_cache .pytest_cache .ruff_cache

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..onnx_export.counts import counted
 from ..onnx_export.errors import InputError
 from ..onnx_export.extras import require_extra
 from ..plugin.cli import display
@@ -134,11 +135,11 @@ def mine(
             resume=resume,
             progress=progress,
         )
-    typer.echo(f"{out}: {report.written:,} groups")
+    typer.echo(f"{out}: {counted(report.written, 'group')}")
     for ids, why in ((report.too_few, "with too few candidates"), (report.constant, "whose scores are all the same")):
         if ids:
             some = f"{', '.join(ids[:5])}{', …' if len(ids) > 5 else ''}"
-            display.out.print(f"left out {len(ids):,} groups {why}: {display.shown(some)}")
+            display.out.print(f"left out {counted(len(ids), 'group')} {why}: {display.shown(some)}")
 
 
 def average(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ...onnx_export.counts import counted
 from ...onnx_export.errors import InputError
 from ...onnx_export.extras import require_extra
 from ...onnx_export.files import check_output
@@ -143,9 +144,9 @@ def _as_json(results: Sequence[BeirResult]) -> dict[str, Any]:
 def _show(results: Sequence[BeirResult]) -> None:
     beir = results[0].beir
     name = display.shown(f"{beir.name}, {beir.split}")
-    display.out.print(f"{name}: {len(beir.queries):,} questions, {beir.n_documents:,} documents")
+    display.out.print(f"{name}: {counted(len(beir.queries), 'question')}, {counted(beir.n_documents, 'document')}")
     if beir.empty:
-        display.out.print(f"[yellow]{beir.empty:,} documents are empty[/yellow] and were left out")
+        display.out.print(f"[yellow]{counted(beir.empty, 'empty document')}[/yellow] left out")
     if beir.missing:
         display.out.print(
             f"[yellow]{len(beir.missing):,} judged documents are not in the corpus[/yellow] and cannot be found, "

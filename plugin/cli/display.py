@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ...onnx_export.counts import counted
 from ..search.cuts import named
 from .terminal import as_json, visible
 
@@ -178,16 +179,16 @@ def _matches(explanation: Explanation) -> Table:
 def show_build(report: BuildReport, seconds: float) -> None:
     """Print what was indexed and how long it took."""
     out.print(
-        f"{report.rows:,} rows, {report.tokens:,} token vectors in {seconds:.1f} s "
+        f"{counted(report.rows, 'row')}, {counted(report.tokens, 'token vector')} in {seconds:.1f} s "
         f"({report.rows / seconds:.0f} rows/s, {report.tokens / seconds:,.0f} tokens/s)"
     )
     if report.resumed:
-        out.print(f"{report.resumed:,} of them were encoded before the interruption")
+        out.print(f"{report.resumed:,} of them from before the interruption")
     if report.updated:
         out.print(f"{report.updated:,} of them replaced older ones")
     if report.truncated:
         show_warning(
-            f"{report.truncated:,} rows were longer than the model reads, and their ends are not searched: "
+            f"{counted(report.truncated, 'row')} with more text than the model reads, whose end is not searched: "
             f"{named(report.truncated_ids, report.truncated)}; to divide documents into passages, index them anew with "
             "--passage-tokens"
         )
@@ -196,28 +197,28 @@ def show_build(report: BuildReport, seconds: float) -> None:
 def show_rejects(rejects: Rejects) -> None:
     """Print how many records were left out and where they are."""
     if len(rejects):
-        out.print(f"[yellow]{len(rejects):,} records were rejected[/yellow]; they are in {shown(rejects.path)}")
+        out.print(f"[yellow]{counted(len(rejects), 'record')} rejected[/yellow] and written to {shown(rejects.path)}")
 
 
 def show_delete(report: DeleteReport) -> None:
     """Print how many rows were deleted and which ids the index does not have."""
-    out.print(f"{report.rows:,} rows deleted")
+    out.print(f"{counted(report.rows, 'row')} deleted")
     if report.missing:
         some = ", ".join(report.missing[:5]) + (", …" if len(report.missing) > 5 else "")
-        out.print(f"{len(report.missing):,} ids are not in the index: {shown(some)}")
+        out.print(f"{counted(len(report.missing), 'id')} not in the index: {shown(some)}")
 
 
 def show_optimize(report: OptimizeReport) -> None:
     """Print what the optimization changed."""
     out.print(
-        f"{report.fragments_before:,} fragments became {report.fragments_after:,}; "
-        f"{report.versions_removed:,} old versions and {report.codecs_removed:,} codecs removed"
+        f"{counted(report.fragments_before, 'fragment')} became {report.fragments_after:,}; "
+        f"{counted(report.versions_removed, 'old version')} and {counted(report.codecs_removed, 'codec')} removed"
     )
 
 
 def show_metrics(metrics: Mapping[str, float], n_queries: int) -> None:
     """Print measures averaged over queries."""
-    out.print(f"{n_queries:,} queries")
+    out.print(counted(n_queries, "query"))
     for name, value in metrics.items():
         out.print(f"{name:<8} {value:.4f}")
 
@@ -229,7 +230,7 @@ def show_info(info: IndexInfo) -> None:
         "table": f"{info.table}, version {info.version} ({info.versions} kept)",
         "model": f"{info.model} ({info.fingerprint})",
         "documents": f"{info.documents:,}"
-        + (f" in {info.rows:,} passages of up to {info.passage_tokens} tokens" if info.passage_tokens else ""),
+        + (f" in {counted(info.rows, 'passage')} of up to {info.passage_tokens} tokens" if info.passage_tokens else ""),
         "token vectors": f"{info.tokens:,}" + (f", pooled by {info.pool}" if info.pool > 1 else ""),
         "codec": f"{info.dim} dimensions, {info.nbits}-bit residuals, {info.centroids:,} centroids",
         "columns": ", ".join(f"{name}: {kind}" for name, kind in info.columns.items()),
@@ -253,7 +254,8 @@ def _drift_line(drift: Drift) -> str:
     if drift.cosine is None or drift.strange is None:
         return f"{line}; no rows since"
     advice = "; run `tansaku rebuild`" if drift.strange > _HIGH_DRIFT else ""
-    return f"{line}, {drift.cosine:.3f} in {drift.rows:,} rows since, {drift.strange:.0%} of them outliers{advice}"
+    since = f"{drift.cosine:.3f} in {counted(drift.rows, 'row')} since"
+    return f"{line}, {since}, {drift.strange:.0%} of them outliers{advice}"
 
 
 def show_bundle(folder: Path, bundle: Bundle, size: int) -> None:

@@ -22,7 +22,7 @@ def search(searcher: Searcher, query: str, options: SearchOptions) -> Hits:
     if hits.truncated:
         _logger.warning(query_warning(searcher.encoder))
     if hits.missing:
-        _logger.warning("%d of the ids that the search was restricted to are not in the index", len(hits.missing))
+        _logger.warning("the index does not have %d of the ids that the search was restricted to", len(hits.missing))
     return hits
 
 

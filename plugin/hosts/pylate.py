@@ -153,7 +153,7 @@ class TansakuIndex(Base):
         if opened is not None and ids:
             missing = Index.open(self._database(), self.index_name).delete(ids).missing
         if missing:
-            _logger.warning("%d of %d documents to be removed are not in the index", len(missing), len(ids))
+            _logger.warning("the index does not have %d of %d documents to be removed", len(missing), len(ids))
         return self
 
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -192,7 +192,7 @@ class TansakuIndex(Base):
         def found(query: np.ndarray, ids: list[str] | None) -> list[dict[str, Any]]:
             hits = searcher.search_vectors(query, **vars(replace(asked, ids=ids)))
             if hits.missing:
-                _logger.warning("%d of %d ids in a subset are not in the index", len(hits.missing), len(ids or ()))
+                _logger.warning("the index does not have %d of %d ids in a subset", len(hits.missing), len(ids or ()))
             return [{"id": hit.id, "score": hit.score} for hit in hits]
 
         with ThreadPoolExecutor(self.threads or usable_cores()) as pool:

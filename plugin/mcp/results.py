@@ -13,6 +13,7 @@ from ...indexer.read.documents import Document
 from ...indexer.table.database import storage_errors
 from ...indexer.table.schema import user_fields
 from ...indexer.table.table import IndexTable
+from ...onnx_export.counts import counted
 from ...onnx_export.errors import InputError, MissingExtraError
 from ..search.explain import Explanation
 from ..search.results import Hit
@@ -125,8 +126,8 @@ class TableDescription(BaseModel):
 
     def as_text(self) -> str:
         """One line for each column."""
-        divided = "" if self.passages is None else f" in {self.passages:,} passages"
-        lines = [f"table {self.table}: {self.documents:,} documents{divided}, model {self.model}"]
+        divided = "" if self.passages is None else f" in {counted(self.passages, 'passage')}"
+        lines = [f"table {self.table}: {counted(self.documents, 'document')}{divided}, model {self.model}"]
         for column in self.columns:
             examples = f", such as {', '.join(map(str, column.examples))}" if column.examples else ""
             lines.append(f"- {column.name}: {column.type}{examples}")

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError, to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ....onnx_export.counts import counted
 from ...rerank.reranker import RerankResult
 from ...search.cuts import documents_warning, query_warning
 from ..admission import entered
@@ -164,7 +165,7 @@ def warnings_of(
     if result.cut:
         warnings.append(documents_warning(encoder, result.cut, result.encoded))
     if result.missing:
-        warnings.append(f"{len(result.missing)} documents are not in the index and were left out")
+        warnings.append(f"left out {counted(len(result.missing), 'document')} that the index does not have")
     return warnings
 
 
@@ -186,7 +187,7 @@ def ignored_and_cut(service: Service, body: ClientBody, texts: Sequence[str | No
     yield from (f"unknown field {name!r} was ignored" for name in body.ignored())
     n_cut, limit = service.n_too_long(texts), service.settings.max_text_chars
     if n_cut:
-        yield f"{n_cut} documents were cut at {limit:,} characters"
+        yield f"cut {counted(n_cut, 'document')} at {limit:,} characters"
 
 
 def as_json(content: Any) -> bytes:

@@ -136,7 +136,7 @@ def test_what_the_model_did_not_read_is_said(tmp_path: Path):
     source = write_jsonl(tmp_path / "docs.jsonl", [*TWO, {"_id": "long", "text": long}])
     table = ("--db", tmp_path / "db", "--table", "docs")
     indexed = tansaku("index", source, *table)
-    assert "warning: 1 rows were longer than the model reads, and their ends are not searched: long;" in indexed.stderr
+    assert "warning: 1 row with more text than the model reads, whose end is not searched: long;" in indexed.stderr
     found = tansaku("search", long, *table, "--json")
     assert "warning: the query is longer than the" in found.stderr
     assert json.loads(found.stdout)["truncated"] is True
@@ -306,7 +306,7 @@ def test_bad_records_are_rejected_to_a_file_on_request(tmp_path: Path, monkeypat
     table = ("--db", tmp_path / "db", "--table", "t")
     shown = succeeds("index", source, *table, "--on-error", "reject")
     assert "2 rows" in shown
-    assert "3 records were rejected; they are in t.rejects.jsonl" in shown
+    assert "3 records rejected and written to t.rejects.jsonl" in shown
     assert sorted(contents(table)) == ["dog", "sea"]
     lines = [json.loads(line) for line in (tmp_path / "t.rejects.jsonl").read_text(encoding="utf-8").splitlines()]
     assert sorted(line["place"] for line in lines) == [f"{source}:{n}" for n in (2, 3, 5)]
@@ -346,7 +346,7 @@ def test_delete_by_id_file_and_condition_then_optimize_and_rebuild(tmp_path: Pat
     succeeds("index", source, *table)
     shown = succeeds("delete", *table, "--id", "d0", "--id", "none", "--id", "d1")
     assert "2 rows deleted" in shown
-    assert "1 ids are not in the index: none" in shown
+    assert "1 id not in the index: none" in shown
     (tmp_path / "ids.txt").write_text("d2\nd3\n\n", encoding="utf-8")
     assert "3 rows deleted" in succeeds("delete", *table, "--ids-file", tmp_path / "ids.txt", "--id", "d4")
     # Its middle would be the id of another document, if U+2028 ended a line.

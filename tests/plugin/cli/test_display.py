@@ -76,12 +76,12 @@ class TestProgressWithoutATerminal:
     ("report", "seconds", "lines"),
     [
         (BuildReport(1200, 36000), 2.0, ["1,200 rows, 36,000 token vectors in 2.0 s (600 rows/s, 18,000 tokens/s"]),
-        (BuildReport(2, 9, resumed=1), 1.0, ["2 rows", "1 of them were encoded before the interruption"]),
+        (BuildReport(2, 9, resumed=1), 1.0, ["2 rows", "1 of them from before the interruption"]),
         (BuildReport(2, 9, updated=1), 1.0, ["2 rows", "1 of them replaced older ones"]),
         (
             BuildReport(2, 9, truncated=1, truncated_ids=["a"]),
             1.0,
-            ["2 rows", "warning: 1 rows were longer than the model reads, and their ends are not searched: a; to div"],
+            ["2 rows", "warning: 1 row with more text than the model reads, whose end is not searched: a; to div"],
         ),
     ],
 )
@@ -97,16 +97,16 @@ def test_rejects_are_counted_with_their_file_and_none_are_not_mentioned(shown, t
         assert shown.getvalue() == ""
         rejects.note("docs.jsonl:1", "bad", {})
         display.show_rejects(rejects)
-    assert shown.getvalue() == f"1 records were rejected; they are in {tmp_path}/[r].jsonl\n"
+    assert shown.getvalue() == f"1 record rejected and written to {tmp_path}/[r].jsonl\n"
 
 
 def test_a_deletion_names_some_of_the_ids_that_were_not_there(shown):
-    display.show_delete(DeleteReport(3, []))
+    display.show_delete(DeleteReport(1, []))
     display.show_delete(DeleteReport(0, [f"[{i}]" for i in range(7)]))
     assert shown.getvalue().splitlines() == [
-        "3 rows deleted",
+        "1 row deleted",
         "0 rows deleted",
-        "7 ids are not in the index: [0], [1], [2], [3], [4], …",
+        "7 ids not in the index: [0], [1], [2], [3], [4], …",
     ]
 
 

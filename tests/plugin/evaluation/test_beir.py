@@ -391,7 +391,7 @@ class TestCommand:
         assert result.exit_code == 0, result.output
         shown = result.stdout.splitlines()
         assert shown[0] == "made, dev: 5 questions, 40 documents"
-        assert "1 documents are empty" in shown[1]
+        assert "1 empty document left out" in shown[1]
         assert "1 judged documents are not in the corpus and cannot be found, such as 'gone'" in shown[2]
         assert shown[3].split() == [*BEIR_MEASURES, "seconds"]
         assert [line[:17].strip() for line in shown[4:]] == ["BM25", "inside exhaustive", "inside index"]

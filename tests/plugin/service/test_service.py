@@ -180,13 +180,13 @@ class TestCohere:
         assert by_id["results"][0]["index"] == 1
         for body in (by_text, by_id):
             assert body["missing"] == ["none"]
-            assert body["meta"]["warnings"] == ["1 documents are not in the index and were left out"]
+            assert body["meta"]["warnings"] == ["left out 1 document that the index does not have"]
 
     async def test_long_texts_are_cut_and_the_answer_says_so(self, encoder):
         async with running(Settings(max_text_chars=4), encoder=encoder) as s:
             body = (await s.post("/rerank", {"query": QUERY, "documents": ["3a9fzz", "3a"]})).json()
         assert pairs(body["results"]) == expected(encoder, ["3a9f", "3a"])
-        assert body["meta"]["warnings"] == ["1 documents were cut at 4 characters"]
+        assert body["meta"]["warnings"] == ["cut 1 document at 4 characters"]
 
     async def test_duplicates_keep_their_order(self, encoder):
         async with running(encoder=encoder) as s:
