@@ -155,6 +155,11 @@ class Encoder:
         return self._opened
 
     @property
+    def folder(self) -> Path | None:
+        """Folder of the bundle that it was loaded from; None for an encoder that was made in another way."""
+        return self._folder
+
+    @property
     def dim(self) -> int:
         """Length of a token vector."""
         return self.bundle.dim

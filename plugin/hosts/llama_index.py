@@ -5,15 +5,21 @@ from tansaku import Searcher
 from tansaku.plugin.hosts.llama_index import TansakuRetriever
 nodes = TansakuRetriever(Searcher.open("db", "docs"), similarity_top_k=5).retrieve("質問")
 ```
+
+`node_records` makes the documents of an index from nodes, so that the retriever gives them back as they were.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ...indexer.read.documents import RESERVED_FIELDS
+from ...indexer.table.database import location_of
+from ...onnx_export.encode.encoder import DEFAULT_BUNDLE, Encoder
 from ...onnx_export.errors import InputError, MissingExtraError
 
 try:
@@ -22,7 +28,8 @@ try:
     from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
     from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
-    from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
+    from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
+    from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
     from llama_index_instrumentation import get_dispatcher
 except ImportError as error:
     raise MissingExtraError("llama-index-core", "llama-index") from error
@@ -34,7 +41,9 @@ from ..search.scores import ScoreMode, check_mode
 from ..search.searcher import Searcher
 from ._search import rerank, search
 
-__all__ = ["TansakuRerank", "TansakuRetriever"]
+__all__ = ["TansakuRerank", "TansakuRetriever", "node_records"]
+
+NODE_COLUMN = "llama_index_node"  # the whole node, JSON
 
 _dispatcher = get_dispatcher(__name__)
 
@@ -42,7 +51,8 @@ _dispatcher = get_dispatcher(__name__)
 class TansakuRetriever(BaseRetriever):
     """Searches an index.
 
-    A node found has the id and text of its document; its metadata has the index's other columns, and ``title`` if the
+    In an index of `node_records`, the nodes found are those that were given, with their relationships. In any other, a
+    node has the id and text of its document, and its metadata has the index's other columns, and ``title`` if the
     document has one.
 
     Args:
@@ -125,6 +135,8 @@ class TansakuRerank(BaseNodePostprocessor):
     Nodes come back as copies with new scores. The text of a node is what LlamaIndex would embed, metadata included. A
     node whose id is in the index is scored as it was when it was indexed.
 
+    `to_dict` and pickle keep where the reranker's index and model are; `from_dict` opens them again.
+
     Args:
         reranker: a reranker with a searcher, to rank by id; None ranks by text, with the model that ships inside.
         top_n: number of nodes that come back.
@@ -154,6 +166,39 @@ class TansakuRerank(BaseNodePostprocessor):
         fields: dict[str, Any] = {"top_n": top_n, "score": score, "keep_retrieval_score": keep_retrieval_score}
         super().__init__(**fields, callback_manager=callback_manager or CallbackManager())
         self._reranker = reranker or Reranker()
+
+    def to_dict(self, **kwargs: Any) -> dict[str, Any]:
+        """The fields, and the places of index and model, as LlamaIndex writes them down.
+
+        Raises:
+            InputError: the index has storage options, which may be credentials, or cannot be found again by its place;
+                or the model was not loaded from a bundle.
+        """
+        return {**super().to_dict(**kwargs), "reranker": _written(self._reranker)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> TansakuRerank:
+        """The postprocessor that `to_dict` has described.
+
+        Args:
+            data: what `to_dict` gave.
+            kwargs: arguments of the class that replace those in ``data``, such as ``reranker``.
+
+        Raises:
+            InputError: the model has changed.
+            TansakuError: the index or the model cannot be opened.
+        """
+        fields = {**data, **kwargs}
+        fields.pop("class_name", None)
+        if isinstance(fields.get("reranker"), dict):
+            fields["reranker"] = _read(fields["reranker"])
+        return cls(**fields)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # LlamaIndex leaves out what cannot be pickled, and makes the rest anew with another index and model.
+        fields = {name: getattr(self, name) for name in ("top_n", "score", "keep_retrieval_score")}
+        callbacks = self.callback_manager if self.callback_manager.handlers else None
+        return _made_again, (type(self), self._reranker, fields, callbacks)
 
     @classmethod
     def class_name(cls) -> str:
@@ -189,6 +234,99 @@ class TansakuRerank(BaseNodePostprocessor):
         return found.model_copy(update={"node": node, "score": score})
 
 
-def _node(hit: Hit) -> TextNode:
+def node_records(nodes: Iterable[BaseNode], *, columns: Sequence[str] = ()) -> list[dict[str, Any]]:
+    r"""Documents for `Index.create`, `add` and `upsert` that hold nodes; `TansakuRetriever` gives the nodes back.
+
+    What is searched is what LlamaIndex would embed: the text, and the metadata that is not excluded from embeddings.
+
+    Args:
+        nodes: the nodes, none of them empty.
+        columns: keys of the metadata to have columns of their own, for conditions (``where="year < 1950"``).
+
+    Returns:
+        A document for each node.
+
+    Raises:
+        InputError: a node that JSON cannot keep, or a name in ``columns`` that the index itself uses.
+
+    Example:
+        >>> from llama_index.core.schema import TextNode
+        >>> (record,) = node_records([TextNode(id_="a", text="京都", metadata={"year": 794})], columns=["year"])
+        >>> record["id"], record["text"], record["year"]
+        ('a', 'year: 794\n\n京都', 794)
+    """
+    if isinstance(columns, str):
+        raise InputError("columns is one string; give a list of metadata keys")
+    for name in columns:
+        if name in (*RESERVED_FIELDS, NODE_COLUMN):
+            raise InputError(f"columns has {name!r}, a name that the index itself uses; rename the metadata key")
+    return [
+        {
+            **{name: node.metadata.get(name) for name in columns},
+            "id": node.node_id,
+            "text": node.get_content(MetadataMode.EMBED),
+            NODE_COLUMN: _node_json(node),
+        }
+        for node in nodes
+    ]
+
+
+def _node_json(node: BaseNode) -> str:
+    try:
+        whole = node_to_metadata_dict(node)
+        return json.dumps({name: whole[name] for name in ("_node_content", "_node_type")}, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"node {node.node_id!r} holds a value that JSON cannot keep ({error}); use text or numbers"
+        ) from error
+
+
+def _written(reranker: Reranker) -> dict[str, Any]:
+    """Where a reranker's index and model are."""
+    encoder, searcher = reranker.encoder, reranker.searcher
+    if encoder.folder is None:
+        raise InputError(
+            f"the model {encoder.bundle.name!r} was not loaded from a bundle, so the postprocessor cannot be written "
+            "down; use Encoder.load"
+        )
+    own = encoder.folder == DEFAULT_BUNDLE.absolute()
+    place: dict[str, Any] = {
+        "model": None if own else str(encoder.folder),
+        "fingerprint": encoder.bundle.fingerprint,
+        "phrase_weight": reranker.given_phrase_weight,
+    }
+    if searcher is not None:
+        database, table = searcher.location
+        uri, options = location_of(database)
+        if options:
+            raise InputError(
+                f"the index {table!r} has storage options, which may be credentials and are not written down; give "
+                "them in the environment, or give from_dict the reranker"
+            )
+        place |= {"db": uri, "table": table}
+    return place
+
+
+def _read(place: dict[str, Any]) -> Reranker:
+    encoder = Encoder.load(place["model"])
+    if encoder.bundle.fingerprint != place["fingerprint"]:
+        raise InputError(
+            f"the model in {place['model'] or 'tansaku'} is not the one that was written down; use that one"
+        )
+    if "table" not in place:
+        return Reranker(encoder, phrase_weight=place["phrase_weight"])
+    searcher = Searcher.open(place["db"], place["table"], encoder=encoder)
+    return Reranker(searcher=searcher, phrase_weight=place["phrase_weight"])
+
+
+def _made_again(
+    kind: type[TansakuRerank], reranker: Reranker, fields: dict[str, Any], callbacks: CallbackManager | None
+) -> TansakuRerank:
+    return kind(reranker, **fields, callback_manager=callbacks)
+
+
+def _node(hit: Hit) -> BaseNode:
+    if NODE_COLUMN in hit.fields:
+        return metadata_dict_to_node(json.loads(hit.fields[NODE_COLUMN]))
     title = {"title": hit.title} if hit.title else {}
     return TextNode(id_=hit.id, text=hit.text, metadata={**hit.fields, **title})

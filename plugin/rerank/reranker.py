@@ -96,6 +96,11 @@ class Reranker:
         self._given_weight = phrase_weight if phrase_weight is None else check_weight("phrase_weight", phrase_weight)
 
     @property
+    def given_phrase_weight(self) -> float | None:
+        """The phrase weight that it was made with; None if it takes the model's own."""
+        return self._given_weight
+
+    @property
     def phrase_weight(self) -> float:
         """The phrase weight of all scores; with an index of pooled vectors 0, for texts too."""
         if self._given_weight is not None:

@@ -17,7 +17,7 @@ from ...indexer.errors import StorageError
 from ...indexer.forks import check_process
 from ...indexer.read.documents import Document
 from ...indexer.table.conditions import Where
-from ...indexer.table.database import Database, connect, find_table, location_of, storage_errors
+from ...indexer.table.database import Database, DBConnection, connect, find_table, location_of, storage_errors
 from ...indexer.table.model import open_with_model
 from ...indexer.table.table import IndexTable
 from ...onnx_export.cores import usable_cores
@@ -425,6 +425,11 @@ class Searcher:
         """
         wanted = checked_ids(ids)
         return self._on_open_version(lambda codes: read_documents(codes, wanted))
+
+    @property
+    def location(self) -> tuple[DBConnection, str]:
+        """Database and table that are searched."""
+        return self._codes.index.database, self._codes.index.name
 
     @property
     def version(self) -> int:

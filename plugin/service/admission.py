@@ -12,12 +12,15 @@ import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import ServiceError, error_response
+from .loading import Loading
+from .paths import route_path
 from .service import Service
 
 # A string of JSON, or what begins as one and never ends: so the search takes each byte once, whatever is sent.
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 _VALUES_PER_ITEM = 20  # a document of ten fields has that many commas, braces and colons
 
+_READS = ("GET", "HEAD", "OPTIONS")
 # How much of the body of a refused request is read, and for how long.
 _DRAIN_BYTES, _DRAIN_SECONDS = 1 << 18, 1.0
 
@@ -52,12 +55,14 @@ class Admission:
     Args:
         app: The application inside.
         service: Whose settings hold the limits.
+        loading: Which a request may have to start.
         open_paths: Paths that need no token.
     """
 
-    def __init__(self, app: ASGIApp, service: Service, open_paths: Collection[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, service: Service, loading: Loading, open_paths: Collection[str] = ()) -> None:
         self._app = app
         self._service = service
+        self._loading = loading
         self._open_paths = frozenset(open_paths)
         settings = service.settings
         self._places = settings.slots + settings.queue
@@ -73,7 +78,8 @@ class Admission:
             try:
                 self._check_token(scope)
                 _check_framing(scope)
-                if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+                await self._load(wait=scope["method"] not in _READS)
+                if scope["method"] in _READS:
                     await self._app(scope, receive, send)
                     return
                 self._check_room(scope)
@@ -90,8 +96,19 @@ class Admission:
         except ServiceError as error:
             await error_response(scope, error)(scope, receive, send)
 
+    async def _load(self, *, wait: bool) -> None:
+        """Have the service loaded, if no lifespan does; a request that waits for that takes a place meanwhile."""
+        if wait and self._taken >= self._places:
+            raise _too_many()
+        self._taken += wait
+        try:
+            with anyio.move_on_after(self._service.settings.deadline_seconds):
+                await self._loading.at_request(wait=wait)
+        finally:
+            self._taken -= wait
+
     def _check_token(self, scope: Scope) -> None:
-        if self._token is None or scope["path"] in self._open_paths:
+        if self._token is None or route_path(scope) in self._open_paths:
             return
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         scheme, _, token = given.partition(b" ")
@@ -102,13 +119,15 @@ class Admission:
         service = self._service
         if service.draining:
             raise ServiceError(503, "the service is stopping; try another one", "draining")
+        if service.failed:
+            raise ServiceError(503, "the model or an index could not be loaded; its log has the details", "failed")
         if not service.ready:
             raise ServiceError(503, "the model is being loaded; try again", "loading")
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if length.isdigit() and int(length) > service.settings.max_body_bytes:
             raise self._too_large()
         if self._taken >= self._places:
-            raise ServiceError(429, "too many requests; try again in a moment", "busy")
+            raise _too_many()
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         seconds = self._service.settings.deadline_seconds
@@ -208,6 +227,10 @@ def _check_framing(scope: Scope) -> None:
 
 def _separators(body: bytes) -> int:
     return body.count(b",") + body.count(b"[") + body.count(b"{") + body.count(b":")
+
+
+def _too_many() -> ServiceError:
+    return ServiceError(429, "too many requests; try again in a moment", "busy")
 
 
 async def _drain(receive: Receive) -> None:

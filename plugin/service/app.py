@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...onnx_export.encode.encoder import Encoder
@@ -33,7 +31,7 @@ from .errors import (
     on_service_error,
     on_validation_error,
 )
-from .follow import follow_indexes
+from .loading import Loading
 from .observability import Observe, json_lines
 from .service import Service
 from .settings import Settings
@@ -53,8 +51,10 @@ def create_app(
 ) -> FastAPI:
     """Make the service as an ASGI application.
 
-    The model and the indexes are loaded in the background after startup; until then ``/ready`` answers 503. The
-    `Service` behind the endpoints is ``app.state.service``.
+    The model and the indexes are loaded in the background after startup; until then ``/ready`` answers 503. In an
+    application that is mounted in another one, the first request starts that, and waits for it if it needs the model:
+    frameworks do not run the lifespan of a mounted application. The `Service` behind the endpoints is
+    ``app.state.service``.
 
     Args:
         settings: Settings of the service; None takes the defaults, which serve no index.
@@ -79,31 +79,12 @@ def create_app(
     log = log or json_lines()
     service = Service(settings, encoder=encoder, searchers=searchers)
 
-    async def background() -> None:
-        try:
-            await asyncio.to_thread(service.load)
-        except Exception as error:
-            log.error("not loaded", error=type(error).__name__, message=str(error))
-            if on_failure:
-                on_failure(error)
-            return
-        log.info("ready", model=service.model, indexes=list(service.searchers))
-        await follow_indexes(service, log)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        running = asyncio.create_task(background())
-        yield
-        service.draining = True
-        running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
-        service.workers.close()
+    loading = Loading(service, log, on_failure)
 
     app = FastAPI(
         title="tansaku",
         summary="Japanese late-interaction search and reranking.",
-        lifespan=lifespan,
+        lifespan=lambda _: loading.lifespan(),
         # Their pages load scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
@@ -122,6 +103,6 @@ def create_app(
     app.add_exception_handler(InputError, on_input_error)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RequestValidationError, on_validation_error)
-    app.add_middleware(Admission, service=service, open_paths=open_paths)
+    app.add_middleware(Admission, service=service, loading=loading, open_paths=open_paths)
     app.add_middleware(Observe, metrics=service.metrics, log=log, shapes=shapes, log_text=settings.log_text)
     return app

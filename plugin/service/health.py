@@ -23,7 +23,7 @@ class Health(BaseModel):
 class Readiness(BaseModel):
     """Whether requests are answered."""
 
-    status: Literal["ready", "loading", "draining", "stuck"]
+    status: Literal["ready", "loading", "draining", "stuck", "failed"]
 
 
 def router(service: Service) -> APIRouter:
@@ -39,7 +39,8 @@ def router(service: Service) -> APIRouter:
     async def ready() -> Response:
         """Whether requests are answered; 503 while the model is being loaded, while stopping, and with no worker left.
 
-        "stuck" means that work that never ends holds all workers: only a restart helps.
+        "stuck" means that work that never ends holds all workers, "failed" that the model or an index could not be
+        loaded: only a restart helps.
         """
         status = _status(service)
         return JSONResponse({"status": status}, status_code=200 if status == "ready" else 503)
@@ -56,5 +57,5 @@ def _status(service: Service) -> str:
     if service.draining:
         return "draining"
     if not service.ready:
-        return "loading"
+        return "failed" if service.failed else "loading"
     return "stuck" if service.workers.exhausted else "ready"

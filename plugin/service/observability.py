@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...onnx_export.errors import MissingExtraError
 from .errors import OURS, ErrorShape, ServiceError, error_response
+from .paths import route_path
 from .workers import Workers
 
 try:
@@ -157,8 +158,10 @@ class Observe:
         started = time.perf_counter()
         given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        state = scope.setdefault("state", {})
-        state.update(request_id=request_id, errors=self._shapes.get(scope["path"], OURS), reason=None, documents=None)
+        shape = self._shapes.get(route_path(scope), OURS)
+        state = dict(scope.get("state") or {})
+        state.update(request_id=request_id, errors=shape, reason=None, documents=None)
+        scope = {**scope, "state": state}  # an application that this one is mounted in has a state of its own
         status = 0
 
         async def answer(message: Message) -> None:
@@ -192,7 +195,8 @@ class Observe:
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         state = scope["state"]
-        route = scope["path"] if scope["path"] in self._shapes else "other"
+        path = route_path(scope)
+        route = path if path in self._shapes else "other"
         dialect = state["errors"].dialect
         status = status or 499  # the client went away
         self._metrics.answered(route, dialect, status, seconds)

@@ -34,6 +34,7 @@ class Service:
     Attributes:
         ready: Whether everything is loaded.
         draining: Whether the service is about to stop.
+        failed: Whether the model or an index could not be loaded.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Service:
         self.searchers: dict[str, Searcher] = dict(searchers or {})
         self.ready = False
         self.draining = False
+        self.failed = False
         self._given = encoder, searchers
         self._index_rerankers: dict[str, Reranker] = {}
         self._text_reranker: Reranker | None = None

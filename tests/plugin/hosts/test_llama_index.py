@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import logging
+import pickle
 import re
 import sys
 from pathlib import Path
@@ -15,13 +17,15 @@ pytest.importorskip("llama_index.core")
 
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
-from llama_index.core.schema import Document, ImageNode, NodeWithScore, QueryBundle, TextNode
+from llama_index.core.node_parser import SentenceSplitter
+from llama_index.core.schema import Document, ImageNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
 from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.event_handlers import BaseEventHandler
 from pydantic import ValidationError
 
 from tansaku import Index, InputError, MissingExtraError, Reranker, Searcher
-from tansaku.plugin.hosts.llama_index import TansakuRerank, TansakuRetriever
+from tansaku.plugin.hosts import llama_index
+from tansaku.plugin.hosts.llama_index import TansakuRerank, TansakuRetriever, node_records
 
 from ...support.fakes import FakeEncoder, corpus, exhaustive
 
@@ -220,13 +224,86 @@ class TestRerank:
         assert (start.model_name, start.top_n, start.query) == ("fake", 10, QueryBundle(QUERY))
         assert end.nodes == found
 
-    def test_it_is_described_as_llama_index_does(self, rerank):
-        assert rerank.to_dict() == {
+    def test_it_is_described_as_llama_index_does(self):
+        described = TansakuRerank().to_dict()
+        assert described["reranker"].pop("fingerprint")
+        assert described == {
             "top_n": 10,
             "score": "mean",
             "keep_retrieval_score": False,
             "class_name": "TansakuRerank",
+            "reranker": {"model": None, "phrase_weight": None},
         }
+
+    @pytest.mark.parametrize("how", ["dict", "json", "pickle", "copy"])
+    @pytest.mark.parametrize("with_index", [True, False])
+    def test_index_model_and_options_come_back(self, tmp_path, default_encoder, how, with_index):
+        index = Index.create(tmp_path, "t", DOCS, encoder=default_encoder)
+        searcher = Searcher.open(tmp_path, "t", encoder=index.encoder) if with_index else None
+        encoder = None if with_index else default_encoder
+        made = TansakuRerank(Reranker(encoder, searcher=searcher, phrase_weight=0.25), top_n=3, score="raw")
+        back = {
+            "dict": lambda: TansakuRerank.from_dict(made.to_dict()),
+            "json": lambda: TansakuRerank.from_json(made.to_json()),
+            "pickle": lambda: pickle.loads(pickle.dumps(made)),
+            "copy": lambda: copy.deepcopy(made),
+        }[how]()
+        assert back.to_dict() == made.to_dict()
+        given = nodes(("d4", "never read"), ("d7", "never read"), ("zz", "ab"), ("d1", ""))
+        assert back.postprocess_nodes(given, query_str=QUERY) == made.postprocess_nodes(given, query_str=QUERY)
+        assert (back._reranker.searcher is None) != with_index
+
+    def test_what_cannot_come_back_is_an_error(self, rerank, searcher, default_encoder, tmp_path, monkeypatch):
+        for describe in (rerank.to_dict, rerank.to_json, lambda: pickle.dumps(rerank)):
+            with pytest.raises(InputError, match="'fake'"):
+                describe()
+        Index.create(tmp_path, "t", DOCS, encoder=default_encoder)
+        opened = Searcher.open(tmp_path, "t", encoder=default_encoder)
+        made = TansakuRerank(Reranker(searcher=opened))
+        monkeypatch.setattr(llama_index, "location_of", lambda database: ("s3://a/b", {"secret": "x"}))
+        with pytest.raises(InputError, match="credentials"):
+            made.to_dict()
+        other = {"reranker": {**TansakuRerank(Reranker(default_encoder)).to_dict()["reranker"], "fingerprint": "x"}}
+        with pytest.raises(InputError, match="not the one that was written down"):
+            TansakuRerank.from_dict(other)
+        with pytest.raises(TypeError, match="topn"):
+            TansakuRerank.from_dict({"topn": 3})
+
+    def test_another_reranker_may_be_given(self, searcher, default_encoder):
+        described = TansakuRerank(Reranker(default_encoder), top_n=2).to_dict()
+        back = TansakuRerank.from_dict(described, reranker=Reranker(searcher=searcher))
+        assert (back.top_n, back._reranker.searcher) == (2, searcher)
+
+
+class TestNodeRecords:
+    @pytest.fixture
+    def split(self):
+        whole = Document(
+            text="犬は嗅覚が鋭い。" * 3, metadata={"year": 1950, "title": "犬", "secret": "x"}, id_="whole"
+        )
+        whole.excluded_embed_metadata_keys = ["secret"]
+        whole.excluded_llm_metadata_keys = ["secret", "year"]
+        return SentenceSplitter(chunk_size=32, chunk_overlap=0).get_nodes_from_documents([whole])
+
+    def test_nodes_come_back_as_they_were(self, split, tmp_path):
+        Index.create(tmp_path, "t", node_records(split, columns=["year"]), encoder=FakeEncoder())
+        retriever = TansakuRetriever(Searcher.open(tmp_path, "t", encoder=FakeEncoder()), 9, where="year < 2000")
+        found = {scored.node_id: scored.node for scored in retriever.retrieve(QUERY)}
+        assert found == {node.node_id: node for node in split}
+        for node in found.values():
+            assert node.ref_doc_id == "whole"
+            prompt = node.get_content(MetadataMode.LLM)
+            assert (prompt.count("title: 犬"), "secret" in prompt, "year" in prompt) == (1, False, False)
+
+    def test_what_is_searched_is_what_would_be_embedded(self, split):
+        assert [record["text"] for record in node_records(split)] == [n.get_content(MetadataMode.EMBED) for n in split]
+
+    def test_what_cannot_be_kept_is_refused(self):
+        with pytest.raises(InputError, match="node 'a' holds a value that JSON cannot keep"):
+            node_records([TextNode(id_="a", text="b", metadata={"x": object()})])
+        for columns in (["text"], ["llama_index_node"], "year"):
+            with pytest.raises(InputError, match="columns"):
+                node_records([], columns=columns)
 
     @pytest.mark.parametrize("fields", [{"top_n": 0}, {"top_n": "many"}, {"score": "best"}])
     def test_wrong_fields_are_refused_at_once(self, encoder, fields):

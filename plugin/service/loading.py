@@ -1,0 +1,102 @@
+"""Loading of the service: at startup, or at the first request where the application is mounted in another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from typing import Any
+
+from .follow import follow_indexes
+from .service import Service
+
+
+class Loading:
+    """Loads a service once, then follows its indexes.
+
+    A server runs the lifespan of its application, which starts the loading. An application that is mounted in another
+    one has no lifespan of its own: there the first request starts it.
+
+    Args:
+        service: What is loaded.
+        log: A structlog logger.
+        on_failure: Called with the error if the model or an index cannot be loaded.
+    """
+
+    def __init__(self, service: Service, log: Any, on_failure: Callable[[Exception], None] | None = None) -> None:
+        self._service = service
+        self._log = log
+        self._on_failure = on_failure
+        self._lock = threading.Lock()
+        self._loaded: Future[Exception | None] | None = None
+        self._reported: Future[Exception | None] | None = None
+        self._process = os.getpid()
+        self._has_lifespan = False
+        self._following: asyncio.Task[None] | None = None
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Load in the background from startup on, and stop the service at the end."""
+        self._has_lifespan = True
+        running = asyncio.create_task(self._load_and_follow())
+        try:
+            yield
+        finally:
+            self._service.draining = True
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+            self._service.workers.close()
+
+    async def at_request(self, *, wait: bool) -> None:
+        """Start loading where no lifespan does, and if ``wait``, wait for its end."""
+        if self._has_lifespan:
+            return
+        loop = asyncio.get_running_loop()
+        if self._following is None or self._following.done() or self._following.get_loop() is not loop:
+            self._following = loop.create_task(self._load_and_follow())
+        if wait and not self._service.ready:
+            await self._wait()
+
+    async def _load_and_follow(self) -> None:
+        await self._wait()
+        if self._service.ready:
+            await follow_indexes(self._service, self._log)
+
+    async def _wait(self) -> None:
+        """Wait for the end of the loading, and report it, once."""
+        loading = self._load()
+        # Not awaited itself: a task that is cancelled would take the loading with it.
+        await asyncio.wait([asyncio.wrap_future(loading)])
+        if self._reported is loading:
+            return
+        self._reported = loading
+        error = loading.result()
+        if error is None:
+            self._log.info("ready", model=self._service.model, indexes=list(self._service.searchers))
+            return
+        self._log.error("not loaded", error=type(error).__name__, message=str(error))
+        if self._on_failure:
+            self._on_failure(error)
+
+    def _load(self) -> Future[Exception | None]:
+        """Load in a thread of its own, once in a process; the result is the error, if there was one."""
+        with self._lock:
+            if self._process != os.getpid() and not self._service.ready:  # forked: the thread is not here
+                self._process, self._loaded = os.getpid(), None
+            if self._loaded is None:
+                self._loaded = Future()
+                threading.Thread(target=self._work, args=(self._loaded,), name="tansaku-load", daemon=True).start()
+            return self._loaded
+
+    def _work(self, loaded: Future[Exception | None]) -> None:
+        try:
+            self._service.load()
+        except Exception as error:
+            self._service.failed = True
+            loaded.set_result(error)
+        else:
+            loaded.set_result(None)
