@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -18,7 +19,7 @@ import pytest
 import typer.main
 
 import tansaku
-from tansaku import Index, InputError
+from tansaku import Index, InputError, SearchOptions
 from tansaku.plugin.cli.main import app
 
 if sys.version_info >= (3, 11):
@@ -208,6 +209,27 @@ def test_python_imports_public_names_only(page: Path):
                 for alias in node.names:
                     if node.module == "tansaku":
                         assert alias.name in dir(tansaku), f"{page.name}: tansaku.{alias.name} does not exist"
+
+
+def test_the_table_of_search_options_is_complete():
+    listed = {re.sub("`", "", cells[0]): cells[2] for cells in rows(HOW_TO / "search.md", 0)}
+    options = {field.name: field.default for field in dataclasses.fields(SearchOptions)}
+    assert listed.keys() == options.keys()
+    for name, default in options.items():
+        if default is not None:
+            assert listed[name] in (f"{default:g}" if isinstance(default, float) else str(default), f'`"{default}"`'), (
+                name
+            )
+
+
+def test_every_page_is_in_the_navigation_once():
+    """MkDocs allows pages that no menu leads to."""
+    (nav,) = re.findall(
+        r"^nav:\n(.*)", (DOCS / "site" / "mkdocs.yml").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    listed = re.findall(r"[\w/-]+\.md", nav)
+    pages = [str(page.relative_to(DOCS)) for page in PAGES if page.is_relative_to(DOCS) and ".ja." not in page.name]
+    assert sorted(listed) == pages
 
 
 @of_each_page

@@ -17,6 +17,7 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from tansaku import HostError, HostSearch, Index, InputError, MissingExtraError, Reranker, Searcher
+from tansaku.plugin.hosts import groonga
 from tansaku.plugin.hosts.groonga import GroongaSource
 from tansaku.plugin.hosts.lancedb import LanceDBSource
 from tansaku.plugin.hosts.postgres import PostgresSource
@@ -145,6 +146,7 @@ CONDITIONS = {
 BAD_CONDITIONS = {
     "groonga": "no_such <",
     "postgres": "no_such = 1",
+    "qdrant": None,  # there is none: a filter of Qdrant's is a checked object
     "sqlite": "no_such = 1",
     "lancedb": "no_such = 1",
 }
@@ -205,10 +207,11 @@ class TestEveryEngine:
         assert found == ["todai"] * 4
 
     def test_a_condition_that_cannot_be_used_is_an_error_of_the_host(self, open_source, engine):
-        if engine not in BAD_CONDITIONS:
-            pytest.skip("a filter of Qdrant's is a checked object")
+        condition = BAD_CONDITIONS[engine]
+        if condition is None:
+            pytest.skip("no condition of this engine can be wrong")
         with pytest.raises(HostError):
-            open_source().candidates(QUESTION, 3, BAD_CONDITIONS[engine])
+            open_source().candidates(QUESTION, 3, condition)
 
     def test_maxsim_ranks_what_was_found(self, open_source, default_encoder, tmp_path):
         documents = [{k: d[k] for k in ("id", "title", "text")} for d in DOCUMENTS[:-1]]
@@ -391,9 +394,19 @@ def test_columns_that_cannot_be_are_refused(columns):
         SqliteSource("x.db", "docs", text_columns=columns)
 
 
-@pytest.mark.parametrize(
-    ("module", "package", "extra"), [("postgres", "psycopg", "postgres"), ("qdrant", "qdrant_client", "qdrant")]
-)
+# Engine -> the package that its extra installs, and the extra.
+PACKAGES = {"postgres": ("psycopg", "postgres"), "qdrant": ("qdrant_client", "qdrant")}
+
+
+def test_every_engine_has_its_part_in_these_tests():
+    folder = Path(groonga.__file__).parent
+    code = {path.stem: path.read_text("utf-8") for path in folder.glob("[!_]*.py")}
+    engines_there = {name for name, text in code.items() if "Source[" in text}
+    assert set(ENGINES) == CONDITIONS.keys() == BAD_CONDITIONS.keys() == engines_there
+    assert {name for name in engines_there if "MissingExtraError(" in code[name]} == PACKAGES.keys()
+
+
+@pytest.mark.parametrize(("module", "package", "extra"), [(name, *names) for name, names in PACKAGES.items()])
 def test_a_missing_package_is_named_with_its_extra(monkeypatch, module, package, extra):
     monkeypatch.delitem(sys.modules, f"tansaku.plugin.hosts.{module}")
     monkeypatch.setitem(sys.modules, package, None)

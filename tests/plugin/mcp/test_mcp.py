@@ -146,6 +146,7 @@ class TestSearch:
             "nprobe": 4,
             "candidates": 20,
         }
+        assert given.keys() == vars(SearchOptions()).keys(), "give a value of every option here"
         seen = []
         search = Searcher.search
 

@@ -56,7 +56,7 @@ def test_every_search_method_has_the_options_by_name_with_their_defaults(method)
         ({"bm25_weight": np.nan, "source": "text"}, "bm25_weight is nan"),
         ({"phrase_weight": -0.1}, "phrase_weight is -0.1"),
         ({"bm25_weight": 0.1}, "bm25_weight needs candidates from full text"),
-        ({"nprob": 3}, "unknown search option 'nprob'; use k, recall, where, .* nprobe or candidates"),
+        ({"nprob": 3}, "unknown search option 'nprob'; use k, recall, where, .* or "),
     ],
 )
 def test_options_are_checked_when_they_are_made(given, message):
