@@ -9,6 +9,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -105,6 +106,22 @@ def check_output(path: Path) -> None:
         raise _unwritable(path, error) from error
 
 
+def check_output_folder(path: Path) -> None:
+    """Make sure that a folder can be made at ``path``, with those above it that do not exist; nothing is left there.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    above = path.absolute().parent
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=above):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
 def write_output(path: Path, lines: Iterable[str]) -> None:
     r"""Write lines of text, each with "\n" at its end, to a file that the caller has named.
 
@@ -124,7 +141,7 @@ def write_output(path: Path, lines: Iterable[str]) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:
-    return InputError(f"{path}: cannot be written ({error.strerror or error}); choose another file")
+    return InputError(f"{path}: cannot be written ({error.strerror or error}); choose another place")
 
 
 def read_lines(path: Path) -> Iterator[str]:

@@ -11,6 +11,7 @@ import typer
 from ..onnx_export.counts import counted
 from ..onnx_export.errors import InputError
 from ..onnx_export.extras import require_extra
+from ..onnx_export.files import check_output, check_output_folder
 from ..plugin.cli import display
 from ..plugin.cli.options import Resume, Threads
 
@@ -103,6 +104,9 @@ def mine(
     from .data.mining import mine as mine_groups
     from .data.teachers import dense_vectors, teacher_named
 
+    check_output_folder(out)
+    if out.parent.exists():
+        check_output(out)
     plan = MiningPlan(nway, depth, skip, seed)
     query_texts, passages = read_queries(queries), read_passages(collection)
     candidates = [{query_id: list(found) for query_id, found in read_run(path).items()} for path in run or ()]
@@ -157,6 +161,7 @@ def average(
     Example: `tansaku average train.toml model run/checkpoint-2000 run/checkpoint-4000`
     """
     require_extra("train")
+    check_output_folder(out)
     from .config import read_config
     from .run.averaging import save_average
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from ...onnx_export.extras import require_extra
+from ...onnx_export.files import check_output_folder
 from . import display
 from .options import AsJson
 
@@ -46,6 +47,7 @@ def export(
     Example: `tansaku export answerdotai/JaColBERTv2.5 ./jacolbert`
     """
     require_extra("export")
+    check_output_folder(out)
     # These bring torch and transformers, which no other command needs.
     from ...onnx_export.convert.export import export_checkpoint
     from ...onnx_export.convert.load import load_checkpoint

@@ -13,7 +13,7 @@ import typer
 
 from ...onnx_export.errors import InputError
 from ...onnx_export.extras import require_extra
-from ...onnx_export.files import read_lines
+from ...onnx_export.files import check_output, read_lines
 from . import display
 from .options import AsJson, Db, Model, Resume, StorageOptions, TableName, Threads, storage_options
 
@@ -82,11 +82,12 @@ def index(
     from ...indexer.table.table import open_index_table
     from ...onnx_export.encode.encoder import Encoder
 
+    rejects_path = None if on_error == "stop" else _rejects_path(rejects, table, source)
     encoder = Encoder.load(model, threads=threads)
     options = storage_options(storage_option)
     documents = Source(source, format=source_format)
     names = FieldNames(id_field, text_field, title_field)
-    rejected = None if on_error == "stop" else Rejects(_rejects_path(rejects, table, source))
+    rejected = None if rejects_path is None else Rejects(rejects_path)
     started = time.perf_counter()
     with display.ProgressDisplay() as progress:
         if mode in ("append", "upsert"):
@@ -223,4 +224,5 @@ def _rejects_path(rejects: Path | None, table: str, source: str) -> Path:
     path = rejects or Path(f"{table}.rejects.jsonl")
     if path.exists() and path.resolve().is_relative_to(Path(source).resolve()):  # it would be replaced
         raise InputError(f"{path}: the file for rejects is among the documents; choose another by --rejects")
+    check_output(path)
     return path

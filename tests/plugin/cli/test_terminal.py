@@ -15,10 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from typer.testing import CliRunner
 
 from tansaku import DeleteReport, Explanation, Hit, Hits, Index, InputError, Match
-from tansaku.onnx_export.files import check_output, write_output
+from tansaku.onnx_export.files import check_output, check_output_folder, write_output
 from tansaku.plugin.cli import display
+from tansaku.plugin.cli.main import app
 from tansaku.plugin.cli.terminal import as_json, visible
 from tansaku.plugin.search.results import RankedRows
 
@@ -95,6 +97,33 @@ def test_outputs_are_tried_before_the_work(tmp_path):
     for path in (tmp_path, tmp_path / "none" / "file", tmp_path / "old" / "file"):
         with pytest.raises(InputError, match=f"{path}: cannot be written"):
             check_output(path)
+
+
+def test_folders_for_output_are_tried_too(tmp_path):
+    check_output_folder(tmp_path / "new" / "below")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="cannot be written"):
+        check_output_folder(tmp_path / "file" / "below")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("export", "none", "OUT"),
+        ("average", "none", "OUT", "none"),
+        ("mine", "OUT", "--queries", "none", "--collection", "none", "--teacher", "labels"),
+        ("index", "none", "--db", "none", "--table", "t", "--on-error", "reject", "--rejects", "OUT"),
+        ("evaluate", "--db", "none", "--table", "t", "--queries", "none", "--run", "OUT"),
+        ("beir", "none", "--mteb", "OUT"),
+    ],
+)
+def test_a_command_whose_output_cannot_be_written_does_nothing_else(command, tmp_path):
+    (tmp_path / "file").write_text("x")
+    out = str(tmp_path / "file" / "out")
+    ended = CliRunner().invoke(app, [out if part == "OUT" else part for part in command])
+    assert isinstance(ended.exception, InputError), ended.output
+    assert str(ended.exception).startswith(f"{out}: cannot be")
 
 
 def test_outputs_are_written_whole_or_refused(tmp_path):

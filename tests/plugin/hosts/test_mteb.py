@@ -125,9 +125,10 @@ class TestEncoder:
         assert isinstance(TansakuModel(encoder), mteb.SearchProtocol)
 
     def test_options_that_would_change_nothing_are_refused(self, encoder):
+        given = cast("EncodeKwargs", {"precision": "int8"})
         for model in (TansakuModel(encoder), TansakuIndexModel(encoder)):
             with pytest.raises(InputError, match="unknown argument 'precision'"):
-                mteb.evaluate(model, made_task("Retrieval"), encode_kwargs={"precision": "int8"}, cache=None)
+                mteb.evaluate(model, made_task("Retrieval"), encode_kwargs=given, cache=None)
             with pytest.raises(InputError, match="unknown argument 'recall'"):
                 model.search(QUERIES, recall="exact")
             with pytest.raises(InputError, match="unknown argument 'nbits'"):
