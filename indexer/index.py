@@ -15,6 +15,7 @@ from ..onnx_export.encode.encoder import Encoder
 from ..onnx_export.errors import InputError
 from ..onnx_export.progress import Progress, no_progress
 from .codec.codec import check_nbits
+from .derived.check import CheckReport, check_index
 from .info import IndexInfo, describe
 from .read.documents import FieldNames, GivenVectors
 from .read.passages import check_room
@@ -435,6 +436,24 @@ class Index:
             )
         self.last_build = rebuild_table(index, encoder, nbits, options)
         return self.last_build
+
+    def check(self, *, progress: Progress | None = None) -> CheckReport:
+        """Compare all files of the index with their checksums, and all codes with the codec: the table is read whole.
+
+        Opening an index checks its codec, and the files of an index of up to 64 MB. The checksums are taken when an
+        index is searched, or made on the command line; files that have none yet get theirs. Derived arrays that are
+        damaged are made again.
+
+        Args:
+            progress: called as the work goes on.
+
+        Returns:
+            What was looked at.
+
+        Raises:
+            StorageError: the table is damaged, or cannot be read; the message names the file or the column.
+        """
+        return check_index(self._now(), progress or no_progress)
 
     def info(self) -> IndexInfo:
         """Measure the index.

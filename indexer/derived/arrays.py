@@ -2,7 +2,8 @@
 
 A segment is a fixed group of up to 65,536 rows, see `segments`.
 
-    arrays/arrays.json          the version, and the segments with size, time and CRC-32 of each file
+    arrays/arrays.json          the version, the segments with size, time and CRC-32 of each file, and the checksums of
+                                the table's files (`table_files`)
     arrays/SEGMENT/NAME.npy     the arrays of one segment
     arrays/SEGMENT/deleted-VERSION.npy   which of its rows are deleted
 
@@ -19,6 +20,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,21 +30,28 @@ import filelock
 import numpy as np
 
 from ...onnx_export.files import atomic_folder, atomic_path, write_atomically
+from ...onnx_export.progress import Progress
+from ..codec.codec import ResidualCodec
 from ..table.database import side_folder, storage_errors
 from ..table.table import IndexTable
 from .postings import MAX_ROWS, InvertedLists
-from .segments import RowKeys, Segment, build_segment, parts, read_keys
+from .segments import RowKeys, Segment, build_segment, parts, read_keys, segment_problem
+from .table_files import Checksums, check_files, checksum, with_new_files
 
 _FORMAT = 1
 _MANIFEST = "arrays.json"
 _NAMES = ("row_ids", "write_ids", "offsets", "centroid_ids", "residuals", "list_offsets", "postings")
 _MOSTLY_DELETED = 0.3  # a segment with a larger share of deleted rows is made again
 _LOCK_SECONDS = 600
-_CRC_BLOCK = 1 << 22
+_MAPPED = 1 << 22  # bytes of a file from which on it is mapped, not read
+_SMALL = 1 << 26  # bytes of files up to which every opening compares their checksums
 
 
 class _DamagedError(Exception):
     """Derived arrays that cannot be used."""
+
+
+_UNUSABLE = (_DamagedError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError)
 
 
 @dataclass(frozen=True)
@@ -86,15 +95,47 @@ def load_arrays(index: IndexTable, *, derived: bool = True) -> Arrays:
     Raises:
         StorageError: the table cannot be read, or is damaged.
     """
+    folder = arrays_folder(index)
+    check_files(index, _table_checksums(index) or {}, up_to=_SMALL)
     if not derived:
         return _in_memory(index, residuals=False)
-    folder = arrays_folder(index)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder / "arrays.lock", timeout=_LOCK_SECONDS):
             return _synchronized(index, folder)
     except (OSError, filelock.Timeout):  # read-only, full, or another reader takes very long
         return _in_memory(index, residuals=True)
+
+
+def check_arrays(index: IndexTable, progress: Progress) -> tuple[int, int, bool]:
+    """Compare all files of the table and of its derived arrays with their checksums, whatever their size.
+
+    Args:
+        index: the open table.
+        progress: called as the work goes on.
+
+    Returns:
+        Number of files that were compared, of bytes in them, and whether the derived arrays are usable. Those that are
+        not are given up, so that the next `load_arrays` makes them again.
+
+    Raises:
+        StorageError: a file of the table is damaged.
+    """
+    files, size = check_files(index, _table_checksums(index) or {}, progress=progress)
+    folder = arrays_folder(index)
+    if not os.path.lexists(folder / _MANIFEST):
+        return files, size, True
+    try:
+        with filelock.FileLock(folder / "arrays.lock", timeout=_LOCK_SECONDS):
+            stored, _ = _load(folder, index, every_checksum=True)
+    except (PermissionError, filelock.Timeout):  # read-only, or another reader takes very long
+        return files, size, True
+    except _UNUSABLE:
+        with storage_errors(f"folder {folder}"):
+            (folder / _MANIFEST).unlink()
+        return files, size, False
+    sizes = [about[0] for item in stored for about in item.entry["files"].values()]
+    return files + len(sizes), size + sum(sizes), True
 
 
 def folder_bytes(folder: Path) -> int:
@@ -118,7 +159,7 @@ def array_bytes(index: IndexTable) -> dict[str, int]:
         files = [item for entry in manifest["segments"] for item in entry["files"].items()]
         names = dict.fromkeys(Path(name).stem.split("-")[0] for name, _ in files)
         return {n: sum(about[0] for name, about in files if Path(name).stem.split("-")[0] == n) for n in names}
-    except (_DamagedError, OSError, ValueError, KeyError, TypeError):
+    except _UNUSABLE:
         return {}
 
 
@@ -129,12 +170,13 @@ def _in_memory(index: IndexTable, *, residuals: bool) -> Arrays:
 
 def _synchronized(index: IndexTable, folder: Path) -> Arrays:
     version = index.table.version
+    known = _table_checksums(index)
     try:
         stored, stored_version = _load(folder, index)
-    except (_DamagedError, OSError, ValueError, KeyError, TypeError):
+    except _UNUSABLE:
         stored, stored_version = [], -1
     _remove_unnamed(folder, stored)  # left by an interruption
-    if stored_version == version:
+    if stored_version == version and known is not None:
         return Arrays(version, tuple(item.segment for item in stored))
     rows = read_keys(index)
     kept = [_without_missing(item, rows) for item in stored]
@@ -144,8 +186,8 @@ def _synchronized(index: IndexTable, folder: Path) -> Arrays:
     made = [_store(index, part, folder) for part in parts(missing)]
     current = [item for item in marked + made if len(item.segment)]
     # A reader of an older version does not replace the arrays of a newer one.
-    if stored_version < version:
-        _store_manifest(index, current, folder)
+    if stored_version <= version:
+        _store_manifest(index, current, folder, known or {})
         _remove_unnamed(folder, current)
     return Arrays(version, tuple(item.segment for item in current))
 
@@ -218,7 +260,7 @@ def _store(index: IndexTable, rows: RowKeys, folder: Path) -> _OnDisk:
         del segment
     files = {f"{array}.npy": _about(folder / name / f"{array}.npy") for array in _NAMES}
     entry = {"name": name, "files": files}
-    return _OnDisk(_open(folder, entry), entry)
+    return _OnDisk(_open(folder, entry, index.codec), entry)
 
 
 def _store_deleted(item: _OnDisk, folder: Path, version: int) -> _OnDisk:
@@ -233,24 +275,27 @@ def _store_deleted(item: _OnDisk, folder: Path, version: int) -> _OnDisk:
     return replace(item, entry={**item.entry, "files": files})
 
 
-def _load(folder: Path, index: IndexTable) -> tuple[list[_OnDisk], int]:
+def _load(folder: Path, index: IndexTable, *, every_checksum: bool = False) -> tuple[list[_OnDisk], int]:
     manifest = _read_manifest(folder)
     if not _is_of(manifest, index):
         raise _DamagedError("of another table")
     touched = False
+    size_of_all = sum(about[0] for entry in manifest["segments"] for about in entry["files"].values())
+    every_checksum = every_checksum or size_of_all <= _SMALL
     for entry in manifest["segments"]:
         for name, about in entry["files"].items():
             path = folder / entry["name"] / name
-            status = path.stat()
-            size, modified, checksum = about
+            status = _regular(path)
+            size, modified, expected = about
             if status.st_size != size:
                 raise _DamagedError(f"{path} has another size")
-            # The checksum is computed only if the file's time has changed: it is then damaged, or a copy.
-            if status.st_mtime_ns != modified:
-                if _checksum(path) != checksum:
+            # Of large files the checksum is computed only if the time has changed: one is then damaged, or a copy.
+            if every_checksum or status.st_mtime_ns != modified:
+                if checksum(path) != expected:
                     raise _DamagedError(f"{path} is damaged")
-                about[1], touched = status.st_mtime_ns, True
-    items = [_OnDisk(_open(folder, entry), entry) for entry in manifest["segments"]]
+                touched = touched or status.st_mtime_ns != modified
+                about[1] = status.st_mtime_ns
+    items = [_OnDisk(_open(folder, entry, index.codec), entry) for entry in manifest["segments"]]
     if touched:
         _replace_manifest(folder, manifest)
     if manifest["version"] == index.table.version and manifest["committed"] != _committed(index):
@@ -259,11 +304,30 @@ def _load(folder: Path, index: IndexTable) -> tuple[list[_OnDisk], int]:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
+    _regular(folder / _MANIFEST)
     content = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
     manifest = content["arrays"]
     if content["crc"] != zlib.crc32(json.dumps(manifest).encode()):
         raise _DamagedError(f"{_MANIFEST} is damaged")
     return manifest
+
+
+def _table_checksums(index: IndexTable) -> Checksums | None:
+    """The checksums of the table's files; empty if arrays.json is of another table, None if it does not have any."""
+    try:
+        manifest = _read_manifest(arrays_folder(index))
+        found = manifest["table_files"] if _is_of(manifest, index) else {}
+        return {name: (size, crc, transaction) for name, (size, crc, transaction) in found.items()}
+    except _UNUSABLE:
+        return None
+
+
+def _regular(path: Path) -> os.stat_result:
+    """The status of a file; what is no file of its own, such as a link or a pipe, cannot be used."""
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise _DamagedError(f"{path} is no file")
+    return status
 
 
 def _is_of(manifest: dict[str, Any], index: IndexTable) -> bool:
@@ -282,7 +346,7 @@ def _committed(index: IndexTable) -> str:
     return str(times.get(index.table.version))
 
 
-def _open(folder: Path, entry: dict[str, Any]) -> Segment:
+def _open(folder: Path, entry: dict[str, Any], codec: ResidualCodec) -> Segment:
     place = folder / entry["name"]
     mapped = {name: _map(place / f"{name}.npy") for name in _NAMES}
     deleted = np.zeros(len(mapped["row_ids"]), bool)
@@ -290,7 +354,7 @@ def _open(folder: Path, entry: dict[str, Any]) -> Segment:
         if name.startswith("deleted-"):
             deleted = np.unpackbits(np.load(place / name, allow_pickle=False), count=len(deleted)).astype(bool)
     lists = InvertedLists(mapped["list_offsets"], mapped["postings"])
-    return Segment(
+    segment = Segment(
         row_ids=mapped["row_ids"],
         write_ids=mapped["write_ids"],
         offsets=mapped["offsets"],
@@ -299,14 +363,18 @@ def _open(folder: Path, entry: dict[str, Any]) -> Segment:
         lists=lists,
         deleted=deleted,
     )
+    problem = segment_problem(segment, codec)
+    if problem:
+        raise _DamagedError(f"{place}: {problem}")
+    return segment
 
 
 def _map(path: Path) -> np.ndarray:
     # Small files are read: the system limits the number of memory maps.
-    return np.load(path, mmap_mode="r" if path.stat().st_size > _CRC_BLOCK else None, allow_pickle=False)
+    return np.load(path, mmap_mode="r" if path.stat().st_size > _MAPPED else None, allow_pickle=False)
 
 
-def _store_manifest(index: IndexTable, items: list[_OnDisk], folder: Path) -> None:
+def _store_manifest(index: IndexTable, items: list[_OnDisk], folder: Path, known: Checksums) -> None:
     manifest = {
         "format": _FORMAT,
         "table": index.name,
@@ -315,6 +383,7 @@ def _store_manifest(index: IndexTable, items: list[_OnDisk], folder: Path) -> No
         "version": index.table.version,
         "committed": _committed(index),
         "segments": [item.entry for item in items],
+        "table_files": with_new_files(index, known),
     }
     _replace_manifest(folder, manifest)
 
@@ -346,12 +415,4 @@ def _reserve(path: Path) -> None:
 def _about(path: Path) -> list[int]:
     """A file's size, time of last change, and CRC-32."""
     status = path.stat()
-    return [status.st_size, status.st_mtime_ns, _checksum(path)]
-
-
-def _checksum(path: Path) -> int:
-    value = 0
-    with path.open("rb") as file:
-        while block := file.read(_CRC_BLOCK):
-            value = zlib.crc32(block, value)
-    return value
+    return [status.st_size, status.st_mtime_ns, checksum(path)]

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from ..codec.codec import ResidualCodec
 from ..errors import StorageError
 from ..table.database import storage_errors
 from ..table.table import IndexTable
@@ -21,6 +23,7 @@ from .postings import MAX_ROWS, InvertedLists
 Allocate = Callable[[str, tuple[int, ...], np.dtype], np.ndarray]
 
 _ROWS_PER_READ = 4096
+_MAX_TOKENS_UNSEEN = 1 << 24  # for which memory is taken before the codes have been seen: 600 MB at 2 bits
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,43 @@ class Segment:
         return RowKeys(self.row_ids, self.write_ids, np.diff(self.offsets)).take(~self.deleted)
 
 
+def segment_problem(segment: Segment, codec: ResidualCodec) -> str:
+    """What is wrong with arrays that were read from files; empty if nothing is.
+
+    The search loops check no bounds, so this must.
+
+    Args:
+        segment: the arrays, in memory or mapped.
+        codec: the codec of their codes.
+    """
+    n_rows, n_tokens, lists = len(segment), len(segment.centroid_ids), segment.lists
+    expected = (
+        ("row_ids", segment.row_ids, np.dtype(np.uint64), (n_rows,)),
+        ("write_ids", segment.write_ids, np.dtype(np.int64), (n_rows,)),
+        ("offsets", segment.offsets, np.dtype(np.int64), (n_rows + 1,)),
+        ("centroid_ids", segment.centroid_ids, codec.id_dtype, (n_tokens,)),
+        ("residuals", segment.residuals, np.dtype(np.uint8), (n_tokens, codec.residual_bytes)),
+        ("list_offsets", lists.offsets, np.dtype(np.uint32), (len(codec.centroids) + 1,)),
+        ("postings", lists.postings, np.dtype(np.uint16), (len(lists.postings),)),
+    )
+    for name, array, dtype, shape in expected:
+        if array is None or array.dtype != dtype or array.shape != shape:
+            return f"{name} has another type or shape than expected"
+    if n_rows > MAX_ROWS or (np.diff(segment.row_ids.astype(np.int64)) <= 0).any():
+        return "row_ids do not ascend, or are too many"
+    for name, array, end in (
+        ("offsets", segment.offsets, n_tokens),
+        ("list_offsets", lists.offsets, len(lists.postings)),
+    ):
+        if array[0] != 0 or array[-1] != end or (array[1:] < array[:-1]).any():
+            return f"{name} do not ascend from 0 to {end}"
+    if n_tokens and segment.centroid_ids.max() >= len(codec.centroids):
+        return "centroid_ids has ids that the codec does not have"
+    if len(lists.postings) and lists.postings.max() >= n_rows:
+        return "postings has rows that the segment does not have"
+    return ""
+
+
 def read_keys(index: IndexTable) -> RowKeys:
     """Read which rows the table has.
 
@@ -92,14 +132,19 @@ def read_keys(index: IndexTable) -> RowKeys:
         All rows, ascending by row id.
 
     Raises:
-        StorageError: the table cannot be read.
+        StorageError: the table cannot be read, or is damaged.
     """
     with storage_errors(index.place()):
         rows = index.table.search().select(["write_id", "token_count"]).with_row_id(True).to_arrow()
+    for name in ("write_id", "token_count"):
+        if not pa.types.is_integer(rows.schema.field(name).type) or rows[name].null_count:
+            raise damaged(index, name, "is not a number in every row")
     row_ids = rows["_rowid"].to_numpy()
     order = np.argsort(row_ids, kind="stable")
     counts = rows["token_count"].to_numpy().astype(np.int64)
-    return RowKeys(row_ids[order], rows["write_id"].to_numpy()[order], counts[order])
+    if (counts < 0).any():
+        raise damaged(index, "token_count", "is negative in some rows")
+    return RowKeys(row_ids[order], rows["write_id"].to_numpy().astype(np.int64)[order], counts[order])
 
 
 def build_segment(index: IndexTable, rows: RowKeys, *, residuals: bool, allocate: Allocate | None = None) -> Segment:
@@ -123,14 +168,14 @@ def build_segment(index: IndexTable, rows: RowKeys, *, residuals: bool, allocate
     offsets[0] = 0
     np.cumsum(rows.counts, out=offsets[1:])
     n_tokens = int(offsets[-1])
+    if n_tokens > _MAX_TOKENS_UNSEEN:
+        check_codes(index, rows)
     centroid_ids = allocate("centroid_ids", (n_tokens,), codec.id_dtype)
     codes = allocate("residuals", (n_tokens, codec.residual_bytes), np.dtype(np.uint8)) if residuals else None
     columns = {"centroid_ids": centroid_ids} if codes is None else {"centroid_ids": centroid_ids, "residuals": codes}
     read_codes(index, rows.row_ids, offsets, columns)
     if n_tokens and centroid_ids.max() >= len(codec.centroids):  # the search loops do not check bounds
-        raise StorageError(
-            f"{index.place()}: centroid ids that the codec does not have; the table is damaged, create it again"
-        )
+        raise damaged(index, "centroid_ids", "has ids that the codec does not have")
     lists = InvertedLists.build(centroid_ids, offsets, len(codec.centroids))
 
     def kept(name: str, array: np.ndarray) -> np.ndarray:
@@ -153,7 +198,8 @@ def read_codes(index: IndexTable, row_ids: np.ndarray, offsets: np.ndarray, into
         into: for each column an array with one entry per token, which is written to.
 
     Raises:
-        StorageError: a row is missing, because `optimize` has removed the open version; or the table cannot be read.
+        StorageError: a row is missing, because `optimize` has removed the open version; or the table cannot be read, or
+            is damaged.
     """
     order = np.argsort(row_ids, kind="stable")
     ascending = row_ids[order]
@@ -163,11 +209,46 @@ def read_codes(index: IndexTable, row_ids: np.ndarray, offsets: np.ndarray, into
         for name, array in into.items():
             for value, place in zip(batch[name], places, strict=True):
                 tokens = array[offsets[place] : offsets[place + 1]]
-                tokens[:] = np.frombuffer(value.as_buffer(), array.dtype).reshape(tokens.shape)
+                content = value.as_buffer()
+                if content is None or content.size != tokens.nbytes:
+                    raise damaged(index, name, "has another length than token_count says in some rows")
+                tokens[:] = np.frombuffer(content, array.dtype).reshape(tokens.shape)
         found += len(places)
     if found < len(row_ids):
         version = index.table.version
         raise StorageError(f"{index.place()}: version {version} has been removed; refresh and search again")
+
+
+def check_codes(index: IndexTable, rows: RowKeys) -> None:
+    """Compare the codes of rows with their counts and with the codec, holding a batch of them at a time.
+
+    Args:
+        index: the open table.
+        rows: some of its rows.
+
+    Raises:
+        StorageError: a row is missing or damaged, or the table cannot be read.
+    """
+    codec, found = index.codec, 0
+    for batch in read_rows(index, rows.row_ids, ["centroid_ids", "residuals"]):
+        counts = rows.counts[np.searchsorted(rows.row_ids, batch["_rowid"].to_numpy())]
+        for name, size in (("centroid_ids", codec.id_dtype.itemsize), ("residuals", codec.residual_bytes)):
+            lengths = pc.call_function("binary_length", [batch[name]]).fill_null(-1).to_numpy(zero_copy_only=False)
+            if (lengths != counts * size).any():
+                raise damaged(index, name, "has another length than token_count says in some rows")
+        joined = b"".join(batch["centroid_ids"].to_pylist())
+        if joined and np.frombuffer(joined, codec.id_dtype).max() >= len(codec.centroids):
+            raise damaged(index, "centroid_ids", "has ids that the codec does not have")
+        found += batch.num_rows
+    if found < len(rows):
+        raise StorageError(f"{index.place()}: version {index.table.version} lacks {len(rows) - found} of its rows")
+
+
+def damaged(index: IndexTable, column: str, problem: str) -> StorageError:
+    """The error for a column that is not as it was written."""
+    return StorageError(
+        f"{index.place()}: column {column!r} {problem}; the table is damaged, restore it from a copy or create it again"
+    )
 
 
 def read_rows(index: IndexTable, row_ids: np.ndarray, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

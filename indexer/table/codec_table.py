@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +16,12 @@ from lancedb.db import DBConnection
 from lancedb.expr import col
 
 from ...onnx_export.retry import retrying
-from ..codec.codec import ResidualCodec
-from ..errors import IndexStateError, NotAnIndexError
+from ..codec.codec import NBITS, ResidualCodec
+from ..errors import IndexStateError, NotAnIndexError, StorageError
 from .database import find_table, storage_errors
 
+_MAX_DIM = 65_536
+_MAX_NUMBER = 2.1  # in a centroid or a residual: a difference of two unit vectors has no more than 2
 _UNUSED_FOR = timedelta(days=1)
 
 
@@ -122,6 +125,7 @@ def load_codec(database: DBConnection, name: str, codec_id: str) -> tuple[Residu
 
     Raises:
         MissingCodecError: the codec is not stored.
+        StorageError: its row is damaged.
     """
     table = find_table(database, codec_table(name))
     rows = [] if table is None else table.search().where(col("codec_id") == codec_id).limit(1).to_arrow().to_pylist()
@@ -129,13 +133,35 @@ def load_codec(database: DBConnection, name: str, codec_id: str) -> tuple[Residu
         raise MissingCodecError(
             f"table {name!r}: its codec {codec_id} is not in table {codec_table(name)!r}; copy both tables together"
         )
-    row = rows[0]
+    try:
+        return _decoded(rows[0])
+    except (TypeError, ValueError) as error:
+        raise StorageError(
+            f"table {codec_table(name)!r}: codec {codec_id} is damaged ({error}); restore the table from a copy, or "
+            f"index the documents of {name!r} again"
+        ) from error
+
+
+def _decoded(row: dict[str, Any]) -> tuple[ResidualCodec, Fit]:
+    """The codec of a row. Raises TypeError or ValueError, naming the column, if it is not as it was written."""
+    for name in _SCHEMA.names:
+        if row.get(name) is None:
+            raise ValueError(f"{name} is missing")
     dim, nbits = row["dim"], row["nbits"]
-    codec = ResidualCodec(
-        np.frombuffer(row["centroids"], "<f2").astype(np.float32).reshape(-1, dim),
-        np.frombuffer(row["groups"], "<i4"),
-        np.frombuffer(row["codewords"], "<f2").astype(np.float32).reshape(-1, 256, 8 // nbits),
-    )
+    if nbits not in NBITS or not 0 < dim <= _MAX_DIM or dim * nbits % 8:
+        raise ValueError(f"dim {dim} and nbits {nbits} do not go together")
+    centroids = np.frombuffer(row["centroids"], "<f2").astype(np.float32).reshape(-1, dim)
+    groups = np.frombuffer(row["groups"], "<i4")
+    codewords = np.frombuffer(row["codewords"], "<f2").astype(np.float32).reshape(dim * nbits // 8, 256, 8 // nbits)
+    codec = ResidualCodec(centroids, groups, codewords)
+    # Its id is a hash of its numbers. The rest holds for a codec that was made to fit its id, too.
+    if codec.codec_id != row["codec_id"]:
+        raise ValueError("its numbers are not those that its id was made of")
+    for name, array in (("centroids", centroids), ("codewords", codewords)):
+        if not (np.abs(array) <= _MAX_NUMBER).all():  # false for NaN, too
+            raise ValueError(f"{name} are not those of vectors of unit length")
+    if len(groups) < 2 or groups[0] != 0 or groups[-1] != len(centroids) or (np.diff(groups) < 0).any():
+        raise ValueError("groups do not divide the centroids")
     return codec, Fit(row["mean_cosine"], row["low_cosine"])
 
 

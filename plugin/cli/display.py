@@ -19,6 +19,7 @@ from ..search.cuts import named
 from .terminal import as_json, visible
 
 if TYPE_CHECKING:
+    from ...indexer.derived.check import CheckReport
     from ...indexer.info import Drift, IndexInfo
     from ...indexer.read.rejects import Rejects
     from ...indexer.table.changes import DeleteReport, OptimizeReport
@@ -34,6 +35,8 @@ _STAGES = {
     "sample": ("encoding a sample", "documents"),
     "encode": ("encoding", "documents"),
     "commit": ("storing", "documents"),
+    "check files": ("checking files", "files"),
+    "check rows": ("checking codes", "rows"),
     "search": ("searching", "queries"),
     "train": ("training", "steps"),
     "mine": ("mining", "queries"),
@@ -206,6 +209,14 @@ def show_delete(report: DeleteReport) -> None:
     if report.missing:
         some = ", ".join(report.missing[:5]) + (", …" if len(report.missing) > 5 else "")
         out.print(f"{counted(len(report.missing), 'id')} not in the index: {shown(some)}")
+
+
+def show_check(report: CheckReport) -> None:
+    """Print what was checked."""
+    size = f"{report.bytes / 1e6:.2f} MB"
+    out.print(f"{report.files:,} files, {size} and the codes of {report.rows:,} rows are undamaged")
+    if report.rebuilt:
+        out.print("derived arrays were damaged and have been made again")
 
 
 def show_optimize(report: OptimizeReport) -> None:

@@ -191,6 +191,24 @@ def rebuild(
     display.show_build(report, time.perf_counter() - started)
 
 
+def check(db: Db, table: TableName, as_json: AsJson = False, storage_option: StorageOptions = None) -> None:
+    """Check an index for damage on the disk: files against their checksums, codes against the codec.
+
+    Derived arrays that are damaged are made again. Other damage is an error, which names the file.
+
+    Example: `tansaku check --db ./db --table docs`
+    """
+    from ...indexer.index import Index
+
+    opened = Index.open(db, table, storage_options=storage_options(storage_option))
+    with display.ProgressDisplay() as progress:
+        report = opened.check(progress=progress)
+    if as_json:
+        display.show_json(dataclasses.asdict(report))
+    else:
+        display.show_check(report)
+
+
 def info(db: Db, table: TableName, as_json: AsJson = False, storage_option: StorageOptions = None) -> None:
     """Show what an index holds, its size in bytes per token, and how far later documents have drifted.
 

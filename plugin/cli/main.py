@@ -19,7 +19,7 @@ from .beir import beir
 from .demo import demo
 from .evaluate import evaluate
 from .export import export
-from .index import delete, index, info, optimize, rebuild
+from .index import check, delete, index, info, optimize, rebuild
 from .mcp import mcp
 from .search import search
 from .serve import serve
@@ -27,7 +27,7 @@ from .terminal import show_all_characters
 
 _GROUPS = {
     "Search": (demo, search),
-    "Index": (index, info, delete, optimize, rebuild),
+    "Index": (index, info, check, delete, optimize, rebuild),
     "Serve": (serve, mcp),
     "Model": (export,),
     "Evaluate": (evaluate, beir),

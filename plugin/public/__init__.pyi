@@ -1,6 +1,7 @@
 """The public names, each with the module it is imported from; `__init__.py` reads this file."""
 
 from .indexer.codec.codec import ResidualCodec as ResidualCodec
+from .indexer.derived.check import CheckReport as CheckReport
 from .indexer.errors import BusyError as BusyError
 from .indexer.errors import ForkedProcessError as ForkedProcessError
 from .indexer.errors import IndexStateError as IndexStateError

@@ -13,6 +13,7 @@ import numpy as np
 from lancedb.table import Table
 
 from ...indexer.derived.arrays import load_arrays
+from ...indexer.derived.check import CheckReport, check_index
 from ...indexer.errors import StorageError
 from ...indexer.forks import check_process
 from ...indexer.read.documents import Document
@@ -22,6 +23,7 @@ from ...indexer.table.model import open_with_model
 from ...indexer.table.table import IndexTable
 from ...onnx_export.cores import usable_cores
 from ...onnx_export.encode.encoder import Encoder
+from ...onnx_export.progress import Progress, no_progress
 from ...onnx_export.retry import retrying
 from .explain import Explanation, explain_hit
 from .fetch import fetch_hits, read_documents, take_rows
@@ -466,6 +468,18 @@ class Searcher:
             return False
         self._codes = self._read(self._latest(before))
         return True
+
+    def check(self, progress: Progress | None = None) -> CheckReport:
+        """`Index.check` of the table at its latest version; searches go on meanwhile.
+
+        Args:
+            progress: Called as the work goes on.
+
+        Raises:
+            TableNotFoundError: The table is no longer there.
+            StorageError: The table is damaged, or cannot be read.
+        """
+        return check_index(self._latest(self._codes.index), progress or no_progress)
 
     def _on_open_version(self, action: Callable[[StoredCodes], T]) -> T:
         """``action`` on the version that is open, or on the latest if `optimize` has removed that one."""

@@ -49,7 +49,7 @@ def in_small_pieces(monkeypatch):
     """Segments of few documents, all of them memory-mapped."""
     for module in (arrays, segments):
         monkeypatch.setattr(module, "MAX_ROWS", 8)
-    monkeypatch.setattr(arrays, "_CRC_BLOCK", 16)
+    monkeypatch.setattr(arrays, "_MAPPED", 16)
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +292,7 @@ class TestDamage:
         another = pa.array([7], pa.int64())
         row = row.set_column(row.schema.get_field_index("write_id"), row.schema.field("write_id"), another)
         table.merge_insert("id").when_matched_update_all().execute(row)
-        with pytest.raises(StorageError, match="centroid ids that the codec does not have"):
+        with pytest.raises(StorageError, match="has ids that the codec does not have"):
             open_searcher(db, derived=derived)
 
 

@@ -27,6 +27,7 @@ WIDE = {"COLUMNS": "200", "NO_COLOR": "1"}
 COMMANDS = (
     "demo",
     "index",
+    "check",
     "delete",
     "optimize",
     "rebuild",
@@ -443,6 +444,7 @@ def test_bad_arguments_end_with_status_2(two_db: Path, arguments: tuple[str | Pa
         ("search", "犬"),
         ("search", "犬", "--storage-option", "region=eu"),
         ("info",),
+        ("check",),
         ("delete", "--id", "dog"),
         ("optimize",),
         ("rebuild",),
@@ -459,6 +461,7 @@ def test_a_missing_database_is_not_made(tmp_path: Path, arguments: tuple[str, ..
     [
         ("search", "犬"),
         ("info",),
+        ("check",),
         ("delete", "--id", "none"),
         ("optimize",),
         ("rebuild",),

@@ -19,7 +19,7 @@ from tansaku.plugin.mcp.server import make_server
 from ...support.fakes import FakeEncoder, corpus
 
 COMMANDS: dict[str, Any] = dict(typer.main.get_command(app).commands)  # pyright: ignore[reportAttributeAccessIssue]
-WITH_DB = ("search", "index", "info", "delete", "optimize", "rebuild", "serve", "mcp", "evaluate")
+WITH_DB = ("search", "index", "info", "check", "delete", "optimize", "rebuild", "serve", "mcp", "evaluate")
 ENCODING = ("index", "rebuild", "search", "evaluate", "beir", "serve", "mcp")
 OPTIONS = {field.name: field.default for field in dataclasses.fields(SearchOptions)}
 
