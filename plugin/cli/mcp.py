@@ -11,8 +11,6 @@ import typer
 from ...onnx_export.extras import require_extra
 from .options import Db, Model, StorageOptions, Threads, storage_options
 
-_MAX_REQUEST_BYTES = 1 << 20  # over HTTP
-
 
 def mcp(
     db: Db,
@@ -27,6 +25,7 @@ def mcp(
     ] = None,
     model: Model = None,
     threads: Threads = None,
+    deadline: Annotated[float, typer.Option(help="Time limit of a call, in seconds.")] = 30.0,
     storage_option: StorageOptions = None,
 ) -> None:
     """Serve indexes to agents over MCP, with tools that search, read documents and describe the columns.
@@ -38,9 +37,11 @@ def mcp(
     require_extra("mcp")
     from ...onnx_export.encode.encoder import Encoder
     from ..mcp.server import make_server
+    from ..mcp.transports import MAX_MESSAGE_BYTES
 
     options = storage_options(storage_option)
-    server = make_server(db, tables, encoder=Encoder.load(model, threads=threads), storage_options=options)
+    encoder = Encoder.load(model, threads=threads)
+    server = make_server(db, tables, encoder=encoder, deadline_seconds=deadline, storage_options=options)
     if http is not None:
         server.run(
             "streamable-http",
@@ -48,7 +49,7 @@ def mcp(
             port=http,
             json_response=True,
             stateless_http=True,
-            max_request_body_size=_MAX_REQUEST_BYTES,
+            max_request_body_size=MAX_MESSAGE_BYTES,
         )
         return
     if sys.stdin.isatty():

@@ -1,8 +1,13 @@
-"""What the MCP server's tools return: typed results of bounded size, and the same as text."""
+"""What the MCP server's tools return: typed results of bounded size, and the same as text.
+
+In the text, what others wrote cannot pass for ours: ids, titles, names and values are JSON on one line, and each line
+of a document's text begins with ``| ``.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,6 +40,10 @@ _EXAMPLE_CHARS = 40
 _MAX_COLUMNS = 200  # columns described
 _EXAMPLE_ROWS = 100  # rows that examples are taken from
 
+_UNSHOWN = re.compile(
+    "[\\x00-\\x08\\x0a-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
+)
+
 
 class _WithFields(BaseModel):
     id: str
@@ -45,10 +54,11 @@ class _WithFields(BaseModel):
 
     def lines(self, note: str = "") -> str:
         """Id, title, columns and text."""
-        columns = [f"{name}: {value}" for name, value in self.fields.items()]
+        title = f", title {_shown(self.title)}" if self.title else ""
+        columns = [f"{_name(name)}: {_shown(value)}" for name, value in self.fields.items()]
         if self.fields_left_out:
             columns.append(f"{self.fields_left_out} more left out")
-        parts = (f"[{self.id}] {self.title}".rstrip() + note, f"({'; '.join(columns)})" if columns else "", self.text)
+        parts = (f"id {_shown(self.id)}{note}{title}", f"({'; '.join(columns)})" if columns else "", _quoted(self.text))
         return "\n".join(part for part in parts if part)
 
 
@@ -69,7 +79,7 @@ class SearchResult(BaseModel):
 
     def as_text(self) -> str:
         """One paragraph for each hit."""
-        ranked = [f"{i}. {hit.lines(f' (score {hit.score:.3f})')}" for i, hit in enumerate(self.hits, start=1)]
+        ranked = [f"{i}. {hit.lines(f', score {hit.score:.3f}')}" for i, hit in enumerate(self.hits, start=1)]
         notes = [*_unknown(self.table, self.unknown_ids), *([] if self.warning is None else [self.warning])]
         return "\n\n".join([*(ranked or ["no hits"]), *notes])
 
@@ -127,10 +137,11 @@ class TableDescription(BaseModel):
     def as_text(self) -> str:
         """One line for each column."""
         divided = "" if self.passages is None else f" in {counted(self.passages, 'passage')}"
-        lines = [f"table {self.table}: {counted(self.documents, 'document')}{divided}, model {self.model}"]
+        documents = counted(self.documents, "document")
+        lines = [f"table {_name(self.table)}: {documents}{divided}, model {_shown(self.model)}"]
         for column in self.columns:
-            examples = f", such as {', '.join(map(str, column.examples))}" if column.examples else ""
-            lines.append(f"- {column.name}: {column.type}{examples}")
+            examples = f", such as {', '.join(map(_shown, column.examples))}" if column.examples else ""
+            lines.append(f"- {_name(column.name)}: {_one_line(column.type)}{examples}")
         return "\n".join([*lines, *([f"- {self.columns_left_out} more"] * bool(self.columns_left_out))])
 
 
@@ -145,7 +156,26 @@ class Description(BaseModel):
 
 
 def _unknown(table: str, ids: list[str]) -> list[str]:
-    return [f"{table} has no documents with these ids: {', '.join(ids)}"] if ids else []
+    return [f"{_name(table)} has no documents with these ids: {', '.join(map(_shown, ids))}"] if ids else []
+
+
+def _shown(value: Any) -> str:
+    """A value as JSON, on one line."""
+    return _one_line(json.dumps(value, ensure_ascii=False))
+
+
+def _name(name: str) -> str:
+    """A name as it is if it is a plain word, otherwise as JSON."""
+    return name if name.isidentifier() else _shown(name)
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"| {_one_line(line)}" for line in text.splitlines())
+
+
+def _one_line(text: str) -> str:
+    """The text with its line ends, control characters and signs that turn the direction of writing as escapes."""
+    return _UNSHOWN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def found_document(hit: Hit, score: float, query: str, searcher: Searcher) -> FoundDocument:

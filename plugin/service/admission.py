@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..serving.connections import has_two_lengths
 from .errors import ServiceError, error_response
 from .loading import Loading
 from .paths import route_path
@@ -219,9 +220,7 @@ class Admission:
 
 
 def _check_framing(scope: Scope) -> None:
-    """Refuse a request with two lengths: a proxy may believe the other one, and take the rest for a second request."""
-    names = [name for name, _ in scope["headers"]]
-    if b"transfer-encoding" in names and b"content-length" in names:
+    if has_two_lengths(scope):
         raise ServiceError(400, "the request has Content-Length beside Transfer-Encoding; send one of them", "framing")
 
 

@@ -15,9 +15,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...onnx_export.errors import MissingExtraError
+from ..serving.workers import Workers
 from .errors import OURS, ErrorShape, ServiceError, error_response
 from .paths import route_path
-from .workers import Workers
 
 try:
     import structlog

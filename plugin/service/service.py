@@ -13,10 +13,10 @@ from ..rerank.reranker import Reranker, RerankResult
 from ..search.results import Hits
 from ..search.scores import ScoreMode
 from ..search.searcher import Searcher
+from ..serving.workers import Workers, check_abandoned
 from .errors import ServiceError
 from .observability import Metrics
 from .settings import Settings
-from .workers import Workers, check_abandoned
 
 T = TypeVar("T")
 

@@ -14,12 +14,12 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from tansaku.plugin.cli.serve import serve
-from tansaku.plugin.service import server
 from tansaku.plugin.service.app import create_app
 from tansaku.plugin.service.observability import json_lines
 from tansaku.plugin.service.server import DrainingServer, config_of
 from tansaku.plugin.service.settings import Settings
-from tansaku.plugin.service.workers import Workers
+from tansaku.plugin.serving import connections
+from tansaku.plugin.serving.workers import Workers
 
 from ...support.fakes import FakeEncoder
 
@@ -122,12 +122,12 @@ async def exchanged(port: int, sent: bytes) -> bytes:
 class TestConnections:
     @pytest.mark.parametrize("begun", [b"", b"GET /hea", b"POST /search HTTP/1.1\r\nHost: t\r\nX: "])
     async def test_one_without_a_whole_request_is_closed(self, app, monkeypatch, begun):
-        monkeypatch.setattr(server, "_HEADER_SECONDS", 0.1)
+        monkeypatch.setattr(connections, "_HEADER_SECONDS", 0.1)
         async with served(app) as port:
             assert await exchanged(port, begun) == b""
 
     async def test_half_a_second_request_is_closed_too(self, app, monkeypatch):
-        monkeypatch.setattr(server, "_HEADER_SECONDS", 0.1)
+        monkeypatch.setattr(connections, "_HEADER_SECONDS", 0.1)
         async with served(app) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n")
@@ -138,7 +138,7 @@ class TestConnections:
             writer.close()
 
     async def test_more_than_there_is_room_for_are_closed_and_the_others_answered(self, app, monkeypatch):
-        monkeypatch.setattr(server, "max_connections", lambda: 3)
+        monkeypatch.setattr(connections, "max_connections", lambda: 3)
         async with served(app) as port:
             kept = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
             assert await exchanged(port, b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n") == b""
@@ -162,7 +162,7 @@ class TestConnections:
         assert answer.count(b"HTTP/1.1") == 1
 
     def test_leave_files_for_the_rest(self):
-        assert 16 <= server.max_connections() <= 4096
+        assert 16 <= connections.max_connections() <= 4096
 
 
 class TestStuckWork:
@@ -214,4 +214,4 @@ class TestToken:
 def test_the_server_takes_the_protocol_with_limits(app):
     config = config_of(app, host="127.0.0.1", port=0, seconds=5)
     config.load()
-    assert config.http_protocol_class is server.BoundedProtocol
+    assert config.http_protocol_class is connections.BoundedProtocol

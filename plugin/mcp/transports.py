@@ -1,0 +1,179 @@
+"""`Server`: the SDK's server, which answers every message and bounds what a message or connection may cost."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+from ...onnx_export.errors import MissingExtraError
+
+try:
+    import anyio
+    import mcp.types as types
+    import uvicorn
+    from mcp.server import MCPServer
+    from mcp.server.stdio import stdio_server
+    from mcp.server.transport_security import TransportSecuritySettings
+    from mcp.shared.message import SessionMessage
+    from starlette.responses import PlainTextResponse
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+except ImportError as error:
+    raise MissingExtraError("mcp", "mcp") from error
+
+from ..serving.connections import BoundedProtocol, has_two_lengths
+
+MAX_MESSAGE_BYTES = 1 << 20
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LARGEST_ID = 2**53  # of a message that cannot be read; larger numbers are no ids that a client waits for
+
+
+class Server(MCPServer):
+    """The SDK's server with these differences.
+
+    Over stdio a message that cannot be read is answered with an error, which the SDK drops, and a message has at most
+    1 MiB. Over HTTP on this machine, Host and Origin must name the port too. Headers and bodies must arrive in time.
+
+    Args:
+        deadline_seconds: Time for the body of an HTTP request.
+        options: Options of `MCPServer`.
+    """
+
+    def __init__(self, *, deadline_seconds: float, **options: Any) -> None:
+        super().__init__(**options)
+        self._seconds = deadline_seconds
+
+    async def run_stdio_async(self) -> None:
+        """Serve over stdin and stdout."""
+        given: Any = _Lines(sys.stdin.buffer)
+        async with stdio_server(stdin=given) as (read, write):
+            passed, readable = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+
+            async def answer_unreadable() -> None:
+                async with passed:
+                    async for message in read:
+                        if isinstance(message, Exception):
+                            await write.send(SessionMessage(_refusal(given.last)))
+                        else:
+                            await passed.send(message)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(answer_unreadable)
+                server = self._lowlevel_server
+                await server.run(readable, write, server.create_initialization_options())
+
+    async def run_streamable_http_async(  # type: ignore[override]
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        transport_security: TransportSecuritySettings | None = None,
+        **options: Any,
+    ) -> None:
+        """Serve over HTTP; the options are those of `MCPServer.run`."""
+        if transport_security is None and host in _LOOPBACK:
+            transport_security = this_machine(port)
+        app = self.streamable_http_app(host=host, transport_security=transport_security, **options)
+        config = uvicorn.Config(
+            BodiesInTime(app, self._seconds),
+            host=host,
+            port=port,
+            http=BoundedProtocol,
+            log_level=self.settings.log_level.lower(),
+        )
+        await uvicorn.Server(config).serve()
+
+
+def this_machine(port: int) -> TransportSecuritySettings:
+    """Only requests to this machine and this port, and from no other web page: another port is another program."""
+    names = [f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")]
+    if port == 80:  # which clients leave out
+        names += ["127.0.0.1", "localhost", "[::1]"]
+    return TransportSecuritySettings(allowed_hosts=names, allowed_origins=[f"http://{name}" for name in names])
+
+
+class BodiesInTime:
+    """ASGI middleware: a body that does not arrive in time is answered with 408, one with two lengths with 400.
+
+    Args:
+        app: The application inside.
+        seconds: Time for the whole body.
+    """
+
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
+        self._app = app
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on a request, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if has_two_lengths(scope):
+            refused = PlainTextResponse("Content-Length beside Transfer-Encoding; send one of them", 400)
+            await refused(scope, receive, send)
+            return
+        end, arrived = anyio.current_time() + self._seconds, False
+
+        async def receive_in_time() -> Message:
+            nonlocal arrived
+            if arrived:
+                return await receive()
+            with anyio.fail_after(max(0.0, end - anyio.current_time())):
+                message = await receive()
+            arrived = not message.get("more_body")
+            return message
+
+        try:
+            await self._app(scope, receive_in_time, send)
+        except TimeoutError:
+            if arrived:
+                raise
+            refused = PlainTextResponse(f"The body did not arrive within {self._seconds:g} s", 408)
+            await refused(scope, receive, send)
+
+
+class _Lines:
+    """The lines of a file of bytes; one that is too long comes without its end, and so cannot be parsed."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.last = ""
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        while line := await anyio.to_thread.run_sync(self._next):
+            self.last = line.decode("utf-8", "replace")
+            if self.last.strip():
+                yield self.last
+
+    def _next(self) -> bytes:
+        line = self._file.readline(MAX_MESSAGE_BYTES + 1)
+        rest = line
+        while len(rest) > MAX_MESSAGE_BYTES and not rest.endswith(b"\n"):
+            rest = self._file.readline(MAX_MESSAGE_BYTES + 1)
+        return line[:MAX_MESSAGE_BYTES]
+
+
+def _refusal(line: str) -> types.JSONRPCError:
+    """The answer to a line that is no message; it has the id of the request, if one can be found."""
+    message = (
+        f"not a JSON-RPC message that can be read; send one JSON object on one line, of at most {MAX_MESSAGE_BYTES:,} "
+        "bytes, without lone surrogates (half a character, such as \\ud800)"
+    )
+    error = types.ErrorData(code=types.PARSE_ERROR, message=message)
+    return types.JSONRPCError(jsonrpc="2.0", id=_id_of(line), error=error)
+
+
+def _id_of(line: str) -> str | int | None:
+    try:
+        content = json.loads(line, parse_int=lambda digits: int(digits) if len(digits) < 20 else 0)
+    except (ValueError, RecursionError):
+        return None
+    found = content.get("id") if isinstance(content, dict) else None
+    if isinstance(found, str):
+        return found if found.isprintable() else None  # a lone surrogate cannot be sent back
+    if isinstance(found, bool) or not isinstance(found, int) or abs(found) > _LARGEST_ID:
+        return None
+    return found

@@ -1,0 +1,1 @@
+"""What the servers have in common, over HTTP and MCP: worker threads and the limits of connections."""
