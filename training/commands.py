@@ -115,7 +115,9 @@ def mine(
         candidates.append({query_id: list(index.best(text, depth)) for query_id, text in query_texts.items()})
     if not candidates and not (clusters and qrels):
         raise InputError("there are no candidates; give --run, --bm25 or both")
-    positives = _relevant(read_qrels(qrels), query_texts) if qrels else {}
+    judgements = read_qrels(qrels) if qrels else {}
+    _warn_of_missing(judgements, query_texts, passages)
+    positives = _relevant(judgements, query_texts)
     by_text: dict[str, set[str]] = {}
     for query_id, found in positives.items():
         by_text.setdefault(query_texts[query_id], set()).update(found)
@@ -198,12 +200,14 @@ def weigh(
     from ..plugin.evaluation.judgements import read_passages, read_qrels, read_queries
     from .query_weights import WeightsPlan, fit_query_weights
 
+    query_texts, passages, judgements = read_queries(queries), read_passages(collection), read_qrels(qrels)
+    _warn_of_missing(judgements, query_texts, passages)
     with display.ProgressDisplay() as progress:
         fitted = fit_query_weights(
             Encoder.load(bundle, threads=threads),
-            read_queries(queries),
-            read_passages(collection),
-            read_qrels(qrels),
+            query_texts,
+            passages,
+            judgements,
             plan=WeightsPlan(questions=questions, strength=strength, seed=seed),
             progress=progress,
             note=progress.note,
@@ -213,6 +217,21 @@ def weigh(
         f"{bundle}: weights from {fitted.questions:,} queries; hit@1 of {fitted.held_out:,} held-out queries is "
         f"{fitted.before:.4f} without and {fitted.after:.4f} with them"
     )
+
+
+def _warn_of_missing(qrels: dict[str, dict[str, int]], queries: Mapping[str, str], passages: Mapping[str, str]) -> None:
+    """Say which judgements cannot be used, for want of their queries or passages."""
+    from ..plugin.evaluation.judgements import check_missing, judged_documents
+
+    unasked = [query_id for query_id in qrels if query_id not in queries]
+    if unasked:
+        display.show_warning(
+            f"{len(unasked):,} of {len(qrels):,} judged queries are not among the queries and are left out, such as "
+            f"{unasked[0]!r}"
+        )
+    missing = [doc_id for doc_id in judged_documents(qrels) if doc_id not in passages]
+    if said := check_missing(qrels, missing, "the collection", allow_missing=True):
+        display.show_warning(said)
 
 
 def _relevant(qrels: Mapping[str, Mapping[str, int]], queries: Mapping[str, str]) -> dict[str, list[str]]:

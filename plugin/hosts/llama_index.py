@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -45,6 +46,7 @@ __all__ = ["TansakuRerank", "TansakuRetriever", "node_records"]
 
 NODE_COLUMN = "llama_index_node"  # the whole node, JSON
 
+_logger = logging.getLogger(__name__)
 _dispatcher = get_dispatcher(__name__)
 
 
@@ -121,6 +123,10 @@ class TansakuRetriever(BaseRetriever):
         self.score: ScoreMode = score
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        if query_bundle.custom_embedding_strs or query_bundle.embedding is not None:
+            _logger.warning(
+                "the query's own embedding (custom_embedding_strs or embedding) is ignored; its text counts"
+            )
         hits = search(self.searcher, query_bundle.query_str, self.options)
         scores = hits.scores(self.score)
         return [NodeWithScore(node=_node(hit), score=score) for hit, score in zip(hits, scores, strict=True)]

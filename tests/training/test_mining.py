@@ -296,6 +296,14 @@ class TestCommand:
         done = self.run(tmp_path, *again, "--no-resume")
         assert done.exit_code == 0, done.output
 
+    def test_judgements_that_cannot_be_used_are_counted(self, tmp_path):
+        (tmp_path / "more.tsv").write_text("q0\tp0\t1\nq1\tgone\t0\nunasked\tp1\t1\n", encoding="utf-8")
+        done = self.run(tmp_path, "--bm25", "--teacher", "bm25", "--qrels", str(tmp_path / "more.tsv"))
+        assert done.exit_code == 0, done.output
+        said = " ".join(done.output.split())
+        assert "1 of 3 judged queries are not among the queries and are left out, such as 'unasked'" in said
+        assert "the collection: 1 of 3 judged documents (0 of 2 relevant ones) are not here" in said
+
     def test_queries_of_a_cluster_share_its_passages(self, tmp_path):
         judged = ["--qrels", str(tmp_path / "qrels.tsv")]
         done = self.run(tmp_path, "--clusters", str(DEFAULT_BUNDLE), "--bm25", *judged, "--teacher", "bm25")

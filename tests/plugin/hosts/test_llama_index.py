@@ -129,6 +129,13 @@ class TestRetriever:
         with pytest.raises(TypeError, match="'filter'"):
             TansakuRetriever(searcher, **options)
 
+    def test_an_embedding_beside_the_query_is_said_to_be_ignored(self, searcher, caplog):
+        with caplog.at_level(logging.WARNING, "tansaku.plugin.hosts"):
+            TansakuRetriever(searcher).retrieve(QueryBundle(QUERY))
+            assert not caplog.messages
+            TansakuRetriever(searcher).retrieve(QueryBundle(QUERY, custom_embedding_strs=["other"]))
+        assert "custom_embedding_strs" in caplog.text
+
     def test_the_old_name_of_the_number_works_and_warns(self, searcher):
         with pytest.warns(DeprecationWarning, match="similarity_top_k"):
             retriever = TansakuRetriever(searcher, k=2)
