@@ -51,7 +51,7 @@ def main() -> None:
     queries = questions(options.data, options.cache, 200)
     print(f"{date.today()}, {cpu_name()}, {os.cpu_count()} CPUs; {len(queries)} questions, recall={options.recall!r}")
     search_options = SearchOptions(recall=options.recall)
-    stages = ("tables", "probe", "gather", "prune", "refine")
+    stages = ("layout", "tables", "probe", "gather", "prune", "refine")
     print(f"{'documents':>10}{'tokens':>14}{'centroids':>11}{'p50 ms':>9}{'p95':>8}"
           + "".join(f"{name:>9}" for name in stages) + f"{'scored':>8}{'RSS MB':>9}")  # fmt: skip
     for size in options.sizes:

@@ -19,7 +19,7 @@ import numpy as np
 
 from tansaku.indexer.codec.codec import ResidualCodec
 from tansaku.plugin.kernels import index_loops, reference
-from tansaku.plugin.kernels.query_layout import CoarseCodec, QueryLanes, QueryTables
+from tansaku.plugin.kernels.query_layout import BlockTables, CoarseCodec, QueryLanes
 
 from ..support.machine import cpu_name
 
@@ -37,7 +37,7 @@ def main() -> None:
         residuals = random.integers(0, 256, (len(ids), codec.residual_bytes), np.uint8)
         for n_tokens in (16, 32):
             query = unit(random.normal(size=(n_tokens, DIM)))
-            (block,) = QueryTables.of(query, codec, CoarseCodec.of(codec))
+            (block,) = BlockTables.of(query, codec, CoarseCodec.of(codec))
             integers = (block.centroid_scores, block.residual_scores, n_tokens, block.slack, ids, residuals)
             every = (block.centroid_scores, block.residual_scores, n_tokens, 32_767, ids, residuals)
             lanes = QueryLanes.of(query, 0.1)

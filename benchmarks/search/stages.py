@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from tansaku.plugin.kernels.index_loops import integer_maxsim
-from tansaku.plugin.kernels.query_layout import QueryLanes, QueryTables
+from tansaku.plugin.kernels.query_layout import BlockTables, QueryLanes
 from tansaku.plugin.search.candidates import gather, probe, prune
 from tansaku.plugin.search.plan import SearchOptions, make_plan
 from tansaku.plugin.search.refine import refine
@@ -63,8 +63,8 @@ def main() -> None:
     for documents in (10_000, len(codes)):
         for name in ("fast", "balanced"):
             plan = make_plan(SearchOptions(recall=name), documents)
-            how = f"{plan.nprobe}, {plan.candidates:,}, {plan.margin:.2f}"
-            report(f"{name} of {documents:,} documents: {how}", plan.nprobe, plan.candidates, plan.margin)
+            how = f"{plan.nprobe}, {plan.max_candidates:,}, {plan.margin:.2f}"
+            report(f"{name} of {documents:,} documents: {how}", plan.nprobe, plan.max_candidates, plan.margin)
     if options.plans:
         return
     for nprobe in (8, 16, 32, 64):
@@ -80,9 +80,9 @@ def main() -> None:
 def ranked(
     codes: StoredCodes, query: np.ndarray, nprobe: int, limit: int, margin: float, interaction: int
 ) -> tuple[np.ndarray, int]:
-    tables = QueryTables.of(query, codes.codec, codes.coarse)
-    total = gather(codes, probe(tables, nprobe))
-    documents = prune(total, codes.alive, limit, codes.row_ids)
+    tables = BlockTables.of(query, codes.codec, codes.coarse)
+    approximate_scores = gather(codes, probe(tables, nprobe))
+    documents = prune(approximate_scores, codes.alive, limit, codes.row_ids)
     if interaction:
         documents = np.sort(documents)
         scores = np.zeros(len(documents), np.int64)
@@ -99,8 +99,8 @@ def ranked(
                     part.ends,
                 )
         documents = documents[np.argsort(-scores, kind="stable")[:interaction]]
-    expected = None if np.isinf(margin) else total[documents]
-    found, _, scored = refine(codes, tables, QueryLanes.of(query, 0.0), documents, 10, expected, margin)
+    approximate = None if np.isinf(margin) else approximate_scores[documents]
+    found, _, scored = refine(codes, tables, QueryLanes.of(query, 0.0), documents, 10, approximate, margin)
     return found, scored
 
 

@@ -85,7 +85,7 @@ def condition_sql(where: Where, schema: pa.Schema, *, if_empty: str) -> str:
 
     Args:
         where: The condition.
-        schema: Of the table.
+        schema: The table's schema.
         if_empty: What to do about an empty condition; the error ends with it.
 
     Returns:

@@ -2,7 +2,7 @@
 
 LAYOUT.md in this folder draws the arrays. In short: a query's numbers lie in blocks of ``lanes`` query tokens (16 or
 32, padded with zeros), so that one vector register holds one number of every query token. Similarities are 16-bit
-integers: true values times a scale that `query_layout.QueryTables` chooses so that no sum can overflow. The loops over
+integers: true values times a scale that `query_layout.BlockTables` chooses so that no sum can overflow. The loops over
 the query alone are in `query_loops`.
 
 Rows are numbers of documents, or of passages, within the segments of an index.
@@ -109,7 +109,7 @@ def integer_maxsim(
         centroid_scores: int16 (n_centroids, lanes).
         residual_scores: int16 (residual_bytes, 256, lanes).
         n_tokens: Number of lanes that are query tokens.
-        slack: 1 to 65,535, in the unit of the scores.
+        slack: 1 to 32,767, in the unit of the scores.
         centroid_ids: uint16 or uint32 (tokens,).
         residuals: uint8 (tokens, residual_bytes).
         starts: int64 (rows,): where each row's tokens begin.
@@ -148,16 +148,17 @@ def _integer_loop(lanes: int, n_bytes: int) -> Callable[..., np.ndarray]:
         near: Any,
     ) -> Any:
         scores = np.empty(len(starts), np.int32)
-        last = np.full(lanes, 32767, np.int16)
-        last[:n_tokens] = -32768
+        of_row = np.empty(lanes, np.int16)  # the best similarity of each query token
+        threshold = np.full(lanes, 32767, np.int16)  # lanes without a query token: no similarity is above it
+        threshold[:n_tokens] = -32768
+        never_above = load(threshold, 0, lanes)
         lowest = splat(np.int16(-32768), lanes)
-        unused = load(last, 0, lanes)  # what no padding is greater than
         tightest = splat(np.int16(slack - 32768), lanes)
         for row in range(len(starts)):
             best = lowest
             for token in range(starts[row], ends[row]):
                 best = maximum(best, load(centroid_scores, np.int64(centroid_ids[token]) * lanes, lanes))
-            needed = maximum(add(maximum(best, tightest), splat(np.int16(-slack), lanes)), unused)
+            needed = maximum(add(maximum(best, tightest), splat(np.int16(-slack), lanes)), never_above)
             n_near = 0
             for token in range(starts[row], ends[row]):
                 near[n_near] = token
@@ -176,10 +177,10 @@ def _integer_loop(lanes: int, n_bytes: int) -> Callable[..., np.ndarray]:
                     entry = (byte * 256 + np.int64(residuals[at + byte])) * lanes
                     similarity = add(similarity, load(residual_scores, entry, lanes))
                 best = maximum(best, similarity)
-            store(last, 0, best)
+            store(of_row, 0, best)
             total = np.int32(0)
             for lane in range(n_tokens):
-                total += last[lane]
+                total += of_row[lane]
             scores[row] = total
         return scores
 
@@ -187,7 +188,7 @@ def _integer_loop(lanes: int, n_bytes: int) -> Callable[..., np.ndarray]:
 
 
 def float_maxsim(
-    query_lanes: np.ndarray,
+    block: np.ndarray,
     weights: np.ndarray,
     phrase_weight: float,
     centroids: np.ndarray,
@@ -202,7 +203,7 @@ def float_maxsim(
     Four vectors are decoded at a time; none is kept.
 
     Args:
-        query_lanes: float32 (dim, lanes), each lane of unit length or zero.
+        block: float32 (dim, lanes), each lane of unit length or zero.
         weights: float32 (lanes,): what the best similarity of each lane is multiplied by.
         phrase_weight: Weight of the similarities of both neighbours, see `phrases`; the sum is not divided here.
         centroids: float32 (n_centroids, dim).
@@ -216,10 +217,10 @@ def float_maxsim(
         float32 (rows,).
     """
     n_bytes, _, length = codewords.shape
-    lanes = query_lanes.shape[1]
+    lanes = block.shape[1]
     longest = int((ends - starts).max(initial=0))
     return _float_loop(lanes, n_bytes, length)(
-        query_lanes.ravel(),
+        block.ravel(),
         weights,
         np.float32(phrase_weight),
         centroids.ravel(),
@@ -243,7 +244,7 @@ def _float_loop(lanes: int, n_bytes: int, length: int) -> Callable[..., np.ndarr
 
     @compiled_for(lanes, n_bytes, length)
     def float_maxsim(
-        query_lanes: Any,
+        block: Any,
         weights: Any,
         phrase_weight: Any,
         centroids: Any,
@@ -258,7 +259,7 @@ def _float_loop(lanes: int, n_bytes: int, length: int) -> Callable[..., np.ndarr
         vectors = np.zeros(4 * padded, np.float32)
         norms = np.ones(4, np.float32)
         sums = np.empty(16, np.float32)
-        last = np.empty(lanes, np.float32)
+        of_row = np.empty(lanes, np.float32)  # the best similarity of each query token
         for row in range(len(starts)):
             for first in range(starts[row], ends[row], 4):
                 together = min(4, ends[row] - first)
@@ -285,7 +286,7 @@ def _float_loop(lanes: int, n_bytes: int, length: int) -> Callable[..., np.ndarr
                 c = splat(np.float32(0), lanes)
                 d = splat(np.float32(0), lanes)
                 for i in range(dim):
-                    q = load(query_lanes, i * lanes, lanes)
+                    q = load(block, i * lanes, lanes)
                     a = fma(a, q, vectors[i])
                     b = fma(b, q, vectors[padded + i])
                     c = fma(c, q, vectors[2 * padded + i])
@@ -304,10 +305,10 @@ def _float_loop(lanes: int, n_bytes: int, length: int) -> Callable[..., np.ndarr
             for at in range(width + 1, after, width):
                 neighbours = add(load(similarities, at - width - 1, lanes), load(similarities, at + width + 1, lanes))
                 best = maximum(best, fma(load(similarities, at, lanes), neighbours, phrase_weight))
-            store(last, 0, best)
+            store(of_row, 0, best)
             total = np.float32(0)
             for lane in range(lanes):
-                total += weights[lane] * last[lane]
+                total += weights[lane] * of_row[lane]
             scores[row] = total
         return scores
 

@@ -76,7 +76,7 @@ class CoarseCodec:
 
 
 @dataclass(frozen=True)
-class QueryTables:
+class BlockTables:
     """The integer scores of one block of a query's tokens; a query of up to 32 tokens is one block.
 
     Attributes:
@@ -93,15 +93,15 @@ class QueryTables:
     slack: int
 
     @classmethod
-    def of(cls, query_vectors: np.ndarray, codec: ResidualCodec, coarse: CoarseCodec) -> list[QueryTables]:
-        """The tables of a query, block by block, as integers of one scale.
+    def of(cls, query_vectors: np.ndarray, codec: ResidualCodec, coarse: CoarseCodec) -> list[BlockTables]:
+        """The tables of a query, one object for each block, as integers of one scale.
 
         The scale is the largest at which no similarity can leave 16 bits, whatever the codes. A query token's product
         with a centroid, which has length 1, is at most the token's own length; with a coarse centroid a little more.
 
         Args:
             query_vectors: float32 (tokens, dim); the length of each vector is the weight of its token.
-            codec: Of the index.
+            codec: The index's codec.
             coarse: The coarse form of this codec.
         """
         blocks = _blocks(query_vectors)

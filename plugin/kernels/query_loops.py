@@ -32,15 +32,15 @@ __all__ = ["best_centroids", "fill_centroid_scores", "fill_residual_scores", "re
 _ALL_ONES = (1 << 32) - 1
 
 
-def residual_bound(codewords: np.ndarray, query_lanes: np.ndarray) -> float:
+def residual_bound(codewords: np.ndarray, block: np.ndarray) -> float:
     """The most that any residual can add to, or take from, the similarity with any query token.
 
     Args:
         codewords: float32 (residual_bytes, 256, dim / residual_bytes).
-        query_lanes: float32 (dim, lanes).
+        block: float32 (dim, lanes).
     """
     n_bytes, _, length = codewords.shape
-    return float(_bound_loop(query_lanes.shape[1], length)(codewords.ravel(), query_lanes.ravel(), n_bytes))
+    return float(_bound_loop(block.shape[1], length)(codewords.ravel(), block.ravel(), n_bytes))
 
 
 def fill_centroid_scores(centroids: np.ndarray, steps: np.ndarray, query_pairs: np.ndarray, out: np.ndarray) -> None:
@@ -56,18 +56,18 @@ def fill_centroid_scores(centroids: np.ndarray, steps: np.ndarray, query_pairs: 
     _centroid_loop(lanes)(centroids.ravel(), steps, query_pairs.ravel(), out.ravel(), len(centroids), half)
 
 
-def fill_residual_scores(codewords: np.ndarray, query_lanes: np.ndarray, scale: float, out: np.ndarray) -> None:
+def fill_residual_scores(codewords: np.ndarray, block: np.ndarray, scale: float, out: np.ndarray) -> None:
     """What each value of each byte of a residual adds to a similarity, as scaled integers.
 
     Args:
         codewords: float32 (residual_bytes, 256, dim / residual_bytes).
-        query_lanes: float32 (dim, lanes).
+        block: float32 (dim, lanes).
         scale: What a product is multiplied by before it is rounded.
         out: int16 (residual_bytes, 256, lanes), written to.
     """
     n_bytes, _, length = codewords.shape
-    run = _residual_loop(query_lanes.shape[1], length)
-    run(codewords.ravel(), query_lanes.ravel(), np.float32(scale), out.ravel(), n_bytes)
+    run = _residual_loop(block.shape[1], length)
+    run(codewords.ravel(), block.ravel(), np.float32(scale), out.ravel(), n_bytes)
 
 
 def best_centroids(centroid_scores: np.ndarray, n_tokens: int, nprobe: int) -> tuple[np.ndarray, np.ndarray]:
@@ -115,16 +115,16 @@ def _centroid_loop(lanes: int) -> Callable[..., None]:
     def fill_centroid_scores(centroids: Any, steps: Any, query_pairs: Any, out: Any, n: Any, half: Any) -> None:
         # Eight centroids at a time: each load of the query serves them all, and no sum waits for another.
         zero = splat(np.int32(0), lanes)
-        block = np.zeros(16 * half, np.int16)
-        twos = block.view(np.int32)
+        eight = np.zeros(16 * half, np.int16)
+        twos = eight.view(np.int32)
         for centroid in range(0, n, 8):
             at = centroid * 2 * half
             if centroid + 8 <= n:
                 for i in range(0, 16 * half, 16):
-                    store(block, i, to_shorts(load(centroids, at + i, 16)))
+                    store(eight, i, to_shorts(load(centroids, at + i, 16)))
             else:
                 for i in range((n - centroid) * 2 * half):
-                    block[i] = centroids[at + i]
+                    eight[i] = centroids[at + i]
             a, b, c, d, e, f, g, h = zero, zero, zero, zero, zero, zero, zero, zero
             for i in range(half):
                 q = load(query_pairs, i * width, width)

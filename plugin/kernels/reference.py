@@ -10,20 +10,20 @@ import numpy as np
 from .phrases import with_neighbours
 
 
-def residual_bound(codewords: np.ndarray, query_lanes: np.ndarray) -> float:
+def residual_bound(codewords: np.ndarray, block: np.ndarray) -> float:
     """See `query_loops.residual_bound`."""
-    return float(np.abs(_codeword_products(codewords, query_lanes)).max(axis=1).sum(axis=0).max())
+    return float(np.abs(_codeword_products(codewords, block)).max(axis=1).sum(axis=0).max())
 
 
 def fill_centroid_scores(centroids: np.ndarray, steps: np.ndarray, query_pairs: np.ndarray, out: np.ndarray) -> None:
     """See `query_loops.fill_centroid_scores`."""
-    query_lanes = query_pairs.transpose(0, 2, 1).reshape(-1, query_pairs.shape[1]).astype(np.float32)
-    out[:] = np.rint(centroids.astype(np.float32) @ query_lanes * steps[:, None])
+    block = query_pairs.transpose(0, 2, 1).reshape(-1, query_pairs.shape[1]).astype(np.float32)
+    out[:] = np.rint(centroids.astype(np.float32) @ block * steps[:, None])
 
 
-def fill_residual_scores(codewords: np.ndarray, query_lanes: np.ndarray, scale: float, out: np.ndarray) -> None:
+def fill_residual_scores(codewords: np.ndarray, block: np.ndarray, scale: float, out: np.ndarray) -> None:
     """See `query_loops.fill_residual_scores`."""
-    out[:] = np.rint(_codeword_products(codewords, query_lanes) * np.float32(scale))
+    out[:] = np.rint(_codeword_products(codewords, block) * np.float32(scale))
 
 
 def best_centroids(centroid_scores: np.ndarray, n_tokens: int, nprobe: int) -> tuple[np.ndarray, np.ndarray]:
@@ -77,7 +77,7 @@ def integer_maxsim(
 
 
 def float_maxsim(
-    query_lanes: np.ndarray,
+    block: np.ndarray,
     weights: np.ndarray,
     phrase_weight: float,
     centroids: np.ndarray,
@@ -94,11 +94,11 @@ def float_maxsim(
         vectors = codewords[bytes_of_code, residuals[start:end]].reshape(end - start, -1)
         vectors = vectors + centroids[centroid_ids[start:end]]
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        similarities = with_neighbours(vectors @ query_lanes, phrase_weight)
+        similarities = with_neighbours(vectors @ block, phrase_weight)
         scores[row] = (similarities.max(axis=0) * weights).sum(dtype=np.float32)
     return scores
 
 
-def _codeword_products(codewords: np.ndarray, query_lanes: np.ndarray) -> np.ndarray:
+def _codeword_products(codewords: np.ndarray, block: np.ndarray) -> np.ndarray:
     """Products of every codeword with every lane: float32 (residual_bytes, 256, lanes)."""
-    return np.matmul(codewords, query_lanes.reshape(len(codewords), -1, query_lanes.shape[1]))
+    return np.matmul(codewords, block.reshape(len(codewords), -1, block.shape[1]))

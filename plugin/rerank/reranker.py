@@ -71,7 +71,7 @@ class Reranker:
 
     Args:
         encoder: The model; None: the searcher's, or the model inside tansaku.
-        searcher: Of the index that holds the documents; None if all documents are given by their texts.
+        searcher: A searcher of the index that holds the documents; None if all documents are given by their texts.
         phrase_weight: Weight given to the similarity of neighbouring tokens, 0 to 1000; None: the model's own, or 0
             with an index of pooled vectors. See `SearchOptions`.
 
@@ -193,15 +193,15 @@ class Reranker:
     def _text_scores(
         self, query_vectors: np.ndarray, texts: list[str], before_batch: Callable[[], None] | None
     ) -> tuple[dict[str, float], set[str]]:
-        """MaxSim of each different text in float32, 0 for those without a word; and the texts that were cut."""
+        """MaxSim of each distinct text in float32, 0 for those without a word; and the texts that were cut."""
         too_long: set[str] = set()
         scores: dict[str, float] = dict.fromkeys(texts, 0.0)
-        different = [text for text in scores if text.strip()]
+        distinct = [text for text in scores if text.strip()]
         weight = self.phrase_weight
-        for start in range(0, len(different), _TEXTS_PER_BATCH):
+        for start in range(0, len(distinct), _TEXTS_PER_BATCH):
             if before_batch is not None:
                 before_batch()
-            batch = different[start : start + _TEXTS_PER_BATCH]
+            batch = distinct[start : start + _TEXTS_PER_BATCH]
             for text, text_vectors in zip(batch, self.encoder.encode_documents(batch), strict=True):
                 scores[text] = phrase_maxsim(query_vectors, text_vectors, weight)
             tokenized = self.encoder.tokenize_documents(batch)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..kernels.index_loops import best_rows, gather_from_lists
-from ..kernels.query_layout import QueryTables
+from ..kernels.query_layout import BlockTables
 from ..kernels.query_loops import best_centroids
 from .stored_codes import StoredCodes
 
@@ -19,7 +19,7 @@ from .stored_codes import StoredCodes
 Probed = tuple[np.ndarray, np.ndarray]
 
 
-def probe(tables: list[QueryTables], nprobe: int) -> list[Probed]:
+def probe(tables: list[BlockTables], nprobe: int) -> list[Probed]:
     """The ``nprobe`` best centroids of each query token, or all if there are fewer; block by block."""
     return [
         best_centroids(block.centroid_scores, block.n_tokens, min(nprobe, len(block.centroid_scores)))
@@ -33,25 +33,25 @@ def gather(codes: StoredCodes, probed: list[Probed]) -> np.ndarray:
     Returns:
         int32 (rows,), in the unit of the query tables, less the score of a row without a token at a probed centroid.
     """
-    total = np.zeros(len(codes.row_ids), np.int32)
+    approximate_scores = np.zeros(len(codes.row_ids), np.int32)
     for first_row, segment in codes.segments:
-        of_segment = total[first_row : first_row + len(segment)]
+        of_segment = approximate_scores[first_row : first_row + len(segment)]
         for centroid_ids, scores in probed:
             gather_from_lists(segment.lists.offsets, segment.lists.postings, centroid_ids, scores, of_segment)
-    return total
+    return approximate_scores
 
 
-def prune(total: np.ndarray, allowed: np.ndarray, limit: int, row_ids: np.ndarray) -> np.ndarray:
-    """The allowed rows with the highest totals.
+def prune(approximate_scores: np.ndarray, allowed: np.ndarray, limit: int, row_ids: np.ndarray) -> np.ndarray:
+    """The allowed rows with the highest approximate scores.
 
     Args:
-        total: int32 (rows,).
+        approximate_scores: int32 (rows,).
         allowed: bool (rows,).
         limit: Number of rows; all if there are fewer.
-        row_ids: uint64 (rows,): of rows with equal totals, those with lower ids come first: they were written first.
+        row_ids: uint64 (rows,): of rows with equal scores, those with lower ids come first: they were written first.
 
     Returns:
         Row numbers, int64, best first.
     """
-    rows = best_rows(total, allowed, limit)
-    return rows[np.lexsort((row_ids[rows], -total[rows].astype(np.int64)))[:limit]]
+    rows = best_rows(approximate_scores, allowed, limit)
+    return rows[np.lexsort((row_ids[rows], -approximate_scores[rows].astype(np.int64)))[:limit]]

@@ -70,10 +70,10 @@ def explain_hit(
 
     Args:
         encoder: Finds where tokens stand in their text.
-        codes: Of the index.
+        codes: The index's codes.
         query_text: The query's text.
         query_vectors: float32 (query tokens, dim), of this text.
-        doc_id: Of the document; in an index of passages, of the passage.
+        doc_id: Id of the document; in an index of passages, of the passage.
         phrase_weight: As in `SearchOptions`.
 
     Raises:

@@ -47,12 +47,12 @@ def read_documents(codes: StoredCodes, ids: list[str]) -> list[Document | None]:
     header = codes.index.header
     fields = [field.name for field in user_fields(codes.index.table.schema, header)]
     order = ["passage"] if header.passage_tokens else []
-    different = list(dict.fromkeys(ids))
-    positions, rows = codes.by_id.find(different)
+    distinct = list(dict.fromkeys(ids))
+    positions, rows = codes.by_id.find(distinct)
     records = take_rows(codes, rows, ["title", "text", *order, *fields]).to_pylist()
     parts: dict[str, list[dict[str, Any]]] = {}
     for position, record in zip(positions.tolist(), records, strict=True):
-        parts.setdefault(different[position], []).append(record)
+        parts.setdefault(distinct[position], []).append(record)
     documents: dict[str, Document] = {}
     for doc_id, of_document in parts.items():
         if order:

@@ -32,7 +32,7 @@ def allowed_rows(codes: StoredCodes, where: Where | None, ids: Sequence[str] | N
     """The rows that meet ``where`` and belong to ``ids``; each of the two may be None.
 
     Args:
-        codes: Of the index.
+        codes: The index's codes.
         where: Condition over the table's columns, such as "year >= 2000 AND genre = '寺'".
         ids: Ids of documents; in an index of passages, those of whole documents.
 

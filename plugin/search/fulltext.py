@@ -34,7 +34,7 @@ def text_candidates(
     """The ``limit`` best allowed rows by BM25; fewer if fewer share a word with the query.
 
     Args:
-        codes: Of the index.
+        codes: The index's codes.
         query_text: The query's text.
         allowed: Rows that may be returned.
         where: The condition in ``allowed``, for LanceDB to apply first; or None.
@@ -78,7 +78,7 @@ def with_bm25(
         scores: float32 (rows,).
         by_text: int64 (found,), rows that full-text search found; other rows have a BM25 of 0.
         bm25: float32 (found,), their BM25 scores.
-        weight: Of BM25.
+        weight: Weight of BM25.
 
     Returns:
         Row numbers, int64, and the sums, float32, best first.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...onnx_export.errors import InputError
-from ..kernels.query_layout import QueryLanes, QueryTables
+from ..kernels.query_layout import BlockTables, QueryLanes
 from .candidates import gather, probe, prune
 from .filters import allowed_rows, checked_ids
 from .fulltext import check_text, fused, text_candidates, with_bm25
@@ -23,11 +23,11 @@ def rank(
     """The best rows for a query.
 
     Args:
-        codes: Of the index.
+        codes: The index's codes.
         query_text: The query's text, for candidates from full-text search; None if only its vectors are known.
         query_vectors: float32 (query tokens, dim).
-        options: Of the search.
-        watch: Takes the time of each stage.
+        options: The options of the search.
+        watch: Measures the time of each stage.
 
     Raises:
         InputError: Vectors of another shape or not finite, or options that this index cannot use.
@@ -38,14 +38,14 @@ def rank(
 
     with watch.stage("filter"):
         allowed = allowed_rows(codes, options.where, options.ids)
-    with watch.stage("tables"):
+    with watch.stage("layout"):
         query_lanes = QueryLanes.of(query_vectors, plan.phrase_weight)
     score_all = plan.score_all_up_to is None or allowed.count <= plan.score_all_up_to
 
     by_text, bm25 = np.empty(0, np.int64), np.empty(0, np.float32)
     if plan.bm25_weight or (plan.source != "lists" and not score_all):
         with watch.stage("text"):
-            by_text, bm25 = text_candidates(codes, words, allowed, options.where, plan.candidates)
+            by_text, bm25 = text_candidates(codes, words, allowed, options.where, plan.max_candidates)
 
     if score_all:
         scored = allowed.count
@@ -53,21 +53,23 @@ def rank(
             rows, scores = best_scored(codes, query_lanes, np.flatnonzero(allowed.mask), plan.depth)
     else:
         with watch.stage("tables"):
-            tables = QueryTables.of(query_vectors, codes.codec, codes.coarse)
-        candidates, expected = by_text, None
+            tables = BlockTables.of(query_vectors, codes.codec, codes.coarse)
+        candidates, approximate_of_candidates = by_text, None
         if plan.source != "text":
             with watch.stage("probe"):
                 probed = probe(tables, plan.nprobe)
             with watch.stage("gather"):
-                total = gather(codes, probed)
+                approximate_scores = gather(codes, probed)
             with watch.stage("prune"):
-                candidates = prune(total, allowed.mask, plan.candidates, codes.row_ids)
+                candidates = prune(approximate_scores, allowed.mask, plan.max_candidates, codes.row_ids)
             if plan.source == "lists":
-                expected = total[candidates]
+                approximate_of_candidates = approximate_scores[candidates]
             else:
-                candidates = fused([candidates, by_text], plan.candidates)
+                candidates = fused([candidates, by_text], plan.max_candidates)
         with watch.stage("refine"):
-            rows, scores, scored = refine(codes, tables, query_lanes, candidates, plan.depth, expected, plan.margin)
+            rows, scores, scored = refine(
+                codes, tables, query_lanes, candidates, plan.depth, approximate_of_candidates, plan.margin
+            )
 
     if plan.bm25_weight:
         rows, scores = with_bm25(rows, scores, by_text, bm25, plan.bm25_weight)
@@ -80,9 +82,9 @@ def score_ids(
     """MaxSim of documents given by id: float32 (ids,), NaN for an id that is not in the index.
 
     Args:
-        codes: Of the index.
+        codes: The index's codes.
         query_vectors: float32 (query tokens, dim).
-        ids: Of whole documents; in an index of passages, a document's score is that of its best passage.
+        ids: Ids of whole documents; in an index of passages, a document's score is that of its best passage.
         phrase_weight: As in `SearchOptions`.
 
     Raises:
@@ -92,9 +94,9 @@ def score_ids(
     query_vectors = _checked_vectors(query_vectors, codes.codec.dim)
     query_lanes = QueryLanes.of(query_vectors, codes.phrase_weight_for(phrase_weight))
     positions, rows = codes.by_id.find(checked_ids(ids))
-    different, of_each = np.unique(rows, return_inverse=True)
+    distinct, of_each = np.unique(rows, return_inverse=True)
     scores = np.full(len(ids), np.nan, np.float32)
-    np.fmax.at(scores, positions, maxsim(codes, query_lanes, different)[of_each])
+    np.fmax.at(scores, positions, maxsim(codes, query_lanes, distinct)[of_each])
     return scores
 
 

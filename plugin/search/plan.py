@@ -120,9 +120,9 @@ class Plan:
         source: Where candidates come from otherwise.
         bm25_weight: Weight of the BM25 score that is added to MaxSim.
         phrase_weight: Weight of the similarity of neighbouring tokens.
-        depth: Number of documents ranked by MaxSim before BM25 is added.
+        depth: Number of documents that are ranked in float32 by MaxSim with phrases; BM25 is added to these.
         nprobe: Number of centroids probed for each query token.
-        candidates: Number of documents that may be scored by their codes.
+        max_candidates: Number of documents that may be scored by their codes.
         margin: How sure it must be that the remaining candidates hold no hit, in standard deviations; see
             `refine.refine`.
     """
@@ -133,7 +133,7 @@ class Plan:
     phrase_weight: float
     depth: int
     nprobe: int
-    candidates: int
+    max_candidates: int
     margin: float
 
 
@@ -141,7 +141,7 @@ def make_plan(options: SearchOptions, n_documents: int = 0, phrase_weight: float
     """The plan for a search of an index.
 
     Args:
-        options: Of the search; its ``phrase_weight`` is not read here.
+        options: The options of the search; its ``phrase_weight`` is not read here.
         n_documents: Number of documents in the index.
         phrase_weight: The weight that the search uses, see `StoredCodes.phrase_weight_for`.
     """
@@ -152,7 +152,16 @@ def make_plan(options: SearchOptions, n_documents: int = 0, phrase_weight: float
     elif phrase_weight:
         depth = max(_DEPTH_FOR_PHRASES, k)
     if recall == "exact":
-        return Plan(None, options.source, options.bm25_weight, phrase_weight, depth, 1, depth, 0.0)
+        return Plan(
+            score_all_up_to=None,
+            source=options.source,
+            bm25_weight=options.bm25_weight,
+            phrase_weight=phrase_weight,
+            depth=depth,
+            nprobe=1,  # this and the next two are read only where not all is scored
+            max_candidates=depth,
+            margin=0.0,
+        )
     growth = min(max(n_documents, _SMALL), _LARGE) / _SMALL
     candidates = options.candidates or max(round(_CANDIDATES[recall] * growth**0.5), _CANDIDATES_PER_HIT[recall] * k)
     return Plan(
@@ -162,6 +171,6 @@ def make_plan(options: SearchOptions, n_documents: int = 0, phrase_weight: float
         phrase_weight=phrase_weight,
         depth=depth,
         nprobe=options.nprobe or round(_NPROBE[recall] * growth ** (1 / 3)),
-        candidates=max(candidates, depth) if options.bm25_weight else candidates,
+        max_candidates=max(candidates, depth) if options.bm25_weight else candidates,
         margin=_MARGIN[recall] + 0.2 * math.log(growth),
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..kernels.index_loops import float_maxsim, integer_maxsim
-from ..kernels.query_layout import QueryLanes, QueryTables
+from ..kernels.query_layout import BlockTables, QueryLanes
 from .stored_codes import StoredCodes
 
 _FIRST_ROUND = 64  # rows
@@ -20,52 +20,56 @@ _ROWS_READ_AT_ONCE = 4096  # where all are scored
 
 def refine(
     codes: StoredCodes,
-    tables: list[QueryTables],
+    tables: list[BlockTables],
     query_lanes: QueryLanes,
     candidates: np.ndarray,
-    k: int,
-    expected: np.ndarray | None = None,
+    depth: int,
+    approximate_of_candidates: np.ndarray | None = None,
     margin: float = np.inf,
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """The ``k`` best candidates by MaxSim.
+    """The ``depth`` best candidates by MaxSim.
 
-    With ``expected`` scores the candidates are scored in rounds, best expected first. The rows scored so far show how
-    far scores lie above the expected ones, and how much they scatter. When the next candidate would have to lie
-    ``margin`` standard deviations above that to be among the ``k`` best, the rest is left out.
+    With approximate scores the candidates are scored in rounds, in the order of those. The rows scored so far show how
+    far scores lie above the approximate ones, and how much they scatter. When the next candidate would have to lie
+    ``margin`` standard deviations above that to be among the ``depth`` best, the rest is left out.
 
     Args:
-        codes: Of the index.
-        tables: Of the query, block by block.
-        query_lanes: Of the same query.
-        candidates: int64 row numbers, best expected first.
-        k: Number of rows wanted.
-        expected: int32 (candidates,), falling: scores by another measure in the unit of the tables, up to a constant.
-        margin: Standard deviations.
+        codes: The index's codes.
+        tables: The query's tables, block by block.
+        query_lanes: The same query for scoring in float32.
+        candidates: int64 row numbers, those with the highest approximate scores first.
+        depth: Number of rows wanted.
+        approximate_of_candidates: int32 (candidates,), falling: the candidates' approximate scores, in the unit of the
+            tables. All may be lower by the same amount: only differences between them count.
+        margin: Number of standard deviations.
 
     Returns:
-        Up to ``k`` row numbers, int64, and their MaxSim, float32, best first, of equal ones those first written; and
-        the number of candidates that were scored.
+        Up to ``depth`` row numbers, int64, and their MaxSim, float32, best first; rows with equal scores are in the
+        order in which they were written. And the number of candidates that were scored.
     """
     scores = np.empty(len(candidates), np.int64)
     done = 0
     while done < len(candidates):
-        size = len(candidates) if expected is None else max(_FIRST_ROUND + k if not done else _FIRST_ROUND, done // 2)
+        if approximate_of_candidates is None:
+            size = len(candidates)
+        else:
+            size = max(_FIRST_ROUND if done else _FIRST_ROUND + depth, done // 2)
         rows = candidates[done : done + size]
         scores[done : done + size] = _integer_scores(codes, tables, rows)
         done += len(rows)
-        if expected is not None and done < len(candidates):
-            above = scores[:done] - expected[:done]
-            reachable = expected[done] + above.mean() + margin * above.std()
-            if reachable < np.partition(scores[:done], done - k)[done - k]:
+        if approximate_of_candidates is not None and done < len(candidates):
+            above = scores[:done] - approximate_of_candidates[:done]
+            reachable = approximate_of_candidates[done] + above.mean() + margin * above.std()
+            if reachable < np.partition(scores[:done], done - depth)[done - depth]:
                 break
     rows, scores = candidates[:done], scores[:done]
-    limit = k + max(k // 2, _RESCORED)
+    limit = depth + max(depth // 2, _RESCORED)
     if done > limit:
         rows = rows[scores >= np.partition(scores, done - limit)[done - limit]]
-    return *best_scored(codes, query_lanes, np.sort(rows), k), done
+    return *best_scored(codes, query_lanes, np.sort(rows), depth), done
 
 
-def _integer_scores(codes: StoredCodes, tables: list[QueryTables], rows: np.ndarray) -> np.ndarray:
+def _integer_scores(codes: StoredCodes, tables: list[BlockTables], rows: np.ndarray) -> np.ndarray:
     """MaxSim of ``rows``, in any order: int64 (rows,), in the unit of the tables."""
     order = np.argsort(rows)
     scores = np.zeros(len(rows), np.int64)
@@ -84,16 +88,18 @@ def _integer_scores(codes: StoredCodes, tables: list[QueryTables], rows: np.ndar
     return scores
 
 
-def best_scored(codes: StoredCodes, query_lanes: QueryLanes, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ``k`` best of ``rows``, int64 and ascending, all scored in float32; returned as by `refine`."""
+def best_scored(
+    codes: StoredCodes, query_lanes: QueryLanes, rows: np.ndarray, depth: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ``depth`` best of ``rows``, int64 and ascending, all scored in float32; returned as by `refine`."""
     scores = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), _ROWS_READ_AT_ONCE):
         at_once = rows[start : start + _ROWS_READ_AT_ONCE]
         scores[start : start + _ROWS_READ_AT_ONCE] = maxsim(codes, query_lanes, at_once)
-    if k < len(rows):
-        kept = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
+    if depth < len(rows):
+        kept = scores >= np.partition(scores, len(scores) - depth)[len(scores) - depth]
         rows, scores = rows[kept], scores[kept]
-    best = np.lexsort((codes.row_ids[rows], -scores))[:k]
+    best = np.lexsort((codes.row_ids[rows], -scores))[:depth]
     return rows[best], scores[best]
 
 
@@ -101,8 +107,8 @@ def maxsim(codes: StoredCodes, query_lanes: QueryLanes, rows: np.ndarray) -> np.
     """MaxSim of rows in float32, over decoded vectors of unit length: float32 (rows,).
 
     Args:
-        codes: Of the index.
-        query_lanes: Of the query.
+        codes: The index's codes.
+        query_lanes: The query for scoring in float32.
         rows: int64 row numbers, ascending.
     """
     codec = codes.codec

@@ -88,7 +88,7 @@ def error_response(scope: Mapping[str, Any], error: ServiceError, *, body: objec
     """The answer to a request that is refused; the reason is noted in its scope, for the log and the metrics.
 
     Args:
-        scope: Of the request; its state has the `ErrorShape` of the path.
+        scope: The ASGI scope of the request; its state has the `ErrorShape` of the path.
         error: Why it is refused.
         body: The request's body, if it has been read.
     """

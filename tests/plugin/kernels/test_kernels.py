@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tansaku.indexer.codec.codec import ResidualCodec
 from tansaku.indexer.derived.postings import InvertedLists
 from tansaku.plugin.kernels import index_loops, query_loops, reference
-from tansaku.plugin.kernels.query_layout import CoarseCodec, QueryLanes, QueryTables
+from tansaku.plugin.kernels.query_layout import BlockTables, CoarseCodec, QueryLanes
 
 few = settings(deadline=None, derandomize=True, max_examples=40)
 seeds = st.integers(0, 10_000)
@@ -36,7 +36,7 @@ def make_codes(random, codec, lengths, id_dtype: type[np.unsignedinteger] = np.u
 
 
 def tables_of(query, codec):
-    return QueryTables.of(query, codec, CoarseCodec.of(codec))
+    return BlockTables.of(query, codec, CoarseCodec.of(codec))
 
 
 def integers_of(block):

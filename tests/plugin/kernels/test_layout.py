@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tansaku.indexer.codec.codec import ResidualCodec, default_centroids
-from tansaku.plugin.kernels.query_layout import CoarseCodec, QueryLanes, QueryTables
+from tansaku.plugin.kernels.query_layout import BlockTables, CoarseCodec, QueryLanes
 
 DIM, BYTES, CENTROIDS = 128, 32, 64
 
@@ -45,7 +45,7 @@ def test_a_query_of_up_to_32_tokens_is_one_block_with_padding(codec, n_tokens, l
     assert (block.shape, block.dtype) == ((DIM, lanes), np.float32)
     assert tokens_in(block, vectors) == [*range(n_tokens), *[None] * (lanes - n_tokens)]
     assert weights.tolist() == pytest.approx([1.0] * n_tokens + [0.0] * (lanes - n_tokens))
-    (table,) = QueryTables.of(vectors, codec, CoarseCodec.of(codec))
+    (table,) = BlockTables.of(vectors, codec, CoarseCodec.of(codec))
     assert (table.n_tokens, table.centroid_scores.shape) == (n_tokens, (CENTROIDS, lanes))
     assert not table.centroid_scores[:, n_tokens:].any()
     assert not table.residual_scores[:, :, n_tokens:].any()
@@ -53,7 +53,7 @@ def test_a_query_of_up_to_32_tokens_is_one_block_with_padding(codec, n_tokens, l
 
 def test_seventy_tokens_are_cut_as_drawn(codec):
     vectors = query(70) * np.float32(3)
-    tables = QueryTables.of(vectors, codec, CoarseCodec.of(codec))
+    tables = BlockTables.of(vectors, codec, CoarseCodec.of(codec))
     assert [table.n_tokens for table in tables] == [32, 32, 6]
     laid_out = QueryLanes.of(vectors, 0.25)
     held = [tokens_in(block, vectors / 3) for block in laid_out.blocks]
@@ -67,7 +67,7 @@ def test_seventy_tokens_are_cut_as_drawn(codec):
 
 
 def test_arrays_have_the_types_and_sizes_of_the_tables(codec):
-    (table,) = QueryTables.of(query(9), codec, CoarseCodec.of(codec))
+    (table,) = BlockTables.of(query(9), codec, CoarseCodec.of(codec))
     assert table.centroid_scores.dtype == table.residual_scores.dtype == np.int16
     assert table.residual_scores.shape == (BYTES, 256, 16)
     assert table.residual_scores.nbytes == 262_144

@@ -21,19 +21,19 @@ def test_more_is_looked_at_in_larger_corpora(recall):
     assert plans[-2] == plans[-1]  # nothing was measured beyond
     for smaller, larger in pairwise(plans[1:-1]):
         assert smaller.nprobe < larger.nprobe
-        assert smaller.candidates < larger.candidates
+        assert smaller.max_candidates < larger.max_candidates
         assert smaller.margin < larger.margin
     # Slower than the corpus: fourteen times as many documents, less than four times as many candidates.
-    assert plans[-1].candidates < 4 * plans[1].candidates
+    assert plans[-1].max_candidates < 4 * plans[1].max_candidates
 
 
 def test_given_numbers_hold_at_every_size():
     plan = make_plan(SearchOptions(nprobe=5, candidates=70), 1_000_000)
-    assert (plan.nprobe, plan.candidates, plan.score_all_up_to) == (5, 70, 70)
+    assert (plan.nprobe, plan.max_candidates, plan.score_all_up_to) == (5, 70, 70)
 
 
 def test_many_hits_need_many_candidates():
-    assert make_plan(SearchOptions(k=1000), 1_000_000).candidates >= 16_000
+    assert make_plan(SearchOptions(k=1000), 1_000_000).max_candidates >= 16_000
 
 
 @pytest.mark.parametrize("method", ["search", "search_vectors", "search_many", "rank_vectors"])

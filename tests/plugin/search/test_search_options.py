@@ -193,7 +193,7 @@ def test_many_queries_at_once_are_as_each_alone(searcher):
 
 def test_the_hits_say_how_they_were_found(searcher):
     hits = searcher.search("d", 3)
-    assert list(hits.stages) == ["encode", "filter", "tables", "probe", "gather", "prune", "refine", "fetch"]
+    assert list(hits.stages) == ["encode", "filter", "layout", "tables", "probe", "gather", "prune", "refine", "fetch"]
     assert all(value >= 0 for value in hits.stages.values())
     assert hits.version == searcher.version
 
