@@ -21,11 +21,13 @@ class Allowed:
         mask: bool (rows,).
         count: Number of allowed rows.
         missing: Ids asked for that are not in the index, in the order given.
+        condition: The condition that they meet, as SQL for LanceDB; None if there was none.
     """
 
     mask: np.ndarray
     count: int
     missing: tuple[str, ...] = ()
+    condition: str | None = None
 
 
 def allowed_rows(codes: StoredCodes, where: Where | None, ids: Sequence[str] | None) -> Allowed:
@@ -41,18 +43,18 @@ def allowed_rows(codes: StoredCodes, where: Where | None, ids: Sequence[str] | N
     """
     if where is None and ids is None:
         return Allowed(codes.alive, len(codes))
-    mask, missing = codes.alive, ()
+    mask, missing, condition = codes.alive, (), None
     if where is not None:
-        mask = mask & _meeting(codes, where)
+        condition = condition_sql(where, codes.index.table.schema, if_empty="leave it out to search all documents")
+        mask = mask & _meeting(codes, where, condition)
     if ids is not None:
         among, missing = _among(codes, ids)
         mask = mask & among
-    return Allowed(mask, int(np.count_nonzero(mask)), missing)
+    return Allowed(mask, int(np.count_nonzero(mask)), missing, condition)
 
 
-def _meeting(codes: StoredCodes, where: Where) -> np.ndarray:
+def _meeting(codes: StoredCodes, where: Where, condition: str) -> np.ndarray:
     index = codes.index
-    condition = condition_sql(where, index.table.schema, if_empty="leave it out to search all documents")
     with storage_errors(index.place()), condition_errors(index.place(), where):
         found = index.table.search().where(condition).select(["token_count"]).with_row_id(True).to_arrow()
     rows = codes.rows_of(found["_rowid"].to_numpy())

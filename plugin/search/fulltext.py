@@ -28,16 +28,13 @@ def check_text(codes: StoredCodes, query_text: str | None) -> str:
     return query_text
 
 
-def text_candidates(
-    codes: StoredCodes, query_text: str, allowed: Allowed, where: str | None, limit: int
-) -> tuple[np.ndarray, np.ndarray]:
+def text_candidates(codes: StoredCodes, query_text: str, allowed: Allowed, limit: int) -> tuple[np.ndarray, np.ndarray]:
     """The ``limit`` best allowed rows by BM25; fewer if fewer share a word with the query.
 
     Args:
         codes: The index's codes.
         query_text: The query's text.
-        allowed: Rows that may be returned.
-        where: The condition in ``allowed``, for LanceDB to apply first; or None.
+        allowed: Rows that may be returned; LanceDB applies their condition before it searches.
         limit: Number of rows.
 
     Returns:
@@ -49,8 +46,8 @@ def text_candidates(
         with storage_errors(index.place()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             search = index.table.search(normalized(query_text), query_type="fts", fts_columns=FULLTEXT_FIELD)
-            if where is not None:
-                search = search.where(where, prefilter=True)
+            if allowed.condition is not None:
+                search = search.where(allowed.condition, prefilter=True)
             found = search.select(["id", "_score"]).with_row_id(True).limit(wanted).to_arrow()
         rows = codes.rows_of(found["_rowid"].to_numpy())
         kept = rows >= 0

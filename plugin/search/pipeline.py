@@ -45,7 +45,7 @@ def rank(
     by_text, bm25 = np.empty(0, np.int64), np.empty(0, np.float32)
     if plan.bm25_weight or (plan.source != "lists" and not score_all):
         with watch.stage("text"):
-            by_text, bm25 = text_candidates(codes, words, allowed, options.where, plan.max_candidates)
+            by_text, bm25 = text_candidates(codes, words, allowed, plan.max_candidates)
 
     if score_all:
         scored = allowed.count

@@ -250,11 +250,11 @@ class Searcher:
         vectors, tokenized = self.encoder.encode_queries(texts), self.encoder.tokenize_queries(texts)
         encoded = [EncodedQuery(one, text.truncated) for one, text in zip(vectors, tokenized, strict=True)]
         with ThreadPoolExecutor(threads or usable_cores()) as pool:
-            found = pool.map(lambda text, query: self._search(text, query, options, Stopwatch()), texts, encoded)
+            found = pool.map(lambda text, one: self._search(text, one, options, Stopwatch()), texts, encoded)
             return list(found)
 
     def _search(self, query_text: str | None, query: EncodedQuery, options: SearchOptions, watch: Stopwatch) -> Hits:
-        def search(codes: StoredCodes) -> Hits:
+        def on_version(codes: StoredCodes) -> Hits:
             ranked = rank(codes, query_text, query.vectors, options, watch)
             with watch.stage("fetch"):
                 hits = fetch_hits(codes, ranked)
@@ -267,7 +267,7 @@ class Searcher:
                 truncated=query.truncated,
             )
 
-        return self._on_open_version(search)
+        return self._on_open_version(on_version)
 
     def rank_vectors(
         self,
@@ -318,6 +318,7 @@ class Searcher:
             nprobe=nprobe,
             candidates=candidates,
         )
+        # Not by `_on_open_version`: row numbers of another version would not be those of the caller's other calls.
         ranked = rank(self._codes, query_text, query_vectors, options, Stopwatch())
         return ranked.rows, ranked.scores
 

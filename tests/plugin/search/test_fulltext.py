@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tansaku import Index, InputError, NotAnIndexError, Searcher
+from tansaku import Condition, Index, InputError, NotAnIndexError, Searcher, UncheckedSQL
 from tansaku.indexer.table.fulltext import FULLTEXT_FIELD, normalized
 from tansaku.plugin.evaluation.ranking import search_all
 from tansaku.plugin.search.fulltext import fused, with_bm25
@@ -76,6 +76,20 @@ def test_filters_hold_for_candidates_from_text(index, tmp_path):
     ids = [f"w{i}" for i in range(30)]
     some = searcher.search("富士山", 30, source="text", candidates=4, where="year >= 10", ids=ids)
     assert found(some) == {"w13", "w18", "w23", "w28"}
+
+
+@pytest.mark.parametrize("source", ["text", "fused"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        Condition("year >= $year", year=20),
+        "length(title) = 0 AND year > 19.5",
+        UncheckedSQL("year % 40 >= 20"),
+    ],
+)
+def test_full_text_search_gets_the_condition_that_was_checked(index, tmp_path, source, where):
+    some = open_searcher(tmp_path).search("富士山", 30, source=source, candidates=4, bm25_weight=0.1, where=where)
+    assert {"w23", "w28", "w33", "w38"} <= found(some) <= {f"w{i}" for i in range(20, 40)}
 
 
 def test_the_sources_are_fused(index, tmp_path):
