@@ -11,6 +11,7 @@ from lancedb.db import DBConnection
 
 from ...onnx_export.encode.bundle import Bundle
 from ...onnx_export.encode.encoder import Encoder
+from ...onnx_export.extras import require_extra
 from ..read.columns import ColumnTypes
 from ..read.documents import DocumentReader, GivenVectors
 from ..read.passages import Passages
@@ -64,6 +65,8 @@ def build_table(
     Raises:
         TansakuError: the errors that `Index.create` lists.
     """
+    if pool > 1:
+        require_extra("pooling")
     header = IndexHeader(model.name, model.fingerprint, "", 0, pool, passage_tokens, fulltext)
     reader = DocumentReader(records, options.names, options.rejects, reserved_fields(header), vectors)
     documents = Passages(reader, encoder and encoder.count_document_tokens, passage_tokens)

@@ -10,6 +10,7 @@ from lancedb.expr import col
 
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
+from ...onnx_export.extras import require_extra
 from ..errors import WriteConflictError
 from ..read.columns import check_fields
 from ..read.documents import Document, DocumentReader, GivenVectors
@@ -51,6 +52,8 @@ def merge_documents(
     Raises:
         TansakuError: the errors that `Index.add` lists.
     """
+    if index.header.pool > 1:
+        require_extra("pooling")
     header = index.header
     fields = user_fields(index.table.schema, header)
     reader = DocumentReader(records, options.names, options.rejects, reserved_fields(header), vectors)

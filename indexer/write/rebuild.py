@@ -15,6 +15,7 @@ from lancedb.expr import col
 
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
+from ...onnx_export.extras import require_extra
 from ...onnx_export.progress import no_progress
 from ..codec.codec import ResidualCodec
 from ..errors import StorageError, WriteConflictError
@@ -47,6 +48,8 @@ def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, option
     Raises:
         TansakuError: the errors that `Index.rebuild` lists.
     """
+    if index.header.pool > 1:
+        require_extra("pooling")
     with Staging(side_folder(index.database, index.name), resume=options.resume) as staging:
         pinned = index
         plan = staging.earlier_plan()

@@ -51,7 +51,8 @@ def train_codec(
 ) -> tuple[ResidualCodec, Fit]:
     """Train a codec on a sample of the documents, and store it in the staging folder with the codes of the sample.
 
-    Memory: the vectors of the sample, at most about a million, and those of one chunk.
+    Memory: the vectors of the sample, at most about a million, and those of one chunk. They take as much room in the
+    staging folder until the codec is trained.
 
     Args:
         documents: documents or passages, as they were scanned.
@@ -77,8 +78,8 @@ def train_codec(
     size = 0
     done = 0
     scanned = chain.from_iterable(_as_scanned(documents, found))
-    for part in chunks(_at_positions(scanned, wanted)):
-        encoded, cut = maker.vectors(part)
+    for number, part in enumerate(chunks(_at_positions(scanned, wanted))):
+        encoded, cut = _sample_vectors(number, part, maker, staging)
         usable = usable_documents(part, encoded, reject)
         pooled = [pool_tokens(encoded[i], maker.header.pool) for i in usable]
         parts += [np.concatenate(pooled)] if pooled else []
@@ -223,6 +224,19 @@ class _StageJob:
         }
         self.staging.write_chunk(self.number, rows, report)
         return report
+
+
+def _sample_vectors(
+    number: int, part: list[Document], maker: RowMaker, staging: Staging
+) -> tuple[list[np.ndarray], list[bool]]:
+    """Token vectors of a chunk of the sample, and whether each text was cut. What is made is kept for a resume."""
+    if maker.encoder is None:
+        return maker.vectors(part)
+    staged = staging.load_vectors(number)
+    if staged is None or len(staged[0]) != len(part):
+        staged = maker.vectors(part)
+        staging.write_vectors(number, *staged)
+    return staged
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """A folder of encoded rows that are not in the table yet. It survives a kill, so that an interrupted write can resume.
 
     plan.json           what is built: options, hashes of the source
+    vectors-00000012.arrow   token vectors of a chunk of the sample, until the codec is trained on them
     codec.npz           the codec, once it is trained
     sample.arrow        codes of the documents that it was trained on, so that they are not encoded twice
     chunk-00000012.arrow   rows of the table, one file for each chunk of `scan.DOCUMENTS_PER_CHUNK` documents
@@ -20,9 +21,9 @@ import shutil
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import filelock
 import numpy as np
@@ -32,6 +33,7 @@ from ...onnx_export.files import atomic_path, write_atomically
 from ...onnx_export.retry import retrying
 from ..codec.codec import ResidualCodec
 from ..errors import BusyError, ResumeError, StorageError
+from ..read.scan import DOCUMENTS_PER_CHUNK
 from ..table.codec_table import Fit
 from ..table.database import storage_errors
 
@@ -40,6 +42,28 @@ _CODEC_KEY = b"tansaku.codec"
 _PLACE_KEY = b"tansaku.staged"  # name of the file and write_id
 _PRIVATE = "work-"  # prefix of folders that only one call uses
 _LEFT_OVER_SECONDS = 3600  # age at which a private folder is removed, if no process uses it
+
+
+class LeftWork(NamedTuple):
+    """What an interrupted write has left.
+
+    Attributes:
+        folder: where it lies.
+        documents: about how many documents have been encoded, or 0 if none has.
+    """
+
+    folder: Path
+    documents: int
+
+
+def left_work(side_folder: Path) -> LeftWork | None:
+    """The work that an interrupted write of a table has left; None if there is none."""
+    found = []
+    for staging in (Staging(side_folder, merges=merges) for merges in (False, True)):
+        if staging._has_work():
+            chunks = len(list(staging.folder.glob("vectors-*.arrow"))) + len(list(staging.folder.glob("chunk-*.arrow")))
+            found.append(LeftWork(staging.folder, chunks * DOCUMENTS_PER_CHUNK))
+    return found[0] if found else None
 
 
 class Staging:
@@ -221,6 +245,38 @@ class Staging:
                     codewords=codec.codewords,
                     fit=np.array([fit.mean, fit.low]),
                 )
+            for vectors in self.folder.glob("vectors-*.arrow"):
+                vectors.unlink()
+
+    def write_vectors(self, number: int, vectors: Sequence[np.ndarray], truncated: Sequence[bool]) -> None:
+        """Store the token vectors of one chunk of the sample, until `save_codec`.
+
+        Args:
+            number: the chunk's number, from 0.
+            vectors: float32 (tokens, dim), of each document.
+            truncated: whether its text was cut.
+
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
+        columns = {
+            "vectors": pa.array(
+                [np.ascontiguousarray(matrix, "<f4").tobytes() for matrix in vectors], pa.large_binary()
+            ),
+            "dim": pa.array([matrix.shape[1] for matrix in vectors], pa.int32()),
+            "truncated": pa.array(truncated, pa.bool_()),
+        }
+        with storage_errors(f"folder {self.folder}"):
+            self._write(_vectors_name(number), pa.table(columns))
+
+    def load_vectors(self, number: int) -> tuple[list[np.ndarray], list[bool]] | None:
+        """What `write_vectors` stored as chunk ``number``; None if that is missing or damaged."""
+        try:
+            rows = self._read(_vectors_name(number)).to_pylist()
+            vectors = [np.frombuffer(row["vectors"], "<f4").reshape(-1, row["dim"]) for row in rows]
+        except (OSError, KeyError, ValueError):
+            return None
+        return vectors, [row["truncated"] for row in rows]
 
     def load_sample(self) -> pa.Table:
         """The codes that `save_codec` stored, memory-mapped.
@@ -311,9 +367,9 @@ class Staging:
             left._release()
 
     def _has_work(self) -> bool:
-        """Whether there is work to continue: a plan, and a codec or rows."""
-        done = (self.folder / "codec.npz").exists() or any(self.folder.glob("chunk-*.arrow"))
-        return done and self._earlier() is not None
+        """Whether there is work to continue: a plan, and vectors of the sample, a codec or rows."""
+        made = ("codec.npz", "vectors-*.arrow", "chunk-*.arrow")
+        return any(any(self.folder.glob(name)) for name in made) and self._earlier() is not None
 
     def _earlier(self) -> dict[str, Any] | None:
         try:
@@ -360,6 +416,10 @@ class Staging:
 
 def _chunk_name(number: int) -> str:
     return f"chunk-{number:08d}.arrow"
+
+
+def _vectors_name(number: int) -> str:
+    return f"vectors-{number:08d}.arrow"
 
 
 def _read(path: Path) -> pa.Table:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ...indexer.read.rejects import Rejects
     from ...indexer.table.changes import DeleteReport, OptimizeReport
     from ...indexer.write.report import BuildReport
+    from ...indexer.write.staging import LeftWork
     from ...onnx_export.encode.bundle import Bundle
     from ...onnx_export.encode.rules import TextRules
     from ..search.explain import Explanation
@@ -209,6 +210,18 @@ def show_delete(report: DeleteReport) -> None:
     if report.missing:
         some = ", ".join(report.missing[:5]) + (", …" if len(report.missing) > 5 else "")
         out.print(f"{counted(len(report.missing), 'id')} not in the index: {shown(some)}")
+
+
+def show_interrupted(left: LeftWork | None) -> None:
+    """Print, after an interruption, what is kept and how to go on."""
+    if left is None:
+        err.print("interrupted; there is nothing to continue from, the same command starts over")
+        return
+    kept = f"about {left.documents:,} documents are encoded" if left.documents else "a part of the work is done"
+    err.print(
+        f"interrupted; {kept}, and kept in {escape(str(left.folder))}. The same command continues from there, "
+        "and with --no-resume starts over"
+    )
 
 
 def show_check(report: CheckReport) -> None:

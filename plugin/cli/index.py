@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ...onnx_export.errors import InputError
+from ...onnx_export.errors import InputError, TansakuError
 from ...onnx_export.extras import require_extra
 from ...onnx_export.files import check_output, read_lines
 from . import display
@@ -89,7 +90,7 @@ def index(
     names = FieldNames(id_field, text_field, title_field)
     rejected = None if rejects_path is None else Rejects(rejects_path)
     started = time.perf_counter()
-    with display.ProgressDisplay() as progress:
+    with _interruptible(db, table, options), display.ProgressDisplay() as progress:
         if mode in ("append", "upsert"):
             built = Index.open(db, table, encoder=encoder, storage_options=options)
             layout = {"nbits": nbits, "pool": pool, "passage_tokens": passage_tokens, "fulltext": fulltext}
@@ -184,9 +185,10 @@ def rebuild(
     from ...onnx_export.encode.encoder import Encoder
 
     encoder = Encoder.load(model, threads=threads)
-    opened = Index.open(db, table, encoder=encoder, storage_options=storage_options(storage_option))
+    options = storage_options(storage_option)
+    opened = Index.open(db, table, encoder=encoder, storage_options=options)
     started = time.perf_counter()
-    with display.ProgressDisplay() as progress:
+    with _interruptible(db, table, options), display.ProgressDisplay() as progress:
         report = opened.rebuild(nbits=nbits, resume=resume, progress=progress)
     display.show_build(report, time.perf_counter() - started)
 
@@ -222,6 +224,22 @@ def info(db: Db, table: TableName, as_json: AsJson = False, storage_option: Stor
         return
     per_token = {name: getattr(found, name) for name in ("bytes_per_token", "searched_bytes_per_token")}
     display.show_json({**dataclasses.asdict(found), **per_token})
+
+
+@contextlib.contextmanager
+def _interruptible(db: str, table: str, options: Mapping[str, str] | None) -> Iterator[None]:
+    """At Ctrl-C, say what is kept and how to go on, and end with status 130."""
+    from ...indexer.table.database import connect, side_folder
+    from ...indexer.write.staging import left_work
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        left = None
+        with contextlib.suppress(TansakuError):
+            left = left_work(side_folder(connect(db, storage_options=options), table))
+        display.show_interrupted(left)
+        raise typer.Exit(130) from None
 
 
 def _check_layout(context: typer.Context, index: IndexTable, layout: Mapping[str, Any]) -> None:

@@ -708,6 +708,27 @@ class TestDamage:
         create(db, FakeEncoder())
         assert comparable(stored(db)) == comparable(stored(made_once / "plain"))
 
+    @pytest.mark.parametrize("damaged", [None, "cut", "swapped"])
+    @pytest.mark.parametrize("calls", [1, 3])
+    def test_the_sample_is_not_encoded_again(self, db, tmp_path, monkeypatch, calls, damaged):
+        monkeypatch.setattr(stages, "_SAMPLE_ROWS", 14)
+        create(tmp_path / "whole", FakeEncoder())
+        first = encoder_that_stops(calls)
+        with pytest.raises(KilledError):
+            create(db, first)
+        files = sorted(build_folder(db).glob("vectors-*.arrow"))
+        assert len(files) == calls
+        if damaged == "cut":
+            files[0].write_bytes(files[0].read_bytes()[:-9])
+        elif damaged:
+            shutil.copy(files[-1], build_folder(db) / f"vectors-{calls:08d}.arrow")
+        kept = first.encoded[CHUNK:] if damaged == "cut" else first.encoded
+        encoder = FakeEncoder()
+        create(db, encoder)
+        assert sorted(encoder.encoded + kept) == sorted(document["text"] for document in DOCS)
+        assert comparable(stored(db)) == comparable(stored(tmp_path / "whole"))
+        assert not (db / "t.tansaku").exists()
+
     @pytest.mark.parametrize("resume", [True, False])
     def test_a_missing_codec_or_sample_is_made_again(self, db, half_done, made_once, resume):
         for name in ("codec.npz", "sample.arrow"):

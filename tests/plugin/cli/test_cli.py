@@ -17,8 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tansaku import Encoder, Index
 from tansaku.plugin.cli.demo import SAMPLE
 from tansaku.plugin.cli.main import main
+
+from ...support.fakes import small_chunks
 
 pytestmark = pytest.mark.integration
 
@@ -488,3 +491,46 @@ def test_storage_options_reach_the_database(
     succeeds(*arguments, *table, "--storage-option", "region=eu", "--storage-option", "a=b=c")
     assert given
     assert all(options == {"region": "eu", "a": "b=c"} for options in given)
+
+
+class TestInterrupted:
+    """Ctrl-C says what is kept and how to go on."""
+
+    @staticmethod
+    def interrupted(monkeypatch: pytest.MonkeyPatch, calls: int, *command: str | Path):
+        """Run a command in which the call of the encoder after so many is interrupted."""
+        original, made = Encoder.encode_tokens, []
+
+        def encode(self, tokenized):
+            made.append(1)
+            if len(made) > calls:
+                raise KeyboardInterrupt
+            return original(self, tokenized)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Encoder, "encode_tokens", encode)
+            return tansaku(*command)
+
+    @pytest.mark.parametrize("mode", ["create", "append", "overwrite"])
+    def test_with_the_place_of_what_is_kept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str):
+        small_chunks(monkeypatch)
+        rows = [{"_id": f"{mode}{i}", "text": f"犬は{i}。"} for i in range(12)]
+        source = write_jsonl(tmp_path / "docs.jsonl", rows)
+        db = tmp_path / "db"
+        command = ("index", source, "--db", db, "--table", "t", "--mode", mode)
+        if mode != "create":
+            Index.create(db, "t", [{"id": "a", "text": "猫"}])
+        ended = self.interrupted(monkeypatch, 2, *command)
+        assert ended.returncode == 130
+        shown = " ".join(ended.stderr.split())
+        assert "interrupted; about" in shown
+        assert f"kept in {db}/t.tansaku/{'merge' if mode == 'append' else 'build'}. The same command continues" in shown
+        succeeds(*command)
+        assert not list(db.glob("t.tansaku/*/chunk-*"))
+
+    def test_with_nothing_kept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        source = write_jsonl(tmp_path / "docs.jsonl", TWO)
+        ended = self.interrupted(monkeypatch, 0, "index", source, "--db", tmp_path / "db", "--table", "t")
+        assert ended.returncode == 130
+        assert "interrupted; there is nothing to continue from" in " ".join(ended.stderr.split())
+        assert not (tmp_path / "db").exists()
