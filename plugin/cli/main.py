@@ -71,7 +71,8 @@ def main() -> None:
         try:
             app()
         finally:
-            sys.stdout.flush()  # here, where an error is one: at the end of the process Python only prints it
+            if sys.stdout is not None:  # it is None where it was closed before
+                sys.stdout.flush()  # here, where an error is one: at the end of the process Python only prints it
     except TansakuError as error:
         _end(error)
     except BrokenPipeError:  # whoever read the output has enough of it, as `head`

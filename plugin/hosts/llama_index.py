@@ -29,7 +29,7 @@ try:
     from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
     from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
-    from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
+    from llama_index.core.schema import BaseNode, Document, MetadataMode, NodeWithScore, QueryBundle, TextNode
     from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
     from llama_index_instrumentation import get_dispatcher
 except ImportError as error:
@@ -333,6 +333,9 @@ def _made_again(
 
 def _node(hit: Hit) -> BaseNode:
     if NODE_COLUMN in hit.fields:
-        return metadata_dict_to_node(json.loads(hit.fields[NODE_COLUMN]))
+        stored = json.loads(hit.fields[NODE_COLUMN])
+        if stored["_node_type"] == Document.class_name():  # LlamaIndex's function makes a TextNode of it
+            return Document.from_json(stored["_node_content"])
+        return metadata_dict_to_node(stored)
     title = {"title": hit.title} if hit.title else {}
     return TextNode(id_=hit.id, text=hit.text, metadata={**hit.fields, **title})

@@ -122,7 +122,7 @@ class TansakuVectorStore(VectorStore):
 
         Args:
             texts: see `add_texts`.
-            embedding: not used; LangChain passes one.
+            embedding: not used, with a warning in the log; LangChain asks for one.
             metadatas: see `add_texts`.
             ids: see `add_texts`.
             kwargs: the arguments of the class, at least ``db`` and ``table``.
@@ -133,6 +133,8 @@ class TansakuVectorStore(VectorStore):
         Raises:
             InputError: as the class and `add_texts` do.
         """
+        if embedding is not None:
+            _logger.warning("the embedding is ignored: documents are encoded by tansaku's own model (encoder=)")
         store = cls(**kwargs)
         store.add_texts(texts, metadatas, ids=ids)
         return store

@@ -141,7 +141,8 @@ async def respond(
     """
     request.state.documents = documents
     body = await service.run(lambda: as_json(task()), entered("work"))
-    headers = {WARNINGS_HEADER: _header(warnings)} if warnings else {}
+    said = [*warnings, *(f"parameter {_shown(name)!r} in the URL was ignored" for name in request.query_params)]
+    headers = {WARNINGS_HEADER: _header(said)} if said else {}
     return Response(body, media_type="application/json", headers=headers)
 
 

@@ -174,6 +174,12 @@ class TestCommands:
         assert b"cannot be read or written (No space left on device)" in done.stderr
         assert b"Traceback" not in done.stderr
 
+    @pytest.mark.parametrize("more", ["", "--json"])
+    def test_output_that_is_closed_is_no_error(self, table, more):
+        line = f'"$0" search 京都 --db "$2" --table "$4" {more} >&-'
+        done = subprocess.run(["/bin/sh", "-c", line, SCRIPT, *table], capture_output=True, check=False, timeout=120)
+        assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
+
     @pytest.mark.parametrize("more", [(), ("--json",)])
     def test_a_reader_that_has_gone_is_no_error(self, table, more):
         reading, writing = os.pipe()

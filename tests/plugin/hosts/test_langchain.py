@@ -313,6 +313,14 @@ class TestStore:
         sure = store.as_retriever(search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.999})
         assert [document.id for document in sure.invoke("abc")] == ["1"]
 
+    def test_an_embedding_is_said_to_be_ignored(self, tmp_path, encoder, caplog):
+        place: dict[str, Any] = {"db": tmp_path, "table": "t", "encoder": encoder}
+        with caplog.at_level(logging.WARNING, LOGGED):
+            TansakuVectorStore.from_texts(["abc"], None, **place)
+            assert not caplog.messages
+            TansakuVectorStore.from_texts(["abd"], cast("Embeddings", object()), **place)
+        assert "the embedding is ignored" in caplog.text
+
     def test_langchain_s_own_indexing_keeps_the_store_in_step(self, store):
         records = InMemoryRecordManager("here")
         records.create_schema()

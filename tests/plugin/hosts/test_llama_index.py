@@ -18,7 +18,7 @@ pytest.importorskip("llama_index.core")
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.node_parser import SentenceSplitter
-from llama_index.core.schema import Document, ImageNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
+from llama_index.core.schema import Document, ImageNode, IndexNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
 from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.event_handlers import BaseEventHandler
 from pydantic import ValidationError
@@ -301,6 +301,19 @@ class TestNodeRecords:
             assert node.ref_doc_id == "whole"
             prompt = node.get_content(MetadataMode.LLM)
             assert (prompt.count("title: 犬"), "secret" in prompt, "year" in prompt) == (1, False, False)
+
+    def test_each_kind_of_node_comes_back_as_its_kind(self, tmp_path):
+        given = [
+            Document(text="abc", id_="a", metadata={"n": 1}),
+            IndexNode(text="abd", id_="b", index_id="other"),
+            ImageNode(text="abe", id_="c", image_url="x"),
+            TextNode(text="abf", id_="d", metadata={"nested": {"list": [1, None]}}),
+        ]
+        Index.create(tmp_path, "t", node_records(given), encoder=FakeEncoder())
+        found = TansakuRetriever(Searcher.open(tmp_path, "t", encoder=FakeEncoder())).retrieve("abc")
+        by_id = {scored.node_id: scored.node for scored in found}
+        assert [by_id[node.node_id] for node in given] == given
+        assert [type(by_id[node.node_id]) for node in given] == [type(node) for node in given]
 
     def test_what_is_searched_is_what_would_be_embedded(self, split):
         assert [record["text"] for record in node_records(split)] == [n.get_content(MetadataMode.EMBED) for n in split]

@@ -504,6 +504,8 @@ class TestBadInput:
             plain = await s.post("/search", {"query": "犬"})
             assert (plain.json()["truncated"], plain.json()["warnings"]) == (False, [])
             assert "x-tansaku-warnings" not in plain.headers
+            in_url = await s.post("/embed_all?truncate=false", {"inputs": "犬"})
+            assert json.loads(in_url.headers["x-tansaku-warnings"]) == ["parameter 'truncate' in the URL was ignored"]
 
     @pytest.mark.parametrize(
         ("path", "body", "what"),
