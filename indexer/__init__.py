@@ -1,6 +1,6 @@
 """The indexer: documents → compressed token vectors in a LanceDB table."""
 
-from ..onnx_export.moved import moved_names
+from ..onnx_export.old_import_paths import moved_names
 
 __getattr__ = moved_names(
     __name__,

@@ -1,6 +1,6 @@
 """Checkpoint → ONNX bundle, and running a bundle: text → token vectors."""
 
-from .moved import moved_names
+from .old_import_paths import moved_names
 
 __getattr__ = moved_names(
     __name__,

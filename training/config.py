@@ -85,7 +85,7 @@ class LossConfig(_Section):
     Attributes:
         kind: "kl", the divergence of the student's distribution over a group from the teacher's; "margin_mse"; or
             "tokens", which needs no teacher's scores: the similarities of single tokens follow those of the trained
-            layers as they were before, and of the layer below, side by side (`tansaku.training.model.layers`).
+            layers as they were before, and of the layer below, side by side (`tansaku.training.model.layer_teacher`).
         teacher_layers: for "tokens", number of those layers that teach, from the top; None takes all.
         normalize_student: scale the student's scores of each group to [0, 1] first.
         normalize_teacher: scale the teacher's scores of each group to [0, 1] first.

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 
 from ..encode.rules import TextRules
-from ..frozen import FrozenDict
+from ..frozen_dict import FrozenDict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import BundleError, InputError
 from ..files import write_atomically
-from ..frozen import FrozenDict
+from ..frozen_dict import FrozenDict
 from ..validation import describe_errors
 from .rules import CHECKED_STRICTLY, TextRules
 

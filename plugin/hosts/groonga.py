@@ -22,7 +22,7 @@ from typing import Any
 
 from ...onnx_export.errors import InputError
 from ..rerank.host_search import Candidate, HostError
-from ._source import TableSource
+from ._engine_source import TableSource
 
 __all__ = ["GroongaSource"]
 

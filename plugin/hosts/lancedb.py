@@ -24,8 +24,8 @@ from ...onnx_export.errors import InputError
 from ..rerank.host_search import Candidate
 from ..rerank.reranker import Reranker
 from ..search.scores import ScoreMode, check_mode
-from ._search import rerank
-from ._source import TableSource, host_errors
+from ._engine_source import TableSource, host_errors
+from ._framework_search import rerank
 
 __all__ = ["LanceDBSource", "TansakuReranker"]
 

@@ -40,7 +40,7 @@ from ..search.plan import Recall, SearchOptions, SourceName
 from ..search.results import Hit
 from ..search.scores import ScoreMode, check_mode
 from ..search.searcher import Searcher
-from ._search import rerank, search
+from ._framework_search import rerank, search
 
 __all__ = ["TansakuRerank", "TansakuRetriever", "node_records"]
 

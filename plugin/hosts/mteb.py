@@ -24,7 +24,7 @@ from ...onnx_export.errors import InputError, MissingExtraError
 from ..evaluation.ranking import exact_maxsim
 from ..search.plan import Recall, SearchOptions
 from ..search.searcher import Searcher
-from ._search import refuse_unknown
+from ._framework_search import refuse_unknown
 
 try:
     import torch

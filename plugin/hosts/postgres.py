@@ -20,7 +20,7 @@ from typing import Any
 
 from ...onnx_export.errors import MissingExtraError
 from ..rerank.host_search import Candidate, HostError
-from ._source import SqlCondition, TableSource, check_identifier, host_errors
+from ._engine_source import SqlCondition, TableSource, check_identifier, host_errors
 
 try:
     import psycopg

@@ -21,7 +21,7 @@ from typing import Any
 from ...onnx_export.errors import MissingExtraError
 from ..evaluation.bm25 import K1, B, bigrams
 from ..rerank.host_search import Candidate, HostError
-from ._source import EngineSource, check_columns, host_errors, joined
+from ._engine_source import EngineSource, check_columns, host_errors, joined
 
 try:
     from qdrant_client import QdrantClient, models

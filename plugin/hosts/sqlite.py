@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..rerank.host_search import Candidate
-from ._source import SqlCondition, TableSource, check_identifier, host_errors
+from ._engine_source import SqlCondition, TableSource, check_identifier, host_errors
 
 __all__ = ["SqliteSource"]
 

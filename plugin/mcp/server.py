@@ -26,7 +26,7 @@ from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError, MissingExtraError, TansakuError
 from ...onnx_export.validation import describe_errors
 from ..search.cuts import query_warning
-from ..search.latest import LatestSearcher
+from ..search.latest_searcher import LatestSearcher
 from ..search.plan import Recall, SourceName
 from ..search.searcher import Searcher
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from tansaku import Encoder, Index, Reranker, Searcher, Settings, Source
 from tansaku.plugin.hosts.lancedb import LanceDBSource
-from tansaku.plugin.search.latest import LatestSearcher
+from tansaku.plugin.search.latest_searcher import LatestSearcher
 from tansaku.plugin.service.service import Service
 
 SECONDS = 60  # far more than any action takes

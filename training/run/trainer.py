@@ -26,7 +26,7 @@ from ...plugin.evaluation.judgements import read_passages, read_queries
 from ..config import TrainingConfig
 from ..data.groups import Group, read_groups
 from ..errors import ConfigError
-from ..model.layers import TokenSimilarities
+from ..model.layer_teacher import TokenSimilarities
 from ..model.losses import in_batch, loss_of
 from ..model.optimizer import Optimizer
 from ..model.student import Student, with_rules

@@ -14,7 +14,7 @@ from ....onnx_export.errors import InputError, MissingExtraError
 from ...rerank.reranker import Reranker
 from ...search.plan import Recall, SearchOptions, SourceName
 from ...search.scores import ScoreMode, check_mode
-from .._search import options_but_k, rerank
+from .._framework_search import options_but_k, rerank
 from .filters import Filters
 from .location import Location, StorageOptions, as_path, read_options, shared_encoder, written_options
 from .store import TansakuDocumentStore, check_top_k, title_of

@@ -12,7 +12,7 @@ from ....indexer.index import Index
 from ....indexer.table.database import DBConnection, connect
 from ....onnx_export.encode.encoder import Encoder
 from ....onnx_export.errors import MissingExtraError
-from ...search.latest import LatestSearcher
+from ...search.latest_searcher import LatestSearcher
 from ...search.searcher import Searcher
 
 try:

@@ -25,7 +25,7 @@ from ...search.cuts import named
 from ...search.plan import SearchOptions
 from ...search.query_encoder import check_query
 from ...search.scores import ScoreMode, check_mode
-from .._search import search
+from .._framework_search import search
 from .filters import Filters, MetadataReports, check_filters, check_some, matches, named_fields
 from .location import Location, StorageOptions, as_path, read_options, written_options
 

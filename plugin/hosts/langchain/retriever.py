@@ -27,7 +27,7 @@ from ...rerank.reranker import Reranker
 from ...search.plan import Recall, SearchOptions, SourceName
 from ...search.scores import ScoreMode
 from ...search.searcher import Searcher
-from .._search import rerank, search
+from .._framework_search import rerank, search
 
 __all__ = ["TansakuCompressor", "TansakuRetriever"]
 

@@ -37,11 +37,11 @@ except ImportError as error:
 
 from ...search.cuts import named
 from ...search.filters import checked_ids
-from ...search.latest import LatestSearcher
+from ...search.latest_searcher import LatestSearcher
 from ...search.plan import SearchOptions
 from ...search.results import Hit
 from ...search.searcher import Searcher
-from .._search import refuse_unknown, search
+from .._framework_search import refuse_unknown, search
 
 __all__ = ["TansakuVectorStore"]
 

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from tansaku import Candidate, HostSearch, Index, Reranker, Searcher
-from tansaku.plugin.hosts import _search as hosts
+from tansaku.plugin.hosts import _framework_search as hosts
 from tansaku.plugin.search.cuts import documents_warning, named, queries_warning, query_warning
 from tansaku.plugin.search.plan import SearchOptions
 

@@ -20,7 +20,7 @@ from lancedb.index import FTS
 from tansaku import BundleError, Encoder, ForkedProcessError, Index, InputError, Reranker, Searcher
 from tansaku.indexer import forks
 from tansaku.onnx_export.encode.encoder import DEFAULT_BUNDLE
-from tansaku.plugin.search.latest import LatestSearcher
+from tansaku.plugin.search.latest_searcher import LatestSearcher
 
 from ...support.fakes import SUPPORT, FakeEncoder
 

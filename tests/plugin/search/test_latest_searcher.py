@@ -10,7 +10,7 @@ import pytest
 
 from tansaku import Index, Searcher, TableNotFoundError
 from tansaku.indexer.table.database import connect, drop_table
-from tansaku.plugin.search.latest import LatestSearcher
+from tansaku.plugin.search.latest_searcher import LatestSearcher
 
 from ...support.fakes import FakeEncoder, corpus
 

@@ -12,7 +12,7 @@ from tansaku import InputError
 from tansaku.onnx_export.convert.load import load_checkpoint
 from tansaku.training.config import LossConfig
 from tansaku.training.model.frozen import SplitBackbone
-from tansaku.training.model.layers import LayersTeacher, TokenSimilarities, token_loss
+from tansaku.training.model.layer_teacher import LayersTeacher, TokenSimilarities, token_loss
 from tansaku.training.model.student import Student
 
 from ..onnx_export.test_backbones import CONFIGS
