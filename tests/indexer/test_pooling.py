@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling
 
-from tansaku import InputError, MissingExtraError
+from tansaku import Index, InputError, MissingExtraError
 from tansaku.indexer.codec.pooling import pool_tokens
+
+from ..support.fakes import FakeEncoder, corpus
 
 deterministic = settings(deadline=None, derandomize=True, max_examples=60)
 
@@ -136,6 +138,22 @@ class TestArguments:
     def test_a_factor_below_one_is_refused(self, factor):
         with pytest.raises(InputError, match=f"pooling factor is {factor}; it must be 1 or more"):
             pool_tokens(random_vectors(9), factor)
+
+    @pytest.mark.parametrize("how", ["create", "add", "rebuild"])
+    def test_a_missing_scipy_is_noticed_before_anything_is_staged(self, tmp_path, monkeypatch, how):
+        db, encoder = tmp_path / "db", FakeEncoder()
+        if how != "create":
+            Index.create(db, "t", corpus(5), encoder=FakeEncoder(), pool=2)
+        writes = {
+            "create": lambda: Index.create(db, "t", corpus(5), encoder=encoder, pool=2),
+            "add": lambda: Index.open(db, "t", encoder=encoder).add(corpus(2, "n")),
+            "rebuild": lambda: Index.open(db, "t", encoder=encoder).rebuild(),
+        }
+        monkeypatch.setitem(sys.modules, "scipy", None)
+        with pytest.raises(MissingExtraError, match=r"scipy: pip install 'tansaku\[pooling\]'"):
+            writes[how]()
+        assert not encoder.encoded
+        assert not (db / "t.tansaku").exists()
 
     def test_a_missing_scipy_is_named_with_the_extra_that_brings_it(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "scipy.cluster", None)

@@ -348,6 +348,18 @@ class TestSearch:
         assert (found[0]["id"], found[0]["text"], ranked[0]["index"]) == ("1", texts[1], 1)
         assert 0 < ranked[2]["relevance_score"] < ranked[0]["relevance_score"] < 1
 
+    @pytest.mark.parametrize("refresh_seconds", [0, 30])
+    async def test_files_are_checked_once_in_the_background(self, db, searcher, refresh_seconds):
+        async with running(Settings(refresh_seconds=refresh_seconds), searchers={"t": searcher}) as s:
+            await until(lambda: any(line["event"] == "checked" for line in s.log()))
+        (file,) = (db / "t.lance" / "data").iterdir()
+        file.write_bytes(file.read_bytes()[:-1] + b"?")
+        async with running(Settings(refresh_seconds=refresh_seconds), searchers={"t": searcher}) as s:
+            await until(lambda: any(line["event"] == "damaged" for line in s.log()))
+            (line,) = [line for line in s.log() if line["event"] == "damaged"]
+        assert (line["index"], line["error"]) == ("t", "StorageError")
+        assert file.name in line["message"]
+
     async def test_changes_are_seen_after_a_while(self, db, searcher, encoder):
         async with running(Settings(refresh_seconds=0.05), searchers={"t": searcher}) as s:
             Index.open(db, "t", encoder=encoder).add([{"id": "new", "text": QUERY, "year": 2026}])
