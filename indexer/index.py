@@ -397,15 +397,19 @@ class Index:
         self,
         *,
         nbits: int | None = None,
+        encoder: Encoder | None = None,
         resume: bool = True,
         restart: bool | None = None,
         progress: Progress | None = None,
     ) -> BuildReport:
         """Train a new codec on the current rows, encode all rows again, and replace the table in one transaction.
 
-        Readers and writers continue during the rebuild, and what is written in that time is kept.
+        Readers and writers continue during the rebuild, and what is written in that time is kept. With another model
+        they must be opened again with that model after the rebuild.
 
         Args:
+            encoder: another model, which the index has from then on; None keeps the model of the index. Passages stay
+                divided as they are.
             nbits: bits per dimension of a residual in the new codec; None keeps the current number.
             resume: see `create`.
             restart: see `create`.
@@ -417,7 +421,7 @@ class Index:
         Raises:
             InputError: the index is empty, or was made from vectors, which it does not store.
             TableNotFoundError: the table has been dropped.
-            ModelMismatchError: the index was made with another model.
+            ModelMismatchError: the index was made with another model, and ``encoder`` is None.
             ResumeError: an interrupted call had other options, or an interrupted `add` or `upsert` would be lost;
                 ``resume=False`` discards its work.
             BusyError: another process is building the table, and ``resume`` is true.
@@ -428,13 +432,14 @@ class Index:
             check_nbits(nbits)
         options = _options(None, None, progress, resume, restart)
         index = self._now()
-        encoder = self._model_of(index)
-        if isinstance(encoder, VectorsOnly):
+        model = encoder or self._model_of(index)
+        if isinstance(model, VectorsOnly):
             raise InputError(
                 f"{index.place()} was made from vectors, which it does not store; create it again with "
                 "`Index.create_from_vectors(..., overwrite=True)`"
             )
-        self.last_build = rebuild_table(index, encoder, nbits, options)
+        self.last_build = rebuild_table(index, model, nbits, options)
+        self._encoder = model
         return self.last_build
 
     def check(self, *, progress: Progress | None = None) -> CheckReport:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from lancedb.db import DBConnection
 
 from ...onnx_export.encode.bundle import Bundle
 from ...onnx_export.encode.encoder import Encoder
+from ...onnx_export.encode.find_bundle import find_bundle
 from ...onnx_export.encode.rules import TextRules
 from ...onnx_export.encode.tokenize import Span, TokenizedText
 from ...onnx_export.errors import InputError
+from ..errors import TableNotFoundError
 from .table import IndexTable, open_index_table
 
 
@@ -55,27 +58,66 @@ class VectorsOnly(Encoder):
         return []
 
 
-def model_of(index: IndexTable, encoder: Encoder | None = None) -> Encoder:
+def model_of(index: IndexTable, encoder: Encoder | None = None, *, threads: int | None = None) -> Encoder:
     """Find the model of an open index.
 
     Args:
         index: the open table.
-        encoder: the model; None takes the one that ships with tansaku, or a `VectorsOnly` for an index that was made
-            from given vectors.
+        encoder: the model; None finds it: the one that ships with tansaku or one in a folder of models
+            (``TANSAKU_MODELS``), or a `VectorsOnly` for an index that was made from given vectors.
+        threads: of a model that is found, see `Encoder.load`.
 
     Returns:
         The model.
 
     Raises:
-        ModelMismatchError: the index was made with another model.
+        ModelMismatchError: the index was made with another model, which is not known here.
     """
     if encoder is None:
         given = VectorsOnly(index.codec.dim)
-        if index.header.fingerprint == given.bundle.fingerprint:
+        if given.bundle.made(index.header.fingerprint):
             return given
-        encoder = Encoder.load()
+        encoder = Encoder.load(find_bundle(index.header.fingerprint), threads=threads)
     index.header.check_model(encoder.bundle, index.place())
     return encoder
+
+
+def model_of_table(database: DBConnection, name: str, *, threads: int | None = None) -> Encoder:
+    """Find the model of a table by its name.
+
+    Args:
+        database: the database.
+        name: name of the table.
+        threads: see `Encoder.load`.
+
+    Returns:
+        The model; the one that ships with tansaku if there is no such table.
+
+    Raises:
+        ModelMismatchError: the index was made with a model that is not known here.
+        TansakuError: the errors that `open_index_table` lists.
+    """
+    try:
+        index = open_index_table(database, name)
+    except TableNotFoundError:
+        return Encoder.load(threads=threads)
+    return model_of(index, threads=threads)
+
+
+def bundle_of_table(database: DBConnection, name: str) -> Path | None:
+    """Find the folder of a table's model by the table's name.
+
+    Args:
+        database: the database.
+        name: name of the table.
+
+    Returns:
+        The bundle's folder; None if there is no such table, or its model is not known.
+    """
+    try:
+        return find_bundle(open_index_table(database, name).header.fingerprint)
+    except TableNotFoundError:
+        return None
 
 
 def open_with_model(database: DBConnection, name: str, encoder: Encoder | None) -> tuple[IndexTable, Encoder]:

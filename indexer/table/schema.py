@@ -77,10 +77,11 @@ class IndexHeader:
         Raises:
             ModelMismatchError: it is another model.
         """
-        if bundle.fingerprint != self.fingerprint:
+        if not bundle.made(self.fingerprint):
             raise ModelMismatchError(
                 f"{place} was made with the model {self.model!r} ({self.fingerprint}), but the model given is "
-                f"{bundle.name!r} ({bundle.fingerprint}); give the model of the index, or index the documents again"
+                f"{bundle.name!r} ({bundle.fingerprint}); give the model of the index (--model, or a folder in "
+                "TANSAKU_MODELS), or encode the index again with this model: tansaku rebuild --change-model"
             )
 
 

@@ -29,7 +29,7 @@ from ..table.table import IndexTable, create_index_table, open_index_table
 from .options import WriteOptions
 from .report import BuildReport
 from .rows import RowMaker, SampleCodes, compress_documents
-from .stages import train_codec
+from .stages import TRUNCATED_NAMED, train_codec
 from .staging import Staging
 
 
@@ -38,7 +38,7 @@ def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, option
 
     Args:
         index: the open table.
-        encoder: the model of the index.
+        encoder: the model of the index, or another one that the rows get vectors of.
         nbits: bits per dimension of a residual; None keeps those of the current codec.
         options: resume and progress; the others are not used.
 
@@ -68,6 +68,7 @@ def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, option
                 pinned = index
         if not pinned.table.count_rows():
             raise InputError("the index is empty; there is nothing to train a codec on")
+        model = encoder.bundle
         texts = Texts(pinned)
         found = scan(texts, lambda chunk: None, _no_rejects, no_progress)
         write_id = staging.begin(
@@ -76,11 +77,12 @@ def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, option
                 "table": index.header.build_id,
                 "version": pinned.table.version,
                 "nbits": nbits or index.codec.nbits,
-                "model": index.header.fingerprint,
+                "model": model.fingerprint,
             }
         )
         fields = user_fields(pinned.table.schema, pinned.header)
-        maker = RowMaker(encoder, replace(index.header, build_id=write_id), fields, write_id)
+        header = replace(index.header, build_id=write_id, model=model.name, fingerprint=model.fingerprint)
+        maker = RowMaker(encoder, header, fields, write_id)
         trained = staging.load_codec()
         if trained is None:
             trained = train_codec(
@@ -146,13 +148,20 @@ def _stage(
         for number, batch in enumerate(pinned.table.search().to_batches(DOCUMENTS_PER_CHUNK)):
             staged = staging.chunk_report(number)
             if staged is None:
-                rows = _encoded_again(batch, maker, codec, known, report.rows)
-                staged = {"documents": rows.num_rows, "tokens": sum(rows["token_count"].to_pylist())}
+                rows, cut = _encoded_again(batch, maker, codec, known, report.rows)
+                staged = {
+                    "documents": rows.num_rows,
+                    "tokens": sum(rows["token_count"].to_pylist()),
+                    "truncated": len(cut),
+                    "truncated_ids": cut[:TRUNCATED_NAMED],
+                }
                 staging.write_chunk(number, rows, staged)
             else:
                 report.resumed += staged["documents"]
             report.rows += staged["documents"]
             report.tokens += staged["tokens"]
+            report.truncated += staged.get("truncated", 0)
+            report.truncated_ids = [*report.truncated_ids, *staged.get("truncated_ids", [])][:TRUNCATED_NAMED]
             options.progress("encode", report.rows, total, report.tokens)
     return report
 
@@ -163,8 +172,8 @@ def _encoded_again(
     codec: ResidualCodec,
     known: SampleCodes | None = None,
     start: int = 0,
-) -> pa.RecordBatch:
-    """The rows of ``batch`` with codes of the new codec; all other columns stay as they are.
+) -> tuple[pa.RecordBatch, list[str]]:
+    """The rows of ``batch`` with codes of the new codec; all other columns stay as they are. And the ids of cut rows.
 
     ``known`` has the codes of rows that were in the codec's sample, by position. ``start`` is the position of the first
     row of ``batch``.
@@ -176,7 +185,8 @@ def _encoded_again(
     codes = compress_documents(fresh, vectors, truncated, maker, codec, _no_rejects)
     codes |= {document.id: known[p] for p, document in enumerate(documents, start) if p in known}
     kept = dict(zip(batch.schema.names, batch.columns, strict=True))
-    return maker.batch({**kept, **maker.code_columns([codes[document.id] for document in documents], codec)})
+    rows = maker.batch({**kept, **maker.code_columns([codes[document.id] for document in documents], codec)})
+    return rows, [document.id for document in documents if codes[document.id].truncated]
 
 
 def _caught_up(
@@ -195,7 +205,7 @@ def _caught_up(
         keep = [doc_id not in gone for doc_id in batch["id"].to_pylist()] if gone else None
         yield batch if keep is None else batch.filter(pa.array(keep))
     for batch in changed:
-        yield _encoded_again(batch, maker, codec)
+        yield _encoded_again(batch, maker, codec)[0]
     # LanceDB notices overwrites that happen after it started to take these rows. This check covers those before.
     if open_index_table(latest.database, latest.name).header != latest.header:
         raise _replaced(latest)
@@ -223,7 +233,7 @@ def _apply_later_changes(index: IndexTable, old_build: int, version: int, maker:
     unchanged = {row["id"] for row in rows if row["write_id"] == maker.write_id}
     newer = (at_swap | {row["id"] for row in rows}) - unchanged
     gone, changed = _changes(unchanged, version, before_swap)
-    batches = [_encoded_again(batch, maker, rebuilt.codec) for batch in changed]
+    batches = [_encoded_again(batch, maker, rebuilt.codec)[0] for batch in changed]
     if batches:
         rows = pa.Table.from_batches(batches)
         kept = rows.filter(pa.array([doc_id not in newer for doc_id in rows["id"].to_pylist()]))

@@ -16,7 +16,7 @@ class BuildReport:
         rows: number of rows written.
         tokens: number of token vectors written.
         truncated: number of rows whose text was cut because it is longer than the model reads. Passages
-            (``passage_tokens``) avoid that. `rebuild` does not count them.
+            (``passage_tokens``) avoid that.
         truncated_ids: ids of the first five of these.
         rejected: number of records that were left out and passed to `Rejects`.
         resumed: how many of ``rows`` an interrupted call had already encoded.

@@ -26,7 +26,7 @@ from .staging import Staging
 _SAMPLE_ROWS = 20_000
 _SAMPLE_VECTORS = 1_000_000  # 512 MB at 128 dimensions
 _SEED = 20240729
-_TRUNCATED_NAMED = 5  # ids in the report
+TRUNCATED_NAMED = 5  # ids in the report
 _CHUNKS_WAITING = 2  # encoded, but not yet compressed and staged
 
 _SAMPLE_SCHEMA = pa.schema(
@@ -219,7 +219,7 @@ class _StageJob:
             "documents": len(kept),
             "tokens": sum(rows["token_count"].to_pylist()),
             "truncated": len(truncated),
-            "truncated_ids": truncated[:_TRUNCATED_NAMED],
+            "truncated_ids": truncated[:TRUNCATED_NAMED],
             "rejected": list(rejected.items()),
         }
         self.staging.write_chunk(self.number, rows, report)
@@ -290,4 +290,4 @@ def _add(report: BuildReport, chunk: dict) -> None:
     report.tokens += chunk["tokens"]
     report.truncated += chunk["truncated"]
     # A chunk that an earlier version staged has none.
-    report.truncated_ids += chunk.get("truncated_ids", [])[: _TRUNCATED_NAMED - len(report.truncated_ids)]
+    report.truncated_ids += chunk.get("truncated_ids", [])[: TRUNCATED_NAMED - len(report.truncated_ids)]

@@ -93,17 +93,35 @@ class Bundle:
 
     @property
     def fingerprint(self) -> str:
+        """16 hexadecimal digits that change whenever the document vectors can change: the identity of an index's model.
+
+        Made from the text rules of documents and the sha256 of graph and tokenizer. So a new name, card, query weights,
+        phrase weight or text rules of queries leave the indexes of a bundle readable.
+        """
+        return self._digest({"document": dataclasses.asdict(self.document)})
+
+    @property
+    def scoring_fingerprint(self) -> str:
         """16 hexadecimal digits that change whenever the document vectors or the unweighted query vectors can change.
 
-        Made from the text rules and the sha256 of graph and tokenizer. So a new name, card, query weights or phrase
-        weight leave the indexes of a bundle readable.
+        Results are kept under it. Indexes made before 0.1.0 was released have it in place of `fingerprint`.
         """
+        return self._digest({"query": dataclasses.asdict(self.query), "document": dataclasses.asdict(self.document)})
+
+    def made(self, fingerprint: str) -> bool:
+        """Tell whether vectors with this fingerprint can be of this bundle.
+
+        Args:
+            fingerprint: as an index keeps it.
+        """
+        return fingerprint in (self.fingerprint, self.scoring_fingerprint)
+
+    def _digest(self, rules: dict[str, Any]) -> str:
         identity = {
             "graph": self.files.get(self.graph),
             "tokenizer": self.files.get(self.tokenizer),
             "segmenter": self.segmenter,
-            "query": dataclasses.asdict(self.query),
-            "document": dataclasses.asdict(self.document),
+            **rules,
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -157,6 +175,24 @@ def read_bundle(folder: str | os.PathLike[str]) -> Bundle:
         BundleError: there is no bundle, its format is unknown, a field is missing or wrong, or a file is missing or
             has another sha256 than `bundle.json` gives. The message names the file, the field and the remedy.
     """
+    bundle = read_description(folder)
+    for name, expected in bundle.files.items():
+        _check_file(Path(folder) / name, expected)
+    return bundle
+
+
+def read_description(folder: str | os.PathLike[str]) -> Bundle:
+    """Read and check the JSON file of the bundle in ``folder``, but none of the files that it names.
+
+    Args:
+        folder: the bundle's folder.
+
+    Returns:
+        The bundle.
+
+    Raises:
+        BundleError: there is no bundle, its format is unknown, or a field is missing or wrong.
+    """
     folder = Path(folder)
     path = folder / BUNDLE_FILE
     try:
@@ -165,10 +201,7 @@ def read_bundle(folder: str | os.PathLike[str]) -> Bundle:
         raise BundleError(f"{folder}: no {BUNDLE_FILE} here, so this is not an encoder bundle") from None
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path}: cannot be read ({error}); copy the bundle again") from error
-    bundle = _checked(content, path)
-    for name, expected in bundle.files.items():
-        _check_file(folder / name, expected)
-    return bundle
+    return _checked(content, path)
 
 
 def _checked(content: Any, path: Path) -> Bundle:

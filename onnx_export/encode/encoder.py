@@ -16,11 +16,10 @@ from tokenizers import Tokenizer
 from ..cores import usable_cores
 from ..errors import BundleError, InputError
 from .bundle import Bundle, read_bundle
+from .find_bundle import DEFAULT_BUNDLE
 from .query_weights import QueryWeights
 from .segmenter import load_segmenter
 from .tokenize import Span, TextTokenizer, TokenizedText
-
-DEFAULT_BUNDLE = Path(__file__).parents[1] / "default_bundle"
 
 # Tokens per run of the graph. What passes between two operators then stays in a core's cache: 128 to 1,024 tokens are
 # equally fast, 2,048 a fifth slower (measured on an AMD EPYC).

@@ -27,6 +27,7 @@ from .options import (
     TableName,
     Threads,
     Where,
+    load_model,
     storage_options,
 )
 
@@ -61,7 +62,6 @@ def evaluate(
 
     Example: `tansaku evaluate --db ./db --table docs --queries queries.jsonl --qrels qrels.tsv`
     """
-    from ...onnx_export.encode.encoder import Encoder
     from ..evaluation.judgements import (
         check_missing,
         judged_documents,
@@ -87,8 +87,8 @@ def evaluate(
     asked = read_queries(queries)
     if judgements:
         asked = judged_queries(asked, judgements)
-    encoder = Encoder.load(model, threads=threads)
     options = storage_options(storage_option)
+    encoder = load_model(model, threads, db, table, options)
     searcher = Searcher.open(db, table, encoder=encoder, storage_options=options)
     unknown = searcher.unknown(judged_documents(judgements))
     if said := check_missing(judgements, unknown, f"table {table!r}", allow_missing=allow_missing):

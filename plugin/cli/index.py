@@ -16,7 +16,7 @@ from ...onnx_export.errors import InputError, TansakuError
 from ...onnx_export.extras import require_extra
 from ...onnx_export.files import check_output, read_lines
 from . import display
-from .options import AsJson, Db, Model, Resume, StorageOptions, TableName, Threads, storage_options
+from .options import AsJson, Db, Model, Resume, StorageOptions, TableName, Threads, load_model, storage_options
 
 if TYPE_CHECKING:
     from ...indexer.table.table import IndexTable
@@ -84,8 +84,11 @@ def index(
     from ...onnx_export.encode.encoder import Encoder
 
     rejects_path = None if on_error == "stop" else _rejects_path(rejects, table, source)
-    encoder = Encoder.load(model, threads=threads)
     options = storage_options(storage_option)
+    if mode in ("append", "upsert"):
+        encoder = load_model(model, threads, db, table, options)
+    else:
+        encoder = Encoder.load(model, threads=threads)
     documents = Source(source, format=source_format)
     names = FieldNames(id_field, text_field, title_field)
     rejected = None if rejects_path is None else Rejects(rejects_path)
@@ -172,6 +175,9 @@ def rebuild(
     nbits: Annotated[
         int | None, typer.Option(help="Bits per dimension of the new codec: 1, 2 or 4; by default unchanged.")
     ] = None,
+    change_model: Annotated[
+        bool, typer.Option("--change-model", help="Change of the index to the model inside tansaku, or to --model.")
+    ] = False,
     resume: Resume = True,
     model: Model = None,
     threads: Threads = None,
@@ -179,17 +185,22 @@ def rebuild(
 ) -> None:
     """Train a new codec on the documents as they are now and encode them again; `tansaku info` shows when it pays.
 
+    With --model the index gets another model. The search goes on with the earlier one until the new rows are complete.
+
     Example: `tansaku rebuild --db ./db --table docs`
     """
     from ...indexer.index import Index
     from ...onnx_export.encode.encoder import Encoder
 
-    encoder = Encoder.load(model, threads=threads)
     options = storage_options(storage_option)
-    opened = Index.open(db, table, encoder=encoder, storage_options=options)
+    opened = Index.open(db, table, storage_options=options)
+    if change_model or model is not None:
+        encoder = Encoder.load(model, threads=threads)
+    else:
+        encoder = load_model(model, threads, db, table, options)
     started = time.perf_counter()
     with _interruptible(db, table, options), display.ProgressDisplay() as progress:
-        report = opened.rebuild(nbits=nbits, resume=resume, progress=progress)
+        report = opened.rebuild(nbits=nbits, encoder=encoder, resume=resume, progress=progress)
     display.show_build(report, time.perf_counter() - started)
 
 

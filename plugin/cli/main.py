@@ -21,6 +21,7 @@ from .evaluate import evaluate
 from .export import export
 from .index import check, delete, index, info, optimize, rebuild
 from .mcp import mcp
+from .models import models
 from .search import search
 from .serve import serve
 from .terminal import show_all_characters
@@ -29,7 +30,7 @@ _GROUPS = {
     "Search": (demo, search),
     "Index": (index, info, check, delete, optimize, rebuild),
     "Serve": (serve, mcp),
-    "Model": (export,),
+    "Model": (export, models),
     "Evaluate": (evaluate, beir),
 }
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ...onnx_export.extras import require_extra
-from .options import Db, Model, StorageOptions, Threads, storage_options
+from .options import Db, Model, StorageOptions, Threads, load_model, storage_options
 
 
 def mcp(
@@ -35,12 +35,11 @@ def mcp(
     Example: `tansaku mcp --db ./db --table docs`
     """
     require_extra("mcp")
-    from ...onnx_export.encode.encoder import Encoder
     from ..mcp.server import make_server
     from ..mcp.transports import MAX_MESSAGE_BYTES
 
     options = storage_options(storage_option)
-    encoder = Encoder.load(model, threads=threads)
+    encoder = load_model(model, threads, db, tables[0], options)
     server = make_server(db, tables, encoder=encoder, deadline_seconds=deadline, storage_options=options)
     if http is not None:
         server.run(

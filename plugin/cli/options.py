@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...onnx_export.errors import InputError
 from ..search.plan import Recall, SourceName
+
+if TYPE_CHECKING:
+    from ...onnx_export.encode.encoder import Encoder
 
 # Where an index is, and the model.
 Db = Annotated[str, typer.Option("--db", help="Folder or URI of the LanceDB database.")]
@@ -24,7 +27,10 @@ StorageOptions = Annotated[
     ),
 ]
 Model = Annotated[
-    Path | None, typer.Option("--model", help="Folder of an encoder bundle; by default the model inside tansaku.")
+    Path | None,
+    typer.Option(
+        "--model", help="Folder of an encoder bundle; by default the model of the index, or that inside tansaku."
+    ),
 ]
 Threads = Annotated[
     int | None, typer.Option("--threads", help="Number of threads for encoding; by default one per usable core.")
@@ -92,3 +98,27 @@ def storage_options(given: Sequence[str] | None) -> dict[str, str] | None:
             raise InputError("--storage-option: expected KEY=VALUE")
         options[key] = value
     return options or None
+
+
+def load_model(
+    model: Path | None, threads: int | None, db: str, table: str, storage_options: Mapping[str, str] | None
+) -> Encoder:
+    """The model of `--model`, or that of a table.
+
+    Args:
+        model: Folder of a bundle; None finds the model of the table.
+        threads: Number of threads for encoding.
+        db: Database of the table.
+        table: Name of the table.
+        storage_options: Options for the object store.
+
+    Raises:
+        TansakuError: The model cannot be loaded, or the table's model is not known.
+    """
+    from ...indexer.table.database import connect
+    from ...indexer.table.model import model_of_table
+    from ...onnx_export.encode.encoder import Encoder
+
+    if model is not None:
+        return Encoder.load(model, threads=threads)
+    return model_of_table(connect(db, storage_options=storage_options), table, threads=threads)

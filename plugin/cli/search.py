@@ -24,6 +24,7 @@ from .options import (
     TableName,
     Threads,
     Where,
+    load_model,
     storage_options,
 )
 
@@ -61,12 +62,11 @@ def search(
 
     Example: `tansaku search "金閣寺" --db ./db --table docs --where "year < 1500" --explain`
     """
-    from ...onnx_export.encode.encoder import Encoder
     from ..search.cuts import query_warning
     from ..search.searcher import Searcher
 
-    encoder = Encoder.load(model, threads=threads)
     options = storage_options(storage_option)
+    encoder = load_model(model, threads, db, table, options)
     searcher = Searcher.open(db, table, encoder=encoder, derived=derived, storage_options=options)
     hits = searcher.search(
         query,

@@ -281,7 +281,7 @@ def _model_meta(encoder: Encoder, experiment: dict[str, Any]) -> ModelMeta:
     return ModelMeta.create_empty(
         overwrites={
             "name": f"tansaku/{encoder.bundle.name.replace('/', '_')}",
-            "revision": encoder.bundle.fingerprint,
+            "revision": encoder.bundle.scoring_fingerprint,
             "languages": ["jpn-Jpan"],
             "max_tokens": encoder.bundle.document.max_length,
             "embed_dim": encoder.dim,

@@ -19,6 +19,7 @@ from importlib.metadata import version
 from typing import Annotated, Any
 
 from ...indexer.table.database import Database, DBConnection, connect
+from ...indexer.table.model import model_of_table
 from ...indexer.table.table import open_index_table
 from ...onnx_export.cores import usable_cores
 from ...onnx_export.encode.bundle import MAX_WEIGHT
@@ -140,8 +141,8 @@ def make_server(
         raise InputError("there is no table to serve; give a list of names")
     if not 0 < deadline_seconds < math.inf:
         raise InputError(f"deadline_seconds is {deadline_seconds}; it must be a number above 0")
-    encoder = encoder or Encoder.load()
     database = connect(db, storage_options=storage_options)
+    encoder = encoder or model_of_table(database, tables[0])
     served = {name: _Served(database, name, encoder, refresh_seconds) for name in dict.fromkeys(tables)}
     tools, names, calls = _Tools(served), ", ".join(served), _Calls(deadline_seconds)
     return Server(

@@ -8,6 +8,8 @@ from typing import TypeVar
 import numpy as np
 
 from ...indexer.errors import StorageError
+from ...indexer.table.database import connect
+from ...indexer.table.model import model_of_table
 from ...onnx_export.encode.encoder import Encoder
 from ..rerank.reranker import Reranker, RerankResult
 from ..search.results import Hits
@@ -62,7 +64,7 @@ class Service:
         if encoder is None and searchers:
             encoder = next(iter(searchers.values())).encoder
         if encoder is None:
-            encoder = Encoder.load(self.settings.model, threads=self.settings.threads)
+            encoder = self._load_model()
         if searchers is None:
             options = self.settings.storage_options
             self.searchers = {
@@ -77,6 +79,14 @@ class Service:
             searcher.search(_WARM_UP_TEXT, k=1, phrase_weight=weight)
             self._warm_up_ids(name)
         self.ready = True
+
+    def _load_model(self) -> Encoder:
+        settings = self.settings
+        if settings.model is None and settings.indexes:
+            db, table = next(iter(settings.indexes.values()))
+            database = connect(db, storage_options=settings.storage_options)
+            return model_of_table(database, table, threads=settings.threads)
+        return Encoder.load(settings.model, threads=settings.threads)
 
     @property
     def encoder(self) -> Encoder:

@@ -155,7 +155,12 @@ def test_value_out_of_range_is_refused_when_a_bundle_is_made(field, value):
 
 def test_fingerprint_does_not_change_between_releases(folder):
     # Indexes hold it: a release that computes it differently makes every index unreadable.
-    assert read_bundle(folder).fingerprint == "819bf4f56fbf0fc3"
+    bundle = read_bundle(folder)
+    assert bundle.scoring_fingerprint == "819bf4f56fbf0fc3"  # of indexes made before 0.1.0
+    assert bundle.fingerprint == "b4f519bef9a45dc4"
+    assert bundle.made(bundle.fingerprint)
+    assert bundle.made("819bf4f56fbf0fc3")
+    assert not bundle.made("819bf4f56fbf0fc4")
 
 
 @pytest.mark.parametrize(
@@ -181,10 +186,12 @@ def test_fingerprint_does_not_change_between_releases(folder):
     ],
     ids=lambda change: "-".join(change),
 )
-def test_fingerprint_changes_with_any_text_rule(tmp_path, change):
+def test_fingerprints_change_with_the_text_rules(tmp_path, change):
     before = make_bundle(tmp_path / "before")
     after = make_bundle(tmp_path / "after", dataclasses.replace(BUNDLE, **change))
-    assert after.fingerprint != before.fingerprint
+    assert after.scoring_fingerprint != before.scoring_fingerprint
+    # Rules of queries alone leave the vectors of documents, and so the indexes, as they are.
+    assert (after.fingerprint == before.fingerprint) == ({*change} == {"query"})
 
 
 @pytest.mark.parametrize("files", [{"graph": b"other"}, {"tokenizer": b"other"}], ids=str)
@@ -274,7 +281,7 @@ def test_text_rule_with_a_default_may_be_missing_and_the_fingerprint_tells(folde
     edit_json(folder, lambda content: content[kind].pop(field))
     after = read_bundle(folder)
     assert getattr(after, kind) == dataclasses.replace(getattr(before, kind), **{field: default})
-    assert (after.fingerprint == before.fingerprint) == (getattr(before, kind) == getattr(after, kind))
+    assert (after.scoring_fingerprint == before.scoring_fingerprint) == (getattr(before, kind) == getattr(after, kind))
 
 
 @pytest.mark.parametrize("field", ["segmenter", "opset"])

@@ -70,7 +70,7 @@ class TokenVectors:
     """
 
     def __init__(self, encoder: Encoder, kept: int = 20_000) -> None:
-        self.model = f"{encoder.bundle.name} {encoder.bundle.fingerprint}"
+        self.model = f"{encoder.bundle.name} {encoder.bundle.scoring_fingerprint}"
         self._encoder, self._limit = encoder, kept
         self._kept: OrderedDict[str, np.ndarray] = OrderedDict()  # the oldest first
         self._asked: tuple[str, np.ndarray] | None = None  # the last query, which several teachers ask for in turn

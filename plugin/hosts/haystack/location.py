@@ -8,8 +8,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ....indexer.errors import TableNotFoundError
 from ....indexer.index import Index
 from ....indexer.table.database import DBConnection, connect
+from ....indexer.table.model import bundle_of_table
 from ....onnx_export.encode.encoder import Encoder
 from ....onnx_export.errors import MissingExtraError
 from ...search.latest_searcher import LatestSearcher
@@ -48,8 +50,16 @@ class Location:
     storage_options: StorageOptions | None = field(repr=False)
 
     def encoder(self) -> Encoder:
-        """The model, loaded once in a process."""
-        return shared_encoder(self.model, self.threads)
+        """The model, loaded once in a process: that of the table, unless a folder is given."""
+        return shared_encoder(self.model or as_path(self._model_of_table()), self.threads)
+
+    def _model_of_table(self) -> Path | None:
+        if self.model is not None:
+            return None
+        try:
+            return bundle_of_table(self.database(), self.table)
+        except TableNotFoundError:  # no database yet
+            return None
 
     def database(self) -> DBConnection:
         """A connection to the database; raises TableNotFoundError if its folder does not exist."""

@@ -22,7 +22,7 @@ from ....indexer.index import Index
 from ....indexer.read.documents import RESERVED_FIELDS
 from ....indexer.read.documents import Document as StoredDocument
 from ....indexer.table.database import Database, connect
-from ....indexer.table.model import open_with_model
+from ....indexer.table.model import model_of_table, open_with_model
 from ....indexer.table.schema import user_fields
 from ....indexer.table.table import IndexTable, check_table_name
 from ....onnx_export.encode.encoder import Encoder
@@ -100,8 +100,8 @@ class TansakuVectorStore(VectorStore):
         for name in columns:
             if name in (*RESERVED_FIELDS, METADATA):
                 raise InputError(f"columns has {name!r}, a name that the index itself uses; rename the metadata key")
-        self.encoder = encoder or Encoder.load()
         self._database = connect(db, create=True, storage_options=storage_options)
+        self.encoder = encoder or model_of_table(self._database, table)
         self._name = table
         self._columns = list(columns)
         self._layout = {"nbits": nbits, "fulltext": fulltext}

@@ -121,7 +121,7 @@ class TestEncoder:
 
     def test_the_model_says_what_it_is(self, encoder):
         meta = TansakuModel(encoder).mteb_model_meta
-        assert (meta.name, meta.revision, meta.embed_dim) == ("tansaku/fake", encoder.bundle.fingerprint, 16)
+        assert (meta.name, meta.revision, meta.embed_dim) == ("tansaku/fake", encoder.bundle.scoring_fingerprint, 16)
         assert isinstance(TansakuModel(encoder), mteb.SearchProtocol)
 
     def test_options_that_would_change_nothing_are_refused(self, encoder):
