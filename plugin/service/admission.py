@@ -99,6 +99,7 @@ class Admission:
 
     async def _load(self, *, wait: bool) -> None:
         """Have the service loaded, if no lifespan does; a request that waits for that takes a place meanwhile."""
+        wait = wait and not self._service.ready and not self._service.failed
         if wait and self._taken >= self._places:
             raise _too_many()
         self._taken += wait
