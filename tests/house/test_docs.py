@@ -272,6 +272,17 @@ def test_pages_to_begin_with_do_not_make_the_same_table(suffix: str):
     assert len(set(made)) == 5, made
 
 
+def test_python_of_pages_may_be_run_twice_and_makes_a_table_of_its_own():
+    made: dict[str, Path] = {}
+    for page in (page for page in PAGES if ".ja." not in page.name):
+        for code in blocks(page, "python"):
+            for call in re.findall(r"Index\.create\((.*?)\)$", code, flags=re.DOTALL | re.MULTILINE):
+                (table,) = re.findall(r'^\s*"db", "(\w+)"', call)
+                assert "overwrite=True" in call, f"{page.name}: {table}"
+                assert made.setdefault(table, page) == page, f"{page.name} and {made[table].name} make {table}"
+    assert len(made) >= 6
+
+
 @pytest.mark.parametrize("name", ["quickstart.md", "quickstart.ja.md"])
 def test_the_quick_start_has_the_example_itself(name: str):
     (code,) = blocks(DOCS / name, "python")
