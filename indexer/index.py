@@ -450,10 +450,10 @@ class Index:
         damaged are made again.
 
         Args:
-            progress: called as the work goes on.
+            progress: called as the work proceeds.
 
         Returns:
-            What was looked at.
+            What was checked.
 
         Raises:
             StorageError: the table is damaged, or cannot be read; the message names the file or the column.

@@ -112,7 +112,7 @@ def check_arrays(index: IndexTable, progress: Progress) -> tuple[int, int, bool]
 
     Args:
         index: the open table.
-        progress: called as the work goes on.
+        progress: called as the work proceeds.
 
     Returns:
         Number of files that were compared, of bytes in them, and whether the derived arrays are usable. Those that are

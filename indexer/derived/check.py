@@ -13,7 +13,7 @@ from .segments import check_codes, parts, read_keys
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What `Index.check` has looked at.
+    """What `Index.check` has checked.
 
     Attributes:
         files: number of files that were compared with their checksums. A database in an object store has none of its
@@ -34,10 +34,10 @@ def check_index(index: IndexTable, progress: Progress) -> CheckReport:
 
     Args:
         index: the open table, whose codec was checked when it was opened.
-        progress: called as the work goes on.
+        progress: called as the work proceeds.
 
     Returns:
-        What was looked at.
+        What was checked.
 
     Raises:
         StorageError: the table is damaged, or cannot be read.

@@ -63,7 +63,7 @@ def check_files(
     Args:
         index: the open table.
         known: what was kept.
-        progress: called as the work goes on.
+        progress: called as the work proceeds.
         up_to: compare the sizes only if all files together have more bytes; None always compares the checksums.
 
     Returns:

@@ -471,10 +471,10 @@ class Searcher:
         return True
 
     def check(self, progress: Progress | None = None) -> CheckReport:
-        """`Index.check` of the table at its latest version; searches go on meanwhile.
+        """`Index.check` of the table at its latest version; searches continue meanwhile.
 
         Args:
-            progress: Called as the work goes on.
+            progress: Called as the work proceeds.
 
         Raises:
             TableNotFoundError: The table is no longer there.
