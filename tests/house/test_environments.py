@@ -1,0 +1,176 @@
+"""Each extra alone, all lower bounds together, and each Python: installed from the wheel, and run in bare surroundings.
+
+Commands run without a home folder and without a network, and can write to no folder but their own. The packages come
+from uv's cache or from the registry; with neither, these tests are skipped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ..support.environment import bare_environment
+from ..support.fakes import SUPPORT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+# `dev` and `docs` are for us; pylate asks for older packages than the rest, base-model for one on no public registry.
+EXTRAS = sorted(PROJECT["optional-dependencies"].keys() - {"dev", "docs", "pylate", "base-model"})
+WITH_TORCH = ["export", "mteb", "train"]  # gigabytes each
+LIGHT = [extra for extra in EXTRAS if extra not in WITH_TORCH]
+THIS = f"{sys.version_info[0]}.{sys.version_info[1]}"
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+# Everything is read-only but the folder $0, and only the loopback network is there.
+BARE = (
+    'mount --make-rprivate / && mount --bind "$0" "$0" && mount -o remount,ro,bind / && mount -o remount,rw,bind "$0" '
+    '&& cd "$0" && ip link set lo up && exec "$@"'
+)
+
+
+@functools.cache
+def uv() -> str:
+    """The program uv, if it can install something."""
+    found = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if found is None:
+        pytest.skip("uv is not installed")
+    tried = install_with(found, "pip", "install", "--dry-run", "--python", sys.executable, "lazy-loader")
+    if tried.returncode:
+        pytest.skip(f"uv cannot reach a registry: {tried.stderr[-200:]}")
+    return found
+
+
+def install_with(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run uv with the wheels that pip would find on this machine."""
+    environment = dict(os.environ)
+    environment.pop("VIRTUAL_ENV", None)
+    if "PIP_FIND_LINKS" in environment:
+        environment.setdefault("UV_FIND_LINKS", environment["PIP_FIND_LINKS"])
+    return subprocess.run([program, *arguments], capture_output=True, text=True, check=False, env=environment)
+
+
+def run_uv(*arguments: str | Path) -> str:
+    done = install_with(uv(), *map(str, arguments))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@functools.cache
+def bare() -> tuple[str, ...]:
+    """What to put before a folder and a command, to run it where only the folder can be written to."""
+    for flags in ("-nm", "-rnm"):
+        prefix = ("unshare", flags, "sh", "-c", BARE)
+        with contextlib.suppress(OSError):
+            if not subprocess.run(
+                [*prefix, Path(__file__).parent, "true"], capture_output=True, check=False
+            ).returncode:
+                return prefix
+    return ("sh", "-c", 'cd "$0" && exec "$@"')
+
+
+@functools.cache
+def interpreter(version: str) -> str:
+    """A Python of this version on this machine; none is fetched."""
+    if version == THIS:
+        return sys.executable
+    pyenv = sorted(Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/python"))
+    for candidate in (*pyenv, f"python{version}"):
+        shown = f"import sys; sys.exit(sys.version_info[:2] != ({version.replace('.', ', ')}))"
+        if shutil.which(candidate) and not subprocess.run([candidate, "-c", shown], check=False).returncode:
+            return str(candidate)
+    pytest.skip(f"there is no Python {version} on this machine")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    for folder in ("onnx_export", "indexer", "plugin", "training"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    run_uv("build", "--wheel", "--quiet", "--out-dir", out, source)
+    return next(out.glob("*.whl"))
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """Makes a virtual environment: ``environment(python, *arguments of "uv pip install")`` returns its Python."""
+    place = tmp_path / "environment"
+
+    def make(python: str, *arguments: str | Path) -> Path:
+        run_uv("venv", "--quiet", "--python", python, place)
+        for step in " ".join(map(str, arguments)).split(" then "):
+            run_uv("pip", "install", "--quiet", "--python", place / "bin" / "python", *step.split())
+        return place / "bin" / "python"
+
+    yield make
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def try_extras(python: Path, folder: Path, *extras: str) -> None:
+    """Run what `tests/support/extras.py` has for each extra, without home, network and anything to write to."""
+    work = folder / "work"
+    work.mkdir()
+    shutil.copy(SUPPORT / "extras.py", work)
+    if "export" in extras:
+        from ..support.checkpoints import pylate
+
+        pylate(work / "checkpoint")
+    given = bare_environment(HOME="/nonexistent", PYTHONWARNINGS="ignore")
+    given.pop("PYTHONPATH", None)
+    if extras != ("base",):  # which also runs without a cache folder; the others need not compile the loops each time
+        given["TANSAKU_CACHE_DIR"] = str(work / "cache")
+    command = [*bare(), str(work), str(python), "extras.py", *extras]
+    done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def with_extras(wheel: Path, *extras: str) -> str:
+    return f"tansaku[{','.join(extras)}]@file://{wheel}"
+
+
+def test_without_any_extra(wheel, environment, tmp_path):
+    try_extras(environment(sys.executable, with_extras(wheel)), tmp_path, "base")
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_one_extra_alone(wheel, environment, tmp_path, extra):
+    try_extras(environment(sys.executable, with_extras(wheel, extra)), tmp_path, extra)
+
+
+@pytest.mark.parametrize(
+    "version", [version for version in PYTHONS if version != f"{sys.version_info[0]}.{sys.version_info[1]}"]
+)
+def test_every_python(wheel, environment, tmp_path, version):
+    try_extras(environment(interpreter(version), with_extras(wheel, *LIGHT)), tmp_path, *LIGHT)
+
+
+def test_all_lower_bounds(wheel, environment, tmp_path):
+    """On the oldest Python there is: releases of that time have no wheels for the newest one."""
+    python = next(found for version in PYTHONS if (found := found_or_none(version)))
+    oldest = tmp_path / "oldest.txt"
+    extras = [argument for extra in LIGHT for argument in ("--extra", extra)]
+    arguments = ("--resolution", "lowest-direct", "--python", python, "--no-header", "--no-annotate", "-o", oldest)
+    run_uv("pip", "compile", "--quiet", *extras, *arguments, ROOT / "pyproject.toml")
+    made = environment(python, "-r", oldest, "then", "--no-deps", wheel)
+    try_extras(made, tmp_path, *LIGHT)
+
+
+def found_or_none(version: str) -> str | None:
+    try:
+        return interpreter(version)
+    except pytest.skip.Exception:
+        return None

@@ -1,0 +1,208 @@
+"""What is tried of each extra where it is installed alone. Run as a script: extras.py NAME..., in an empty folder.
+
+The script runs in environments without the packages of the tests. Each function is named as its extra; `base` is
+tansaku without any. A failure is an exception.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import tansaku
+from tansaku import Index, Searcher
+
+TANSAKU = str(Path(sys.executable).with_name("tansaku"))
+TEXTS = {"kyoto": "京都は794年から都だった。", "dog": "犬は嗅覚が鋭い動物である。", "sea": "海の水は塩辛い。"}
+DOCUMENTS = [{"id": name, "title": name, "text": text} for name, text in TEXTS.items()]
+QUERY = "昔の首都はどこ？"
+PLACE = ("--db", "db", "--table", "docs")
+
+
+def command(*arguments: str, given: str = "", fails: bool = False) -> str:
+    """What a command of tansaku prints; with ``fails``, what it says on standard error when it ends with status 2."""
+    ended = subprocess.run([TANSAKU, *arguments], input=given, capture_output=True, text=True, check=False)
+    assert ended.returncode == (2 if fails else 0), f"{arguments}: {ended.returncode}\n{ended.stdout}\n{ended.stderr}"
+    assert "Traceback" not in ended.stderr, ended.stderr
+    return ended.stderr if fails else ended.stdout
+
+
+def write_documents() -> None:
+    """The documents as docs.jsonl, their judgements as qrels.tsv and queries.jsonl."""
+    lines = [json.dumps(document, ensure_ascii=False) for document in DOCUMENTS]
+    Path("docs.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    query = json.dumps({"_id": "q", "text": QUERY}, ensure_ascii=False)
+    Path("queries.jsonl").write_text(query + "\n", encoding="utf-8")
+    Path("qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq\tkyoto\t1\n", encoding="utf-8")
+
+
+def index() -> None:
+    """Make the index that `PLACE` names, by the command."""
+    write_documents()
+    command("index", "docs.jsonl", *PLACE)
+
+
+def base() -> None:
+    """Index, search, rerank, change, and every public name but those of extras."""
+    index()
+    assert json.loads(command("search", QUERY, *PLACE, "--json"))["hits"][0]["id"] == "kyoto"
+    command("info", *PLACE)
+    command("delete", "--id", "sea", *PLACE)
+    command("optimize", *PLACE)
+    assert "tansaku" in command("--version")
+    assert tansaku.Reranker().rerank(QUERY, list(TEXTS.values()))[0].index == 0
+    assert len(Index.open("db", "docs")) == 2
+    for missing, *arguments in (
+        ("evaluate", "evaluate", "--queries", "queries.jsonl", "--qrels", "qrels.tsv", *PLACE),
+        ("serve", "serve"),
+        ("mcp", "mcp", *PLACE),
+    ):
+        assert f"tansaku[{missing}]" in command(*arguments, fails=True).replace("\n", "")
+
+
+def evaluate() -> None:
+    """`tansaku evaluate`."""
+    index()
+    assert "mrr@10   1.0000" in command("evaluate", "--queries", "queries.jsonl", "--qrels", "qrels.tsv", *PLACE)
+
+
+def pooling() -> None:
+    """`tansaku index --pool`."""
+    write_documents()
+    command("index", "docs.jsonl", *PLACE, "--pool", "2")
+    assert Searcher.open("db", "docs").search(QUERY)
+
+
+def japanese() -> None:
+    """The word segmenter of Japanese BERT models."""
+    import fugashi
+
+    assert fugashi.Tagger()("京都は都だった")[0].surface == "京都"
+
+
+def haystack() -> None:
+    """The document store and its retriever."""
+    from haystack import Document
+
+    from tansaku.plugin.hosts.haystack import TansakuDocumentStore, TansakuRetriever
+
+    store = TansakuDocumentStore("db", "docs")
+    store.write_documents([Document(id=name, content=text) for name, text in TEXTS.items()])
+    assert TansakuRetriever(store, top_k=1).run(QUERY)["documents"][0].id == "kyoto"
+
+
+def langchain() -> None:
+    """The vector store."""
+    from tansaku.plugin.hosts.langchain import TansakuVectorStore
+
+    store = TansakuVectorStore("db", "docs")
+    store.add_texts(list(TEXTS.values()), ids=list(TEXTS))
+    assert store.similarity_search(QUERY, k=1)[0].id == "kyoto"
+
+
+def llama_index() -> None:
+    """The retriever."""
+    from tansaku.plugin.hosts.llama_index import TansakuRetriever
+
+    Index.create("db", "docs", DOCUMENTS)
+    assert TansakuRetriever(Searcher.open("db", "docs"), similarity_top_k=1).retrieve(QUERY)[0].node.node_id == "kyoto"
+
+
+def mteb() -> None:
+    """The model for MTEB."""
+    from tansaku.plugin.hosts.mteb import TansakuIndexModel
+
+    assert TansakuIndexModel
+
+
+def postgres() -> None:
+    """The adapter and its client; no server."""
+    import psycopg
+
+    from tansaku.plugin.hosts.postgres import PostgresSource
+
+    assert psycopg.pq.version()
+    assert PostgresSource
+
+
+def qdrant() -> None:
+    """The adapter and its client, in its local mode."""
+    from qdrant_client import QdrantClient
+
+    from tansaku.plugin.hosts.qdrant import QdrantSource
+
+    assert QdrantClient(":memory:").get_collections().collections == []
+    assert QdrantSource
+
+
+def serve() -> None:
+    """`tansaku serve` answers a search."""
+    index()
+    port = "18765"
+    service = subprocess.Popen([TANSAKU, "serve", "--port", port, *PLACE], stderr=subprocess.PIPE)
+    try:
+        body = json.dumps({"query": QUERY}).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/search", body, {"Content-Type": "application/json"}, method="POST"
+        )
+        for _ in range(300):
+            time.sleep(0.3)
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+                    assert json.load(answer)["hits"][0]["id"] == "kyoto"
+                break
+            except OSError:  # it starts, or loads
+                assert service.poll() is None, service.stderr.read()
+        else:
+            raise AssertionError("the service does not answer")
+    finally:
+        service.send_signal(signal.SIGINT)
+        service.communicate()
+
+
+def mcp() -> None:
+    """`tansaku mcp` lists its tools over stdio."""
+    index()
+    capabilities = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    messages = [
+        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": capabilities},
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+        {"jsonrpc": "2.0", "id": 2, "method": "tools/list"},
+    ]
+    server = subprocess.Popen([TANSAKU, "mcp", *PLACE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    server.stdin.write("".join(json.dumps(message) + "\n" for message in messages))
+    server.stdin.flush()
+    answers = [json.loads(server.stdout.readline()) for _ in range(2)]
+    server.communicate()
+    assert "search" in [tool["name"] for tool in answers[1]["result"]["tools"]]
+
+
+def export() -> None:
+    """`tansaku export` of the checkpoint that lies in the folder, if one does."""
+    command("export", "checkpoint", "bundle")
+    assert tansaku.Encoder.load("bundle").encode_queries(["都"])
+
+
+def train() -> None:
+    """The commands of training say what they want, and their modules can be imported."""
+    import tansaku.training.run.trainer
+
+    assert tansaku.training.run.trainer
+    for name in ("train", "mine", "average", "weigh"):
+        command(name, "--help")
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        os.makedirs(name)
+        os.chdir(name)
+        if Path("../checkpoint").exists() and name == "export":
+            os.rename("../checkpoint", "checkpoint")
+        globals()[name.replace("-", "_")]()
+        os.chdir("..")
