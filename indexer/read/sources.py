@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 import weakref
 import zlib
 from collections.abc import Iterator
@@ -43,6 +44,8 @@ _NOT_READ = frozenset(
     ".7z .avro .bz2 .db .gz .json .lz4 .ndjson .orc .rar .sqlite .tar .tgz .xls .xlsx .xml .xz .zip .zst".split()
 )
 _NO_DATA = frozenset("config.json croissant.json dataset_info.json dataset_infos.json metadata.json".split())
+
+_seeking = threading.Lock()
 
 _CANNOT_READ = (OSError, EOFError, UnicodeError, zlib.error, pa.ArrowException)
 
@@ -124,6 +127,15 @@ class Source:
         return io.BufferedReader(_View(self._spool.fileno()))
 
 
+def _read_at(descriptor: int, length: int, position: int) -> bytes:
+    """Read from a place in an open file; Windows has no `os.pread`, and no other reader of this file seeks in it."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, length, position)
+    with _seeking:
+        os.lseek(descriptor, position, os.SEEK_SET)
+        return os.read(descriptor, length)
+
+
 class _View(io.RawIOBase):
     """An open file from its start, with a separate position, so that several readers do not disturb each other."""
 
@@ -135,7 +147,7 @@ class _View(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = os.pread(self._descriptor, len(buffer), self._position)
+        data = _read_at(self._descriptor, len(buffer), self._position)
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)

@@ -22,7 +22,7 @@ from ..support.fakes import SUPPORT
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 pytestmark = pytest.mark.slow
 

@@ -458,6 +458,15 @@ class TestStandardInput:
         assert list(source) == expected
         assert list(zip(source, source, strict=True)) == [(pair, pair) for pair in expected]
 
+    def test_two_readers_share_it_where_there_is_no_pread(self, given_stdin, monkeypatch):
+        """As on Windows."""
+        monkeypatch.delattr("os.pread")
+        given_stdin("".join(f'{{"id": "{i}"}}\n' for i in range(20_000)).encode())
+        source = Source("-", format="jsonl")
+        pairs = list(zip(source, source, strict=True))
+        assert len(pairs) == 20_000
+        assert all(one == other for one, other in pairs)
+
     def test_errors_name_it(self, given_stdin):
         given_stdin(b"id,id\n")
         assert error_of("-", format="csv") == "stdin:1: the field 'id' occurs twice in the header"

@@ -83,7 +83,8 @@ def japanese() -> None:
     """The word segmenter of Japanese BERT models."""
     import fugashi
 
-    assert fugashi.Tagger()("京都は都だった")[0].surface == "京都"
+    tagger = fugashi.Tagger()  # pyright: ignore[reportAttributeAccessIssue]
+    assert tagger("京都は都だった")[0].surface == "京都"
 
 
 def haystack() -> None:
@@ -158,7 +159,7 @@ def serve() -> None:
                     assert json.load(answer)["hits"][0]["id"] == "kyoto"
                 break
             except OSError:  # it starts, or loads
-                assert service.poll() is None, service.stderr.read()
+                assert service.poll() is None, service.communicate()
         else:
             raise AssertionError("the service does not answer")
     finally:
@@ -176,6 +177,8 @@ def mcp() -> None:
         {"jsonrpc": "2.0", "id": 2, "method": "tools/list"},
     ]
     server = subprocess.Popen([TANSAKU, "mcp", *PLACE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert server.stdin
+    assert server.stdout
     server.stdin.write("".join(json.dumps(message) + "\n" for message in messages))
     server.stdin.flush()
     answers = [json.loads(server.stdout.readline()) for _ in range(2)]
