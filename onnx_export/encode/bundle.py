@@ -196,6 +196,8 @@ def read_description(folder: str | os.PathLike[str]) -> Bundle:
     folder = Path(folder)
     path = folder / BUNDLE_FILE
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise BundleError(f"{path}: not a file; copy the bundle again")
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BundleError(f"{folder}: no {BUNDLE_FILE} here, so this is not an encoder bundle") from None

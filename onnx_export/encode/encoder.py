@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,11 @@ from tokenizers import Tokenizer
 from ..cores import usable_cores
 from ..errors import BundleError, InputError
 from .bundle import Bundle, read_bundle
+from .external_data import names_other_files
 from .find_bundle import DEFAULT_BUNDLE
+from .growth import MAX_GROWTH, growth
 from .query_weights import QueryWeights
+from .run import run_graph
 from .segmenter import load_segmenter
 from .tokenize import Span, TextTokenizer, TokenizedText
 
@@ -27,6 +31,8 @@ _TOKENS_PER_RUN = 512
 
 # ONNX Runtime would fuse Add and LayerNormalization into an operator that takes eight times as long on a CPU.
 SLOW_FUSIONS = ["SkipLayerNormFusion"]
+
+_PROBE = "試験"  # a text that every bundle must encode
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,8 @@ class Encoder:
             The encoder.
 
         Raises:
-            BundleError: the bundle is missing, incomplete or altered.
+            BundleError: the bundle is missing, incomplete or altered; its graph needs other files; its tokenizer makes
+                texts very much longer; or it does not encode a sentence as vectors of ``bundle.dim`` finite numbers.
             InputError: ``threads`` is less than 1.
             MissingExtraError: the bundle's word segmenter needs an extra that is not installed.
         """
@@ -108,6 +115,9 @@ class Encoder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
+        for name in filter(None, (bundle.graph, bundle.query_weights)):
+            _check_alone(folder / name)
+        _check_growth(folder / bundle.tokenizer)
         try:
             session = onnxruntime.InferenceSession(
                 str(folder / bundle.graph),
@@ -131,6 +141,7 @@ class Encoder:
         except BundleError as error:  # of the segmenter or the text rules, which do not know the folder
             raise BundleError(f"{folder}: {error}") from error
         encoder._folder = folder.absolute()
+        encoder._probe()
         return encoder
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -140,6 +151,18 @@ class Encoder:
             )
         folder = None if self._folder == DEFAULT_BUNDLE.absolute() else self._folder
         return _load_again, (folder, self._threads, self.bundle.fingerprint)
+
+    def _probe(self) -> None:
+        """Encode a short text by both rules, which is what a search does first: some hundredths of a second."""
+        try:
+            self.encode_queries([_PROBE])
+            self.encode_documents([_PROBE])
+        except BundleError as error:
+            raise BundleError(f"{self._folder}: {error}") from error
+        except Exception as error:  # tokenizers raises bare exceptions of its own
+            raise BundleError(
+                f"{self._folder}: the bundle cannot encode a text ({error}); export the checkpoint again"
+            ) from error
 
     @property
     def _parts(self) -> _Opened:
@@ -280,14 +303,18 @@ class Encoder:
 
         Returns:
             For each text the vectors that it keeps: float32 (tokens, dim), unit length, without query weights.
+
+        Raises:
+            BundleError: the graph cannot be run, or its vectors have another shape or are not finite.
         """
         session = self._parts.session
         vectors: list[np.ndarray] = [np.empty((0, self.dim), np.float32)] * len(tokenized)
 
         def encode(run: list[int]) -> None:
-            (output,) = session.run(None, graph_inputs([tokenized[i] for i in run]))
+            inputs = graph_inputs([tokenized[i] for i in run])
+            output = run_graph(session, self.bundle.name, inputs, (*inputs["input_ids"].shape, self.dim))
             for row, i in enumerate(run):
-                vectors[i] = np.asarray(output)[row][tokenized[i].keep]
+                vectors[i] = output[row][tokenized[i].keep]
 
         all_runs = list(runs(tokenized, _TOKENS_PER_RUN))
         if self._threads == 1 or len(all_runs) == 1:
@@ -342,6 +369,35 @@ def _texts(texts: Iterable[str]) -> list[str]:
     if isinstance(texts, str):
         raise InputError("expected a list of texts, found one str; put it in a list")
     return list(texts)
+
+
+def _check_alone(path: Path) -> None:
+    """Refuse a graph that keeps values in other files: those have no sha256, and any path may be named."""
+    try:
+        others = names_other_files(path)
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"{path.parent}: the graph or the tokenizer cannot be loaded ({path.name}: {error}); copy the bundle again"
+        ) from error
+    if others:
+        raise BundleError(
+            f"{path}: keeps its weights in other files, which bundle.json cannot vouch for; save the graph as one "
+            "file, or export the checkpoint again"
+        )
+
+
+def _check_growth(path: Path) -> None:
+    try:
+        factor = growth(json.loads(path.read_bytes()))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(
+            f"{path.parent}: the graph or the tokenizer cannot be loaded ({path.name}: {error}); copy the bundle again"
+        ) from error
+    if factor > MAX_GROWTH:
+        raise BundleError(
+            f"{path}: may make a text {factor:,.0f} times as long; at most {MAX_GROWTH:,.0f} times is allowed: "
+            "use another tokenizer"
+        )
 
 
 def _check_graph(session: onnxruntime.InferenceSession, bundle: Bundle, path: Path) -> None:

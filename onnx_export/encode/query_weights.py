@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 
 from ..errors import BundleError
+from .run import run_graph
 
 
 class QueryWeights:
@@ -55,8 +56,11 @@ class QueryWeights:
         return cls(session)
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
-        """One query's token vectors, float32 (tokens, dim), each multiplied by its token's weight."""
+        """One query's token vectors, float32 (tokens, dim), each multiplied by its token's weight.
+
+        Raises:
+            BundleError: the graph cannot be run, or its weights have another shape or are not finite.
+        """
         if not len(vectors):
             return vectors
-        (weights,) = self._session.run(None, {"token_vectors": vectors})
-        return vectors * np.asarray(weights)
+        return vectors * run_graph(self._session, "query weights", {"token_vectors": vectors}, (len(vectors), 1))

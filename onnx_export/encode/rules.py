@@ -10,6 +10,8 @@ ExpansionRule = Literal["fixed", "minimum", "paper", "shipped"]
 # The fewest masks that the "paper" rule adds; both dynamic rules add this number just beyond a multiple.
 _MIN_MASKS = 8
 
+_MOST_TOKENS = 1 << 20  # of a text; masks fill up to that, whatever the text
+
 # How `read_bundle` checks these classes with pydantic.
 CHECKED_STRICTLY: dict[str, Any] = {"strict": True, "extra": "forbid"}
 
@@ -79,7 +81,7 @@ class TextRules:
         strip: whether whitespace around the text is removed first.
 
     Raises:
-        ValueError: ``max_length`` is less than 1.
+        ValueError: ``max_length`` is less than 1 or more than 1,048,576.
 
     Example:
         >>> TextRules(prefix="", marker="[unused1]", max_length=300, skiplist=("。", "、"))
@@ -98,3 +100,5 @@ class TextRules:
     def __post_init__(self) -> None:
         if self.max_length < 1:
             raise ValueError(f"max_length is {self.max_length}; it must be 1 or more")
+        if self.max_length > _MOST_TOKENS:
+            raise ValueError(f"max_length is {self.max_length}; it must be at most {_MOST_TOKENS}")
