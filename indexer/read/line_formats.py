@@ -13,18 +13,23 @@ import json
 import re
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
 from ..errors import SourceError
 
 MAX_LINE = 64 * 2**20  # largest number of bytes of a line, or of a CSV record
+MAX_BLANK = 64 * 2**20  # largest number of bytes of blank lines in a row: a small gzip file can hold gigabytes of them
 RAW_LENGTH = 10_000  # number of characters of a bad record that are kept
 
 NOT_ISO_2022_JP = "this is ISO-2022-JP, not UTF-8; convert it (iconv -f ISO-2022-JP -t UTF-8)"
 # How ISO-2022-JP begins a stretch of Japanese: JIS X 0208 of 1978 and 1983, JIS X 0212, JIS X 0213, half-width kana.
 _JAPANESE_IN_ASCII = re.compile(rb"\x1b(?:\$[@B]|\$\([DOPQ]|\(I)")
+
+_WHITE_SPACE, _LINE_ENDS = b" \t\n\r\x0b\x0c", b"\r\n"  # of which blank lines consist: in JSONL; in TSV and CSV
+_IDEOGRAPHIC_SPACE = "\u3000".encode()
+_BLOCK = 2**20
 
 _CSV_DEFAULT_LIMIT = 131_072  # default of the csv module, see _CsvLines
 _CSV_NO_LIMIT = 2**31 - 1
@@ -60,7 +65,7 @@ def read_jsonl(file: IO[bytes], name: str) -> Iterator[Record]:
     Raises:
         SourceError: the file cannot be read.
     """
-    for number, line in _text_lines(file, name):
+    for number, line in _text_lines(file, name, _WHITE_SPACE):
         if isinstance(line, BadRecord) or line.strip():
             yield f"{name}:{number}", line if isinstance(line, BadRecord) else _parse_json(line)
 
@@ -78,7 +83,7 @@ def read_tsv(file: IO[bytes], name: str) -> Iterator[Record]:
     Raises:
         SourceError: the file cannot be read, or the header is missing or has a field twice.
     """
-    lines = _text_lines(file, name)
+    lines = _text_lines(file, name, _LINE_ENDS)
     _, first = next(lines, (1, ""))
     if isinstance(first, BadRecord):
         raise SourceError(f"{name}:1: {first.reason}")
@@ -174,9 +179,20 @@ def _misfit(row: list[str], header: list[str]) -> str:
     return f"{len(row)} fields, but the header has {len(header)}"
 
 
-def _lines(file: IO[bytes], name: str) -> Iterator[tuple[int, bytes, bool]]:
-    """Number and bytes of each line with its end, and whether it is whole: of a line that is too long, the start."""
-    number = 0
+def _lines(
+    file: IO[bytes], name: str, blank: bytes, may_skip: Callable[[], bool] = lambda: True
+) -> Iterator[tuple[int, bytes, bool]]:
+    """Number and bytes of each line with its end, and whether it is whole: of a line that is too long, the start.
+
+    Of several blank lines in a row only the first is yielded; the others are skipped by blocks.
+
+    Args:
+        file: the file.
+        name: its name, for errors.
+        blank: the bytes that a blank line may consist of.
+        may_skip: says, after a blank line, whether it means nothing.
+    """
+    number, n_blank = 0, 0
     try:
         while line := file.readline(MAX_LINE + 1):
             number += 1
@@ -187,14 +203,37 @@ def _lines(file: IO[bytes], name: str) -> Iterator[tuple[int, bytes, bool]]:
             while not is_whole:
                 rest = file.readline(2**20)
                 is_whole = not rest or rest.endswith(b"\n")
+            if line.replace(_IDEOGRAPHIC_SPACE, b"").strip() or not may_skip():
+                n_blank = 0
+                continue
+            n_blank += len(line)
+            while ahead := _blank_ahead(file, blank):
+                number += ahead.count(b"\n")
+                n_blank += len(ahead)
+                if n_blank > MAX_BLANK:
+                    break
+            if n_blank > MAX_BLANK:
+                raise SourceError(
+                    f"{name}: more than {MAX_BLANK:,} bytes of blank lines in a row, up to line {number}; remove them"
+                )
     except (OSError, EOFError, zlib.error) as error:
         where = f" after line {number}" if number else ""
         raise SourceError(f"{name}: cannot be read ({error}){where}") from error
 
 
-def _text_lines(file: IO[bytes], name: str) -> Iterator[tuple[int, str | BadRecord]]:
+def _blank_ahead(file: IO[bytes], blank: bytes) -> bytes:
+    """Take blank lines from the buffer of a file; empty if none is at its start."""
+    peek = getattr(file, "peek", None)
+    ahead: bytes = b"" if peek is None else peek(_BLOCK)
+    end = ahead.rfind(b"\n", 0, len(ahead) - len(ahead.lstrip(blank))) + 1
+    if blank == _LINE_ENDS and b"\r\r" in ahead[:end]:  # a line with a "\r" in it is not empty
+        return b""
+    return file.read(end) if end else b""
+
+
+def _text_lines(file: IO[bytes], name: str, blank: bytes) -> Iterator[tuple[int, str | BadRecord]]:
     """Number and text of each line without its end. Lines are decoded one by one: a bad byte affects only its line."""
-    for number, data, is_whole in _lines(file, name):
+    for number, data, is_whole in _lines(file, name, blank):
         if not is_whole:
             yield number, BadRecord(f"a line longer than {MAX_LINE:,} bytes", _raw(data))
             continue
@@ -225,7 +264,7 @@ class _CsvLines:
 
     def __init__(self, file: IO[bytes], name: str) -> None:
         self.first = self.last = 0  # line numbers of the current record
-        self._lines = _lines(file, name)
+        self._lines = _lines(file, name, _LINE_ENDS, lambda: not self.first)
         self._name = name
         self._start = b""
         self._size = self._length = 0  # size of the current record, in bytes and characters

@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import os
-import shutil
 import sys
 import tempfile
 import threading
@@ -18,6 +17,7 @@ from typing import IO, Any, cast
 
 import pyarrow as pa
 
+from ...onnx_export.errors import InputError
 from ..errors import SourceError
 from .arrow_formats import read_ipc, read_lance, read_parquet
 from .line_formats import BadRecord, Record, read_csv, read_jsonl, read_tsv
@@ -36,6 +36,10 @@ _SUFFIXES = {
     ".feather": "arrow",
     ".ipc": "arrow",
 }
+# Standard input is kept in the folder for temporary files, which often shares its disk or lies in memory.
+MAX_STDIN_BYTES = 4 * 2**30
+_BLOCK = 2**20
+
 _PACKED = (".gz", ".zst")
 _EXPECTED = ".jsonl, .csv, .tsv (each also .gz or .zst), .parquet, .arrow, .feather, .ipc or a .lance folder"
 
@@ -67,13 +71,15 @@ class Source:
             - "-": standard input. It is kept in a temporary file, because indexing reads it several times.
         format: "jsonl", "csv", "tsv", "parquet" or "arrow"; None finds the format by the file's suffix. For standard
             input, one of the first three; None means "jsonl". For a folder, None.
+        max_stdin_bytes: largest number of bytes taken from standard input, 1 or more.
 
     Attributes:
         path: the path.
 
     Raises:
         SourceError: no data can be read from the path; or a folder has files that look like data but cannot be read.
-            While iterating: the rest of a file cannot be read.
+            While iterating: the rest of a file cannot be read, or standard input is longer than ``max_stdin_bytes``.
+        InputError: ``max_stdin_bytes`` is less than 1.
 
     Example:
         >>> from pathlib import Path
@@ -84,12 +90,15 @@ class Source:
         ['kinkaku']
     """
 
-    def __init__(self, path: str | Path, *, format: str | None = None) -> None:  # noqa: A002
+    def __init__(self, path: str | Path, *, format: str | None = None, max_stdin_bytes: int = MAX_STDIN_BYTES) -> None:  # noqa: A002
         if format is not None and format not in _FORMATS:
             raise SourceError(f"unknown format {format!r}; expected one of {', '.join(_FORMATS)}")
         if not str(path):
             raise SourceError("the path is empty; give a file or a folder")  # to pathlib "" is "."
+        if max_stdin_bytes < 1:
+            raise InputError(f"max_stdin_bytes is {max_stdin_bytes}; it must be 1 or more")
         self.path = Path(path)
+        self._max_stdin_bytes = max_stdin_bytes
         self._spool: IO[bytes] | None = None
         self._files: list[tuple[str, Path]] | None = None  # format and path; None: standard input
         self._format = format or "jsonl"
@@ -115,7 +124,7 @@ class Source:
         if self._spool is None:
             spool = tempfile.TemporaryFile()  # noqa: SIM115  it has no name, and is removed when closed
             try:
-                shutil.copyfileobj(sys.stdin.buffer, spool)
+                self._copy_stdin(spool)
                 spool.flush()
             except BaseException as error:
                 spool.close()
@@ -125,6 +134,17 @@ class Source:
             weakref.finalize(self, spool.close)
             self._spool = spool
         return io.BufferedReader(_View(self._spool.fileno()))
+
+    def _copy_stdin(self, spool: IO[bytes]) -> None:
+        size = 0
+        while block := sys.stdin.buffer.read(_BLOCK):
+            size += len(block)
+            if size > self._max_stdin_bytes:
+                raise SourceError(
+                    f"stdin: more than {self._max_stdin_bytes:,} bytes, which are kept in {tempfile.gettempdir()}; "
+                    "allow more (max_stdin_bytes, or --max-stdin), or write a file and give its path"
+                )
+            spool.write(block)
 
 
 def _read_at(descriptor: int, length: int, position: int) -> bytes:

@@ -21,6 +21,8 @@ from .options import AsJson, Db, Model, Resume, StorageOptions, TableName, Threa
 if TYPE_CHECKING:
     from ...indexer.table.table import IndexTable
 
+_MOST_STDIN_GIB = 1 << 20
+
 Mode = Literal["create", "append", "upsert", "overwrite"]
 OnError = Literal["stop", "reject"]
 
@@ -45,6 +47,10 @@ def index(
             "--format", help="Format of the source: jsonl, csv, tsv, parquet or arrow; by default from its name."
         ),
     ] = None,
+    max_stdin: Annotated[
+        float,
+        typer.Option(help="Maximum size of standard input, in GiB; it is kept in the folder for temporary files."),
+    ] = 4.0,
     nbits: Annotated[int, typer.Option(help="Bits per dimension of a new table: 1, 2 or 4.")] = 2,
     pool: Annotated[
         int, typer.Option(help="Pooling factor of a new table: keep one token vector in N (1 = keep all).")
@@ -83,13 +89,15 @@ def index(
     from ...indexer.table.table import open_index_table
     from ...onnx_export.encode.encoder import Encoder
 
+    if not 0 < max_stdin <= _MOST_STDIN_GIB:
+        raise InputError(f"max-stdin is {max_stdin}; it must be more than 0 and at most {_MOST_STDIN_GIB:,} GiB")
     rejects_path = None if on_error == "stop" else _rejects_path(rejects, table, source)
     options = storage_options(storage_option)
     if mode in ("append", "upsert"):
         encoder = load_model(model, threads, db, table, options)
     else:
         encoder = Encoder.load(model, threads=threads)
-    documents = Source(source, format=source_format)
+    documents = Source(source, format=source_format, max_stdin_bytes=int(max_stdin * 2**30))
     names = FieldNames(id_field, text_field, title_field)
     rejected = None if rejects_path is None else Rejects(rejects_path)
     started = time.perf_counter()

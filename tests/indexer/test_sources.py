@@ -11,8 +11,11 @@ import json
 import os
 import struct
 import sys
+import tempfile
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import lancedb
 import pyarrow as pa
@@ -24,6 +27,7 @@ from hypothesis import strategies as st
 from tansaku import InputError, SourceError
 from tansaku.indexer.read import arrow_formats, line_formats
 from tansaku.indexer.read.documents import DocumentReader
+from tansaku.indexer.read.line_formats import read_csv, read_jsonl, read_tsv
 from tansaku.indexer.read.sources import BadRecord, Source
 
 RECORDS = [
@@ -483,6 +487,29 @@ class TestStandardInput:
         gc.collect()
         assert kept.closed
 
+    def test_it_has_a_limit(self, given_stdin, monkeypatch, tmp_path):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        given_stdin(GOOD_LINE * 3)
+        size = len(GOOD_LINE * 3)
+        message = error_of("-", max_stdin_bytes=size - 1)
+        assert message.startswith(f"stdin: more than {size - 1} bytes, which are kept in {tmp_path}; allow more")
+        given_stdin(GOOD_LINE * 3)
+        assert len(records_of("-", max_stdin_bytes=size)) == 3
+        with pytest.raises(InputError, match="max_stdin_bytes is 0"):
+            Source("-", max_stdin_bytes=0)
+
+    def test_without_an_end_it_is_read_to_the_limit_only(self, monkeypatch):
+        given, size = io.BytesIO(b"a" * 2**20), 0
+
+        def read(n):
+            nonlocal size
+            size += n
+            return given.getvalue()[:n]
+
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=SimpleNamespace(read=read)))
+        assert error_of("-", max_stdin_bytes=3 * 2**20).startswith("stdin: more than 3,145,728 bytes")
+        assert size == 4 * 2**20
+
     @pytest.mark.parametrize("name", ["parquet", "arrow"])
     def test_it_has_lines(self, name):
         with pytest.raises(SourceError, match=f"cannot be read as {name}; expected jsonl, csv or tsv"):
@@ -497,6 +524,77 @@ class TestStandardInput:
         write(tmp_path, "-", GOOD_LINE)
         monkeypatch.chdir(tmp_path)
         assert records_of("./-", format="jsonl") == [GOOD]
+
+
+class Counting(io.BufferedReader):
+    """A file that counts how often something is read from it."""
+
+    n_calls = 0
+
+    def readline(self, *args):
+        self.n_calls += 1
+        return super().readline(*args)
+
+    def read(self, *args):
+        self.n_calls += 1
+        return super().read(*args)
+
+
+class TestBlankLines:
+    """A few kilobytes of gzip can hold gigabytes of them."""
+
+    @pytest.mark.parametrize("blank", [b"\n", b"\r\n", b" \n", b"\t \r\n" * 3])
+    def test_are_skipped_by_blocks_and_counted(self, blank):
+        n_lines = 300_000 * blank.count(b"\n")
+        file = Counting(cast(Any, io.BytesIO(GOOD_LINE + blank * 300_000 + GOOD_LINE)), 2**16)
+        assert [place for place, _ in read_jsonl(file, "a")] == ["a:1", f"a:{n_lines + 2}"]
+        assert file.n_calls < 200
+
+    @pytest.mark.parametrize(("read", "sign"), [(read_csv, b","), (read_tsv, b"\t")])
+    def test_are_skipped_in_tables_too_but_not_what_only_looks_so(self, read, sign):
+        header, row = sign.join([b"id", b"text\n"]), sign.join([b"a", b"b\n"])
+        file = Counting(cast(Any, io.BytesIO(header + b"\n\r\n" * 300_000 + row + b" \n\n\r\n" + row)), 2**16)
+        pairs = list(read(file, "a"))
+        assert [place for place, _ in pairs] == ["a:600002", "a:600003", "a:600006"]
+        assert isinstance(pairs[1][1], BadRecord)
+        assert file.n_calls < 300
+
+    def test_within_quotes_are_text(self):
+        text = "x" + "\n" * 5_000 + "\r\n y"
+        file = io.BufferedReader(cast(Any, io.BytesIO(f'id,text\n\n\na,"{text}"\n\n\nb,c\n'.encode())), 2**12)
+        assert list(read_csv(file, "a")) == [("a:4", {"id": "a", "text": text}), ("a:5008", {"id": "b", "text": "c"})]
+
+    def test_with_a_return_within_are_rows_of_tsv(self):
+        rows = list(read_tsv(io.BufferedReader(cast(Any, io.BytesIO(b"id\ttext\n\n\r\r\n\n\r\r\na\tb\n"))), "a"))
+        assert [place for place, _ in rows] == ["a:3", "a:5", "a:6"]
+
+    @pytest.mark.parametrize("blank", [b"\n", b"\r\n", b" " * 999 + b"\n", "\u3000".encode() * 9_999 + b"\n"])
+    @pytest.mark.parametrize("kind", ["jsonl.gz", "jsonl"])
+    def test_too_many_in_a_row_are_refused(self, tmp_path, monkeypatch, blank, kind):
+        monkeypatch.setattr(line_formats, "MAX_BLANK", 2**20)
+        times = 2**20 // len(blank) + 2
+        content = GOOD_LINE + blank * times + GOOD_LINE
+        path = write(tmp_path, f"docs.{kind}", gzip.compress(content) if kind.endswith("gz") else content)
+        assert "more than 1,048,576 bytes of blank lines in a row, up to line" in error_of(path)
+        less = content.replace(blank, b"", 2)
+        path = write(tmp_path, f"less.{kind}", gzip.compress(less) if kind.endswith("gz") else less)
+        assert records_of(path) == [GOOD, GOOD]
+
+    @settings(derandomize=True, deadline=None, max_examples=300)
+    @given(
+        st.lists(
+            st.sampled_from([b"\n", b"\r\n", b"\r\r\n", b" \n", b'{"id": "a"}\n', b"\t\n", b"a\tb\n", b"\x0b\n"]),
+            max_size=20,
+        ),
+        st.integers(1, 40),
+        st.sampled_from([read_jsonl, read_tsv]),
+    )
+    def test_the_size_of_blocks_changes_nothing(self, lines, size, read):
+        content = b"id\ttext\n" + b"".join(lines)
+        plain = SimpleNamespace(readline=io.BytesIO(content).readline)  # has no buffer
+        assert list(read(io.BufferedReader(cast(Any, io.BytesIO(content)), size), "a")) == list(
+            read(cast(Any, plain), "a")
+        )
 
 
 class TestBadLines:
