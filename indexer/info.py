@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .codec.codec import is_outgrown
 from .derived.arrays import array_bytes, folder_bytes
 from .table.codec_table import codec_table
 from .table.database import local_folder, storage_errors
@@ -59,6 +60,7 @@ class IndexInfo:
             database is in an object store.
         derived_bytes: number of bytes of all files of the derived arrays.
         drift: how well the codec fits the rows added after it was trained.
+        outgrown: whether the index has grown too much for its codec; `Index.rebuild` trains a new one.
     """
 
     table: str
@@ -79,6 +81,7 @@ class IndexInfo:
     bytes_on_disk: int | None
     derived_bytes: int
     drift: Drift
+    outgrown: bool
 
     @property
     def bytes_per_token(self) -> float:
@@ -151,4 +154,5 @@ def describe(index: IndexTable) -> IndexInfo:
         bytes_on_disk=on_disk,
         derived_bytes=sum(derived.values()),
         drift=drift,
+        outgrown=is_outgrown(codec, tokens),
     )

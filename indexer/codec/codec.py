@@ -18,6 +18,11 @@ import numpy as np
 from ...onnx_export.errors import InputError
 from .clustering import cluster, nearest
 
+OUTGROWN = 16
+OUTGROWN_REMEDY = (
+    "has grown far beyond the documents that its codec was trained on: searches look at more documents, which takes "
+    "longer; train a new codec with Index.rebuild (tansaku rebuild)"
+)
 NBITS = (1, 2, 4)
 
 _CODEWORD_SAMPLE = 131_072
@@ -242,3 +247,19 @@ def _product_quantizer(codewords: np.ndarray) -> faiss.ProductQuantizer:
 
 def _through_float16(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float16).astype(np.float32)
+
+
+def is_outgrown(codec: ResidualCodec, n_tokens: int) -> bool:
+    """Tell whether an index has grown so much since its codec was trained that likely candidates are missed.
+
+    A codec that was trained on few documents has few centroids, and all documents then look alike to the search for
+    candidates. Measured on `jsquad-valid`, 1,145 paragraphs: see `docs/explanation/codec.md`.
+
+    Args:
+        codec: the codec of the index.
+        n_tokens: number of token vectors of the index now.
+
+    Returns:
+        Whether a codec trained now would have `OUTGROWN` times as many centroids, or more.
+    """
+    return default_centroids(n_tokens) >= OUTGROWN * len(codec.centroids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from lancedb.expr import col
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
 from ...onnx_export.extras import require_extra
+from ..codec.codec import OUTGROWN_REMEDY, is_outgrown
 from ..errors import WriteConflictError
 from ..read.columns import check_fields
 from ..read.documents import Document, DocumentReader, GivenVectors
@@ -25,6 +27,8 @@ from .report import BuildReport
 from .rows import RowMaker
 from .stages import counted, stage_rows
 from .staging import Staging
+
+_logger = logging.getLogger(__name__)
 
 
 def merge_documents(
@@ -88,7 +92,17 @@ def merge_documents(
                 "nothing; leave those documents out, or upsert them"
             )
     report.rejected = 0 if options.rejects is None else options.rejects.of_call
+    _say_if_outgrown(index, report)
     return report
+
+
+def _say_if_outgrown(index: IndexTable, report: BuildReport) -> None:
+    """Log a warning if the codec is too small for the index as it is now."""
+    if not report.rows:
+        return
+    rows = on_latest(index, lambda table: table.count_rows())
+    if is_outgrown(index.codec, rows * report.tokens // report.rows):
+        _logger.warning("%s %s", index.place(), OUTGROWN_REMEDY)
 
 
 def check_ids(index: IndexTable, documents: Sequence[Document], ours: int | None) -> None:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ...indexer.codec.codec import OUTGROWN_REMEDY
 from ...onnx_export.counts import counted
 from ..search.cuts import named
 from .terminal import as_json, visible
@@ -47,6 +48,7 @@ _SECONDS_BETWEEN_LINES = 5.0  # where there is no terminal
 _LINES = "\n"  # messages may have several lines
 _SNIPPET_CHARS = 80
 _CONTEXT_CHARS = 12  # shown on either side of a token that matched
+_ENOUGH_ROWS = 30  # of fewer, a quarter may be outliers by chance
 _HIGH_DRIFT = 0.25  # share of later rows that lie farther out than 95% of those the codec was trained on
 
 out = Console(highlight=False, soft_wrap=True)
@@ -270,6 +272,8 @@ def show_info(info: IndexInfo) -> None:
         table.add_row("derived arrays", f"{info.derived_bytes / 1e6:.2f} MB")
     table.add_row("searched from", f"{info.searched_bytes_per_token:.2f} bytes/token")
     table.add_row("drift", _drift_line(info.drift))
+    if info.outgrown:
+        table.add_row("codec is too small", OUTGROWN_REMEDY)
     out.print(table)
 
 
@@ -277,7 +281,7 @@ def _drift_line(drift: Drift) -> str:
     line = f"cosine with centroids {drift.trained_cosine:.3f} at training"
     if drift.cosine is None or drift.strange is None:
         return f"{line}; no rows since"
-    advice = "; run `tansaku rebuild`" if drift.strange > _HIGH_DRIFT else ""
+    advice = "; run `tansaku rebuild`" if drift.strange > _HIGH_DRIFT and drift.rows >= _ENOUGH_ROWS else ""
     since = f"{drift.cosine:.3f} in {counted(drift.rows, 'row')} since"
     return f"{line}, {since}, {drift.strange:.0%} of them outliers{advice}"
 

@@ -33,7 +33,8 @@ def rank(
         InputError: Vectors of another shape or not finite, or options that this index cannot use.
     """
     query_vectors = _checked_vectors(query_vectors, codes.codec.dim)
-    plan = make_plan(options, len(codes), codes.phrase_weight_for(options.phrase_weight))
+    weight = codes.phrase_weight_for(options.phrase_weight)
+    plan = make_plan(options, len(codes), weight, outgrown=codes.outgrown)
     words = check_text(codes, query_text) if plan.source != "lists" else ""
 
     with watch.stage("filter"):

@@ -16,6 +16,9 @@ Recall = Literal["fast", "balanced", "exact"]
 SourceName = Literal["lists", "text", "fused"]
 
 _SCORE_ALL_UP_TO = 512  # documents
+# Where the codec has too few centroids to tell likely documents: all are scored, or beyond that many more.
+_SCORE_ALL_OUTGROWN = 100_000
+_MORE_OUTGROWN = 16
 # The values for up to `_SMALL` documents. In a larger corpus more documents come close to the best, and `make_plan`
 # lets the values grow, up to `_LARGE` documents: as far as `benchmarks.search.stages --plans` measured it, at 20,000
 # and 140,000.
@@ -137,13 +140,16 @@ class Plan:
     margin: float
 
 
-def make_plan(options: SearchOptions, n_documents: int = 0, phrase_weight: float = 0.0) -> Plan:
+def make_plan(
+    options: SearchOptions, n_documents: int = 0, phrase_weight: float = 0.0, *, outgrown: bool = False
+) -> Plan:
     """The plan for a search of an index.
 
     Args:
         options: The options of the search; its ``phrase_weight`` is not read here.
         n_documents: Number of documents in the index.
         phrase_weight: The weight that the search uses, see `StoredCodes.phrase_weight_for`.
+        outgrown: Whether the index has grown too much for its codec: more is looked at, unless an option says how much.
     """
     k, recall = options.k, options.recall
     depth = k
@@ -164,13 +170,18 @@ def make_plan(options: SearchOptions, n_documents: int = 0, phrase_weight: float
         )
     growth = min(max(n_documents, _SMALL), _LARGE) / _SMALL
     candidates = options.candidates or max(round(_CANDIDATES[recall] * growth**0.5), _CANDIDATES_PER_HIT[recall] * k)
+    nprobe = options.nprobe or round(_NPROBE[recall] * growth ** (1 / 3))
+    score_all_up_to = options.candidates or max(_SCORE_ALL_OUTGROWN if outgrown else _SCORE_ALL_UP_TO, k)
+    if outgrown:
+        candidates = options.candidates or _MORE_OUTGROWN * candidates
+        nprobe = options.nprobe or _MORE_OUTGROWN * nprobe
     return Plan(
-        score_all_up_to=options.candidates or max(_SCORE_ALL_UP_TO, k),
+        score_all_up_to=score_all_up_to,
         source=options.source,
         bm25_weight=options.bm25_weight,
         phrase_weight=phrase_weight,
         depth=depth,
-        nprobe=options.nprobe or round(_NPROBE[recall] * growth ** (1 / 3)),
+        nprobe=nprobe,
         max_candidates=max(candidates, depth) if options.bm25_weight else candidates,
         margin=_MARGIN[recall] + 0.2 * math.log(growth),
     )

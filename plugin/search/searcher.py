@@ -5,6 +5,7 @@ It encodes the query, `pipeline.rank` finds and ranks the rows, and `fetch` read
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from lancedb.table import Table
 
+from ...indexer.codec.codec import OUTGROWN_REMEDY
 from ...indexer.derived.arrays import load_arrays
 from ...indexer.derived.check import CheckReport, check_index
 from ...indexer.errors import StorageError
@@ -35,6 +37,8 @@ from .results import Hits, Stopwatch
 from .stored_codes import StoredCodes
 
 T = TypeVar("T")
+
+_logger = logging.getLogger(__name__)
 
 
 class Searcher:
@@ -65,6 +69,7 @@ class Searcher:
         self.encoder = encoder
         self._derived = derived
         self._codes = self._read(table)
+        self._say_if_outgrown()
         self._encode = QueryEncoder(encoder)
 
     @classmethod
@@ -467,7 +472,9 @@ class Searcher:
         # The column names differ between two builds of a table, and reading them costs little.
         if table is not None and _state(table) == _state(before.table):
             return False
+        outgrown = self._codes.outgrown
         self._codes = self._read(self._latest(before))
+        self._say_if_outgrown(outgrown)
         return True
 
     def check(self, progress: Progress | None = None) -> CheckReport:
@@ -500,6 +507,10 @@ class Searcher:
             return self._codes_of(index)
         except StorageError:
             return retrying(StorageError)(lambda: self._codes_of(self._latest(index)))
+
+    def _say_if_outgrown(self, before: bool = False) -> None:
+        if self._codes.outgrown and not before:
+            _logger.warning("%s %s", self._codes.index.place(), OUTGROWN_REMEDY)
 
     def _latest(self, index: IndexTable) -> IndexTable:
         return retrying(StorageError)(lambda: open_with_model(index.database, index.name, self.encoder)[0])

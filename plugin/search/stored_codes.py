@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
+from ...indexer.codec.codec import is_outgrown
 from ...indexer.derived.arrays import Arrays
 from ...indexer.derived.segments import Segment, read_codes
 from ...indexer.table.database import storage_errors
@@ -49,6 +50,7 @@ class StoredCodes:
         row_ids: uint64 (rows,): LanceDB's row ids, over all segments. They ascend in the order of writing.
         alive: bool (rows,): False for rows that are no longer in the table.
         phrase_weight: Weight of neighbouring tokens in a search that gives none: the model's, or 0 for pooled vectors.
+        outgrown: Whether the index has grown too much for its codec, see `is_outgrown`.
     """
 
     def __init__(self, index: IndexTable, arrays: Arrays, phrase_weight: float = 0.0) -> None:
@@ -61,6 +63,7 @@ class StoredCodes:
         self.alive = ~np.concatenate([np.empty(0, bool), *(s.deleted for s in arrays.segments)])
         self.coarse = CoarseCodec.of(index.codec)
         self._n_alive = int(np.count_nonzero(self.alive))
+        self.outgrown = is_outgrown(self.codec, sum(int(segment.offsets[-1]) for segment in arrays.segments))
 
     def __len__(self) -> int:
         """Number of rows that are in the table."""

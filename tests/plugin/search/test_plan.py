@@ -70,3 +70,14 @@ def test_options_cannot_be_changed_and_are_given_by_name():
         SearchOptions().k = 3  # type: ignore[misc]
     with pytest.raises(TypeError):
         SearchOptions(3)  # type: ignore[misc]
+
+
+def test_an_outgrown_index_is_looked_at_more_closely_unless_an_option_says_how_much():
+    for n_documents in (4_000, 1_000_000):
+        usual, more = (make_plan(SearchOptions(), n_documents, outgrown=outgrown) for outgrown in (False, True))
+        assert usual.score_all_up_to == 512
+        assert more.score_all_up_to == 100_000
+        assert more.nprobe == 16 * usual.nprobe
+        assert more.max_candidates == 16 * usual.max_candidates
+    given = SearchOptions(nprobe=5, candidates=70)
+    assert make_plan(given, 4_000, outgrown=True) == make_plan(given, 4_000)
