@@ -253,7 +253,7 @@ def is_outgrown(codec: ResidualCodec, n_tokens: int) -> bool:
     """Tell whether an index has grown so much since its codec was trained that likely candidates are missed.
 
     A codec that was trained on few documents has few centroids, and all documents then look alike to the search for
-    candidates. Measured on `jsquad-valid`, 1,145 paragraphs: see `docs/explanation/codec.md`.
+    candidates.
 
     Args:
         codec: the codec of the index.
