@@ -21,10 +21,10 @@ from ..table.counted import check_made_by
 from ..table.database import side_folder
 from ..table.schema import IndexHeader, document_schema, reserved_fields
 from ..table.table import check_absent, check_replaceable, create_index_table, find_header, open_index_table
+from .build_steps import stage_rows, train_codec, with_progress
 from .options import WriteOptions
 from .report import BuildReport
 from .rows import RowMaker
-from .stages import counted, stage_rows, train_codec
 from .staging import Staging
 
 
@@ -103,7 +103,7 @@ def build_table(
         else:
             schema = document_schema(fields, maker.header)
             note_rows = partial(staging.note, "rows")
-            rows = counted(staging.batches(schema, report.rows), report.rows, options.progress)
+            rows = with_progress(staging.batches(schema, report.rows), report.rows, options.progress)
             create_index_table(database, name, schema, codec, fit, rows, overwrite=overwrite, note_rows=note_rows)
         index_text(open_index_table(database, name))
         staging.finish()

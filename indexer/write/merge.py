@@ -22,10 +22,10 @@ from ..table.changes import delete_rows, merge_rows, on_latest, slices, whole_do
 from ..table.database import side_folder
 from ..table.schema import document_schema, reserved_fields, user_fields
 from ..table.table import IndexTable
+from .build_steps import stage_rows, with_progress
 from .options import WriteOptions
 from .report import BuildReport
 from .rows import RowMaker
-from .stages import counted, stage_rows
 from .staging import Staging
 
 _logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def merge_documents(
         maker = RowMaker(encoder, header, fields, write_id)
         report = stage_rows(documents, found, maker, index.codec, staging, reader.reject, options.progress)
         staged = staging.batches(document_schema(fields, header), report.rows)
-        batches = counted(staged, report.rows, options.progress)
+        batches = with_progress(staged, report.rows, options.progress)
         report.updated, lost = _merge_staged(index, batches, write_id, update=update, resumed=earlier is not None)
         if lost:
             delete_rows(index, col("write_id") == write_id)

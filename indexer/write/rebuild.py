@@ -26,10 +26,10 @@ from ..table.counted import check_made_by
 from ..table.database import side_folder, storage_errors
 from ..table.schema import document_schema, user_fields
 from ..table.table import IndexTable, create_index_table, open_index_table
+from .build_steps import TRUNCATED_NAMED, train_codec
 from .options import WriteOptions
 from .report import BuildReport
 from .rows import RowMaker, SampleCodes, compress_documents
-from .stages import TRUNCATED_NAMED, train_codec
 from .staging import Staging
 
 

@@ -193,7 +193,7 @@ def rebuild(
 ) -> None:
     """Train a new codec on the documents as they are now and encode them again; `tansaku info` shows when it pays.
 
-    With --model the index gets another model. The search continues with the earlier one until the new rows are complete.
+    With --model the index gets another model. The search continues with the earlier one until the new rows are there.
 
     Example: `tansaku rebuild --db ./db --table docs`
     """

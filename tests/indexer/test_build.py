@@ -18,7 +18,7 @@ from tansaku import BuildReport, Document, Index, InputError, Rejects, ResidualC
 from tansaku.indexer.codec.codec import default_centroids
 from tansaku.indexer.codec.pooling import pool_tokens
 from tansaku.indexer.read.scan import DOCUMENTS_PER_CHUNK, Scan, chunks, content_bytes, scan
-from tansaku.indexer.write import stages
+from tansaku.indexer.write import build_steps
 from tansaku.indexer.write.rows import compress_vectors
 
 from ..support.fakes import MAX_TOKENS, FakeEncoder, built, comparable, corpus, small_chunks, stored
@@ -237,7 +237,7 @@ class TestADocumentThatChangesBetweenPasses:
     @pytest.mark.parametrize("passes", [1, 2])
     def test_create_stores_nothing(self, db, monkeypatch, change, passes):
         small_chunks(monkeypatch, 4)
-        monkeypatch.setattr(stages, "_SAMPLE_ROWS", 5)
+        monkeypatch.setattr(build_steps, "_SAMPLE_ROWS", 5)
         source = Passes(*[RECORDS] * passes, CHANGES[change](RECORDS))
         with pytest.raises(SourceError, match="changed while they were being indexed"):
             Index.create(db, "t", source, encoder=FakeEncoder())
@@ -274,7 +274,7 @@ class TestVectorsThatNoCodecCanHold:
     @pytest.fixture(params=[3, 20_000], ids=["few sampled", "all sampled"])
     def _sampled(self, request, monkeypatch):
         small_chunks(monkeypatch, 4)
-        monkeypatch.setattr(stages, "_SAMPLE_ROWS", request.param)
+        monkeypatch.setattr(build_steps, "_SAMPLE_ROWS", request.param)
 
     @broken
     @pytest.mark.usefixtures("_sampled")
@@ -363,7 +363,7 @@ class TestSampling:
             whole = [pool_tokens(matrix, pool) for matrix in whole]
         sample = np.concatenate(whole)
         trained.append(train(sample, nbits=2, n_centroids=default_centroids(len(sample))))
-        monkeypatch.setattr(stages, "_SAMPLE_ROWS", 1)
+        monkeypatch.setattr(build_steps, "_SAMPLE_ROWS", 1)
         few_sampled = built(Index.create(db, "few", records, **options))
         assert len(options["encoder"].encoded) == 2 * n_encoded
 
@@ -372,14 +372,14 @@ class TestSampling:
 
     def test_no_text_is_encoded_twice(self, db, monkeypatch):
         small_chunks(monkeypatch, 4)
-        monkeypatch.setattr(stages, "_SAMPLE_ROWS", 7)
+        monkeypatch.setattr(build_steps, "_SAMPLE_ROWS", 7)
         encoder = FakeEncoder()
         Index.create(db, "t", corpus(30), encoder=encoder)
         assert sorted(encoder.encoded) == sorted(record["text"] for record in corpus(30))
 
     @pytest.mark.parametrize("sampled", [2, 20_000])
     def test_truncated_documents_are_counted_whether_sampled_or_not(self, db, monkeypatch, sampled):
-        monkeypatch.setattr(stages, "_SAMPLE_ROWS", sampled)
+        monkeypatch.setattr(build_steps, "_SAMPLE_ROWS", sampled)
         long = [{"id": f"long{i}", "text": "x" * (MAX_TOKENS + 1 + i)} for i in range(4)]
         report = built(Index.create(db, "t", [*corpus(6), *long], encoder=FakeEncoder()))
         tokens = sum(len(record["text"]) for record in corpus(6)) + 4 * MAX_TOKENS
@@ -387,7 +387,7 @@ class TestSampling:
         assert report.truncated_ids == ["long0", "long1", "long2", "long3"]
 
     def test_few_documents_are_all_sampled(self):
-        positions = stages._sample_positions(Scan(300, 300 * 80), 512)
+        positions = build_steps._sample_positions(Scan(300, 300 * 80), 512)
         assert positions.tolist() == list(range(300))
 
     @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ class TestSampling:
         ],
     )
     def test_a_sample_is_bounded_in_documents_and_vectors(self, count, characters_each, size):
-        positions = stages._sample_positions(Scan(count, count * characters_each), 512)
+        positions = build_steps._sample_positions(Scan(count, count * characters_each), 512)
         assert len(positions) == size
         assert (np.diff(positions) > 0).all()
         assert 0 <= positions[0] < positions[-1] < count
@@ -407,7 +407,7 @@ class TestSampling:
         assert np.abs(np.histogram(positions, 10, (0, count))[0] / (size / 10) - 1).max() < 0.25
 
     def test_the_same_documents_are_sampled_again(self):
-        first, second = (stages._sample_positions(Scan(90_000, 90_000 * 30), 512) for _ in range(2))
+        first, second = (build_steps._sample_positions(Scan(90_000, 90_000 * 30), 512) for _ in range(2))
         np.testing.assert_array_equal(first, second)
 
 

@@ -33,7 +33,7 @@ from tansaku import (
 from tansaku.indexer.codec.pooling import pool_tokens
 from tansaku.indexer.table.database import connect
 from tansaku.indexer.table.table import open_index_table
-from tansaku.indexer.write import stages
+from tansaku.indexer.write import build_steps
 
 from ..support.fakes import FakeEncoder, built, comparable, corpus, noted_in, small_chunks
 
@@ -189,7 +189,7 @@ class TestCreate:
         assert mean_cosine(decoded(db), encoder.encode_documents(encoded_texts(CORPUS))) > 0.9
 
     def test_documents_outside_the_sample_get_their_own_vectors(self, db, encoder, monkeypatch):
-        monkeypatch.setattr(stages, "_SAMPLE_ROWS", 3)
+        monkeypatch.setattr(build_steps, "_SAMPLE_ROWS", 3)
         small_chunks(monkeypatch, 2)
         Index.create(db, "t", CORPUS, encoder=encoder, nbits=4)
         expected = encoder.encode_documents(encoded_texts(CORPUS))
@@ -560,7 +560,7 @@ class TestAFailureHalfWay:
         (vectors,) = encoder.encode_documents(["寺"])
         written = []
         small_chunks(monkeypatch, 4)
-        monkeypatch.setattr(stages, "_SAMPLE_ROWS", 3)
+        monkeypatch.setattr(build_steps, "_SAMPLE_ROWS", 3)
 
         def breaking(tokenized):
             if written:

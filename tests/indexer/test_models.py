@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tansaku import Encoder, Index, InputError, ModelMismatchError, ResumeError, Searcher, read_bundle
-from tansaku.indexer.write import stages
+from tansaku.indexer.write import build_steps
 from tansaku.onnx_export.encode.bundle import write_bundle
 from tansaku.onnx_export.encode.find_bundle import DEFAULT_BUNDLE, find_bundle, keep_bundle, known_bundles
 from tansaku.plugin.cli.main import app
@@ -89,7 +89,7 @@ class TestChange:
                 raise KeyboardInterrupt
 
         small_chunks(monkeypatch, 4)
-        monkeypatch.setattr(stages, "_SAMPLE_ROWS", 6)
+        monkeypatch.setattr(build_steps, "_SAMPLE_ROWS", 6)
         newer.before_encoding = stop
         with pytest.raises(KeyboardInterrupt):
             Index.open(db, "t").rebuild(encoder=newer)

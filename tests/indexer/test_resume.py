@@ -32,7 +32,7 @@ from tansaku import (
 )
 from tansaku.indexer.table.changes import delete_rows, merge_rows
 from tansaku.indexer.table.table import create_index_table
-from tansaku.indexer.write import build, merge, rebuild, stages
+from tansaku.indexer.write import build, build_steps, merge, rebuild
 from tansaku.indexer.write.staging import Staging
 from tansaku.plugin.cli.demo import SAMPLE
 from tansaku.plugin.cli.main import app
@@ -61,7 +61,7 @@ CHANGED = corpus(14, salt="new", year=lambda i: 2000 + i) + corpus(8, "n", year=
 def _in_small_pieces(monkeypatch):
     small_chunks(monkeypatch, CHUNK)
     small_slices(monkeypatch)
-    monkeypatch.setattr(stages, "_SAMPLE_ROWS", 6)
+    monkeypatch.setattr(build_steps, "_SAMPLE_ROWS", 6)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def made_once(tmp_path_factory):
     """Tables that nothing has interrupted: ``t`` of `DOCS`, with ``passages`` divided, and what came of both."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         small_chunks(monkeypatch, CHUNK)
-        monkeypatch.setattr(stages, "_SAMPLE_ROWS", 6)
+        monkeypatch.setattr(build_steps, "_SAMPLE_ROWS", 6)
         folder = tmp_path_factory.mktemp("made_once")
         Index.create(folder / "plain", "t", DOCS, encoder=FakeEncoder())
         Index.create(folder / "passages", "t", essays(5, 3), encoder=FakeEncoder(), passage_tokens=8)
@@ -151,16 +151,16 @@ def stop_at(monkeypatch, point):
         for module in (merge, rebuild):
             monkeypatch.setattr(module, "merge_rows", after(int(point.split()[1]), merge_rows))
     elif point == "rows streamed":
-        original_counted = stages.counted
+        original = build_steps.with_progress
 
-        def counted(batches, total, progress):
-            for number, batch in enumerate(original_counted(batches, total, progress)):
+        def with_progress(batches, total, progress):
+            for number, batch in enumerate(original(batches, total, progress)):
                 if number == 2:
                     raise KilledError
                 yield batch
 
-        monkeypatch.setattr(build, "counted", counted)
-        monkeypatch.setattr(merge, "counted", counted)
+        monkeypatch.setattr(build, "with_progress", with_progress)
+        monkeypatch.setattr(merge, "with_progress", with_progress)
         monkeypatch.setattr(rebuild, "create_index_table", after(0, create_index_table))
     elif point == "swapped":
         monkeypatch.setattr(rebuild, "_apply_later_changes", after(0, rebuild._apply_later_changes))
@@ -441,13 +441,13 @@ sys.path.insert(0, sys.argv[1])
 import pytest
 from fakes import *
 from tansaku import Index
-from tansaku.indexer.write import stages
+from tansaku.indexer.write import build_steps
 from tansaku.indexer.write.staging import Staging
 
 monkeypatch = pytest.MonkeyPatch()
 small_chunks(monkeypatch, 4)
 small_slices(monkeypatch)
-stages._SAMPLE_ROWS = 6
+build_steps._SAMPLE_ROWS = 6
 encoder = FakeEncoder()
 db, point = sys.argv[2:]
 kill = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
@@ -647,7 +647,7 @@ class TestChangedWork:
 def half_done(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         small_chunks(monkeypatch, CHUNK)
-        monkeypatch.setattr(stages, "_SAMPLE_ROWS", 6)
+        monkeypatch.setattr(build_steps, "_SAMPLE_ROWS", 6)
         folder = tmp_path_factory.mktemp("half_done") / "db"
         with pytest.raises(KilledError):
             create(folder, encoder_that_stops(5))
@@ -711,7 +711,7 @@ class TestDamage:
     @pytest.mark.parametrize("damaged", [None, "cut", "swapped"])
     @pytest.mark.parametrize("calls", [1, 3])
     def test_the_sample_is_not_encoded_again(self, db, tmp_path, monkeypatch, calls, damaged):
-        monkeypatch.setattr(stages, "_SAMPLE_ROWS", 14)
+        monkeypatch.setattr(build_steps, "_SAMPLE_ROWS", 14)
         create(tmp_path / "whole", FakeEncoder())
         first = encoder_that_stops(calls)
         with pytest.raises(KilledError):

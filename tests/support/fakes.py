@@ -22,7 +22,7 @@ from tansaku.indexer.read import scan
 from tansaku.indexer.table import changes
 from tansaku.indexer.table.database import connect
 from tansaku.indexer.table.table import open_index_table
-from tansaku.indexer.write import rebuild, stages
+from tansaku.indexer.write import build_steps, rebuild
 from tansaku.onnx_export.encode.bundle import read_bundle
 from tansaku.onnx_export.encode.encoder import DEFAULT_BUNDLE, Encoder
 from tansaku.onnx_export.encode.tokenize import Span, TokenizedText
@@ -112,7 +112,7 @@ def _length(text: str) -> int:
 
 def small_chunks(monkeypatch, documents: int = 4) -> None:
     """Encode and stage so few documents together."""
-    for module in (scan, stages, rebuild):
+    for module in (scan, build_steps, rebuild):
         monkeypatch.setattr(module, "DOCUMENTS_PER_CHUNK", documents)
     monkeypatch.setattr(scan.chunks, "__defaults__", (documents,))
 

@@ -167,7 +167,7 @@ def stage_rows(
     return report
 
 
-def counted(batches: Iterable[pa.RecordBatch], total: int, progress: Progress) -> Iterator[pa.RecordBatch]:
+def with_progress(batches: Iterable[pa.RecordBatch], total: int, progress: Progress) -> Iterator[pa.RecordBatch]:
     """Report rows as they are committed.
 
     Args:
