@@ -33,6 +33,7 @@ from tansaku import (
 from tansaku.indexer.table.changes import delete_rows, merge_rows
 from tansaku.indexer.table.table import create_index_table
 from tansaku.indexer.write import build, build_steps, merge, rebuild
+from tansaku.indexer.write.rows import RowMaker
 from tansaku.indexer.write.staging import Staging
 from tansaku.plugin.cli.demo import SAMPLE
 from tansaku.plugin.cli.main import app
@@ -768,21 +769,21 @@ def test_the_command_line_goes_on_by_itself(db, tmp_path, monkeypatch):
     source.write_text("\n".join(lines), encoding="utf-8")
     command = ["index", str(source), "--db", str(db), "--table", "t", "--threads", "1"]
     calls, stop = [], 3
-    original = Encoder.encode_tokens
+    original = RowMaker.vectors
 
-    def counted(self, tokenized):
+    def counted(self, documents):
         if len(calls) == stop:
             raise KilledError
-        calls.append(len(tokenized))
-        return original(self, tokenized)
+        calls.append(len(documents))
+        return original(self, documents)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Encoder, "encode_tokens", counted)
+        patch.setattr(RowMaker, "vectors", counted)
         with pytest.raises(KilledError):
             CliRunner().invoke(app, command, catch_exceptions=False)
     done = sum(calls)
     calls, stop = [], None
-    monkeypatch.setattr(Encoder, "encode_tokens", counted)
+    monkeypatch.setattr(RowMaker, "vectors", counted)
     result = CliRunner().invoke(app, command, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert sum(calls) == 20 - done
