@@ -68,7 +68,8 @@ class KillRun:
         self._start()
 
     def _start(self) -> None:
-        self.child = Child("work", db=str(self.db), real=self.setting.real, passages=self.setting.passages)
+        kind = {"real": self.setting.real, "passages": self.setting.passages, "fulltext": self.setting.fulltext}
+        self.child = Child("work", db=str(self.db), **kind)
         self._ready = False
 
     def job(self, operation: str) -> dict[str, Any]:
@@ -313,6 +314,19 @@ class KillRun:
                 first = next((a, b) for a, b in zip(hits, others, strict=True) if a != b)
                 self.fail("unreadable", job, f"derived arrays find other hits for {query!r} ({candidates}): {first}")
 
+        if self.setting.fulltext:
+            self.check_words(job, table)
+
+    def check_words(self, job: dict[str, Any], searcher: Searcher) -> None:
+        """Full-text search finds the rows that have a rare word: the number of one document."""
+        for number in self.draw.sample(sorted(self.state or {}), min(3, len(self.state or {}))):
+            content = self.content(self.db)
+            wanted = {row["id"] for row in content.to_pylist() if f"の{number}、" in row["text"]}
+            hits = searcher.search(f"の{number}、", 1_000, source="text", candidates=100_000)
+            found = {hit.id for hit in hits if f"の{number}、" in hit.text}
+            if found != wanted:
+                self.fail("unreadable", job, f"full text finds {sorted(found)} of {sorted(wanted)} for {number}")
+
     def uninterrupted(self, job: dict[str, Any]) -> pa.Table:
         """The table that an operation leads to which nothing interrupts, on a copy of the database."""
         shutil.rmtree(self.copy, ignore_errors=True)
@@ -380,8 +394,9 @@ def kills(folder: Path, options: argparse.Namespace) -> list[str]:
         runs.append(KillRun(setting, folder / str(number), draw, counts))
     total = 0
     while (done := sum(counts.kills.values())) < options.kills:
-        run = runs[2] if total % 10 == 9 else runs[total // len(OPERATIONS) % 2]
-        run.kill(draw.choice(OPERATIONS) if run is runs[2] else OPERATIONS[total % len(OPERATIONS)])
+        *cheap, real = runs
+        run = real if total % 10 == 9 else cheap[total // len(OPERATIONS) % len(cheap)]
+        run.kill(draw.choice(OPERATIONS) if run is real else OPERATIONS[total % len(OPERATIONS)])
         total += 1
         if sys.stderr.isatty():
             print(f"\r{done} kills", end="", file=sys.stderr)

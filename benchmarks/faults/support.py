@@ -37,6 +37,8 @@ class CharacterEncoder:
             SimpleNamespace(ids=[ord(c) % 512 for c in text[:LONGEST]], truncated=len(text) > LONGEST) for text in texts
         ]
 
+    tokenize_queries = tokenize_documents
+
     def count_document_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(text) for text in texts]
 

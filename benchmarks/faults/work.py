@@ -32,6 +32,7 @@ class Setting:
     real: bool
     passages: bool
     documents: int  # of a build
+    fulltext: bool = False
 
     def encoder(self) -> Encoder:
         return Encoder.load(threads=1) if self.real else character_encoder()
@@ -41,7 +42,13 @@ class Setting:
         return PASSAGE_TOKENS if self.passages else None
 
 
-SETTINGS = (Setting(False, False, 700), Setting(False, True, 400), Setting(True, False, 40))
+SETTINGS = (
+    Setting(False, False, 700),
+    Setting(False, True, 400),
+    Setting(False, False, 400, fulltext=True),
+    Setting(False, True, 200, fulltext=True),
+    Setting(True, False, 40),
+)
 
 
 def document(number: int, generation: int) -> dict[str, Any]:
@@ -56,9 +63,9 @@ def documents(state: Mapping[int, int]) -> list[dict[str, Any]]:
     return [document(number, generation) for number, generation in state.items()]
 
 
-def work(db: str, real: bool, passages: bool) -> None:
+def work(db: str, real: bool, passages: bool, fulltext: bool) -> None:
     """The worker: does what it is told until it is killed."""
-    setting = Setting(real, passages, 0)
+    setting = Setting(real, passages, 0, fulltext)
     encoder = setting.encoder()
     bytes_per_transaction = changes.BYTES_PER_TRANSACTION
     print(json.dumps({"ready": True}), flush=True)
@@ -83,6 +90,7 @@ def operate(db: str, setting: Setting, encoder: Encoder, job: dict[str, Any]) ->
             documents(state),
             encoder=encoder,
             passage_tokens=setting.passage_tokens,
+            fulltext=setting.fulltext,
             overwrite=operation == "overwrite",
             resume=True,
         )
