@@ -7,8 +7,8 @@ at a random moment of one of these. After each kill the table is looked at, by p
 as it was before the operation or as it is after it, with codes that decode to its texts, and a search over derived
 arrays must find what one over the table finds. Then the operation is repeated with ``resume`` (now and then killed
 again), and its result compared with that of the same operation on a copy of the database, never interrupted. "bulk" is
-an append or upsert of several transactions, of which each must be there as a whole or not at all. The databases differ: with
-and without passages and full text. Full-text search must find the rows that have the words.
+an append or upsert of several transactions, of which each must be there as a whole or not at all. The databases differ:
+with and without passages and full text. Full-text search must find the rows that have the words.
 
 fuzz: mutated JSONL, TSV and CSV lines go through `Source` and `Index.create` or `upsert`, with a file for rejects. What
 was read is counted from the raw bytes; each record must be either in the file for rejects, with a reason, or in the
