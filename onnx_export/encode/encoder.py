@@ -103,7 +103,7 @@ class Encoder:
 
         Raises:
             BundleError: the bundle is missing, incomplete or altered; its graph needs other files; its tokenizer makes
-                texts very much longer; or it does not encode a sentence as vectors of ``bundle.dim`` finite numbers.
+                texts many times longer; or it does not encode a sentence as vectors of ``bundle.dim`` finite numbers.
             InputError: ``threads`` is less than 1.
             MissingExtraError: the bundle's word segmenter needs an extra that is not installed.
         """
