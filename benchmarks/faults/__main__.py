@@ -1,6 +1,7 @@
-"""Robustness: processes killed at random moments, fuzzed files, and readers beside a writer that never rests.
+"""Robustness: processes killed at random moments, fuzzed files, readers beside a writer that never rests, and attacks.
 
-    python -m benchmarks.faults [--only kills|fuzz|reader] [--kills 100] [--lines 20000] [--seconds 60]
+    python -m benchmarks.faults [--only kills|fuzz|reader|attacks|bundles] [--kills 100] [--lines 20000] [--seconds 60]
+                                [--inputs 100000]
 
 kills: a worker process builds, appends, upserts, deletes, optimizes, rebuilds and makes derived arrays; SIGKILL ends it
 at a random moment of one of these. After each kill the table is looked at, by plain LanceDB and by tansaku: it must be
@@ -18,8 +19,15 @@ reader: one process writes all the time and optimizes, keeping nothing or a minu
 derived arrays and over the table, in two threads each. All rows of a group are given their generation in one upsert: an
 answer with two generations, or with another number of rows, is one that no version of the table gives.
 
+attacks: conditions, bodies, framings and MCP calls that mean harm, drawn with the seed, are sent to `tansaku serve` and
+`tansaku mcp --http` in other processes. After each batch both must be alive, answer a known question rightly and use at
+most a gigabyte more than before. No answer may come after the deadline, be a 500, or name places within the machine.
+
+bundles: one for each twenty of those inputs, with checksums that fit, is loaded and used in another process: it encodes
+texts as finite vectors, or is a BundleError.
+
 Kills and the rest use an encoder that costs next to nothing, so that the time goes into storage; every tenth kill is of
-the model that ships inside. The exit status is 1 if anything was not as it should be.
+the model that ships inside, as are attacks. The exit status is 1 if anything was not as it should be.
 """
 
 from __future__ import annotations
@@ -36,13 +44,21 @@ from pathlib import Path
 import lancedb
 
 from ..support.machine import cpu_name
+from .attacks import attacks
+from .bundles import bundles, load
 from .fuzz import fuzz
 from .kills import kills
 from .reader import read, reader, write
 from .work import work
 
-PARTS: dict[str, Callable[[Path, argparse.Namespace], list[str]]] = {"kills": kills, "fuzz": fuzz, "reader": reader}
-PROCESSES: dict[str, Callable[..., None]] = {"work": work, "write": write, "read": read}
+PARTS: dict[str, Callable[[Path, argparse.Namespace], list[str]]] = {
+    "kills": kills,
+    "fuzz": fuzz,
+    "reader": reader,
+    "attacks": attacks,
+    "bundles": bundles,
+}
+PROCESSES: dict[str, Callable[..., None]] = {"work": work, "write": write, "read": read, "load": load}
 FAILURES_SHOWN = 20
 
 
@@ -52,6 +68,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--lines", type=int, default=20_000)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--process", choices=PROCESSES, help=argparse.SUPPRESS)  # what the parts start
     parser.add_argument("--arguments", type=json.loads, help=argparse.SUPPRESS)

@@ -23,7 +23,7 @@ from .growth import MAX_GROWTH, growth
 from .query_weights import QueryWeights
 from .run import run_graph
 from .segmenter import load_segmenter
-from .tokenize import Span, TextTokenizer, TokenizedText
+from .tokenize import Span, TextTokenizer, TokenizedText, tokenizer_errors
 
 # Tokens per run of the graph. What passes between two operators then stays in a core's cache: 128 to 1,024 tokens are
 # equally fast, 2,048 a fifth slower (measured on an AMD EPYC).
@@ -114,7 +114,7 @@ class Encoder:
         threads = threads or usable_cores()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised; their text comes from the file
         for name in filter(None, (bundle.graph, bundle.query_weights)):
             _check_alone(folder / name)
         _check_growth(folder / bundle.tokenizer)
@@ -124,8 +124,10 @@ class Encoder:
                 options,
                 providers=["CPUExecutionProvider"],
                 disabled_optimizers=SLOW_FUSIONS,
+                enable_fallback=0,  # to the same provider; it prints to stdout, where MCP talks
             )
-            tokenizer = Tokenizer.from_file(str(folder / bundle.tokenizer))
+            with tokenizer_errors():
+                tokenizer = Tokenizer.from_file(str(folder / bundle.tokenizer))
         except Exception as error:  # both libraries raise bare exceptions of their own
             raise BundleError(
                 f"{folder}: the graph or the tokenizer cannot be loaded ({error}); copy the bundle again"
@@ -159,10 +161,6 @@ class Encoder:
             self.encode_documents([_PROBE])
         except BundleError as error:
             raise BundleError(f"{self._folder}: {error}") from error
-        except Exception as error:  # tokenizers raises bare exceptions of its own
-            raise BundleError(
-                f"{self._folder}: the bundle cannot encode a text ({error}); export the checkpoint again"
-            ) from error
 
     @property
     def _parts(self) -> _Opened:
@@ -401,8 +399,11 @@ def _check_growth(path: Path) -> None:
 
 
 def _check_graph(session: onnxruntime.InferenceSession, bundle: Bundle, path: Path) -> None:
-    inputs = sorted(value.name for value in session.get_inputs())
-    shape = session.get_outputs()[0].shape
+    try:
+        inputs = sorted(value.name for value in session.get_inputs())
+        shape = session.get_outputs()[0].shape
+    except (ValueError, IndexError) as error:  # a name that is not UTF-8, or no output
+        raise BundleError(f"{path}: cannot be read ({error}); copy the bundle again") from error
     dim = shape[-1] if len(shape) == 3 else "no"
     if len(shape) != 3 or inputs != ["attention_mask", "input_ids"] or (isinstance(dim, int) and dim != bundle.dim):
         raise BundleError(

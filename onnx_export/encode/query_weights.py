@@ -41,13 +41,15 @@ class QueryWeights:
         """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised; their text comes from the file
         try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
+            takes = [(value.name, value.shape[-1]) for value in session.get_inputs()]
+            gives = [value.name for value in session.get_outputs()]
         except Exception as error:  # onnxruntime raises bare exceptions of its own
             raise BundleError(f"{path}: the query weights cannot be loaded ({error}); copy the bundle again") from error
-        takes = [(value.name, value.shape[-1]) for value in session.get_inputs()]
-        gives = [value.name for value in session.get_outputs()]
         if takes != [("token_vectors", dim)] or gives != ["weights"]:
             raise BundleError(
                 f"{path}: takes {takes} and returns {gives}; expected token_vectors of {dim} dimensions and weights; "

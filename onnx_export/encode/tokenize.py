@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,17 @@ class TokenizedText:
     attention: np.ndarray
     keep: np.ndarray
     truncated: bool
+
+
+@contextlib.contextmanager
+def tokenizer_errors() -> Iterator[None]:
+    """What `tokenizers` raises becomes a BundleError; a panic of its Rust code is a BaseException only."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise BundleError(f"the tokenizer fails ({error}); use another one, or copy the bundle again") from error
+        raise
 
 
 class TextTokenizer:
@@ -126,9 +138,11 @@ class TextTokenizer:
             if not text.strip():
                 raise InputError(f"text {position} is empty; leave it out")
         prepared = [self._prepare(text) for text in texts]
-        if self._segmenter:
-            return self._tokenizer.encode_batch([self._segmenter(text) for text in prepared], is_pretokenized=True)
-        return self._tokenizer.encode_batch(prepared)
+        words = [self._segmenter(text) for text in prepared] if self._segmenter else None
+        with tokenizer_errors():
+            if words is not None:
+                return self._tokenizer.encode_batch(words, is_pretokenized=True)
+            return self._tokenizer.encode_batch(prepared)
 
     def _prepare(self, text: str) -> str:
         text = self._rules.prefix + (text.strip() if self._rules.strip else text)

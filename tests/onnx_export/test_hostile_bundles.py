@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -20,9 +21,10 @@ from tokenizers import Regex, Tokenizer, models, normalizers
 from tansaku import Bundle, BundleError, Encoder, TextRules
 from tansaku.onnx_export.encode import external_data
 from tansaku.onnx_export.encode.bundle import write_bundle
-from tansaku.onnx_export.encode.encoder import DEFAULT_BUNDLE
 from tansaku.onnx_export.encode.external_data import names_other_files
+from tansaku.onnx_export.encode.find_bundle import DEFAULT_BUNDLE
 from tansaku.onnx_export.encode.growth import MAX_GROWTH, growth
+from tansaku.onnx_export.encode.tokenize import tokenizer_errors
 
 from .test_encoder import DIM, DOCUMENT, ID, PIECES, QUERY, TABLE, graph, make_bundle
 
@@ -179,6 +181,11 @@ class TestGraphs:
             dim.dim_param = f"any{dim.dim_value}{dim.dim_param}"
         refusal(make_bundle(tmp_path / "bundle", model=model))
 
+    def test_without_an_output_are_refused(self, tmp_path):
+        model = graph()
+        del model.graph.output[:]
+        refusal(make_bundle(tmp_path / "bundle", model=model))
+
     def test_that_cannot_take_some_length_are_refused_when_it_comes(self, tmp_path):
         model = graph()
         model.graph.node[0].input[1] = "near"  # rows of positions, of which there are 8
@@ -187,6 +194,22 @@ class TestGraphs:
         folder = make_bundle(tmp_path / "bundle", QUERY, TextRules("", None, 600), model=model)
         message = refusal(folder)
         assert "mean: the graph cannot be run" in message
+
+    @pytest.mark.parametrize("place", ["name", "input", "op"])
+    def test_with_names_that_are_no_text_print_nothing(self, tmp_path, capfd, place):
+        model = graph()
+        if place == "name":
+            model.graph.name = "XXXXXX"
+        elif place == "input":
+            model.graph.input[0].name = "XXXXXX"
+        else:
+            model.graph.node[0].op_type = "XXXXXX"
+        folder = make_bundle(tmp_path / "bundle", model=model)
+        (folder / "model.onnx").write_bytes(model.SerializeToString().replace(b"XXXXXX", b"\xff\x9f\x1b[2J"))
+        write_bundle(folder, Bundle("mean", DIM, "float32", QUERY, DOCUMENT))
+        with contextlib.suppress(BundleError):
+            Encoder.load(folder, threads=1)
+        assert capfd.readouterr() == ("", "")
 
     def test_of_query_weights_are_held_to_their_shape(self, tmp_path):
         from tansaku.onnx_export.encode.query_weights import QueryWeights
@@ -295,12 +318,26 @@ class TestTokenizers:
         assert len(normal) <= growth(json.loads(made.to_str())) * (len(text) + 1)
 
 
-def test_a_text_the_tokenizer_cannot_take_is_a_bundle_error(tmp_path):
-    folder = make_bundle(tmp_path / "bundle")
-    made = Tokenizer(models.WordLevel({piece: i for piece, i in ID.items() if piece != "<unk>"}, unk_token="<none>"))  # noqa: S106
-    made.save(str(folder / "tokenizer.json"))
+def with_tokenizer(folder: Path, content: str) -> Path:
+    make_bundle(folder)
+    (folder / "tokenizer.json").write_text(content, encoding="utf-8")
     write_bundle(folder, Bundle("mean", DIM, "float32", QUERY, DOCUMENT))
-    assert "cannot encode a text" in refusal(folder)
+    return folder
+
+
+def test_a_text_the_tokenizer_cannot_take_is_a_bundle_error(tmp_path):
+    made = Tokenizer(models.WordLevel({piece: i for piece, i in ID.items() if piece != "<unk>"}, unk_token="<none>"))  # noqa: S106
+    assert "the tokenizer fails" in refusal(with_tokenizer(tmp_path / "bundle", made.to_str()))
+
+
+def test_a_panic_of_the_tokenizer_is_a_bundle_error():
+    class PanicException(BaseException):  # as pyo3 makes it
+        pass
+
+    with pytest.raises(BundleError, match="the tokenizer fails"), tokenizer_errors():
+        raise PanicException("index out of bounds")
+    with pytest.raises(KeyboardInterrupt), tokenizer_errors():
+        raise KeyboardInterrupt
 
 
 def test_a_pipe_in_place_of_the_json_is_refused(tmp_path):
