@@ -131,7 +131,7 @@ class Tansaku:
     def __init__(self, request: dict) -> None:
         from tansaku import Searcher
         from tansaku.onnx_export.encode.bundle import read_bundle
-        from tansaku.onnx_export.encode.encoder import DEFAULT_BUNDLE
+        from tansaku.onnx_export.encode.find_bundle import DEFAULT_BUNDLE
 
         class Model:
             bundle = read_bundle(DEFAULT_BUNDLE)

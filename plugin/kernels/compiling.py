@@ -69,12 +69,12 @@ class _KeptLoop(NullCache):
         target_context.refresh()
         return CompileResult._rebuild(target_context, *pickle.loads(kept))  # noqa: S301  a folder of this user alone
 
-    def save_overload(self, sig: Any, data: Any) -> None:
+    def save_overload(self, sig: Any, cres: Any) -> None:
         """Keep a loop that has just been compiled; without room on the disk it is compiled again next time."""
-        file = self._file(sig, data.codegen)
-        if file is None or data.library.has_dynamic_globals:
+        file = self._file(sig, cres.codegen)
+        if file is None or cres.library.has_dynamic_globals:
             return
-        kept = dumps(data._reduce())
+        kept = dumps(cres._reduce())
         try:
             write_atomically(file, _stamp(kept) + kept)
         except OSError as error:

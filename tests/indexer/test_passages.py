@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from tansaku import Document, InputError
 from tansaku.indexer.read.passages import _Job, _split, check_room, split_documents
-from tansaku.onnx_export.encode.encoder import DEFAULT_BUNDLE
+from tansaku.onnx_export.encode.find_bundle import DEFAULT_BUNDLE
 from tansaku.plugin.cli.demo import SAMPLE
 
 deterministic = settings(deadline=None, derandomize=True, max_examples=150)

@@ -24,7 +24,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tansaku import Bundle, BundleError, Encoder, Expansion, InputError, TextRules, TokenizedText
 from tansaku.onnx_export.encode.bundle import write_bundle
-from tansaku.onnx_export.encode.encoder import DEFAULT_BUNDLE, SLOW_FUSIONS, graph_inputs, runs
+from tansaku.onnx_export.encode.encoder import SLOW_FUSIONS, graph_inputs, runs
+from tansaku.onnx_export.encode.find_bundle import DEFAULT_BUNDLE
 from tansaku.training.default_model.vocabulary import build_tokenizer
 
 DIM = 6

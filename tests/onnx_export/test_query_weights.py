@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from tansaku import BundleError, Encoder, Index, InputError, Searcher, read_bundle
 from tansaku.onnx_export.convert.query_weights_graph import QUERY_WEIGHTS_FILE, add_query_weights
-from tansaku.onnx_export.encode.encoder import DEFAULT_BUNDLE
+from tansaku.onnx_export.encode.find_bundle import DEFAULT_BUNDLE
 from tansaku.onnx_export.encode.query_weights import QueryWeights
 from tansaku.plugin.cli.main import app
 from tansaku.training.errors import TrainingDataError

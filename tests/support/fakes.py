@@ -24,7 +24,8 @@ from tansaku.indexer.table.database import connect
 from tansaku.indexer.table.table import open_index_table
 from tansaku.indexer.write import build_steps, rebuild
 from tansaku.onnx_export.encode.bundle import read_bundle
-from tansaku.onnx_export.encode.encoder import DEFAULT_BUNDLE, Encoder
+from tansaku.onnx_export.encode.encoder import Encoder
+from tansaku.onnx_export.encode.find_bundle import DEFAULT_BUNDLE
 from tansaku.onnx_export.encode.tokenize import Span, TokenizedText
 
 SUPPORT = Path(__file__).parent  # for scripts that run in a process of their own

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from tansaku import InputError, ResumeError
-from tansaku.onnx_export.encode.encoder import DEFAULT_BUNDLE
+from tansaku.onnx_export.encode.find_bundle import DEFAULT_BUNDLE
 from tansaku.plugin.cli.main import app
 from tansaku.plugin.evaluation.bm25 import Bm25
 from tansaku.training.data.clusters import cluster_passages, shared_candidates

@@ -19,7 +19,7 @@ from lancedb.index import FTS
 
 from tansaku import BundleError, Encoder, ForkedProcessError, Index, InputError, Reranker, Searcher
 from tansaku.indexer import forks
-from tansaku.onnx_export.encode.encoder import DEFAULT_BUNDLE
+from tansaku.onnx_export.encode.find_bundle import DEFAULT_BUNDLE
 from tansaku.plugin.search.latest_searcher import LatestSearcher
 
 from ...support.fakes import SUPPORT, FakeEncoder
