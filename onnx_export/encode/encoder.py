@@ -152,7 +152,7 @@ class Encoder:
                 f"the encoder {self.bundle.name!r} was not loaded from a bundle and cannot be pickled; load it"
             )
         folder = None if self._folder == DEFAULT_BUNDLE.absolute() else self._folder
-        return _load_again, (folder, self._threads, self.bundle.fingerprint)
+        return _load_again, (folder, self._threads, self.bundle.scoring_fingerprint)
 
     def _probe(self) -> None:
         """Encode a short text by both rules, which is what a search does first: some hundredths of a second."""
@@ -171,7 +171,7 @@ class Encoder:
                     f"the encoder {self.bundle.name!r} was made before this process was forked, and not loaded from a "
                     "bundle; load one here with `Encoder.load`"
                 )
-            self._opened = _load_again(self._folder, self._threads, self.bundle.fingerprint)._opened
+            self._opened = _load_again(self._folder, self._threads, self.bundle.scoring_fingerprint)._opened
         return self._opened
 
     @property
@@ -326,7 +326,7 @@ class Encoder:
 
 def _load_again(folder: Path | None, threads: int, fingerprint: str) -> Encoder:
     encoder = Encoder.load(folder, threads=threads)
-    if encoder.bundle.fingerprint != fingerprint:
+    if encoder.bundle.scoring_fingerprint != fingerprint:
         raise BundleError(
             f"{folder or DEFAULT_BUNDLE}: another bundle has taken the place of the one that was loaded before the "
             "fork or pickled; put that one back, or load this one with `Encoder.load`"

@@ -209,7 +209,7 @@ class TestModelOnDemand:
             with pytest.raises(ModelMismatchError, match=r"'fake'.*'another'"):
                 action()
         assert len(index) == 30
-        monkeypatch.setattr(Encoder, "load", lambda: FakeEncoder())
+        monkeypatch.setattr(Encoder, "load", lambda *_, **__: FakeEncoder())
         assert index.encoder is index.encoder
         assert index.add([{"id": "x", "text": "京都"}]).rows == 1
 
