@@ -128,6 +128,7 @@ def test_nothing_is_loaded_from_where_others_may_write(cache_folder, tmp_path, m
     assert not (tmp_path / "mark").exists()
 
 
+@pytest.mark.integration
 def test_numbas_own_settings_lead_nowhere(tmp_path):
     """Files are planted wherever numba or tansaku puts them under these settings, in folders that all may write to."""
     shared = tmp_path / "shared"
@@ -156,6 +157,7 @@ def test_nothing_is_loaded_that_belongs_to_another_user(cache_folder, tmp_path, 
     assert not (tmp_path / "mark").exists()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("settings", [{}, {"HOME": "/nowhere/at/all"}, {"HOME": ""}, {"TANSAKU_CACHE_DIR": "~/cache"}])
 def test_without_a_home_folder_loops_are_compiled_and_not_kept(tmp_path, settings):
     tmp_path.chmod(0o777)  # a folder named ~ could be made
@@ -165,6 +167,7 @@ def test_without_a_home_folder_loops_are_compiled_and_not_kept(tmp_path, setting
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.integration
 def test_a_user_without_a_home_folder_can_name_a_folder():
     prefix = as_nobody()
     with tempfile.TemporaryDirectory() as home:  # pytest's own folders are closed to others

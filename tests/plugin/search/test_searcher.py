@@ -177,6 +177,7 @@ def test_query_vectors_of_another_dimension_are_refused(animals: Searcher):
         animals.search_vectors(np.ones((3, 64), np.float32))
 
 
+@pytest.mark.integration
 def test_another_model_is_refused(sample_db: Path, default_encoder: Encoder):
     other = Encoder.load(threads=1)
     other.bundle = dataclasses.replace(default_encoder.bundle, name="other", files={"model.onnx": "0" * 64})
