@@ -7,6 +7,7 @@ comparisons get the answer that the numbers have.
 from __future__ import annotations
 
 import datetime
+import functools
 import math
 from collections.abc import Callable
 from decimal import Decimal
@@ -21,6 +22,7 @@ _UNITS = {"s": "Second", "ms": "Millisecond", "us": "Microsecond", "ns": "Nanose
 _UTC = datetime.timezone.utc
 
 
+@functools.cache  # asked for each of many values
 def kind_of(data_type: pa.DataType) -> str:
     """What may be compared with a column: string, number, boolean, date, timestamp, time, list, or other."""
     kinds: tuple[tuple[str, Callable[[pa.DataType], bool]], ...] = (

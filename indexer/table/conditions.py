@@ -275,8 +275,7 @@ class _Writer:
         return _Typed(".".join(f"`{name}`" for name in path), data_type, ".".join(path), column.at)
 
     def _call(self, call: Call) -> _Typed:
-        names = {name: function for names, function in _FUNCTIONS.items() for name in names}
-        function = names.get(call.name)
+        function = _FUNCTION_OF.get(call.name)
         if function is None:
             known = ", ".join(names[0] for names in _FUNCTIONS)
             raise refusal(self._text, call.at, f"there is no function {call.name[:40]!r}; the functions are {known}")
@@ -355,6 +354,8 @@ _FUNCTIONS: dict[tuple[str, ...], _Function] = {
     ("array_has_all",): _Function((("list",), ("values",)), "array_has_all({}, {})", pa.bool_()),
     ("array_length", "cardinality"): _Function((("list",),), "CAST(array_length({}) AS BIGINT)", pa.int64()),
 }
+
+_FUNCTION_OF = {name: function for names, function in _FUNCTIONS.items() for name in names}
 
 
 def _balanced(parts: list[str], word: str) -> str:

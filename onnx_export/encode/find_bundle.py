@@ -10,6 +10,7 @@ from pathlib import Path
 import platformdirs
 
 from ..errors import BundleError, InputError
+from ..files import atomic_folder
 from .bundle import Bundle, read_bundle, read_description
 
 ENVIRONMENT = "TANSAKU_MODELS"
@@ -75,7 +76,7 @@ def keep_bundle(target: str | os.PathLike[str]) -> Path:
         if kept.fingerprint == bundle.fingerprint:
             return folder
         raise InputError(f"{folder} is there already and is another model; remove it")
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.copytree(DEFAULT_BUNDLE, beside, ignore=shutil.ignore_patterns("__pycache__"))
-    beside.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder) as making:
+        shutil.copytree(DEFAULT_BUNDLE, making, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
     return folder

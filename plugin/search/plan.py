@@ -169,12 +169,11 @@ def make_plan(
             margin=0.0,
         )
     growth = min(max(n_documents, _SMALL), _LARGE) / _SMALL
-    candidates = options.candidates or max(round(_CANDIDATES[recall] * growth**0.5), _CANDIDATES_PER_HIT[recall] * k)
-    nprobe = options.nprobe or round(_NPROBE[recall] * growth ** (1 / 3))
+    more = _MORE_OUTGROWN if outgrown else 1
+    usual = max(round(_CANDIDATES[recall] * growth**0.5), _CANDIDATES_PER_HIT[recall] * k)
+    candidates = options.candidates or more * usual
+    nprobe = options.nprobe or more * round(_NPROBE[recall] * growth ** (1 / 3))
     score_all_up_to = options.candidates or max(_SCORE_ALL_OUTGROWN if outgrown else _SCORE_ALL_UP_TO, k)
-    if outgrown:
-        candidates = options.candidates or _MORE_OUTGROWN * candidates
-        nprobe = options.nprobe or _MORE_OUTGROWN * nprobe
     return Plan(
         score_all_up_to=score_all_up_to,
         source=options.source,
