@@ -18,7 +18,7 @@ from typing import cast
 
 import httpx
 import pytest
-import schemathesis
+import schemathesis.specs.openapi.schemas  # now, as Python below 3.11.9 can fail to parse a file while threads run
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
