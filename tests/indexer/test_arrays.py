@@ -223,6 +223,7 @@ class TestIncrementally:
         assert_right(db, new)
 
 
+@pytest.mark.integration
 class TestDamage:
     def test_of_any_file_is_noticed_and_mended(self, db):
         names = [path.relative_to(db) for path in named_files(db)]
@@ -332,6 +333,7 @@ class TestTheRightTable:
         assert_right(db, open_searcher(db))
 
 
+@pytest.mark.integration
 class TestInterruption:
     @pytest.mark.parametrize("error", [KilledError, OSError])
     @pytest.mark.parametrize(
@@ -385,6 +387,7 @@ class TestInterruption:
         assert len(list(folder_of(db).glob("segment-*"))) == len(searcher._codes.segments)
 
 
+@pytest.mark.integration
 class TestSeveralReaders:
     @pytest.mark.parametrize("fresh", [False, True])
     def test_in_threads(self, db, fresh):
@@ -445,6 +448,7 @@ class TestSeveralReaders:
         assert_right(db, searcher)
 
 
+@pytest.mark.integration
 class TestWithoutRoom:
     def test_without_derived_arrays_nothing_is_written(self, db):
         shutil.rmtree(db / "t.tansaku")

@@ -51,6 +51,8 @@ from ..support.fakes import (
     texts_by_id,
 )
 
+pytestmark = pytest.mark.integration
+
 DOCS = corpus(12, year=lambda i: 1900 + i)
 QUERY = FakeEncoder().vectors("0123456789abcdef"[::2])
 NOW = timedelta(0)

@@ -21,6 +21,8 @@ from tansaku.plugin.cli.main import app
 
 from ..support.fakes import FakeEncoder, corpus
 
+pytestmark = pytest.mark.integration
+
 QUERIES = ("d41d8c", "abcdef", "09f1e")
 
 

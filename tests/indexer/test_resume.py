@@ -53,6 +53,8 @@ from ..support.fakes import (
     texts_by_id,
 )
 
+pytestmark = pytest.mark.integration
+
 CHUNK = 4
 DOCS = corpus(22, year=lambda i: 1900 + i)
 CHANGED = corpus(14, salt="new", year=lambda i: 2000 + i) + corpus(8, "n", year=lambda i: i)
