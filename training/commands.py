@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 from ..onnx_export.counts import counted
 from ..onnx_export.errors import InputError
 from ..onnx_export.extras import require_extra
-from ..onnx_export.files import check_output, check_output_folder
+from ..onnx_export.files import check_output, check_output_folder, finished_lines
 from ..plugin.cli import display
 from ..plugin.cli.options import Resume, Threads
 
@@ -37,10 +38,16 @@ def train(config: Config, resume: Resume = True) -> None:
     """
     require_extra("train")
     from .config import read_config  # torch is imported here only, so that the other commands start quickly
+    from .run.state import STATE_FILE, saved_step
     from .run.trainer import train as run_training
 
     settings = read_config(config)
-    with display.ProgressDisplay() as progress:
+
+    def kept() -> str:
+        step = saved_step(Path(settings.run.output) / STATE_FILE)
+        return f"step {step:,} is saved in {settings.run.output}" if step else ""
+
+    with _interruptible(kept), display.ProgressDisplay() as progress:
 
         def show(step: StepReport) -> None:
             if step.evaluation or step.step == step.steps or step.step % max(1, step.steps // _LINES) == 0:
@@ -128,7 +135,12 @@ def mine(
         shared = shared_candidates(list(query_texts), list(passages), numbers, candidates, positives)
         query_texts = {query_id: query_texts[query_id] for query_id in dict.fromkeys([*shared, *query_texts])}
         candidates = [shared]
-    with display.ProgressDisplay() as progress:
+
+    def kept() -> str:
+        groups = len(finished_lines(out)) if out.exists() else 0
+        return f"{counted(groups, 'group')} in {out}" if groups else ""
+
+    with _interruptible(kept), display.ProgressDisplay() as progress:
         report = mine_groups(
             out,
             query_texts,
@@ -217,6 +229,22 @@ def weigh(
         f"{bundle}: weights from {fitted.questions:,} queries; hit@1 of {fitted.held_out:,} held-out queries is "
         f"{fitted.before:.4f} without and {fitted.after:.4f} with them"
     )
+
+
+@contextlib.contextmanager
+def _interruptible(kept: Callable[[], str]) -> Iterator[None]:
+    """At Ctrl-C, say what is kept and how to go on, and end with status 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if said := kept():
+            display.err.print(
+                f"interrupted; {display.shown(said)}. The same command continues from there, and with --no-resume "
+                "starts over"
+            )
+        else:
+            display.err.print("interrupted; there is nothing to continue from, the same command starts over")
+        raise typer.Exit(130) from None
 
 
 def _warn_of_missing(qrels: dict[str, dict[str, int]], queries: Mapping[str, str], passages: Mapping[str, str]) -> None:

@@ -1,6 +1,6 @@
 """The TOML file that says how a model is trained.
 
-Every key but the paths has the value of the JaColBERTv2.5 paper by default. Paths are relative to the folder of the
+Every key of the recipe has the value of the JaColBERTv2.5 paper by default. Paths are relative to the folder of the
 file.
 """
 
@@ -113,7 +113,8 @@ class OptimizerConfig(_Section):
     Attributes:
         schedule: "schedule_free" (Defazio et al., 2024), or "linear" decay to zero.
         learning_rate: highest learning rate, above 0.
-        warmup_steps: number of steps in which the learning rate rises from zero.
+        warmup_steps: number of steps in which the learning rate rises from zero. None is 5% of all steps, as in the
+            paper, where it is 2,500 of 50,000; a training that is extended keeps the number it began with.
         weight_decay: weight decay of AdamW, 0 or more.
         batch_size: number of groups of one step, over all ranks and accumulated passes together.
         accumulate: number of passes of one step; it must divide ``batch_size``.
@@ -125,7 +126,7 @@ class OptimizerConfig(_Section):
 
     schedule: Schedule = "schedule_free"
     learning_rate: Positive = 3e-5
-    warmup_steps: NotNegative = 0
+    warmup_steps: NotNegative | None = None
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     batch_size: Count = 64
     accumulate: Count = 1
@@ -139,14 +140,16 @@ class RunConfig(_Section):
     Attributes:
         output: folder of the checkpoints and the log.
         formats: formats of the trained model beside its plain weights: "stanford", "pylate".
-        steps: number of steps of the optimizer; None is one pass over the groups.
+        steps: number of steps of the optimizer; None is one pass over the groups. A finished training goes on where it
+            ended if the number is raised, unless the schedule is "linear".
         save_every: number of steps between checkpoints, from which an interrupted training continues; None saves at the
             end only.
         evaluate_every: number of steps between evaluations; None evaluates at the end only.
         evaluation: BEIR folder whose questions are asked, over its whole corpus, exactly. None evaluates nothing.
         split: split of its judgements.
         evaluation_questions: number of questions asked, from the first on.
-        precision: number format of the forward and backward passes; weights and optimizer stay float32.
+        precision: number format of the backbone's forward and backward passes; weights, optimizer, MaxSim and loss stay
+            float32. "float16" scales the loss, and needs a GPU.
         device: device of torch, such as "cpu" or "cuda"; None takes a GPU if there is one.
         seed: seed of the order of groups, of dropout and of new weights.
     """

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -235,6 +236,25 @@ class TestTeachers:
         vectors.of_passages(["a"])
         assert sorted(encoder.encoded) == ["a", "a", "b", "c", "d"]
 
+    def test_a_cross_encoder_gives_logits(self, monkeypatch):
+        """Not probabilities, of which those of hard negatives are all near 0."""
+        asked = []
+
+        class Model:
+            def __init__(self, name):
+                pass
+
+            def predict(self, pairs, activation_fn=torch.nn.Sigmoid(), **_):  # noqa: B008  the default of many models
+                asked.extend(pairs)
+                return activation_fn(torch.tensor([-9.0, -12.0, 3.0])[: len(pairs)]).numpy()
+
+        monkeypatch.setattr("sentence_transformers.CrossEncoder", Model)
+        teacher, _ = teacher_named("cross-encoder:some/model")
+        assert teacher.scores("q", self.PASSAGES).tolist() == [-9.0, -12.0, 3.0]
+        assert asked == [("q", text) for text in self.PASSAGES.values()]
+        # So that mining which an earlier version began, with probabilities, is not continued.
+        assert "logits" in getattr(teacher, "name", "")
+
     def test_names(self):
         bm25 = Bm25(COLLECTION.items())
         assert isinstance(teacher_named("2*labels", positives={"q": ["p1"]})[0], LabelTeacher)
@@ -295,6 +315,23 @@ class TestCommand:
         assert isinstance(self.run(tmp_path, *again).exception, ResumeError)
         done = self.run(tmp_path, *again, "--no-resume")
         assert done.exit_code == 0, done.output
+
+    def test_ctrl_c_says_how_to_go_on(self, tmp_path, monkeypatch):
+        scores = Bm25Teacher.scores
+        asked = []
+
+        def interrupt_the_fourth(teacher, query, passages):
+            asked.append(query)
+            if len(asked) == 4:
+                raise KeyboardInterrupt
+            return scores(teacher, query, passages)
+
+        monkeypatch.setattr(Bm25Teacher, "scores", interrupt_the_fourth)
+        ended = self.run(tmp_path, "--bm25", "--teacher", "bm25")
+        assert ended.exit_code == 130
+        assert "interrupted; 3 groups in" in (said := " ".join(ended.output.split()))
+        assert "The same command continues from there" in said
+        assert self.run(tmp_path, "--bm25", "--teacher", "bm25").exit_code == 0
 
     def test_judgements_that_cannot_be_used_are_counted(self, tmp_path):
         (tmp_path / "more.tsv").write_text("q0\tp0\t1\nq1\tgone\t0\nunasked\tp1\t1\n", encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -19,7 +20,10 @@ from tansaku import CheckpointError, InputError, ResumeError
 from tansaku.onnx_export.convert.load import load_checkpoint
 from tansaku.plugin.cli.main import app
 from tansaku.training.config import DataConfig, LossConfig, ModelConfig, OptimizerConfig, RunConfig, TrainingConfig
+from tansaku.training.errors import ConfigError
 from tansaku.training.model.frozen import SplitBackbone
+from tansaku.training.model.losses import loss_of
+from tansaku.training.model.optimizer import Optimizer
 from tansaku.training.model.student import Student, with_rules
 from tansaku.training.run.averaging import average_weights, read_weights, save_average
 from tansaku.training.run.evaluation import Evaluation
@@ -162,8 +166,88 @@ def test_a_finished_training_is_not_begun_again(world, tmp_path):
 
 def test_going_on_with_another_configuration_is_refused(world, tmp_path):
     train(config_for(world, tmp_path / "out"))
-    with pytest.raises(ResumeError, match=r"another configuration \(loss\); .*--no-resume"):
+    with pytest.raises(ResumeError, match=r"8 steps are done here with another configuration \(loss\); .*--no-resume"):
         train(config_for(world, tmp_path / "out", loss={"kind": "margin_mse"}))
+    with pytest.raises(ResumeError, match=r"another configuration \(run\)"):
+        train(config_for(world, tmp_path / "out", run={"steps": 7}))
+
+
+def test_a_finished_training_is_extended_as_if_it_had_been_longer(world, tmp_path):
+    """The number of warm-up steps is that of the training's beginning, and evaluations change nothing."""
+    sections = {"optimizer": {"warmup_steps": None, "learning_rate": 1e-2, "batch_size": 32}}
+    train(config_for(world, tmp_path / "out", run={"steps": 40, "evaluation": str(world / "held")}, **sections))
+    extended = train(config_for(world, tmp_path / "out", run={"steps": 44}, **sections))
+    sections["optimizer"]["warmup_steps"] = 2
+    longer = train(config_for(world, tmp_path / "longer", run={"steps": 44}, **sections))
+    assert same(read_weights(extended), read_weights(longer))
+    assert losses(tmp_path / "out") == losses(tmp_path / "longer")
+
+
+def test_a_linear_decay_is_not_extended(world, tmp_path):
+    sections = {"optimizer": {"schedule": "linear"}}
+    train(config_for(world, tmp_path / "out", run={"steps": 2}, **sections))
+    with pytest.raises(ResumeError, match="if the schedule is not linear"):
+        train(config_for(world, tmp_path / "out", run={"steps": 4}, **sections))
+
+
+def test_a_new_training_begins_a_new_log(world, tmp_path):
+    train(config_for(world, tmp_path / "out", run={"steps": 3}))
+    with pytest.raises(StopError):
+        train(config_for(world, tmp_path / "out", run={"steps": 2}), resume=False, on_step=stop_at(1))
+    assert len(losses(tmp_path / "out")) == 1
+
+
+def test_what_stops_an_evaluation_loses_no_step(world, tmp_path, monkeypatch):
+    sections = {"run": {"steps": 3, "evaluation": str(world / "held")}}
+    whole = train(config_for(world, tmp_path / "whole", **sections))
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluation, "measure", stop_at_once)
+        with pytest.raises(StopError):
+            train(config_for(world, tmp_path / "cut", **sections))
+    seen = []
+    cut = train(config_for(world, tmp_path / "cut", **sections), on_step=seen.append)
+    assert seen == []
+    assert same(read_weights(cut), read_weights(whole))
+    made, expected = (
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("cut", "whole")
+    )
+    assert [{**line, "seconds": 0} for line in made] == [{**line, "seconds": 0} for line in expected]
+    assert "ndcg@10" in made[-1]
+
+
+def stop_at_once(*_):
+    raise StopError
+
+
+def test_float16_is_for_a_gpu(world, tmp_path):
+    with pytest.raises(ConfigError, match=r'precision is "float16".*device is "cpu"; use "bfloat16"'):
+        train(config_for(world, tmp_path / "out", run={"precision": "float16"}))
+
+
+def gradients_and_scores(student, queries, passages, precision):
+    """Of a KL loss towards falling scores."""
+    student.zero_grad()
+    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        scores, _ = student(queries, passages)
+    teacher = torch.linspace(1, 0, scores.shape[1]).repeat(len(queries), 1)
+    loss_of(LossConfig(), scores, teacher).backward()
+    gradients = [p.grad.flatten() for p in student.parameters() if p.grad is not None]
+    return torch.cat(gradients), scores.detach()
+
+
+def test_near_passages_have_different_scores_in_bfloat16(world):
+    """Eight passages that differ in one character; MaxSim in 16 bits would make some of their scores equal."""
+    config = config_for(world, world / "unused")
+    student = Student(with_rules(load_checkpoint(config.model.checkpoint), config.model)).eval()
+    queries = student.tokenize_queries(["水火木金土上下"])
+    passages = student.tokenize_passages([f"日本東京大学山川田{last}" for last in SPELLED[-8:]])
+    exact, expected = gradients_and_scores(student, queries, passages, torch.float32)
+    near, scores = gradients_and_scores(student, queries, passages, torch.bfloat16)
+    assert scores.dtype == torch.float32
+    assert len(set(scores[0].tolist())) == 8
+    assert torch.allclose(scores, expected, rtol=2e-2)
+    assert torch.nn.functional.cosine_similarity(near, exact, dim=0) > 0.95
 
 
 def test_a_training_of_an_earlier_version_is_not_begun_again_silently(world, tmp_path):
@@ -202,20 +286,22 @@ def test_two_ranks_share_every_batch(world, tmp_path):
         "from tansaku.training.run.trainer import train\n"
         "from pathlib import Path\n"
         "torch.set_num_threads(1)\n"
-        "train(config_for(Path(sys.argv[2]), Path(sys.argv[3]), run={'steps': 3}))\n"
+        "train(config_for(Path(sys.argv[2]), Path(sys.argv[3]), run={'steps': 3, 'evaluation': sys.argv[4]}))\n"
     )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     root = str(Path(__file__).parents[2])
-    command = [sys.executable, "-c", script, root, str(world), str(tmp_path / "two")]
+    command = [sys.executable, "-c", script, root, str(world), str(tmp_path / "two"), str(world / "held")]
     ranks = [subprocess.Popen(command, env={**environment, "RANK": str(r)}) for r in (0, 1)]
     assert [process.wait(600) for process in ranks] == [0, 0]
     one = train(config_for(world, tmp_path / "one", run={"steps": 3}))
     assert read_weights(tmp_path / "two" / "checkpoint-3").keys() == read_weights(one).keys()
     # Dropout differs; the groups of each step do not.
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=0.2)
+    measured = json.loads((tmp_path / "two" / "log.jsonl").read_text().splitlines()[-1])
+    assert 0 < measured["mrr@10"] <= 1
 
 
 @pytest.mark.parametrize(
@@ -345,21 +431,53 @@ class TestAveraging:
             save_average(config, [folder], tmp_path / "mean", "onnx")
 
 
-def test_the_commands_train_and_average(world, tmp_path):
+def configuration(world: Path, folder: Path, **run: object) -> Path:
+    """A file of a small training."""
     names = {"groups": "groups", "queries": "queries", "collection": "corpus"}
     data = "\n".join(f'{key} = ["{world / name}.jsonl"]' for key, name in names.items())
-    (tmp_path / "train.toml").write_text(
+    keys = "\n".join(f"{name} = {json.dumps(value)}" for name, value in run.items())
+    path = folder / "train.toml"
+    path.write_text(
         f'[model]\ncheckpoint = "{world / "start"}"\nquery_length = 16\ndocument_length = 24\n'
         f"[data]\n{data}\nnway = {NWAY}\n"
-        f'[optimizer]\nbatch_size = 8\n[run]\noutput = "out"\nsteps = 4\nsave_every = 2\ndevice = "cpu"\n',
+        f'[optimizer]\nbatch_size = 8\n[run]\noutput = "out"\ndevice = "cpu"\n{keys}\n',
         encoding="utf-8",
     )
-    done = CliRunner().invoke(app, ["train", str(tmp_path / "train.toml")])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("save_every", "said"),
+    [
+        (2, "interrupted; step 2 is saved in .*out. The same command continues"),
+        (9, "there is nothing to continue from"),
+    ],
+)
+def test_ctrl_c_says_how_to_go_on(world, tmp_path, monkeypatch, save_every, said):
+    path = configuration(world, tmp_path, steps=9, save_every=save_every)
+    step = Optimizer.step
+    done = []
+
+    def interrupt_in_the_third(self, scaler):
+        done.append(1)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        step(self, scaler)
+
+    monkeypatch.setattr(Optimizer, "step", interrupt_in_the_third)
+    ended = CliRunner().invoke(app, ["train", str(path)])
+    assert ended.exit_code == 130
+    assert re.search(said, " ".join(ended.output.split()))
+
+
+def test_the_commands_train_and_average(world, tmp_path):
+    path = configuration(world, tmp_path, steps=4, save_every=2)
+    done = CliRunner().invoke(app, ["train", str(path)])
     assert done.exit_code == 0, done.output
     assert str(tmp_path / "out" / "checkpoint-4") in done.output
     assert "step 4 of 4: loss" in done.output
     folders = [str(tmp_path / "out" / f"checkpoint-{step}") for step in (2, 4)]
-    done = CliRunner().invoke(app, ["average", str(tmp_path / "train.toml"), str(tmp_path / "mean"), *folders])
+    done = CliRunner().invoke(app, ["average", str(path), str(tmp_path / "mean"), *folders])
     assert done.exit_code == 0, done.output
     mean = load_checkpoint(tmp_path / "mean").projection.state_dict().popitem()[1]
     assert torch.allclose(mean, average_weights(folders)["projection.weight"])

@@ -15,10 +15,11 @@ from hypothesis.extra import numpy as arrays
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from tansaku.training.config import LossConfig, read_config
+from tansaku.training.config import LossConfig, OptimizerConfig, read_config
 from tansaku.training.data.groups import normalized, read_groups, write_groups
 from tansaku.training.errors import ConfigError, TrainingDataError
 from tansaku.training.model.losses import in_batch, loss_of, min_max
+from tansaku.training.model.optimizer import warmup_steps
 from tansaku.training.model.student import maxsim
 from tansaku.training.run.order import batch_of_step
 from tansaku.training.run.state import load_state, save_state
@@ -45,6 +46,8 @@ class TestConfig:
         assert (config.data.nway, config.model.query_length, config.model.document_length) == (32, 32, 300)
         assert (config.loss.kind, config.loss.normalize_student, config.loss.in_batch_negatives) == ("kl", True, False)
         assert (config.optimizer.schedule, config.optimizer.learning_rate) == ("schedule_free", 3e-5)
+        assert warmup_steps(config.optimizer, 50_000) == 2_500
+        assert warmup_steps(OptimizerConfig(warmup_steps=0), 50_000) == 0
 
     def test_paths_are_relative_to_the_file(self, tmp_path):
         (tmp_path / "start").mkdir()

@@ -1,4 +1,7 @@
-"""Teachers: they give the scores that a model is trained to give. `ensemble` makes one score of several."""
+"""Teachers: they give the scores that a model is trained to give. `ensemble` makes one score of several.
+
+Each teacher has a scale of its own, which its class names. `ensemble` scales them alike, over the passages of a group.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +43,11 @@ class Teacher(Protocol):
 class CrossEncoderTeacher:
     """A cross-encoder of sentence-transformers.
 
+    Scale: raw logits, any number, as in the published data of JaColBERTv2.5. The probabilities that many models give
+    by default would make one number of most hard negatives, which are all near 0 there.
+
     Args:
-        model: folder or hub name of the model.
+        model: folder or hub name of the model, which must have one output.
 
     Raises:
         MissingExtraError: sentence-transformers is not installed.
@@ -50,15 +56,19 @@ class CrossEncoderTeacher:
     def __init__(self, model: str) -> None:
         try:
             from sentence_transformers import CrossEncoder
+            from torch.nn import Identity
         except ImportError as error:
             raise MissingExtraError("sentence-transformers", "train") from error
-        self.name = f"cross-encoder:{model}"
-        self._model = CrossEncoder(model)
+        self.name = f"cross-encoder:{model} logits"
+        self._model, self._activation = CrossEncoder(model), Identity()
 
     def scores(self, query: str, passages: Mapping[str, str]) -> np.ndarray:
         """See `Teacher`."""
         pairs = [(query, text) for text in passages.values()]
-        return np.asarray(self._model.predict(pairs, batch_size=_PAIRS_PER_BATCH, show_progress_bar=False), np.float64)
+        scores = self._model.predict(
+            pairs, batch_size=_PAIRS_PER_BATCH, show_progress_bar=False, activation_fn=self._activation
+        )
+        return np.asarray(scores, np.float64)
 
 
 class TokenVectors:
@@ -101,6 +111,8 @@ class TokenVectors:
 class MaxSimTeacher:
     """MaxSim by a ColBERT model.
 
+    Scale: a sum of cosines, at most the number of the query's tokens.
+
     Args:
         vectors: token vectors by the model.
     """
@@ -119,6 +131,8 @@ class MaxSimTeacher:
 class DenseTeacher:
     """Similarity of dense vectors: the mean of the token vectors of each text.
 
+    Scale: -1 to 1; the passage's vector has unit length, the query's at most that.
+
     Args:
         vectors: token vectors by the model.
     """
@@ -133,7 +147,9 @@ class DenseTeacher:
 
 
 class LabelTeacher:
-    """Judgements as scores: 1 for a passage that was judged relevant, 0 for any other.
+    """Judgements as scores.
+
+    Scale: 1 for a passage that was judged relevant, 0 for any other.
 
     Args:
         positives: query text → ids of its relevant passages.
@@ -150,6 +166,8 @@ class LabelTeacher:
 
 class Bm25Teacher:
     """BM25 with the statistics of the whole collection.
+
+    Scale: 0 or more; 0 for a passage that shares no bigram with the query.
 
     Args:
         bm25: index of the collection.

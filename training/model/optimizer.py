@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,14 @@ except ModuleNotFoundError as error:
     raise MissingExtraError(error.name or "schedulefree", "train") from error
 
 
+_WARMUP_SHARE = 0.05  # of all steps, as in the paper: 2,500 of 50,000
+
+
+def warmup_steps(config: OptimizerConfig, steps: int) -> int:
+    """Number of steps in which the learning rate rises from zero: the configured one, or 5% of ``steps``."""
+    return round(_WARMUP_SHARE * steps) if config.warmup_steps is None else config.warmup_steps
+
+
 class Optimizer:
     """An optimizer with its schedule.
 
@@ -25,21 +33,22 @@ class Optimizer:
     Args:
         config: the section [optimizer].
         parameters: the parameters to train.
-        steps: number of steps in all, for the linear decay.
+        steps: number of steps in all, for the warm-up and the linear decay.
     """
 
     def __init__(self, config: OptimizerConfig, parameters: Iterable[torch.nn.Parameter], steps: int) -> None:
         self._parameters = list(parameters)
         self._schedule: torch.optim.lr_scheduler.LambdaLR | None = None
+        warmup = warmup_steps(config, steps)
         settings: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
         if config.schedule == "schedule_free":
-            self._free = AdamWScheduleFree(self._parameters, warmup_steps=config.warmup_steps, **settings)
+            self._free = AdamWScheduleFree(self._parameters, warmup_steps=warmup, **settings)
             self._inner: torch.optim.Optimizer = self._free
             self._free.train()
         else:
             self._free = None
             self._inner = torch.optim.AdamW(self._parameters, **settings)
-            warmup, rest = config.warmup_steps, max(1, steps - config.warmup_steps)
+            rest = max(1, steps - warmup)
             self._schedule = torch.optim.lr_scheduler.LambdaLR(
                 self._inner, lambda step: (step + 1) / warmup if step < warmup else max(0.0, (steps - step) / rest)
             )
@@ -56,8 +65,8 @@ class Optimizer:
             self._schedule.step()
 
     def averaged(self) -> _Averaged:
-        """A context manager in which the weights are the model's."""
-        return _Averaged(self._free)
+        """A context manager in which the weights are the model's; after it they are what they were, to the last bit."""
+        return _Averaged(self._free, self._parameters)
 
     def state_dict(self) -> dict[str, Any]:
         """The state to continue from; call it outside `averaged`."""
@@ -72,13 +81,21 @@ class Optimizer:
 
 
 class _Averaged:
-    def __init__(self, free: AdamWScheduleFree | None) -> None:
-        self._free = free
+    def __init__(self, free: AdamWScheduleFree | None, parameters: Sequence[torch.nn.Parameter]) -> None:
+        self._free, self._parameters = free, parameters
+        self._stepped: list[torch.Tensor] = []
 
     def __enter__(self) -> None:
         if self._free is not None:
+            self._stepped = [parameter.detach().clone() for parameter in self._parameters]
             self._free.eval()
 
+    @torch.no_grad()
     def __exit__(self, *_: object) -> None:
         if self._free is not None:
             self._free.train()
+            # It computes them back from the average, with other last bits: how often a training is evaluated would
+            # change its result.
+            for parameter, before in zip(self._parameters, self._stepped, strict=True):
+                parameter.copy_(before)
+            self._stepped = []

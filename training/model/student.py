@@ -21,7 +21,7 @@ from .frozen import HiddenStates, SplitBackbone
 
 Inputs = dict[str, torch.Tensor]
 Encode = Callable[[Sequence[TokenizedText], Inputs], tuple[torch.Tensor, ...]]
-_MASKED = -1e4  # less than any cosine, and a number in 16 bits too
+_MASKED = -1e4  # less than any cosine
 _MAX_TOKENS_PER_RUN = 16_384  # that go through the backbone together
 _ENOUGH_TOKENS = 1_024  # for a run of their own
 _MAX_LENGTH_RATIO = 1.25  # of the longest text of a run to its shortest
@@ -105,8 +105,12 @@ class Student(torch.nn.Module):
         return tuple(torch.cat(part)[places.to(self.device)] for part in zip(*parts, strict=True))
 
     def project(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Vectors of unit length, float32 (texts, longest, dim), from the backbone's last hidden states."""
-        return functional.normalize(self.projection(hidden).float(), dim=-1)
+        """Vectors of unit length, float32 (texts, longest, dim), from the backbone's last hidden states.
+
+        In float32 whatever the precision of the backbone: near passages differ in digits that 16 bits do not have.
+        """
+        with torch.autocast(self.device.type, enabled=False):
+            return functional.normalize(self.projection(hidden.float()), dim=-1)
 
     def kept(self, texts: Sequence[TokenizedText]) -> torch.Tensor:
         """The tokens that count in MaxSim: bool (texts, longest)."""
@@ -159,6 +163,8 @@ def maxsim(
 ) -> torch.Tensor:
     """MaxSim: for each kept query token the largest cosine with a kept passage token, summed.
 
+    In float32 also where autocast is on, which would round cosines to 8 bits in bfloat16.
+
     Args:
         queries: float32 (…, query tokens, dim).
         query_kept: bool (…, query tokens).
@@ -168,9 +174,10 @@ def maxsim(
     Returns:
         float32 (…).
     """
-    similarities = queries @ passages.transpose(-1, -2)
-    similarities = similarities.masked_fill(~passage_kept[..., None, :], _MASKED)
-    return (similarities.amax(dim=-1) * query_kept).sum(dim=-1)
+    with torch.autocast(queries.device.type, enabled=False):
+        similarities = queries.float() @ passages.float().transpose(-1, -2)
+        similarities = similarities.masked_fill(~passage_kept[..., None, :], _MASKED)
+        return (similarities.amax(dim=-1) * query_kept).sum(dim=-1)
 
 
 def with_rules(checkpoint: Checkpoint, config: ModelConfig) -> Checkpoint:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from ...onnx_export.files import atomic_path
 from ..errors import TrainingDataError
 
+STATE_FILE = "state.safetensors"  # in the folder that a training writes
 _KEY = "state"  # of the file's metadata
 
 
@@ -48,6 +49,15 @@ def load_state(path: Path) -> Any:
         raise TrainingDataError(f"{path}: damaged ({error}); remove it to train from the beginning") from error
 
 
+def saved_step(path: Path) -> int:
+    """The step that `save_state` wrote last, without reading its tensors; 0 if there is none."""
+    try:
+        with safe_open(path, "pt") as file:
+            return int(_with_tensors(json.loads(file.metadata()[_KEY]), None)["step"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        return 0
+
+
 def _without_tensors(value: Any, place: str, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
         tensors[place] = value.detach().cpu().contiguous().clone()
@@ -60,10 +70,10 @@ def _without_tensors(value: Any, place: str, tensors: dict[str, torch.Tensor]) -
     return {"value": value}
 
 
-def _with_tensors(content: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Any:
+def _with_tensors(content: dict[str, Any], tensors: dict[str, torch.Tensor] | None) -> Any:
     ((kind, value),) = content.items()
     if kind == "tensor":
-        return tensors[value]
+        return None if tensors is None else tensors[value]
     if kind == "dict":
         return {key: _with_tensors(item, tensors) for key, item in value}
     if kind in ("list", "tuple"):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gc
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,18 +21,19 @@ from ...onnx_export.errors import InputError
 from ...onnx_export.files import atomic_path, finished_lines, write_atomically
 from ...onnx_export.progress import Progress, no_progress
 from ...plugin.evaluation.judgements import read_passages, read_queries
-from ..config import TrainingConfig
+from ..config import RunConfig, TrainingConfig
 from ..data.groups import Group, read_groups
 from ..errors import ConfigError
 from ..model.layer_teacher import TokenSimilarities
 from ..model.losses import in_batch, loss_of
-from ..model.optimizer import Optimizer
+from ..model.optimizer import Optimizer, warmup_steps
 from ..model.student import Student, with_rules
 from .averaging import WEIGHTS_FILE
 from .evaluation import Evaluation
 from .order import batch_of_step
+from .ranks import Ranks, process_group
 from .saving import save_model
-from .state import load_state, save_state
+from .state import STATE_FILE, load_state, save_state
 
 _PASSAGES_TO_CENTRE_BY = 256  # of the layers that teach
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -92,8 +91,8 @@ def train(
         TrainingDataError: the groups cannot be trained on.
         ResumeError: the interrupted training had another configuration.
     """
-    with _process_group() as (rank, ranks):
-        return _train(_Run(config, checkpoint, rank, ranks), resume, progress, on_step)
+    with process_group() as ranks:
+        return _train(_Run(config, checkpoint, ranks), resume, progress, on_step)
 
 
 def _train(run: _Run, resume: bool, progress: Progress, on_step: Callable[[StepReport], None] | None) -> Path:
@@ -101,7 +100,7 @@ def _train(run: _Run, resume: bool, progress: Progress, on_step: Callable[[StepR
     while run.step < run.steps:
         loss = run.train_step()
         evaluation = run.after_step(loss)
-        if run.rank == 0:
+        if run.ranks.number == 0:
             progress("train", run.step, run.steps, 0)
             if on_step:
                 on_step(StepReport(run.step, run.steps, loss, evaluation))
@@ -111,23 +110,22 @@ def _train(run: _Run, resume: bool, progress: Progress, on_step: Callable[[StepR
 class _Run:
     """One training: its data, model, optimizer and current step."""
 
-    def __init__(self, config: TrainingConfig, checkpoint: Checkpoint | None, rank: int, ranks: int) -> None:
-        self.config, self.rank, self.ranks = config, rank, ranks
+    def __init__(self, config: TrainingConfig, checkpoint: Checkpoint | None, ranks: Ranks) -> None:
+        self.config, self.ranks = config, ranks
         batch, accumulate = config.optimizer.batch_size, config.optimizer.accumulate
-        if batch % (ranks * accumulate):
+        if batch % (ranks.count * accumulate):
             raise ConfigError(
-                f"optimizer.batch_size is {batch}; it must be a multiple of {ranks} ranks × {accumulate} passes"
+                f"optimizer.batch_size is {batch}; it must be a multiple of {ranks.count} ranks × {accumulate} passes"
             )
+        self.device = _device(config.run)
         self.queries, self.passages = read_queries(config.data.queries), read_passages(config.data.collection)
         self.groups = read_groups(config.data.groups, self.queries, self.passages, nway=config.data.nway)
         self.steps = config.run.steps or max(1, len(self.groups) // batch)
         evaluation = config.run.evaluation
         self.evaluation = None
-        if evaluation is not None and rank == 0:
+        if evaluation is not None:
             self.evaluation = Evaluation.read(evaluation, config.run.split, config.run.evaluation_questions)
         torch.manual_seed(config.run.seed)
-        device = config.run.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.device = torch.device(device, rank % max(1, torch.cuda.device_count())) if device == "cuda" else device
         self.checkpoint = with_rules(checkpoint or load_checkpoint(config.model.checkpoint), config.model)
         self.student = Student(self.checkpoint).to(self.device)
         if config.model.dropout is not None:
@@ -137,19 +135,20 @@ class _Run:
         self.optimizer = Optimizer(config.optimizer, trained, self.steps)
         self.scaler = torch.amp.GradScaler(enabled=config.run.precision == "float16")
         learner = self._learner()
-        self.module = DistributedDataParallel(learner) if ranks > 1 else learner
+        self.module = DistributedDataParallel(learner) if ranks.count > 1 else learner
         self.output = Path(config.run.output)
-        self._state = self.output / "state.safetensors"
+        self._state = self.output / STATE_FILE
         self._log = self.output / "log.jsonl"
         self.step = 0
+        self._loss_before = 0.0  # of the saved step
         self.started = time.monotonic()
 
     def _freeze(self) -> None:
         settings = self.config.optimizer
         if settings.trained_layers is not None:
             kept = None if settings.activations is None else Path(settings.activations)
-            if kept is not None and self.ranks > 1:
-                kept /= f"rank-{self.rank}-of-{self.ranks}"
+            if kept is not None and self.ranks.count > 1:
+                kept /= f"rank-{self.ranks.number}-of-{self.ranks.count}"
             self.student.freeze_below(settings.trained_layers, kept, _TYPES[self.config.run.precision])
 
     def _learner(self) -> Student | TokenSimilarities:
@@ -169,30 +168,43 @@ class _Run:
                 f"{self.output}: the interrupted training here is by an earlier version and cannot be continued; "
                 "name another run.output, or start over (--no-resume, resume=False)"
             )
-        state = load_state(self._state) if resume else None
-        if state is not None:
-            plan = self._plan()
-            if state["plan"] != plan:
-                changed = [key for key in plan if state["plan"].get(key) != plan[key]]
-                raise ResumeError(
-                    f"{self.output}: an interrupted training here had another configuration ({', '.join(changed)}); "
-                    "use that configuration, name another run.output, or start over (--no-resume, resume=False)"
-                )
-            self.student.load_state_dict(state["weights"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
-            self.step = state["step"]
-        if self.rank == 0:
+        if resume:
+            state = load_state(self._state)
+            if state is not None:
+                self._take_up(state)
+        if self.ranks.number == 0:
             self.output.mkdir(parents=True, exist_ok=True)
             if not resume:
                 self._state.unlink(missing_ok=True)
+                self._log.unlink(missing_ok=True)
             self._cut_log()
+        if not self.ranks.gather(self._is_logged())[0]:
+            self._evaluate_and_log(self._loss_before)
+
+    def _take_up(self, state: dict[str, Any]) -> None:
+        plan, before = self._plan(), state["plan"]
+        if self.config.optimizer.warmup_steps is None:  # 5% of what were all steps when it began
+            plan["optimizer"]["warmup_steps"] = before["optimizer"].get("warmup_steps")
+        if self.config.optimizer.schedule != "linear" and before["run"]["steps"] != self.steps >= state["step"]:
+            before = {**before, "run": {**before["run"], "steps": self.steps}}
+        if before != plan:
+            changed = ", ".join(key for key in plan if before.get(key) != plan[key])
+            raise ResumeError(
+                f"{self.output}: {state['step']:,} steps are done here with another configuration ({changed}); use "
+                "that one (run.steps may be raised, if the schedule is not linear), name another run.output, or start "
+                "over (--no-resume, resume=False)"
+            )
+        self.student.load_state_dict(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step, self._loss_before = state["step"], state.get("loss", 0.0)
 
     def train_step(self) -> float:
         """Do one step of the optimizer and return the loss, the mean over the groups of all ranks."""
         settings = self.config.optimizer
         # Dropout depends on the step and the rank only, so a continued training does what one without a stop does.
-        torch.manual_seed(self.config.run.seed + 1_000_003 * (self.step * self.ranks + self.rank + 1))
+        at = self.step * self.ranks.count + self.ranks.number
+        torch.manual_seed(self.config.run.seed + 1_000_003 * (at + 1))
         self.module.train()
         numbers = batch_of_step(
             self.step,
@@ -200,23 +212,20 @@ class _Run:
             batch_size=settings.batch_size,
             seed=self.config.run.seed,
             block=self.config.data.block,
-            rank=self.rank,
-            ranks=self.ranks,
+            rank=self.ranks.number,
+            ranks=self.ranks.count,
         )
         size = len(numbers) // settings.accumulate
         total = torch.zeros((), device=self.device)
         for start in range(0, len(numbers), size):
             last = start + size >= len(numbers)
-            with contextlib.nullcontext() if last or self.ranks == 1 else self.module.no_sync():  # pyright: ignore
+            with contextlib.nullcontext() if last or self.ranks.count == 1 else self.module.no_sync():  # pyright: ignore
                 loss = self._loss([self.groups[i] for i in numbers[start : start + size]]) / settings.accumulate
                 self.scaler.scale(loss).backward()
             total += loss.detach()
         self.optimizer.step(self.scaler)
         self.step += 1
-        if self.ranks > 1:
-            torch.distributed.all_reduce(total)
-            total /= self.ranks
-        value = float(total)
+        value = self.ranks.mean(total)
         if not abs(value) < float("inf"):
             raise InputError(f"the loss of step {self.step} is {value}; lower optimizer.learning_rate")
         return value
@@ -238,37 +247,46 @@ class _Run:
         return loss
 
     def after_step(self, loss: float) -> dict[str, float] | None:
-        """Evaluate, log and save if they are due; returns the measures, or None."""
-        if self.rank != 0:
-            return None
+        """Save, evaluate and log if they are due; returns the measures, or None."""
         run, last = self.config.run, self.step == self.steps
-        due = last or (run.evaluate_every is not None and self.step % run.evaluate_every == 0)
-        evaluation = None
-        with self.optimizer.averaged():
-            if due and self.evaluation is not None:
-                self.student.eval()
-                evaluation = self.evaluation.measure(self.student)
-            save = last or (run.save_every is not None and self.step % run.save_every == 0)
-            if save:
+        if last or (run.save_every is not None and self.step % run.save_every == 0):
+            # Before the evaluation: what interrupts that loses no step.
+            self._save(loss)
+        return self._evaluate_and_log(loss)
+
+    def _save(self, loss: float) -> None:
+        if self.ranks.number == 0:
+            with self.optimizer.averaged():
                 self._save_weights()
-        with self._log.open("a", encoding="utf-8") as log:
-            seconds = round(time.monotonic() - self.started, 1)
-            line = {"step": self.step, "loss": round(loss, 6), "seconds": seconds, **(evaluation or {})}
-            log.write(json.dumps(line) + "\n")
-        if save:
             state = {
                 "plan": self._plan(),
                 "step": self.step,
+                "loss": loss,
                 "weights": self.student.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
             }
             save_state(self._state, state)
-        return evaluation
+        self.ranks.wait()
+
+    def _evaluate_and_log(self, loss: float) -> dict[str, float] | None:
+        run = self.config.run
+        due = self.step == self.steps or (run.evaluate_every is not None and self.step % run.evaluate_every == 0)
+        measures = None
+        if due and self.evaluation is not None:
+            with self.optimizer.averaged():
+                self.student.eval()
+                measures = self.evaluation.measure(self.student, self.ranks)
+        if self.ranks.number == 0:
+            seconds = round(time.monotonic() - self.started, 1)
+            line = {"step": self.step, "loss": round(loss, 6), "seconds": seconds, **(measures or {})}
+            with self._log.open("a", encoding="utf-8") as log:
+                log.write(json.dumps(line) + "\n")
+        return measures
 
     def finish(self) -> Path:
         folder = self.output / f"checkpoint-{self.step}"
-        if self.rank == 0:
+        if self.ranks.number == 0:
             with self.optimizer.averaged():
                 for form in self.config.run.formats:
                     facts = {"step": self.step, **self._plan()}
@@ -281,6 +299,11 @@ class _Run:
             lines = finished_lines(self._log)
             write_atomically(self._log, "".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= self.step))
 
+    def _is_logged(self) -> bool:
+        """Whether the saved step has its line; it has none if its evaluation was interrupted."""
+        lines = finished_lines(self._log) if self._log.exists() else []
+        return self.step == 0 or (bool(lines) and json.loads(lines[-1])["step"] == self.step)
+
     def _save_weights(self) -> None:
         folder = self.output / f"checkpoint-{self.step}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -291,23 +314,18 @@ class _Run:
     def _plan(self) -> dict[str, Any]:
         """What must be the same to continue: all but where, and how often, training saves and evaluates."""
         config = self.config
-        run = {"steps": self.steps, "precision": config.run.precision, "seed": config.run.seed, "ranks": self.ranks}
+        run = {name: getattr(config.run, name) for name in ("precision", "seed")}
+        run |= {"steps": self.steps, "ranks": self.ranks.count}
         parts = {name: getattr(config, name).model_dump() for name in ("model", "data", "loss", "optimizer")}
+        parts["optimizer"]["warmup_steps"] = warmup_steps(config.optimizer, self.steps)
         return json.loads(json.dumps({**parts, "run": run, "groups": len(self.groups)}))
 
 
-@contextlib.contextmanager
-def _process_group():  # noqa: ANN202
-    """Rank and number of ranks, in the process group that the environment of torchrun describes."""
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if ranks == 1:
-        yield 0, 1
-        return
-    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    try:
-        yield torch.distributed.get_rank(), ranks
-        torch.distributed.barrier()  # no rank leaves while another still works
-    finally:
-        # An object that still refers to the group keeps its threads, and the interpreter aborts if it ends before them.
-        gc.collect()
-        torch.distributed.destroy_process_group()
+def _device(config: RunConfig) -> torch.device:
+    device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if config.precision == "float16" and device.type != "cuda":
+        raise ConfigError(
+            f'run.precision is "float16", whose gradients need a GPU, and the device is "{device}"; use "bfloat16" or '
+            '"float32"'
+        )
+    return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
