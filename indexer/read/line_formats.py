@@ -13,7 +13,7 @@ import json
 import re
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -22,6 +22,9 @@ from ..errors import SourceError
 MAX_LINE = 64 * 2**20  # largest number of bytes of a line, or of a CSV record
 MAX_BLANK = 64 * 2**20  # largest number of bytes of blank lines in a row: a small gzip file can hold gigabytes of them
 RAW_LENGTH = 10_000  # number of characters of a bad record that are kept
+
+BOM = "\ufeff"
+ITEMS = "items"  # field of a record that is a JSON array
 
 NOT_ISO_2022_JP = "this is ISO-2022-JP, not UTF-8; convert it (iconv -f ISO-2022-JP -t UTF-8)"
 # How ISO-2022-JP begins a stretch of Japanese: JIS X 0208 of 1978 and 1983, JIS X 0212, JIS X 0213, half-width kana.
@@ -52,12 +55,13 @@ class BadRecord:
 Record = tuple[str, dict[str, Any] | BadRecord]
 
 
-def read_jsonl(file: IO[bytes], name: str) -> Iterator[Record]:
+def read_jsonl(file: IO[bytes], name: str, *, arrays: bool = False) -> Iterator[Record]:
     """Read a JSONL file.
 
     Args:
         file: the file, opened in binary mode.
         name: what places and error messages call the file.
+        arrays: whether an array is a record too: one with the field `ITEMS`, which holds its items.
 
     Yields:
         Pairs of place and record.
@@ -67,15 +71,16 @@ def read_jsonl(file: IO[bytes], name: str) -> Iterator[Record]:
     """
     for number, line in _text_lines(file, name, _WHITE_SPACE):
         if isinstance(line, BadRecord) or line.strip():
-            yield f"{name}:{number}", line if isinstance(line, BadRecord) else _parse_json(line)
+            yield f"{name}:{number}", line if isinstance(line, BadRecord) else _parse_json(line, arrays)
 
 
-def read_tsv(file: IO[bytes], name: str) -> Iterator[Record]:
+def read_tsv(file: IO[bytes], name: str, fields: Sequence[str] | None = None) -> Iterator[Record]:
     """Read a TSV file: a header line, then fields between tabs. Quotes have no special meaning.
 
     Args:
         file: the file, opened in binary mode.
         name: what places and error messages call the file.
+        fields: names of the fields of a file that has no header.
 
     Yields:
         Pairs of place and record.
@@ -84,18 +89,44 @@ def read_tsv(file: IO[bytes], name: str) -> Iterator[Record]:
         SourceError: the file cannot be read, or the header is missing or has a field twice.
     """
     lines = _text_lines(file, name, _LINE_ENDS)
-    _, first = next(lines, (1, ""))
-    if isinstance(first, BadRecord):
-        raise SourceError(f"{name}:1: {first.reason}")
-    header = _checked_header(first.split("\t"), name)
+    counted_by = "header" if fields is None else "first line"
+    if fields is None:
+        _, first = next(lines, (1, ""))
+        if isinstance(first, BadRecord):
+            raise SourceError(f"{name}:1: {first.reason}")
+        fields = first.split("\t")
+    header = _checked_header(list(fields), name)
     for number, line in lines:
         if isinstance(line, BadRecord):
             yield f"{name}:{number}", line
         elif line:
             row = line.split("\t")
             fits = len(row) == len(header)
-            record = dict(zip(header, row, strict=True)) if fits else BadRecord(_misfit(row, header), cut(line))
+            record = (
+                dict(zip(header, row, strict=True)) if fits else BadRecord(_misfit(row, header, counted_by), cut(line))
+            )
             yield f"{name}:{number}", record
+
+
+def read_lines(file: IO[bytes], name: str) -> Iterator[tuple[int, str]]:
+    """Number and text of each line, for files that have no records in the sense of the other functions.
+
+    A byte order mark at the start of a line is ignored too: files that are put together have it there.
+
+    Args:
+        file: the file, opened in binary mode.
+        name: what error messages call the file.
+
+    Yields:
+        Pairs of number and text, without the line's end.
+
+    Raises:
+        SourceError: the file cannot be read, or a line is not UTF-8.
+    """
+    for number, line in _text_lines(file, name, _LINE_ENDS):
+        if isinstance(line, BadRecord):
+            raise SourceError(f"{name}:{number}: {line.reason}")
+        yield number, line.removeprefix(BOM)
 
 
 def read_csv(file: IO[bytes], name: str) -> Iterator[Record]:
@@ -136,6 +167,21 @@ def is_iso_2022_jp(data: bytes) -> bool:
     return b"\x1b" in data and _JAPANESE_IN_ASCII.search(data) is not None
 
 
+def record_of(value: Any, text: str, *, arrays: bool) -> dict[str, Any] | BadRecord:
+    """A JSON value as a record.
+
+    Args:
+        value: the value.
+        text: its text, for a BadRecord.
+        arrays: whether an array is a record, see `read_jsonl`.
+    """
+    if arrays and isinstance(value, list):
+        return {ITEMS: value}
+    if not isinstance(value, dict):
+        return BadRecord(f"expected a JSON object, not {type(value).__name__}", cut(text))
+    return value
+
+
 def cut(text: str) -> str:
     """Cut a text after `RAW_LENGTH` characters, and append a note if it was longer."""
     return text if len(text) <= RAW_LENGTH else f"{text[:RAW_LENGTH]}… (cut here)"
@@ -158,14 +204,12 @@ def check_unique(names: list[str], place: str) -> None:
         seen.add(name)
 
 
-def _parse_json(line: str) -> dict[str, Any] | BadRecord:
+def _parse_json(line: str, arrays: bool) -> dict[str, Any] | BadRecord:
     try:
-        record = json.loads(line)
+        value = json.loads(line)
     except (ValueError, RecursionError) as error:
         return BadRecord(f"not valid JSON ({error})", cut(line))
-    if not isinstance(record, dict):
-        return BadRecord(f"expected a JSON object, not {type(record).__name__}", cut(line))
-    return record
+    return record_of(value, line, arrays=arrays)
 
 
 def _checked_header(header: list[str], name: str) -> list[str]:
@@ -175,8 +219,8 @@ def _checked_header(header: list[str], name: str) -> list[str]:
     return header
 
 
-def _misfit(row: list[str], header: list[str]) -> str:
-    return f"{len(row)} fields, but the header has {len(header)}"
+def _misfit(row: list[str], header: list[str], counted_by: str = "header") -> str:
+    return f"{len(row)} fields, but the {counted_by} has {len(header)}"
 
 
 def _lines(

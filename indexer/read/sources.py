@@ -11,7 +11,7 @@ import tempfile
 import threading
 import weakref
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -20,15 +20,22 @@ import pyarrow as pa
 from ...onnx_export.errors import InputError
 from ..errors import SourceError
 from .arrow_formats import read_ipc, read_lance, read_parquet
-from .line_formats import BadRecord, Record, read_csv, read_jsonl, read_tsv
+from .json_format import read_json
+from .line_formats import BadRecord, Record, read_csv, read_jsonl, read_lines, read_tsv
 
 __all__ = ["BadRecord", "Record", "Source"]
 
-_LINES = {"jsonl": read_jsonl, "csv": read_csv, "tsv": read_tsv}
+_LINES: dict[str, Callable[..., Iterator[Record]]] = {
+    "jsonl": read_jsonl,
+    "json": read_json,
+    "csv": read_csv,
+    "tsv": read_tsv,
+}
 _COLUMNS = {"parquet": read_parquet, "arrow": read_ipc, "lance": read_lance}
-_FORMATS = ("jsonl", "csv", "tsv", "parquet", "arrow")
+_FORMATS = ("jsonl", "json", "csv", "tsv", "parquet", "arrow")
 _SUFFIXES = {
     ".jsonl": "jsonl",
+    ".json": "json",
     ".csv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",
@@ -41,7 +48,7 @@ MAX_STDIN_BYTES = 4 * 2**30
 _BLOCK = 2**20
 
 _PACKED = (".gz", ".zst")
-_EXPECTED = ".jsonl, .csv, .tsv (each also .gz or .zst), .parquet, .arrow, .feather, .ipc or a .lance folder"
+_EXPECTED = ".jsonl, .json, .csv, .tsv (each also .gz or .zst), .parquet, .arrow, .feather, .ipc or a .lance folder"
 
 # Files in a folder that may be data but cannot be read, and files with such names that are known not to be data.
 _NOT_READ = frozenset(
@@ -63,14 +70,18 @@ class Source:
 
     Args:
         path: one of these:
-            - a file: JSONL, CSV or TSV, each also compressed by gzip or Zstandard; Parquet; Arrow IPC;
+            - a file: JSONL, JSON (an array of objects), CSV or TSV, each also compressed by gzip or Zstandard; Parquet;
+              Arrow IPC;
             - a Lance dataset: a folder NAME.lance;
             - a folder that `datasets.Dataset.save_to_disk` wrote;
             - another folder: its data files, and those in folders below it, are read in the order of their names.
               Files that are not data, such as a README, and names that begin with a period are ignored;
             - "-": standard input. It is kept in a temporary file, because indexing reads it several times.
-        format: "jsonl", "csv", "tsv", "parquet" or "arrow"; None finds the format by the file's suffix. For standard
-            input, one of the first three; None means "jsonl". For a folder, None.
+        format: "jsonl", "json", "csv", "tsv", "parquet" or "arrow"; None finds the format by the file's suffix. For
+            standard input, one of the first four; None means "jsonl". For a folder, None. JSON in a folder is not read,
+            as it may be settings.
+        fields: names of the fields of a TSV file that has no header.
+        arrays: whether a JSON array is a record too; its field `items` then holds what is in it.
         max_stdin_bytes: largest number of bytes taken from standard input, 1 or more.
 
     Attributes:
@@ -90,7 +101,15 @@ class Source:
         ['kinkaku']
     """
 
-    def __init__(self, path: str | Path, *, format: str | None = None, max_stdin_bytes: int = MAX_STDIN_BYTES) -> None:  # noqa: A002
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        format: str | None = None,  # noqa: A002
+        fields: Sequence[str] | None = None,
+        arrays: bool = False,
+        max_stdin_bytes: int = MAX_STDIN_BYTES,
+    ) -> None:
         if format is not None and format not in _FORMATS:
             raise SourceError(f"unknown format {format!r}; expected one of {', '.join(_FORMATS)}")
         if not str(path):
@@ -99,12 +118,17 @@ class Source:
             raise InputError(f"max_stdin_bytes is {max_stdin_bytes}; it must be 1 or more")
         self.path = Path(path)
         self._max_stdin_bytes = max_stdin_bytes
+        self._options: dict[str, dict[str, Any]] = {
+            "jsonl": {"arrays": arrays},
+            "json": {"arrays": arrays},
+            "tsv": {"fields": fields},
+        }
         self._spool: IO[bytes] | None = None
         self._files: list[tuple[str, Path]] | None = None  # format and path; None: standard input
         self._format = format or "jsonl"
         if str(path) == "-":
             if self._format not in _LINES:
-                raise SourceError(f"stdin: cannot be read as {format}; expected jsonl, csv or tsv")
+                raise SourceError(f"stdin: cannot be read as {format}; expected jsonl, json, csv or tsv")
         else:
             self._files = _find_files(self.path, format)
 
@@ -115,10 +139,10 @@ class Source:
             SourceError: the rest of a file cannot be read.
         """
         if self._files is None:
-            yield from _LINES[self._format](self._open_stdin(), "stdin")
+            yield from _LINES[self._format](self._open_stdin(), "stdin", **self._options.get(self._format, {}))
             return
         for kind, path in self._files:
-            yield from _read(kind, path)
+            yield from _read(kind, path, self._options.get(kind, {}))
 
     def _open_stdin(self) -> IO[bytes]:
         if self._spool is None:
@@ -173,13 +197,27 @@ class _View(io.RawIOBase):
         return len(data)
 
 
-def _read(kind: str, path: Path) -> Iterator[Record]:
+def lines_of(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Number and text of each line of a UTF-8 file, which may be compressed by gzip or Zstandard, by its suffix.
+
+    Raises:
+        SourceError: the file cannot be read, or a line is not UTF-8.
+    """
+    path = Path(path)
+    try:
+        with _open(path) as file:
+            yield from read_lines(file, str(path))
+    except _CANNOT_READ as error:
+        raise SourceError(f"{path}: cannot be read ({error})") from error
+
+
+def _read(kind: str, path: Path, options: Mapping[str, Any]) -> Iterator[Record]:
     try:
         if kind in _COLUMNS:
             yield from _COLUMNS[kind](path)
         else:
             with _open(path) as file:
-                yield from _LINES[kind](file, str(path))
+                yield from _LINES[kind](file, str(path), **options)
     except _CANNOT_READ as error:
         raise SourceError(f"{path}: cannot be read ({error})") from error
 
@@ -244,7 +282,7 @@ def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[tuple[str, Path]]:
                 yield "lance", path
             elif path.resolve() not in above:
                 yield from _walk(path, (*above, path.resolve()))
-        elif kind is not None:
+        elif kind not in (None, "json"):
             yield kind, path
         elif path.suffix.lower() in _NOT_READ and path.name not in _NO_DATA:
             raise SourceError(

@@ -35,7 +35,12 @@ from .options import (
 def evaluate(
     db: Db,
     table: TableName,
-    queries: Annotated[Path, typer.Option(help="File of queries: JSONL, CSV, TSV or Parquet with _id and text.")],
+    queries: Annotated[
+        Path,
+        typer.Option(
+            help="File of queries: JSONL, JSON, CSV, TSV or Parquet with _id and text, or TSV without a header."
+        ),
+    ],
     qrels: Annotated[
         Path | None,
         typer.Option(help="File of judgements, in BEIR's .tsv or TREC's format; without it, --run asks every query."),

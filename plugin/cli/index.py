@@ -32,7 +32,7 @@ def index(
     source: Annotated[
         str,
         typer.Argument(
-            help="Documents: JSONL, CSV, TSV (also .gz, .zst), Parquet, Arrow, or the folder of a Lance or Hugging "
+            help="Documents: JSONL, JSON, CSV, TSV (also .gz, .zst), Parquet, Arrow, or a folder of a Lance or Hugging "
             "Face dataset; - reads standard input."
         ),
     ],
@@ -44,7 +44,7 @@ def index(
     source_format: Annotated[
         str | None,
         typer.Option(
-            "--format", help="Format of the source: jsonl, csv, tsv, parquet or arrow; by default from its name."
+            "--format", help="Format of the source: jsonl, json, csv, tsv, parquet or arrow; by default from its name."
         ),
     ] = None,
     max_stdin: Annotated[

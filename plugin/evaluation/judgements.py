@@ -13,16 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from ...indexer.errors import SourceError
-from ...indexer.read.sources import BadRecord, Source
+from ...indexer.read.line_formats import BOM
+from ...indexer.read.sources import BadRecord, Source, lines_of
 from ...onnx_export.errors import InputError
-from ...onnx_export.files import read_lines
 
 Run = dict[str, dict[str, float]]  # query id → document id → score, best first
 Qrels = dict[str, dict[str, int]]  # query id → document id → grade of relevance
 
+_TSV = re.compile(r"\.tsv(\.(gz|zst))?$", re.IGNORECASE)
+_RECORDS = re.compile(r"\.(jsonl|json|csv|parquet|arrow)(\.(gz|zst))?$", re.IGNORECASE)
 _DIVIDES = re.compile(r"[ \t\r\n\v\f]")  # white space in C, as TREC's own programs read it
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
-_EXPECTED = "expected the fields '_id' (or 'id') and 'text'"
+
+# Names of a field in BEIR, on the hub (MS MARCO, PyLate, mMARCO) and in the files of other trainers; the first counts.
+QUERY_IDS = ("_id", "id", "query_id", "query-id", "qid")
+QUERY_TEXTS = ("text", "query", "question")
+PASSAGE_IDS = ("_id", "id", "document_id", "passage_id", "corpus-id", "doc_id", "docid", "pid")
+PASSAGE_TEXTS = ("text", "document", "passage", "contents")
+SCORES = ("score", "label", "relevance", "grade")
+# In a file about both queries and passages, "id" would be neither's.
+_OF_QUERY, _OF_PASSAGE = (tuple(n for n in names if n not in ("_id", "id")) for names in (QUERY_IDS, PASSAGE_IDS))
 
 
 class Corpus:
@@ -89,13 +99,17 @@ def qrels_file(folder: Path, split: str) -> Path:
     return path
 
 
-def read_records(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_records(path: str | Path, **options: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """Place and content of each record of a file that `Source` reads.
+
+    Args:
+        path: the file.
+        **options: options of `Source`.
 
     Raises:
         SourceError: a record cannot be parsed; names the place.
     """
-    for place, record in Source(path):
+    for place, record in Source(path, **options):
         if isinstance(record, BadRecord):
             raise SourceError(f"{place}: {record.reason}")
         yield place, record
@@ -105,39 +119,40 @@ def read_queries(paths: str | Path | Iterable[str | Path]) -> dict[str, str]:
     """Query id → text, without white space at either end, from one file or several.
 
     Args:
-        paths: files with the fields ``_id`` (or ``id``) and ``text``: JSONL or any other kind that `Source` reads.
-            A TSV file may also have no header and two fields: id and text.
+        paths: files with the fields ``_id`` and ``text``, or what `QUERY_IDS` and `QUERY_TEXTS` call them: JSONL or any
+            other kind that `Source` reads. A TSV file may also have no header and two fields: id and text.
 
     Raises:
         SourceError: a field is missing, a text is empty, or an id occurs twice; names the place.
     """
-    return _read_texts(paths, titles=False)
+    return _read_texts(paths, passages=False)
 
 
 def read_passages(paths: str | Path | Iterable[str | Path]) -> dict[str, str]:
     """Passage id → "title text", from one file or several.
 
     Args:
-        paths: files as those of `read_queries`; the field ``title`` may be missing or empty.
+        paths: files as those of `read_queries`, with the names of `PASSAGE_IDS` and `PASSAGE_TEXTS`; the field
+            ``title``, the third one in a TSV file without a header, may be missing or empty.
 
     Raises:
         SourceError: as `read_queries`.
     """
-    return _read_texts(paths, titles=True)
+    return _read_texts(paths, passages=True)
 
 
 def read_qrels(path: str | Path) -> Qrels:
     """Judgements from a BEIR file (query-id, corpus-id, score) or a TREC one (query, 0, document, grade).
 
+    Args:
+        path: the file, of lines, perhaps compressed by gzip or Zstandard; or JSONL, JSON, CSV or Parquet with these
+            names.
+
     Raises:
         SourceError: a line has another number of fields or a grade that is not an integer, or there are no judgements.
     """
     qrels: Qrels = {}
-    for place, number, line in _lines(Path(path)):
-        parts = line.split("\t") if "\t" in line else _fields(line)
-        if len(parts) not in (3, 4):
-            raise SourceError(f"{place}: expected 3 fields (BEIR) or 4 (TREC), found {len(parts)}")
-        query_id, doc_id, grade = parts[0], parts[-2], parts[-1]
+    for place, number, (query_id, doc_id, grade) in _judgements(Path(path)):
         try:
             value = int(grade)
         except ValueError:
@@ -148,6 +163,46 @@ def read_qrels(path: str | Path) -> Qrels:
     if not qrels:
         raise SourceError(f"{path}: no judgements here")
     return qrels
+
+
+def read_scores(path: str | Path) -> Iterator[tuple[str, str, str, float]]:
+    """Place, query id, passage id and score of each line of a file of scores.
+
+    Args:
+        path: a TREC run; or three fields (query, passage, score), in a file as those of `read_qrels`.
+
+    Raises:
+        SourceError: a line has another number of fields, or a score that is not a number.
+    """
+    for place, number, (query_id, doc_id, score) in _judgements(Path(path), runs=True):
+        try:
+            yield place, query_id, doc_id, float(score)
+        except ValueError:
+            if number > 1:  # not a header
+                raise SourceError(f"{place}: the score {score!r} is not a number") from None
+
+
+def _judgements(path: Path, *, runs: bool = False) -> Iterator[tuple[str, int, tuple[str, str, str]]]:
+    """Place, line, and query, document and grade."""
+    if _RECORDS.search(path.name):
+        for number, (place, record) in enumerate(read_records(path), start=2):
+            found = tuple(field_of(record, names) for names in (_OF_QUERY, _OF_PASSAGE, SCORES))
+            if None in found:
+                raise SourceError(
+                    f"{place}: expected the fields 'query-id', 'corpus-id' and 'score', found {_names(record)}"
+                )
+            yield place, number, (id_of(found[0]), id_of(found[1]), str(found[2]))
+        return
+    for place, number, line in _lines(path):
+        parts = line.split("\t") if "\t" in line else _fields(line)
+        if runs and len(parts) == 6:
+            yield place, number, (parts[0], parts[2], parts[4])
+        elif len(parts) in ((3,) if runs else (3, 4)):
+            yield place, number, (parts[0], parts[-2], parts[-1])
+        elif runs:
+            raise SourceError(f"{place}: expected 3 fields (query, passage, score) or 6 (TREC run), found {len(parts)}")
+        else:
+            raise SourceError(f"{place}: expected 3 fields (BEIR) or 4 (TREC), found {len(parts)}")
 
 
 def judged_queries(queries: Mapping[str, str], qrels: Qrels) -> dict[str, str]:
@@ -239,36 +294,71 @@ def trec_lines(run: Run, tag: str = "tansaku") -> Iterable[str]:
             yield f"{query_id} Q0 {doc_id} {rank} {score:.6f} {tag}"
 
 
-def _read_texts(paths: str | Path | Iterable[str | Path], *, titles: bool) -> dict[str, str]:
-    texts: dict[str, str] = {}
+def texts_in(paths: str | Path | Iterable[str | Path], *, passages: bool) -> Iterator[tuple[str, str, str]]:
+    """Place, id and text of each record, without white space at either end; the text may be empty.
+
+    Args:
+        paths: one file or several, as `read_queries` and `read_passages` take them.
+        passages: whether they are passages, whose title comes before the text; otherwise queries.
+
+    Raises:
+        SourceError: a file cannot be read, or a field is missing; names the place.
+    """
+    ids, texts = (PASSAGE_IDS, PASSAGE_TEXTS) if passages else (QUERY_IDS, QUERY_TEXTS)
     for path in [paths] if isinstance(paths, str | Path) else paths:
-        for place, record in _tsv_records(Path(path)) if _has_no_header(Path(path)) else read_records(path):
-            text_id, text = record.get("_id", record.get("id")), record.get("text")
+        for place, record in read_records(path, fields=_fields_without_header(Path(path), ids, texts, passages)):
+            text_id, text = field_of(record, ids), field_of(record, texts)
             if text_id is None or not isinstance(text, str):
-                raise SourceError(f"{place}: {_EXPECTED}, found {', '.join(map(str, record)) or 'none'}")
-            text = (f"{record.get('title') or ''} {text}" if titles else text).strip()
-            if not text:
-                raise SourceError(f"{place}: the text of {text_id!r} is empty; leave it out")
-            if str(text_id) in texts:
-                raise SourceError(f"{place}: the id {text_id!r} occurs twice")
-            texts[str(text_id)] = text
+                raise SourceError(
+                    f"{place}: expected the fields '_id' (or {', '.join(map(repr, ids[1:]))}) and 'text' (or "
+                    f"{', '.join(map(repr, texts[1:]))}), found {_names(record)}"
+                )
+            yield place, id_of(text_id), (f"{record.get('title') or ''} {text}" if passages else text).strip()
+
+
+def field_of(record: Mapping[str, Any], names: Iterable[str]) -> Any:
+    """The value of the first of some fields that a record has; None if it has none of them."""
+    return next((record[name] for name in names if record.get(name) is not None), None)
+
+
+def id_of(value: Any) -> str:
+    """An id as text, without a byte order mark, which files that are put together have before their first id."""
+    return str(value).removeprefix(BOM)
+
+
+def _read_texts(paths: str | Path | Iterable[str | Path], *, passages: bool) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for place, text_id, text in texts_in(paths, passages=passages):
+        if not text:
+            raise SourceError(f"{place}: the text of {text_id!r} is empty; leave it out")
+        if text_id in texts:
+            raise SourceError(f"{place}: the id {text_id!r} occurs twice")
+        texts[text_id] = text
     return texts
 
 
-def _has_no_header(path: Path) -> bool:
-    """Whether a file is TSV as MS MARCO has it: an id and a text in every line, also the first."""
-    if path.suffix.lower() != ".tsv":
-        return False
-    first = next((line.split("\t") for _, _, line in _lines(path)), [])
-    return "text" not in first
+def _fields_without_header(
+    path: Path, ids: Collection[str], texts: Collection[str], passages: bool
+) -> tuple[str, ...] | None:
+    """Names of the fields of a TSV file as MS MARCO has it: id and text, perhaps a title, also in the first line.
+
+    None if it has a header, or is not TSV.
+    """
+    if not _TSV.search(path.name):
+        return None
+    place, first = next(((place, line.split("\t")) for place, _, line in _lines(path)), ("", list(ids)[:1]))
+    if (set(first) & set(ids) and set(first) & set(texts)) or not place:
+        return None
+    if len(first) != 2 and not (passages and len(first) == 3):
+        raise SourceError(
+            f"{place}: expected an id and a text{', perhaps a title,' if passages else ''} with a tab between them, "
+            f"found {len(first)} fields; or name the fields in a first line"
+        )
+    return ("_id", "text", "title")[: len(first)]
 
 
-def _tsv_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for place, _, line in _lines(path):
-        parts = line.split("\t")
-        if len(parts) != 2:
-            raise SourceError(f"{place}: expected an id and a text with a tab between them, found {len(parts)} fields")
-        yield place, {"_id": parts[0], "text": parts[1]}
+def _names(record: Mapping[str, Any]) -> str:
+    return ", ".join(map(str, record)) or "none"
 
 
 def _fields(line: str) -> list[str]:
@@ -278,9 +368,6 @@ def _fields(line: str) -> list[str]:
 
 def _lines(path: Path) -> Iterator[tuple[str, int, str]]:
     """Place, number and text of each line that is not blank."""
-    try:
-        for number, line in enumerate(read_lines(path), start=1):
-            if line.strip():
-                yield f"{path}:{number}", number, line
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path}: cannot be read ({error})") from error
+    for number, line in lines_of(path):
+        if line.strip():
+            yield f"{path}:{number}", number, line

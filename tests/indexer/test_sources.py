@@ -27,8 +27,9 @@ from hypothesis import strategies as st
 from tansaku import InputError, SourceError
 from tansaku.indexer.read import arrow_formats, line_formats
 from tansaku.indexer.read.documents import DocumentReader
+from tansaku.indexer.read.json_format import JsonValues
 from tansaku.indexer.read.line_formats import read_csv, read_jsonl, read_tsv
-from tansaku.indexer.read.sources import BadRecord, Source
+from tansaku.indexer.read.sources import BadRecord, Source, lines_of
 
 RECORDS = [
     {"id": "d1", "title": "金閣寺", "text": "京都にある、\\金箔の寺。"},
@@ -328,16 +329,20 @@ class TestPathsThatAreNoSource:
         with pytest.raises(SourceError, match="the path is empty"):
             Source("")
 
-    @pytest.mark.parametrize("name", ["docs", "docs.json", "docs.gz", "docs.parquet.gz", "docs.jsonl.zip", ".jsonl"])
+    @pytest.mark.parametrize("name", ["docs", "docs.xml", "docs.gz", "docs.parquet.gz", "docs.jsonl.zip", ".jsonl"])
     def test_an_unknown_suffix_is_refused_at_once_naming_the_known_ones(self, tmp_path, name):
         path = write(tmp_path, name, b"")
-        with pytest.raises(SourceError, match=r"unknown kind of file; expected \.jsonl, \.csv, \.tsv ") as caught:
+        with pytest.raises(
+            SourceError, match=r"unknown kind of file; expected \.jsonl, \.json, \.csv, \.tsv "
+        ) as caught:
             Source(path)
         assert str(path) in str(caught.value)
 
     def test_an_unknown_format_is_refused_at_once_naming_the_known_ones(self, tmp_path):
-        with pytest.raises(SourceError, match="unknown format 'json'; expected one of jsonl, csv, tsv, parquet, arrow"):
-            Source(write(tmp_path, "docs.jsonl", b""), format="json")
+        with pytest.raises(
+            SourceError, match="unknown format 'xml'; expected one of jsonl, json, csv, tsv, parquet, arrow"
+        ):
+            Source(write(tmp_path, "docs.jsonl", b""), format="xml")
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
     @of_all(*FILES)
@@ -512,7 +517,7 @@ class TestStandardInput:
 
     @pytest.mark.parametrize("name", ["parquet", "arrow"])
     def test_it_has_lines(self, name):
-        with pytest.raises(SourceError, match=f"cannot be read as {name}; expected jsonl, csv or tsv"):
+        with pytest.raises(SourceError, match=f"cannot be read as {name}; expected jsonl, json, csv or tsv"):
             Source("-", format=name)
 
     def test_if_it_cannot_be_read_that_is_said(self, monkeypatch):
@@ -886,3 +891,69 @@ class TestIso2022Jp:
     def test_escapes_of_terminals_are_not(self, tmp_path):
         path = write(tmp_path, "docs.tsv", b"id\ttext\na\t\x1b[31mred\x1b[0m costs \x1b(B $B\n")
         assert bad_of(path) == []
+
+
+class TestJson:
+    """Files named .json: an array of records, or records one after the other."""
+
+    def values(self, tmp_path, text, **options):
+        path = write(tmp_path, "docs.json", text.encode())
+        return [(place.removeprefix(f"{path}:"), record) for place, record in Source(path, **options)]
+
+    @pytest.mark.parametrize(
+        "text", ['[{"id": 1},\n\n {"id": 2}]\n', '\ufeff{"id": 1}\n\n{"id": 2}', '{"id":1}\n\n\t{"id":2}\n']
+    )
+    def test_records_come_with_their_line(self, tmp_path, text):
+        assert self.values(tmp_path, text) == [("1", {"id": 1}), ("3", {"id": 2})]
+
+    def test_arrays_are_records_where_they_are_wanted(self, tmp_path):
+        lines = '["q", ["p", 1]]\n["r", ["p", 2]]\n'
+        wanted = [("1", {"items": ["q", ["p", 1]]}), ("2", {"items": ["r", ["p", 2]]})]
+        assert self.values(tmp_path, lines, arrays=True) == wanted
+        whole = '[["q", ["p", 1]],\n["r", ["p", 2]]]'
+        assert self.values(tmp_path, whole, arrays=True) == wanted
+        first = self.values(tmp_path, whole)[0][1]
+        assert isinstance(first, BadRecord)
+        assert first.reason == "expected a JSON object, not list"
+
+    @settings(deadline=None)
+    @given(
+        records=st.lists(st.dictionaries(st.text(max_size=4), st.text(max_size=9) | st.integers()), max_size=9),
+        size=st.integers(1, 99),
+    )
+    def test_any_pieces_give_the_same(self, records, size):
+        class InPieces(io.BytesIO):
+            def read(self, _=-1, /):
+                return super().read(size)
+
+        for text in (json.dumps(records), "\n".join(map(json.dumps, records))):
+            values = [value for _, value in JsonValues(InPieces(text.encode()), "x")]
+            assert values == records
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ('[{"id": 1},\n{"id"', ":2: not valid JSON"),
+            ('[{"id": 1}', ":1: not valid JSON \\(the array has no end"),
+            ("[{}] \n what", ":2: not valid JSON \\(something follows the array"),
+        ],
+    )
+    def test_what_is_no_json_is_named(self, tmp_path, text, said):
+        with pytest.raises(SourceError, match=rf"docs\.json{said}"):
+            self.values(tmp_path, text)
+
+    def test_an_empty_file_or_array_has_no_records(self, tmp_path):
+        assert self.values(tmp_path, " \n") == self.values(tmp_path, "[ ]") == []
+
+
+def test_a_tsv_file_without_a_header_has_the_fields_that_are_named(tmp_path):
+    path = write(tmp_path, "docs.tsv.gz", gzip.compress("1\t文\n2\t字\n".encode()))
+    assert [record for _, record in Source(path, fields=["id", "text"])] == [
+        {"id": "1", "text": "文"},
+        {"id": "2", "text": "字"},
+    ]
+
+
+def test_lines_are_read_from_packed_files_without_byte_order_marks(tmp_path):
+    path = write(tmp_path, "qrels.gz", gzip.compress("\ufeffa\n\ufeffb\r\n".encode()))
+    assert list(lines_of(path)) == [(1, "a"), (2, "b")]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tansaku import Index, InputError, Searcher, SourceError
@@ -15,6 +18,7 @@ from tansaku.plugin.evaluation.judgements import (
     read_qrels,
     read_queries,
     read_run,
+    read_scores,
     trec_lines,
 )
 from tansaku.plugin.evaluation.ranking import search_all
@@ -44,13 +48,13 @@ def test_bad_judgements_are_named(tmp_path: Path, content: str, offender: str):
     ("name", "content", "offender"),
     [
         ("q.jsonl", '{"_id": "a", "text": " "}\n', ":1: the text of 'a' is empty; leave it out"),
-        ("q.jsonl", '{"text": "x"}\n', ":1: expected the fields '_id'.* and 'text', found text"),
+        ("q.jsonl", '{"text": "x"}\n', ":1: expected the fields '_id'.* and 'text'.*, found text"),
         ("q.jsonl", '{"_id": "a", "text": 3}\n', ":1: expected the fields '_id'.* and 'text'"),
         ("q.jsonl", "[1]\n", ":1: expected a JSON object"),
-        ("q.jsonl", '{"_id": "1", "text": "x"}\n{"_id": 1, "text": "y"}\n', ":2: the id 1 occurs twice"),
+        ("q.jsonl", '{"_id": "1", "text": "x"}\n{"_id": 1, "text": "y"}\n', ":2: the id '1' occurs twice"),
         ("q.jsonl", '{"_id": "a", "text": "x"}\n{"_id": "b", "te\n', ":2: not valid JSON"),
-        ("q.tsv", "1 a\n", ":1: expected an id and a text with a tab between them, found 1 fields"),
-        ("q.tsv", "1\ta\n2\tb\tc\n", ":2: expected an id and a text with a tab between them, found 3 fields"),
+        ("q.tsv", "1 a\n", ":1: expected an id and a text.* with a tab between them, found 1 fields"),
+        ("q.tsv", "1\ta\n2\tb\tc\n", ":2: 3 fields, but the first line has 2"),
         ("q.tsv", "_id\ttext\n1\t\n", ":2: the text of '1' is empty"),
     ],
 )
@@ -160,3 +164,59 @@ def test_trec_lines_are_ranked():
         "q Q0 x 1 2.000000 tansaku",
         "q Q0 y 2 1.500000 tansaku",
     ]
+
+
+def test_a_title_is_the_third_field_of_passages_without_a_header(tmp_path: Path):
+    (tmp_path / "c.tsv.gz").write_bytes(gzip.compress("1\t文\t題\n2\t字\t\n".encode()))
+    assert read_passages(tmp_path / "c.tsv.gz") == {"1": "題 文", "2": "字"}
+    with pytest.raises(SourceError, match=r"c\.tsv\.gz:1: expected an id and a text with a tab .*found 3 fields"):
+        read_queries(tmp_path / "c.tsv.gz")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("q.json", '[{"query_id": 1, "query": "文"}, {"query_id": 2, "query": "字"}]'),
+        ("q.jsonl", '{"qid": "1", "question": "文"}\n{"qid": "2", "question": "字"}\n'),
+        ("q.tsv", "query_id\ttext\n1\t文\n2\t字\n"),
+        ("q.tsv", "\ufeff1\t文\n\ufeff2\t字\n"),
+        ("q.jsonl", '{"_id": "\ufeff1", "text": "文"}\n{"_id": 2, "text": "字"}\n'),
+    ],
+)
+def test_queries_of_other_trainers_and_of_the_hub(tmp_path: Path, name: str, content: str):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert read_queries(tmp_path / name) == {"1": "文", "2": "字"}
+
+
+def test_passages_in_a_parquet_file_of_the_hub(tmp_path: Path):
+    pq.write_table(pa.table({"document_id": [7, 8], "text": ["文", "字"]}), tmp_path / "c.parquet")
+    assert read_passages(tmp_path / "c.parquet") == {"7": "文", "8": "字"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (
+            "qrels.jsonl",
+            '{"query-id": "q1", "corpus-id": "d1", "score": 1}\n{"query-id": "q1", "corpus-id": "d2", "score": 2}\n',
+        ),
+        ("qrels.tsv", "\ufeffq1\t0\td1\t1\nq1\t0\td2\t2\n"),
+        ("qrels", "q1 0 d1 1\n\ufeffq1 0 d2 2\n"),
+    ],
+)
+def test_judgements_in_other_forms(tmp_path: Path, name: str, content: str):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert read_qrels(tmp_path / name) == {"q1": {"d1": 1, "d2": 2}}
+    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content.encode()))
+    assert read_qrels(tmp_path / f"{name}.gz") == {"q1": {"d1": 1, "d2": 2}}
+
+
+def test_scores_come_from_runs_and_from_files_of_three_fields(tmp_path: Path):
+    (tmp_path / "run.trec").write_text("q1 Q0 d1 1 0.5 x\n")
+    (tmp_path / "s.tsv").write_text("query\tpassage\tscore\nq1\td1\t0.5\n")
+    (tmp_path / "s.jsonl").write_text('{"query_id": "q1", "document_id": "d1", "score": 0.5}\n')
+    for path in sorted(tmp_path.iterdir()):
+        assert [found[1:] for found in read_scores(path)] == [("q1", "d1", 0.5)]
+    (tmp_path / "bad.tsv").write_text("q1\td1\t0.5\nq1\td2\tmuch\n")
+    with pytest.raises(SourceError, match=r"bad\.tsv:2: the score 'much' is not a number"):
+        list(read_scores(tmp_path / "bad.tsv"))
