@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,8 +23,12 @@ if TYPE_CHECKING:
 Config = Annotated[
     Path, typer.Argument(help="Configuration of the training: a TOML file, see `tansaku.training.config`.")
 ]
-Queries = Annotated[list[str], typer.Option("--queries", help="JSONL or TSV file of queries; may be repeated.")]
-Collection = Annotated[list[str], typer.Option("--collection", help="JSONL or TSV file of passages; may be repeated.")]
+Queries = Annotated[
+    list[str], typer.Option("--queries", help="File of queries: JSONL, JSON, CSV, TSV or Parquet; may be repeated.")
+]
+Collection = Annotated[
+    list[str], typer.Option("--collection", help="File of passages, of the same kinds; may be repeated.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of all random draws.")]
 
 _LINES = 100  # about as many lines with a loss are printed
@@ -53,7 +58,7 @@ def train(config: Config, resume: Resume = True) -> None:
             if step.evaluation or step.step == step.steps or step.step % max(1, step.steps // _LINES) == 0:
                 progress.note(str(step))
 
-        folder = run_training(settings, resume=resume, progress=progress, on_step=show)
+        folder = run_training(settings, resume=resume, progress=progress, on_step=show, note=progress.note)
     typer.echo(folder)
 
 
@@ -77,7 +82,8 @@ def mine(
     ] = None,
     bm25: Annotated[bool, typer.Option("--bm25", help="Candidates from BM25 over character bigrams.")] = False,
     qrels: Annotated[
-        Path | None, typer.Option("--qrels", help="BEIR judgements: a group begins with a relevant passage.")
+        Path | None,
+        typer.Option("--qrels", help="Judgements, BEIR's or TREC's: a group begins with a relevant passage."),
     ] = None,
     clusters: Annotated[
         str | None,
@@ -92,6 +98,14 @@ def mine(
         int, typer.Option(help="Number of candidates of each engine that negatives are drawn from.")
     ] = 100,
     skip: Annotated[int, typer.Option(help="Number of first candidates that are not drawn.")] = 0,
+    max_left_out: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Largest share of queries or passages that may be left out, for want of a text or an id of their own.",
+        ),
+    ] = 0.01,
     seed: Seed = 12345,
     threads: Threads = None,
     resume: Resume = True,
@@ -105,54 +119,59 @@ def mine(
     if any("cross-encoder:" in name for name in teacher):
         require_extra("train", "sentence_transformers")
     from ..plugin.evaluation.bm25 import Bm25
-    from ..plugin.evaluation.judgements import read_passages, read_qrels, read_queries, read_run
+    from ..plugin.evaluation.judgements import read_qrels, read_run
     from .data.clusters import cluster_passages, shared_candidates
     from .data.mining import MiningPlan
     from .data.mining import mine as mine_groups
     from .data.teachers import dense_vectors, teacher_named
+    from .data.texts import open_texts
 
     check_output_folder(out)
     if out.parent.exists():
         check_output(out)
     plan = MiningPlan(nway, depth, skip, seed)
-    query_texts, passages = read_queries(queries), read_passages(collection)
-    candidates = [{query_id: list(found) for query_id, found in read_run(path).items()} for path in run or ()]
-    index = Bm25(passages.items()) if bm25 or any(name.endswith("bm25") for name in teacher) else None
-    if bm25 and index is not None:
-        candidates.append({query_id: list(index.best(text, depth)) for query_id, text in query_texts.items()})
-    if not candidates and not (clusters and qrels):
-        raise InputError("there are no candidates; give --run, --bm25 or both")
-    judgements = read_qrels(qrels) if qrels else {}
-    _warn_of_missing(judgements, query_texts, passages)
-    positives = _relevant(judgements, query_texts)
-    by_text: dict[str, set[str]] = {}
-    for query_id, found in positives.items():
-        by_text.setdefault(query_texts[query_id], set()).update(found)
-    named = [teacher_named(name, index, by_text, threads=threads) for name in teacher]
-    if clusters is not None:
-        vectors = dense_vectors(clusters, list(passages.values()), threads=threads)
-        numbers = cluster_passages(vectors, nway, seed)
-        shared = shared_candidates(list(query_texts), list(passages), numbers, candidates, positives)
-        query_texts = {query_id: query_texts[query_id] for query_id in dict.fromkeys([*shared, *query_texts])}
-        candidates = [shared]
 
     def kept() -> str:
         groups = len(finished_lines(out)) if out.exists() else 0
         return f"{counted(groups, 'group')} in {out}" if groups else ""
 
-    with _interruptible(kept), display.ProgressDisplay() as progress:
-        report = mine_groups(
-            out,
-            query_texts,
-            passages,
-            candidates,
-            [teacher for teacher, _ in named],
-            weights=[weight for _, weight in named],
-            positives=positives,
-            plan=plan,
-            resume=resume,
-            progress=progress,
-        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with _interruptible(kept), tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        query_texts = open_texts(Path(folder), "queries", queries, max_left_out, display.show_warning)
+        passages = open_texts(Path(folder), "collection", collection, max_left_out, display.show_warning)
+        candidates = [{query_id: list(found) for query_id, found in read_run(path).items()} for path in run or ()]
+        index = Bm25(passages.items()) if bm25 or any(name.endswith("bm25") for name in teacher) else None
+        if bm25 and index is not None:
+            candidates.append({query_id: list(index.best(text, depth)) for query_id, text in query_texts.items()})
+        if not candidates and not (clusters and qrels):
+            raise InputError("there are no candidates; give --run, --bm25 or both")
+        judgements = read_qrels(qrels) if qrels else {}
+        _warn_of_missing(judgements, query_texts, passages)
+        positives = _relevant(judgements, query_texts, passages)
+        by_text: dict[str, set[str]] = {}
+        for query_id, found in positives.items():
+            by_text.setdefault(query_texts[query_id], set()).update(found)
+        asked: Mapping[str, str] = query_texts
+        named = [teacher_named(name, index, by_text, threads=threads) for name in teacher]
+        if clusters is not None:
+            vectors = dense_vectors(clusters, list(passages.values()), threads=threads)
+            numbers = cluster_passages(vectors, nway, seed)
+            shared = shared_candidates(list(query_texts), list(passages), numbers, candidates, positives)
+            asked = {query_id: query_texts[query_id] for query_id in dict.fromkeys([*shared, *query_texts])}
+            candidates = [shared]
+        with display.ProgressDisplay() as progress:
+            report = mine_groups(
+                out,
+                asked,
+                passages,
+                candidates,
+                [teacher for teacher, _ in named],
+                weights=[weight for _, weight in named],
+                positives=positives,
+                plan=plan,
+                resume=resume,
+                progress=progress,
+            )
     typer.echo(f"{out}: {counted(report.written, 'group')}")
     for ids, why in ((report.too_few, "with too few candidates"), (report.constant, "whose scores are all the same")):
         if ids:
@@ -262,10 +281,12 @@ def _warn_of_missing(qrels: dict[str, dict[str, int]], queries: Mapping[str, str
         display.show_warning(said)
 
 
-def _relevant(qrels: Mapping[str, Mapping[str, int]], queries: Mapping[str, str]) -> dict[str, list[str]]:
-    """Query id → ids of its relevant passages, of the queries that have any."""
+def _relevant(
+    qrels: Mapping[str, Mapping[str, int]], queries: Mapping[str, str], passages: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """Query id → ids of its relevant passages that are there, of the queries that have any."""
     positives = {
-        query_id: [passage for passage, grade in grades.items() if grade > 0]
+        query_id: [passage for passage, grade in grades.items() if grade > 0 and passage in passages]
         for query_id, grades in qrels.items()
         if query_id in queries
     }

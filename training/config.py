@@ -64,17 +64,23 @@ class DataConfig(_Section):
     """[data]: queries, passages, and the groups made of them.
 
     Attributes:
-        groups: JSONL files of n-way groups, see `tansaku.training.data.groups`.
-        queries: files of the queries: JSONL (``_id``, ``text``) or TSV (id, text).
-        collection: files of the passages: JSONL (``_id``, ``text`` and perhaps ``title``) or TSV (id, text).
+        groups: files of n-way groups: ours, PyLate's tables or triples, see `tansaku.training.data.groups`.
+        queries: files of the queries: JSONL (``_id``, ``text``), JSON, CSV, Parquet, TSV (id, text), or the folder of a
+            Hugging Face dataset. Without any, and without a collection, the groups hold texts in place of ids.
+        collection: files of the passages, as those of the queries; TSV also with a title as third field.
+        scores: files of scores, where groups have none or others: TREC runs, or the fields query, passage and score.
         nway: number of passages used from each group, from its first on; 2 or more.
+        max_left_out: largest share of the queries, passages or groups that may be left out because they cannot be used,
+            such as a passage without text or a group whose scores are all the same; 0 to 1. They are counted and named.
         block: number of consecutive groups that stay together. Where neighbouring groups share passages, as questions
             about one article do, a batch then encodes each passage once for all of them.
     """
 
     groups: Paths
-    queries: Paths
-    collection: Paths
+    queries: list[str] = []
+    collection: list[str] = []
+    scores: list[str] = []
+    max_left_out: Annotated[float, Field(ge=0, le=1)] = 0.01
     nway: Annotated[int, Field(ge=2)] = 32
     block: Count = 1
 
@@ -190,6 +196,10 @@ class TrainingConfig(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if bool(self.data.queries) != bool(self.data.collection):
+            raise ValueError(
+                "data.queries and data.collection belong together; give both, or neither if the groups hold texts"
+            )
         loss, optimizer, trained = self.loss, self.optimizer, self.optimizer.trained_layers
         if loss.kind == "tokens" and not trained:
             raise ValueError('loss.kind is "tokens"; set optimizer.trained_layers to 1 or more')
@@ -272,6 +282,7 @@ def _explained(error: ErrorDetails) -> str:
         "greater_than_equal": f"{limits.get('ge'):g} or more" if "ge" in limits else "",
         "greater_than": f"above {limits.get('gt'):g}" if "gt" in limits else "",
         "less_than": f"below {limits.get('lt'):g}" if "lt" in limits else "",
+        "less_than_equal": f"{limits.get('le'):g} or less" if "le" in limits else "",
         "too_short": "a list that is not empty",
         **_EXPECTED,
     }
@@ -291,7 +302,7 @@ def _resolved(config: TrainingConfig, folder: Path) -> TrainingConfig:
     is_folder = (folder / config.model.checkpoint).exists()
     return config.model_copy(
         update={
-            "data": changed(config.data, "groups", "queries", "collection"),
+            "data": changed(config.data, "groups", "queries", "collection", "scores"),
             "model": changed(config.model, "checkpoint") if is_folder else config.model,
             "run": changed(config.run, "output", "evaluation"),
             "optimizer": changed(config.optimizer, "activations"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tansaku.onnx_export.encode.find_bundle import DEFAULT_BUNDLE
 from tansaku.plugin.cli.main import app
 from tansaku.plugin.evaluation.bm25 import Bm25
 from tansaku.training.data.clusters import cluster_passages, shared_candidates
-from tansaku.training.data.groups import read_groups
+from tansaku.training.data.groups import raw_groups
 from tansaku.training.data.mining import MiningPlan, mine
 from tansaku.training.data.teachers import (
     Bm25Teacher,
@@ -80,8 +81,8 @@ def test_a_positive_comes_first_and_the_others_are_what_engines_found(tmp_path):
         assert ids[0] == POSITIVES[query][0]
         assert len(ids) == len(set(ids)) == 6
         assert set(ids[1:]) <= set(FOUND[query][:15]) | set(OTHER[query][:15])
-    groups = read_groups([tmp_path / "groups.jsonl"], QUERIES, COLLECTION, nway=6)
-    assert all(group.scores.min() == 0 and group.scores.max() == 1 for group in groups)
+    groups = list(raw_groups([tmp_path / "groups.jsonl"]))
+    assert all(min(group.scores or ()) == 0 and max(group.scores or ()) == 1 for group in groups)
 
 
 def test_without_positives_the_teachers_best_comes_first(tmp_path):
@@ -127,7 +128,7 @@ def test_an_interrupted_run_goes_on_whatever_the_ids_hold(tmp_path):
     first, second, *_ = content.split(b"\n")
     (tmp_path / "groups.jsonl").write_bytes(first + b"\n" + second[:9])
     assert mined(tmp_path, queries=odd, candidates=[found], positives={}) == (whole, lines)
-    groups = read_groups([tmp_path / "groups.jsonl"], odd, COLLECTION, nway=PLAN.nway)
+    groups = raw_groups([tmp_path / "groups.jsonl"])
     assert [group.query for group in groups] == list(odd)
 
 
@@ -309,7 +310,7 @@ class TestCommand:
         done = self.run(tmp_path, *options, "--teacher", "bm25", "--teacher", "0.5*bm25")
         assert done.exit_code == 0, done.output
         assert "8 groups" in done.output
-        groups = read_groups([tmp_path / "g.jsonl"], QUERIES, COLLECTION, nway=4)
+        groups = list(raw_groups([tmp_path / "g.jsonl"]))
         assert groups[0].passages[0] == "p0"
         again = [*options, "--teacher", "bm25"]
         assert isinstance(self.run(tmp_path, *again).exception, ResumeError)
@@ -333,19 +334,37 @@ class TestCommand:
         assert "The same command continues from there" in said
         assert self.run(tmp_path, "--bm25", "--teacher", "bm25").exit_code == 0
 
+    def test_takes_judgements_of_trec(self, tmp_path):
+        (tmp_path / "trec.qrels").write_text("q0 0 p0 1\nq1 0 p1 0\n", encoding="utf-8")
+        done = self.run(tmp_path, "--bm25", "--teacher", "bm25", "--qrels", str(tmp_path / "trec.qrels"))
+        assert done.exit_code == 0, done.output
+        assert next(raw_groups([tmp_path / "g.jsonl"])).passages[0] == "p0"
+
+    def test_texts_that_cannot_be_used_are_counted_and_limited(self, tmp_path):
+        (tmp_path / "more.tsv").write_text("p0\tまた\npx\t \n", encoding="utf-8")
+        options = ["--bm25", "--teacher", "bm25", "--collection", str(tmp_path / "more.tsv")]
+        done = self.run(tmp_path, *options)
+        assert isinstance(done.exception, TrainingDataError)
+        said = "left out 2 of 62 passages: 1 without text .*more.tsv:2.*; 1 with an id that came before .p0."
+        assert re.search(f"{said}.*--max-left-out", str(done.exception))
+        done = self.run(tmp_path, *options, "--max-left-out", "0.05")
+        assert done.exit_code == 0, done.output
+        assert re.search(said, " ".join(done.output.split()))
+        assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
     def test_judgements_that_cannot_be_used_are_counted(self, tmp_path):
-        (tmp_path / "more.tsv").write_text("q0\tp0\t1\nq1\tgone\t0\nunasked\tp1\t1\n", encoding="utf-8")
+        (tmp_path / "more.tsv").write_text("q0\tp0\t1\nq1\tgone\t1\nunasked\tp1\t1\n", encoding="utf-8")
         done = self.run(tmp_path, "--bm25", "--teacher", "bm25", "--qrels", str(tmp_path / "more.tsv"))
         assert done.exit_code == 0, done.output
         said = " ".join(done.output.split())
         assert "1 of 3 judged queries are not among the queries and are left out, such as 'unasked'" in said
-        assert "the collection: 1 of 3 judged documents (0 of 2 relevant ones) are not here" in said
+        assert "the collection: 1 of 3 judged documents (1 of 3 relevant ones) are not here" in said
 
     def test_queries_of_a_cluster_share_its_passages(self, tmp_path):
         judged = ["--qrels", str(tmp_path / "qrels.tsv")]
         done = self.run(tmp_path, "--clusters", str(DEFAULT_BUNDLE), "--bm25", *judged, "--teacher", "bm25")
         assert done.exit_code == 0, done.output
-        groups = read_groups([tmp_path / "g.jsonl"], QUERIES, COLLECTION, nway=4)
+        groups = list(raw_groups([tmp_path / "g.jsonl"]))
         shared = {frozenset(group.passages) for group in groups}
         assert len(groups) == 8
         assert all(not one & other for one in shared for other in shared if one != other)

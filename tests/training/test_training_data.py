@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from tansaku.training.config import LossConfig, OptimizerConfig, read_config
-from tansaku.training.data.groups import normalized, read_groups, write_groups
+from tansaku.training.data.groups import normalized
 from tansaku.training.errors import ConfigError, TrainingDataError
 from tansaku.training.model.losses import in_batch, loss_of, min_max
 from tansaku.training.model.optimizer import warmup_steps
@@ -75,6 +75,8 @@ class TestConfig:
                 "data.groups is \\[\\]; it must be a list that is not empty",
             ),
             (('groups = ["groups.jsonl"]', 'groups = "a"'), "data.groups is 'a'; it must be a list"),
+            (('collection = ["c.jsonl"]', ""), "data.queries and data.collection belong together"),
+            (("[data]", "[data]\nmax_left_out = 2.0"), "data.max_left_out is 2.0; it must be 1 or less"),
             (("[data]", "[data]\nnway = 1"), "data.nway is 1; it must be 2 or more"),
             (
                 ('checkpoint = "start"', 'checkpoint = "start"\ndropout = 1'),
@@ -123,49 +125,6 @@ class TestConfig:
     def test_a_missing_file_is_named(self, tmp_path):
         with pytest.raises(ConfigError, match=r"none\.toml: cannot be read"):
             read_config(tmp_path / "none.toml")
-
-
-QUERIES = {"q1": "問い", "q2": "別の問い"}
-PASSAGES = {f"p{i}": f"文{i}" for i in range(5)}
-
-
-class TestGroups:
-    def read(self, tmp_path, *lines, nway=3):
-        (tmp_path / "g.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return read_groups([tmp_path / "g.jsonl"], QUERIES, PASSAGES, nway=nway)
-
-    def test_come_back_as_written(self, tmp_path):
-        groups = self.read(tmp_path, '["q1", ["p0", 3.5], ["p1", -1], ["p2", 0.25], ["p3", 9]]')
-        assert groups[0].passages == ("p0", "p1", "p2")
-        assert groups[0].scores.tolist() == [3.5, -1.0, 0.25]
-        assert write_groups(tmp_path / "again.jsonl", groups) == 1
-        (again,) = read_groups([tmp_path / "again.jsonl"], QUERIES, PASSAGES, nway=3)
-        assert (again.query, again.passages, again.scores.tolist()) == ("q1", groups[0].passages, [3.5, -1.0, 0.25])
-
-    @pytest.mark.parametrize(
-        ("line", "said"),
-        [
-            ('["q1", ["p0", 1], ["p1", 2]]', "a group of 2 passages; it needs 3"),
-            ('["q9", ["p0", 1], ["p1", 2], ["p2", 3]]', "the query 'q9' is not among"),
-            ('["q1", ["p0", 1], ["p9", 2], ["p2", 3]]', "the passage 'p9' is not in the collection"),
-            ('["q1", ["p0", 1], ["p0", 2], ["p2", 3]]', "the passage 'p0' occurs twice"),
-            ('["q1", ["p0", NaN], ["p1", 2], ["p2", 3]]', "a score is not finite"),
-            ('["q1", ["p0", 1e60], ["p1", 2], ["p2", 3]]', "a score is not finite"),
-            ('["q1", ["p0", 2], ["p1", 2], ["p2", 2]]', "all scores are 2"),
-            ('["q1", "p0", "p1", "p2"]', "expected \\[query id"),
-            ('{"q": 1}', "expected \\[query id"),
-            ("[", "expected \\[query id"),
-            ("[]", "expected \\[query id"),
-        ],
-    )
-    @pytest.mark.filterwarnings("ignore:overflow encountered")
-    def test_a_bad_line_is_named(self, tmp_path, line, said):
-        with pytest.raises(TrainingDataError, match=rf"g\.jsonl:2: {said}"):
-            self.read(tmp_path, '["q1", ["p0", 1], ["p1", 2], ["p2", 3]]', line)
-
-    def test_a_file_without_groups_is_refused(self, tmp_path):
-        with pytest.raises(TrainingDataError, match="no groups here"):
-            self.read(tmp_path, "")
 
 
 SCORES = arrays.arrays(np.float32, (3, 4), elements=st.floats(-50, 50, width=32))

@@ -1,22 +1,40 @@
-"""Distillation data: groups of passages with a teacher's scores.
+"""Distillation data: groups of passages with a teacher's scores, as `tansaku mine` and other trainers write them.
 
-A group is one line of JSONL, as in the code of JaColBERTv2.5 and ColBERTv2: `[query id, [passage id, score], …]`, the
-relevant passage first.
+Ours is one line of JSONL, as in the code of JaColBERTv2.5 and ColBERTv2: `[query id, [passage id, score], …]`, the
+relevant passage first. `raw_groups` says which other forms are read.
 """
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...onnx_export.files import read_lines, write_atomically
+from ...indexer.errors import SourceError
+from ...indexer.read.line_formats import ITEMS
+from ...indexer.read.sources import lines_of
+from ...onnx_export.files import write_atomically
+from ...plugin.evaluation.judgements import field_of, id_of, read_records
 from ..errors import TrainingDataError
+
+_QUERY_IDS, _QUERY_TEXTS = ("query_id", "query-id", "qid"), ("query", "anchor", "question")
+_LISTS = ("document_ids", "passage_ids", "doc_ids", "pids")
+_POSITIVES = ("positive", "positives", "pos", "positive_id", "pos_id", "pid+")
+_NEGATIVE = re.compile(r"^neg(ative)?s?(_ids?)?(_?\d+)?$")
+_SCORES = ("scores", "score", "labels", "label")
+_TSV = re.compile(r"\.tsv(\.(gz|zst))?$", re.IGNORECASE)
+_EXPECTED = (
+    "expected [query id, [passage id, score], …]; or the fields query_id, document_ids and scores; or query, positive "
+    "and negative"
+)
 
 
 @dataclass(frozen=True)
@@ -34,40 +52,49 @@ class Group:
     scores: np.ndarray
 
 
-def read_groups(
-    paths: Iterable[str | Path], queries: dict[str, str], collection: dict[str, str], *, nway: int
-) -> list[Group]:
-    """The groups of all files, each cut to its first ``nway`` passages.
+@dataclass(frozen=True)
+class RawGroup:
+    """A group as a file has it.
+
+    Attributes:
+        place: file and line.
+        query: id of the query.
+        passages: ids of the passages.
+        scores: their scores; None if they are in a file of their own.
+        texts: id → text of query and passages, where the file has these instead of ids; the ids are made of the texts.
+    """
+
+    place: str
+    query: str
+    passages: tuple[str, ...]
+    scores: tuple[float, ...] | None
+    texts: tuple[dict[str, str], dict[str, str]] | None = None
+
+
+def raw_groups(paths: Iterable[str | Path]) -> Iterator[RawGroup]:
+    """The groups of files, in several forms.
+
+    - lines or an array of `[query id, [passage id, score], …]`, or `[query id, passage id, …]` without scores;
+    - records with `query_id`, `document_ids` and `scores`, as PyLate's data for distillation have;
+    - triples of ids: records with `query_id`, `positive` and `negative` (also `negative_1`, …), or TSV without header;
+    - triples of texts: records with `query` (or `anchor`), `positive` and `negative`, as sentence-transformers' and
+      FlagEmbedding's data have, also lists of these. They may have `scores`.
+
+    Triples without scores score 1 for the positive passage and 0 for the others.
 
     Args:
-        paths: JSONL files.
-        queries: query id → text.
-        collection: passage id → text.
-        nway: number of passages of a group.
+        paths: files of lines, or of any other kind that `Source` reads.
 
     Raises:
-        TrainingDataError: a line has another form, fewer passages than ``nway``, an unknown id, a passage twice, or
-            scores that are not finite or all the same; names the file and the line. Or there are no groups.
+        TrainingDataError: a record has another form; names the file and the line.
+        SourceError: a file cannot be read.
     """
-    groups = []
     for path in map(Path, paths):
-        for number, line in _lines(path):
-            place = f"{path}:{number}"
-            query, pairs = _parsed(place, line)
-            if len(pairs) < nway:
-                raise TrainingDataError(f"{place}: a group of {len(pairs)} passages; it needs {nway} (data.nway)")
-            ids = tuple(str(passage) for passage, _ in pairs[:nway])
-            scores = np.array([score for _, score in pairs[:nway]], np.float32)
-            if query not in queries:
-                raise TrainingDataError(f"{place}: the query {query!r} is not among the queries")
-            for passage in ids:
-                if passage not in collection:
-                    raise TrainingDataError(f"{place}: the passage {passage!r} is not in the collection")
-            _check(place, ids, scores)
-            groups.append(Group(query, ids, scores))
-    if not groups:
-        raise TrainingDataError(f"{', '.join(map(str, paths))}: no groups here")
-    return groups
+        try:
+            for place, record in read_records(path, arrays=True, fields=_fields_without_header(path)):
+                yield _parsed(place, record)
+        except SourceError as error:
+            raise TrainingDataError(str(error)) from error
 
 
 def write_groups(path: str | Path, groups: Iterable[Group]) -> int:
@@ -87,40 +114,72 @@ def as_line(group: Group) -> str:
     return json.dumps([group.query, *pairs], ensure_ascii=False) + "\n"
 
 
-def _check(place: str, ids: tuple[str, ...], scores: np.ndarray) -> None:
-    if len(set(ids)) < len(ids):
-        twice = next(passage for passage in ids if ids.count(passage) > 1)
-        raise TrainingDataError(f"{place}: the passage {twice!r} occurs twice in the group")
-    if not np.isfinite(scores).all():
-        raise TrainingDataError(f"{place}: a score is not finite")
-    if scores.min() == scores.max():
-        raise TrainingDataError(
-            f"{place}: all scores are {scores[0]:g}, so there is nothing to learn; leave the group out"
-        )
-
-
-def _parsed(place: str, line: str) -> tuple[str, list[tuple[Any, float]]]:
-    try:
-        content = json.loads(line)
-        if not isinstance(content, list) or not all(isinstance(pair, list) for pair in content[1:]):
-            raise TypeError(f"found {line[:60]}")
-        query, *pairs = content
-        known = [(passage, float(score)) for passage, score in pairs]
-    except (TypeError, ValueError) as error:
-        raise TrainingDataError(f"{place}: expected [query id, [passage id, score], …] ({error})") from error
-    return str(query), known
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        for number, line in enumerate(read_lines(path), start=1):
-            if line.strip():
-                yield number, line
-    except (OSError, UnicodeDecodeError) as error:
-        raise TrainingDataError(f"{path}: cannot be read ({error})") from error
-
-
 def normalized(scores: np.ndarray) -> np.ndarray:
     """Scores scaled to [0, 1], (s - min) / (max - min): float32 of the same shape; all 0 if they are all the same."""
     spread = float(scores.max() - scores.min())
     return ((scores - scores.min()) / (spread if math.isfinite(spread) and spread > 0 else 1.0)).astype(np.float32)
+
+
+def _parsed(place: str, record: Mapping[str, Any]) -> RawGroup:
+    try:
+        return _of_items(place, record[ITEMS]) if isinstance(record.get(ITEMS), list) else _of_fields(place, record)
+    except (TypeError, ValueError, KeyError, SyntaxError) as error:
+        raise TrainingDataError(f"{place}: {_EXPECTED} ({error})") from error
+
+
+def _of_items(place: str, items: list[Any]) -> RawGroup:
+    query, *rest = items
+    if rest and not any(isinstance(item, list) for item in rest):
+        return RawGroup(place, id_of(query), tuple(map(id_of, rest)), None)
+    if not all(isinstance(item, list) for item in rest):
+        raise TypeError("some passages have scores and some have none")
+    ids, scores = zip(*((id_of(passage), float(score)) for passage, score in rest), strict=True)
+    return RawGroup(place, id_of(query), ids, scores)
+
+
+def _of_fields(place: str, record: Mapping[str, Any]) -> RawGroup:
+    query, given = field_of(record, _QUERY_IDS), field_of(record, _SCORES)
+    scores = None if given is None else tuple(map(float, _listed(given)))
+    if (listed := field_of(record, _LISTS)) is not None and query is not None:
+        return _checked(RawGroup(place, id_of(query), tuple(map(id_of, _listed(listed))), scores))
+    positives = _listed(field_of(record, _POSITIVES))
+    negatives = [item for name in record if _NEGATIVE.match(name) for item in _listed(record[name])]
+    if not positives or not negatives:
+        raise ValueError(f"found the fields {', '.join(map(str, record)) or 'none'}")
+    if scores is None and "pos_scores" in record and "neg_scores" in record:
+        scores = tuple(map(float, [*_listed(record["pos_scores"]), *_listed(record["neg_scores"])]))
+    if scores is None:
+        scores = (1.0,) * len(positives) + (0.0,) * len(negatives)
+    if query is not None:
+        return _checked(RawGroup(place, id_of(query), tuple(map(id_of, [*positives, *negatives])), scores))
+    asked, found = str(field_of(record, _QUERY_TEXTS) or "").strip(), [str(t).strip() for t in [*positives, *negatives]]
+    passages = [_id_of_text(text) for text in found]
+    texts = {_id_of_text(asked): asked}, dict(zip(passages, found, strict=True))
+    return _checked(RawGroup(place, _id_of_text(asked), tuple(passages), scores, texts))
+
+
+def _checked(group: RawGroup) -> RawGroup:
+    if group.scores is not None and len(group.scores) != len(group.passages):
+        raise ValueError(f"{len(group.passages)} passages and {len(group.scores)} scores")
+    return group
+
+
+def _listed(value: Any) -> list[Any]:
+    """A field that holds one thing or several, or a list as text, as CSV and some data sets have it."""
+    if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
+        value = ast.literal_eval(value)
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _id_of_text(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=12).hexdigest()
+
+
+def _fields_without_header(path: Path) -> tuple[str, ...] | None:
+    """Names of the fields of a TSV file of triples without a header; None if it has one, or is not TSV."""
+    if not _TSV.search(path.name):
+        return None
+    first = next((line.split("\t") for _, line in lines_of(path) if line.strip()), [])
+    if not first or set(first) & {*_QUERY_IDS, *_QUERY_TEXTS}:
+        return None
+    return ("query_id", "positive", *(f"negative_{number}" for number in range(1, len(first) - 1)))

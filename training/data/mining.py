@@ -21,6 +21,7 @@ from ...onnx_export.progress import Progress, no_progress
 from ..errors import TrainingDataError
 from .groups import Group, as_line
 from .teachers import Teacher, ensemble
+from .texts import TextStore
 
 Candidates = Mapping[str, Sequence[str]]  # query id → passage ids, best first
 
@@ -152,9 +153,14 @@ def _check(
 ) -> None:
     for ranked in [*candidates, positives]:
         for query_id, found in ranked.items():
-            for doc_id in found:
-                if doc_id not in collection:
-                    raise TrainingDataError(f"query {query_id!r}: the passage {doc_id!r} is not in the collection")
+            if isinstance(collection, TextStore):  # a single look-up takes it longer than many
+                unknown = [
+                    doc_id for doc_id, row in zip(found, collection.find(found).tolist(), strict=True) if row < 0
+                ]
+            else:
+                unknown = [doc_id for doc_id in found if doc_id not in collection]
+            if unknown:
+                raise TrainingDataError(f"query {query_id!r}: the passage {unknown[0]!r} is not in the collection")
 
 
 def _begin(path: Path, digest: dict[str, object], *, resume: bool) -> list[list]:

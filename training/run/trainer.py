@@ -20,17 +20,16 @@ from ...onnx_export.convert.load import load_checkpoint
 from ...onnx_export.errors import InputError
 from ...onnx_export.files import atomic_path, finished_lines, write_atomically
 from ...onnx_export.progress import Progress, no_progress
-from ...plugin.evaluation.judgements import read_passages, read_queries
 from ..config import RunConfig, TrainingConfig
-from ..data.groups import Group, read_groups
+from ..data.prepared import PreparedData, prepare
 from ..errors import ConfigError
 from ..model.layer_teacher import TokenSimilarities
 from ..model.losses import in_batch, loss_of
 from ..model.optimizer import Optimizer, warmup_steps
 from ..model.student import Student, with_rules
 from .averaging import WEIGHTS_FILE
+from .batches import Batches, Pass
 from .evaluation import Evaluation
-from .order import batch_of_step
 from .ranks import Ranks, process_group
 from .saving import save_model
 from .state import STATE_FILE, load_state, save_state
@@ -67,11 +66,13 @@ def train(
     resume: bool = True,
     progress: Progress = no_progress,
     on_step: Callable[[StepReport], None] | None = None,
+    note: Callable[[str], None] = print,
 ) -> Path:
     """Train a model.
 
     Written to `run.output`: `checkpoint-N` folders with the model's weights, `log.jsonl` with the loss of every step
-    and the evaluations, `state.safetensors` to continue from, and the model in the formats of the configuration.
+    and the evaluations, `state.safetensors` to continue from, `data` with the groups and texts as they are read during
+    the training, and the model in the formats of the configuration.
     Started by torchrun, every rank takes its share of each batch.
 
     Args:
@@ -81,6 +82,7 @@ def train(
         resume: continue an interrupted training of the same configuration. False discards it and starts over.
         progress: called with the stage "train" after each step.
         on_step: called after each step with its loss and evaluation.
+        note: called with what a person should know before the first step, such as which groups are left out.
 
     Returns:
         The folder of the last checkpoint.
@@ -92,7 +94,11 @@ def train(
         ResumeError: the interrupted training had another configuration.
     """
     with process_group() as ranks:
-        return _train(_Run(config, checkpoint, ranks), resume, progress, on_step)
+        run = _Run(config, checkpoint, ranks, note)
+        try:
+            return _train(run, resume, progress, on_step)
+        finally:
+            run.batches.close()
 
 
 def _train(run: _Run, resume: bool, progress: Progress, on_step: Callable[[StepReport], None] | None) -> Path:
@@ -110,7 +116,9 @@ def _train(run: _Run, resume: bool, progress: Progress, on_step: Callable[[StepR
 class _Run:
     """One training: its data, model, optimizer and current step."""
 
-    def __init__(self, config: TrainingConfig, checkpoint: Checkpoint | None, ranks: Ranks) -> None:
+    def __init__(
+        self, config: TrainingConfig, checkpoint: Checkpoint | None, ranks: Ranks, note: Callable[[str], None]
+    ) -> None:
         self.config, self.ranks = config, ranks
         batch, accumulate = config.optimizer.batch_size, config.optimizer.accumulate
         if batch % (ranks.count * accumulate):
@@ -118,9 +126,12 @@ class _Run:
                 f"optimizer.batch_size is {batch}; it must be a multiple of {ranks.count} ranks × {accumulate} passes"
             )
         self.device = _device(config.run)
-        self.queries, self.passages = read_queries(config.data.queries), read_passages(config.data.collection)
-        self.groups = read_groups(config.data.groups, self.queries, self.passages, nway=config.data.nway)
-        self.steps = config.run.steps or max(1, len(self.groups) // batch)
+        self.output = Path(config.run.output)
+        if ranks.number == 0:
+            prepare(config.data, self.output / "data", note)
+        ranks.wait()
+        self.data = PreparedData.open(self.output / "data")
+        self.steps = config.run.steps or max(1, len(self.data) // batch)
         evaluation = config.run.evaluation
         self.evaluation = None
         if evaluation is not None:
@@ -136,7 +147,7 @@ class _Run:
         self.scaler = torch.amp.GradScaler(enabled=config.run.precision == "float16")
         learner = self._learner()
         self.module = DistributedDataParallel(learner) if ranks.count > 1 else learner
-        self.output = Path(config.run.output)
+        self.batches = Batches(config, self.data, self.student, ranks)
         self._state = self.output / STATE_FILE
         self._log = self.output / "log.jsonl"
         self.step = 0
@@ -154,12 +165,9 @@ class _Run:
     def _learner(self) -> Student | TokenSimilarities:
         if self.config.loss.kind != "tokens":
             return self.student
-        texts = list(self.passages.values())
-        return TokenSimilarities(
-            self.student,
-            texts[:: max(1, len(texts) // _PASSAGES_TO_CENTRE_BY)][:_PASSAGES_TO_CENTRE_BY],
-            self.config.loss,
-        )
+        rows = self.data.passages.rows
+        rows = rows[:: max(1, len(rows) // _PASSAGES_TO_CENTRE_BY)][:_PASSAGES_TO_CENTRE_BY]
+        return TokenSimilarities(self.student, [self.data.passages.text_at(row) for row in rows], self.config.loss)
 
     def begin(self, *, resume: bool) -> None:
         """Take up what an interrupted training left, or discard it."""
@@ -201,26 +209,16 @@ class _Run:
 
     def train_step(self) -> float:
         """Do one step of the optimizer and return the loss, the mean over the groups of all ranks."""
-        settings = self.config.optimizer
         # Dropout depends on the step and the rank only, so a continued training does what one without a stop does.
         at = self.step * self.ranks.count + self.ranks.number
         torch.manual_seed(self.config.run.seed + 1_000_003 * (at + 1))
         self.module.train()
-        numbers = batch_of_step(
-            self.step,
-            groups=len(self.groups),
-            batch_size=settings.batch_size,
-            seed=self.config.run.seed,
-            block=self.config.data.block,
-            rank=self.ranks.number,
-            ranks=self.ranks.count,
-        )
-        size = len(numbers) // settings.accumulate
+        passes = self.batches.of_step(self.step, last=self.step + 1 == self.steps)
         total = torch.zeros((), device=self.device)
-        for start in range(0, len(numbers), size):
-            last = start + size >= len(numbers)
-            with contextlib.nullcontext() if last or self.ranks.count == 1 else self.module.no_sync():  # pyright: ignore
-                loss = self._loss([self.groups[i] for i in numbers[start : start + size]]) / settings.accumulate
+        for number, some in enumerate(passes, start=1):
+            alone = number == len(passes) or self.ranks.count == 1
+            with contextlib.nullcontext() if alone else self.module.no_sync():  # pyright: ignore
+                loss = self._loss(some) / len(passes)
                 self.scaler.scale(loss).backward()
             total += loss.detach()
         self.optimizer.step(self.scaler)
@@ -230,20 +228,16 @@ class _Run:
             raise InputError(f"the loss of step {self.step} is {value}; lower optimizer.learning_rate")
         return value
 
-    def _loss(self, groups: list[Group]) -> torch.Tensor:
+    def _loss(self, some: Pass) -> torch.Tensor:
         config = self.config
-        queries = self.student.tokenize_queries([self.queries[group.query] for group in groups])
-        passages = self.student.tokenize_passages([self.passages[p] for group in groups for p in group.passages])
         precision = _TYPES[config.run.precision]
-        kind = torch.device(self.device).type
-        with torch.autocast(kind, precision, enabled=precision != torch.float32):
+        with torch.autocast(self.device.type, precision, enabled=precision != torch.float32):
             if config.loss.kind == "tokens":
-                return self.module(queries, passages)
-            scores, pairs = self.module(queries, passages, all_pairs=config.loss.in_batch_negatives)
-        teacher = torch.stack([torch.from_numpy(group.scores) for group in groups]).to(self.device)
-        loss = loss_of(config.loss, scores.float(), teacher)
+                return self.module(some.queries, some.passages)
+            scores, pairs = self.module(some.queries, some.passages, all_pairs=config.loss.in_batch_negatives)
+        loss = loss_of(config.loss, scores, some.scores.to(self.device))
         if pairs is not None:
-            loss = loss + in_batch(config.loss, pairs.float(), torch.arange(len(groups), device=self.device))
+            loss = loss + in_batch(config.loss, pairs, torch.arange(len(scores), device=self.device))
         return loss
 
     def after_step(self, loss: float) -> dict[str, float] | None:
@@ -274,6 +268,7 @@ class _Run:
         due = self.step == self.steps or (run.evaluate_every is not None and self.step % run.evaluate_every == 0)
         measures = None
         if due and self.evaluation is not None:
+            self.batches.settle()
             with self.optimizer.averaged():
                 self.student.eval()
                 measures = self.evaluation.measure(self.student, self.ranks)
@@ -316,9 +311,10 @@ class _Run:
         config = self.config
         run = {name: getattr(config.run, name) for name in ("precision", "seed")}
         run |= {"steps": self.steps, "ranks": self.ranks.count}
-        parts = {name: getattr(config, name).model_dump() for name in ("model", "data", "loss", "optimizer")}
+        parts = {name: getattr(config, name).model_dump() for name in ("model", "loss", "optimizer")}
+        parts["data"] = {"nway": config.data.nway, "block": config.data.block, "digest": self.data.digest}
         parts["optimizer"]["warmup_steps"] = warmup_steps(config.optimizer, self.steps)
-        return json.loads(json.dumps({**parts, "run": run, "groups": len(self.groups)}))
+        return json.loads(json.dumps({**parts, "run": run}))
 
 
 def _device(config: RunConfig) -> torch.device:
