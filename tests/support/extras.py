@@ -116,10 +116,14 @@ def llama_index() -> None:
 
 
 def mteb() -> None:
-    """The model for MTEB."""
-    from tansaku.plugin.hosts.mteb import TansakuIndexModel
+    """The models for MTEB, and the scores of one."""
+    from tansaku.plugin.hosts.mteb import TansakuIndexModel, TansakuModel
 
     assert TansakuIndexModel
+    model = TansakuModel()
+    kyoto, dog = model.encoder.encode_documents([TEXTS["kyoto"], TEXTS["dog"]])
+    first, second = model.similarity(model.encoder.encode_queries([QUERY]), [kyoto, dog])[0].tolist()
+    assert first > second
 
 
 def postgres() -> None:
