@@ -23,7 +23,7 @@ from .read.rejects import Rejects
 from .table.changes import DeleteReport, OptimizeReport, delete_documents, optimize_table
 from .table.conditions import Where
 from .table.database import Database, connect, database_exists, local_folder, location_of
-from .table.model import VectorsOnly, model_of
+from .table.model import Models, VectorsOnly
 from .table.table import IndexTable, check_table_name, open_index_table
 from .write.build import build_table
 from .write.merge import merge_documents
@@ -58,17 +58,18 @@ class Index:
         1
     """
 
-    def __init__(self, name: str, table: IndexTable, encoder: Encoder | None = None) -> None:
+    def __init__(self, name: str, table: IndexTable, encoder: Encoder | Models | None = None) -> None:
         self.name = name
         self.last_build: BuildReport | None = None
-        self._encoder = encoder
+        self._models = Models.of(encoder)
+        self._encoder = self._models.given
         self._database = table.database
-        if encoder is not None:
-            table.header.check_model(encoder.bundle, table.place())
+        if self._encoder is not None:
+            table.header.check_model(self._encoder.bundle, table.place())
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled, an index is its place and its encoder's: whoever unpickles it opens it there."""
-        return _open_again, (*location_of(self._database), self.name, self._encoder, self.last_build)
+        return _open_again, (*location_of(self._database), self.name, self._models, self.last_build)
 
     @property
     def encoder(self) -> Encoder:
@@ -144,7 +145,8 @@ class Index:
             StorageError: the disk or the object store failed.
         """
         _check_new(table, nbits, pool)
-        encoder = encoder or Encoder.load()
+        models = Models(encoder)
+        encoder = models.default()
         if passage_tokens is not None:
             check_room(passage_tokens, encoder.bundle.document.max_length)
         options = _options(names, rejects, progress, resume, restart)
@@ -162,8 +164,8 @@ class Index:
                 overwrite=overwrite,
                 options=options,
             )
-        index = cls(table, open_index_table(database, table), encoder)
-        index.last_build = report
+        index = cls(table, open_index_table(database, table), models)
+        index._encoder, index.last_build = encoder, report
         return index
 
     @classmethod
@@ -263,8 +265,8 @@ class Index:
         Args:
             db: a database folder, a URI or a LanceDB connection.
             table: name of the table.
-            encoder: the model that the index was made with; None takes the one that ships with tansaku, and loads it
-                when it is first needed.
+            encoder: the model that the index was made with; None finds it (the one that ships with tansaku, or one in a
+                folder of ``TANSAKU_MODELS``) when it is first needed, and again after `rebuild` has changed it.
             storage_options: LanceDB's options for object stores, such as credentials, endpoint and region.
 
         Returns:
@@ -432,7 +434,7 @@ class Index:
             check_nbits(nbits)
         options = _options(None, None, progress, resume, restart)
         index = self._now()
-        model = encoder or self._model_of(index)
+        model = encoder or self._models.find(index)
         if isinstance(model, VectorsOnly):
             raise InputError(
                 f"{index.place()} was made from vectors, which it does not store; create it again with "
@@ -440,6 +442,8 @@ class Index:
             )
         self.last_build = rebuild_table(index, model, nbits, options)
         self._encoder = model
+        if encoder is not None:
+            self._models = Models(encoder)  # it need not be one that is found
         return self.last_build
 
     def check(self, *, progress: Progress | None = None) -> CheckReport:
@@ -481,7 +485,7 @@ class Index:
         return open_index_table(self._database, self.name)
 
     def _model_of(self, index: IndexTable) -> Encoder:
-        self._encoder = model_of(index, self._encoder)
+        self._encoder = self._models.find(index)
         return self._encoder
 
     def _merge(
@@ -494,17 +498,17 @@ class Index:
         elif index.header.passage_tokens:
             raise InputError(f"{index.place()} divides documents into passages; give texts, not vectors")
         else:
-            if self._encoder is not None:
-                index.header.check_model(self._encoder.bundle, index.place())
+            if self._models.given is not None:
+                self._models.find(index)
             given = GivenVectors(vectors, index.codec.dim)
         self.last_build = merge_documents(index, documents, encoder, vectors=given, update=update, options=options)
         return self.last_build
 
 
 def _open_again(
-    db: str, storage_options: Mapping[str, str] | None, table: str, encoder: Encoder | None, last: BuildReport | None
+    db: str, storage_options: Mapping[str, str] | None, table: str, models: Models, last: BuildReport | None
 ) -> Index:
-    index = Index.open(db, table, encoder=encoder, storage_options=storage_options)
+    index = Index(table, open_index_table(connect(db, storage_options=storage_options), table), models)
     index.last_build = last
     return index
 

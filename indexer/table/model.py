@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
+from weakref import WeakValueDictionary
 
 from lancedb.db import DBConnection
 
-from ...onnx_export.encode.bundle import Bundle
+from ...onnx_export.encode.bundle import Bundle, read_description
 from ...onnx_export.encode.encoder import Encoder
-from ...onnx_export.encode.find_bundle import find_bundle
+from ...onnx_export.encode.find_bundle import DEFAULT_BUNDLE, find_bundle
 from ...onnx_export.encode.rules import TextRules
 from ...onnx_export.encode.tokenize import Span, TokenizedText
 from ...onnx_export.errors import InputError
@@ -58,50 +61,97 @@ class VectorsOnly(Encoder):
         return []
 
 
-def model_of(index: IndexTable, encoder: Encoder | None = None, *, threads: int | None = None) -> Encoder:
-    """Find the model of an open index.
+class Models:
+    """The models of tables: one that was given for all, or the one that each table was made with.
+
+    A table may get another model while it is open (`Index.rebuild`). What keeps this object, and not a model, finds the
+    new one. A model that is found is loaded once for all that share this object. It may be used from several threads.
 
     Args:
-        index: the open table.
-        encoder: the model; None finds it: the one that ships with tansaku or one in a folder of models
-            (``TANSAKU_MODELS``), or a `VectorsOnly` for an index that was made from given vectors.
-        threads: of a model that is found, see `Encoder.load`.
+        given: the model of all tables; None finds each table's own: the one that ships with tansaku or one in a folder
+            of models (``TANSAKU_MODELS``), or a `VectorsOnly` for an index that was made from given vectors.
+        threads: of models that are found, see `Encoder.load`.
 
-    Returns:
-        The model.
-
-    Raises:
-        ModelMismatchError: the index was made with another model, which is not known here.
+    Attributes:
+        given: the model that was given, or None.
     """
-    if encoder is None:
+
+    def __init__(self, given: Encoder | None = None, *, threads: int | None = None) -> None:
+        self.given = given
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._found: WeakValueDictionary[str, Encoder] = WeakValueDictionary()  # by the fingerprint of a table
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(Models, threads=self._threads), (self.given,)
+
+    @staticmethod
+    def of(encoder: Encoder | Models | None) -> Models:
+        """``encoder`` as `Models`; None finds each table's own model."""
+        return encoder if isinstance(encoder, Models) else Models(encoder)
+
+    def find(self, index: IndexTable) -> Encoder:
+        """Find the model of an open index.
+
+        Args:
+            index: the open table.
+
+        Returns:
+            The model.
+
+        Raises:
+            ModelMismatchError: the index was made with another model than the one given, or with one that is not known
+                here.
+        """
+        if self.given is not None:
+            index.header.check_model(self.given.bundle, index.place())
+            return self.given
+        fingerprint = index.header.fingerprint
+        with self._lock:
+            model = self._found.get(fingerprint)
+            if model is None:
+                model = self._found[fingerprint] = self._load(index)
+            return model
+
+    def find_by_name(self, database: DBConnection, name: str) -> Encoder:
+        """Find the model of a table by its name.
+
+        Args:
+            database: the database.
+            name: name of the table.
+
+        Returns:
+            The model; `default` if there is no such table.
+
+        Raises:
+            ModelMismatchError: as `find`.
+            TansakuError: the errors that `open_index_table` lists.
+        """
+        try:
+            index = open_index_table(database, name)
+        except TableNotFoundError:
+            return self.default()
+        return self.find(index)
+
+    def default(self) -> Encoder:
+        """The model of what has no table: the one given, or the one that ships with tansaku."""
+        if self.given is not None:
+            return self.given
+        fingerprint = read_description(DEFAULT_BUNDLE).fingerprint
+        with self._lock:
+            model = self._found.get(fingerprint)
+            if model is None:
+                model = self._found[fingerprint] = Encoder.load(threads=self._threads)
+            return model
+
+    def _load(self, index: IndexTable) -> Encoder:
         given = VectorsOnly(index.codec.dim)
         if given.bundle.made(index.header.fingerprint):
             return given
-        encoder = Encoder.load(find_bundle(index.header.fingerprint), threads=threads)
-    index.header.check_model(encoder.bundle, index.place())
-    return encoder
-
-
-def model_of_table(database: DBConnection, name: str, *, threads: int | None = None) -> Encoder:
-    """Find the model of a table by its name.
-
-    Args:
-        database: the database.
-        name: name of the table.
-        threads: see `Encoder.load`.
-
-    Returns:
-        The model; the one that ships with tansaku if there is no such table.
-
-    Raises:
-        ModelMismatchError: the index was made with a model that is not known here.
-        TansakuError: the errors that `open_index_table` lists.
-    """
-    try:
-        index = open_index_table(database, name)
-    except TableNotFoundError:
-        return Encoder.load(threads=threads)
-    return model_of(index, threads=threads)
+        folder = find_bundle(index.header.fingerprint)
+        if folder is None:  # then it is not the model inside either, and the error names both
+            index.header.check_model(read_description(DEFAULT_BUNDLE), index.place())
+        return Encoder.load(folder, threads=self._threads)
 
 
 def bundle_of_table(database: DBConnection, name: str) -> Path | None:
@@ -118,25 +168,6 @@ def bundle_of_table(database: DBConnection, name: str) -> Path | None:
         return find_bundle(open_index_table(database, name).header.fingerprint)
     except TableNotFoundError:
         return None
-
-
-def open_with_model(database: DBConnection, name: str, encoder: Encoder | None) -> tuple[IndexTable, Encoder]:
-    """Open an index together with its model.
-
-    Args:
-        database: the database of the index.
-        name: name of the index's table.
-        encoder: the model, see `model_of`.
-
-    Returns:
-        The open table and the model.
-
-    Raises:
-        ModelMismatchError: the index was made with another model.
-        TansakuError: the errors that `open_index_table` lists.
-    """
-    opened = open_index_table(database, name)
-    return opened, model_of(opened, encoder)
 
 
 def _no_model(remedy: str) -> NoReturn:

@@ -27,7 +27,8 @@ from .options import (
     TableName,
     Threads,
     Where,
-    load_model,
+    load_models,
+    open_table,
     storage_options,
 )
 
@@ -92,13 +93,11 @@ def evaluate(
     asked = read_queries(queries)
     if judgements:
         asked = judged_queries(asked, judgements)
-    options = storage_options(storage_option)
-    encoder = load_model(model, threads, db, table, options)
-    searcher = Searcher.open(db, table, encoder=encoder, storage_options=options)
+    searcher = Searcher(open_table(db, table, storage_options(storage_option)), load_models(model, threads))
     unknown = searcher.unknown(judged_documents(judgements))
     if said := check_missing(judgements, unknown, f"table {table!r}", allow_missing=allow_missing):
         display.show_warning(said)
-    if warning := queries_warning(encoder, asked.values()):
+    if warning := queries_warning(searcher.encoder, asked.values()):
         display.show_warning(warning)
     with display.ProgressDisplay() as progress:
         run = search_all(

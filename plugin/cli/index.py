@@ -16,7 +16,18 @@ from ...onnx_export.errors import InputError, TansakuError
 from ...onnx_export.extras import require_extra
 from ...onnx_export.files import check_output, read_lines
 from . import display
-from .options import AsJson, Db, Model, Resume, StorageOptions, TableName, Threads, load_model, storage_options
+from .options import (
+    AsJson,
+    Db,
+    Model,
+    Resume,
+    StorageOptions,
+    TableName,
+    Threads,
+    load_models,
+    open_table,
+    storage_options,
+)
 
 if TYPE_CHECKING:
     from ...indexer.table.table import IndexTable
@@ -85,27 +96,22 @@ def index(
     from ...indexer.read.documents import FieldNames
     from ...indexer.read.rejects import Rejects
     from ...indexer.read.sources import Source
-    from ...indexer.table.database import connect
-    from ...indexer.table.table import open_index_table
-    from ...onnx_export.encode.encoder import Encoder
 
     if not 0 < max_stdin <= _MOST_STDIN_GIB:
         raise InputError(f"max-stdin is {max_stdin}; it must be more than 0 and at most {_MOST_STDIN_GIB:,} GiB")
     rejects_path = None if on_error == "stop" else _rejects_path(rejects, table, source)
     options = storage_options(storage_option)
-    if mode in ("append", "upsert"):
-        encoder = load_model(model, threads, db, table, options)
-    else:
-        encoder = Encoder.load(model, threads=threads)
+    models = load_models(model, threads)
     documents = Source(source, format=source_format, max_stdin_bytes=int(max_stdin * 2**30))
     names = FieldNames(id_field, text_field, title_field)
     rejected = None if rejects_path is None else Rejects(rejects_path)
     started = time.perf_counter()
     with _interruptible(db, table, options), display.ProgressDisplay() as progress:
         if mode in ("append", "upsert"):
-            built = Index.open(db, table, encoder=encoder, storage_options=options)
+            opened = open_table(db, table, options)
+            built = Index(table, opened, models)
             layout = {"nbits": nbits, "pool": pool, "passage_tokens": passage_tokens, "fulltext": fulltext}
-            _check_layout(context, open_index_table(connect(db, storage_options=options), table), layout)
+            _check_layout(context, opened, layout)
             write = built.add if mode == "append" else built.upsert
             write(documents, names=names, rejects=rejected, resume=resume, progress=progress)
         else:
@@ -113,7 +119,7 @@ def index(
                 db,
                 table,
                 documents,
-                encoder=encoder,
+                encoder=models.default(),
                 nbits=nbits,
                 pool=pool,
                 passage_tokens=passage_tokens,
@@ -131,7 +137,7 @@ def index(
         rejected.close()
         display.show_rejects(rejected)
     # Done here, so that the first search does not have to.
-    load_arrays(open_index_table(connect(db, storage_options=options), table))
+    load_arrays(open_table(db, table, options))
 
 
 def delete(
@@ -198,14 +204,11 @@ def rebuild(
     Example: `tansaku rebuild --db ./db --table docs`
     """
     from ...indexer.index import Index
-    from ...onnx_export.encode.encoder import Encoder
 
     options = storage_options(storage_option)
-    opened = Index.open(db, table, storage_options=options)
-    if change_model or model is not None:
-        encoder = Encoder.load(model, threads=threads)
-    else:
-        encoder = load_model(model, threads, db, table, options)
+    models = load_models(model, threads)
+    opened = Index(table, open_table(db, table, options), None if model is not None else models)
+    encoder = models.default() if change_model or model is not None else None
     started = time.perf_counter()
     with _interruptible(db, table, options), display.ProgressDisplay() as progress:
         report = opened.rebuild(nbits=nbits, encoder=encoder, resume=resume, progress=progress)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ...onnx_export.extras import require_extra
-from .options import Db, Model, StorageOptions, Threads, load_model, storage_options
+from .options import Db, Model, StorageOptions, Threads, load_models, storage_options
 
 
 def mcp(
@@ -38,9 +38,8 @@ def mcp(
     from ..mcp.server import make_server
     from ..mcp.transports import MAX_MESSAGE_BYTES
 
-    options = storage_options(storage_option)
-    encoder = load_model(model, threads, db, tables[0], options)
-    server = make_server(db, tables, encoder=encoder, deadline_seconds=deadline, storage_options=options)
+    models, options = load_models(model, threads), storage_options(storage_option)
+    server = make_server(db, tables, encoder=models, deadline_seconds=deadline, storage_options=options)
     if http is not None:
         server.run(
             "streamable-http",

@@ -12,7 +12,8 @@ from ...onnx_export.errors import InputError
 from ..search.plan import Recall, SourceName
 
 if TYPE_CHECKING:
-    from ...onnx_export.encode.encoder import Encoder
+    from ...indexer.table.model import Models
+    from ...indexer.table.table import IndexTable
 
 # Where an index is, and the model.
 Db = Annotated[str, typer.Option("--db", help="Folder or URI of the LanceDB database.")]
@@ -100,25 +101,34 @@ def storage_options(given: Sequence[str] | None) -> dict[str, str] | None:
     return options or None
 
 
-def load_model(
-    model: Path | None, threads: int | None, db: str, table: str, storage_options: Mapping[str, str] | None
-) -> Encoder:
-    """The model of `--model`, or that of a table.
+def load_models(model: Path | None, threads: int | None) -> Models:
+    """The model of `--model` for every table, or each table's own.
 
     Args:
-        model: Folder of a bundle; None finds the model of the table.
+        model: Folder of a bundle; None finds the model of a table when that is opened.
         threads: Number of threads for encoding.
+
+    Raises:
+        TansakuError: The model cannot be loaded.
+    """
+    from ...indexer.table.model import Models
+    from ...onnx_export.encode.encoder import Encoder
+
+    return Models(None if model is None else Encoder.load(model, threads=threads), threads=threads)
+
+
+def open_table(db: str, table: str, storage_options: Mapping[str, str] | None) -> IndexTable:
+    """The table of an index.
+
+    Args:
         db: Database of the table.
         table: Name of the table.
         storage_options: Options for the object store.
 
     Raises:
-        TansakuError: The model cannot be loaded, or the table's model is not known.
+        TansakuError: The table cannot be opened.
     """
     from ...indexer.table.database import connect
-    from ...indexer.table.model import model_of_table
-    from ...onnx_export.encode.encoder import Encoder
+    from ...indexer.table.table import open_index_table
 
-    if model is not None:
-        return Encoder.load(model, threads=threads)
-    return model_of_table(connect(db, storage_options=storage_options), table, threads=threads)
+    return open_index_table(connect(db, storage_options=storage_options), table)

@@ -24,7 +24,8 @@ from .options import (
     TableName,
     Threads,
     Where,
-    load_model,
+    load_models,
+    open_table,
     storage_options,
 )
 
@@ -62,12 +63,11 @@ def search(
 
     Example: `tansaku search "金閣寺" --db ./db --table docs --where "year < 1500" --explain`
     """
-    from ..search.cuts import query_warning
+    from ..search.cuts import documents_warning, query_warning
     from ..search.searcher import Searcher
 
-    options = storage_options(storage_option)
-    encoder = load_model(model, threads, db, table, options)
-    searcher = Searcher.open(db, table, encoder=encoder, derived=derived, storage_options=options)
+    opened = open_table(db, table, storage_options(storage_option))
+    searcher = Searcher(opened, load_models(model, threads), derived=derived)
     hits = searcher.search(
         query,
         k,
@@ -81,14 +81,17 @@ def search(
         candidates=candidates,
     )
     if hits.truncated:
-        display.show_warning(query_warning(encoder))
+        display.show_warning(query_warning(searcher.encoder))
     explanations = [searcher.explain(query, hit.id, phrase_weight=phrase_weight) for hit in hits] if explain else []
+    if cut := [explanation.id for explanation in explanations if explanation.cut]:
+        display.show_warning(documents_warning(searcher.encoder, cut, len(explanations)))
     if not as_json:
         display.show_hits(query, hits, explanations)
         return
     shown = [{"rank": rank, **dataclasses.asdict(hit)} for rank, hit in enumerate(hits, start=1)]
     for hit, explanation in zip(shown, explanations, strict=False):
         hit["matches"] = [dataclasses.asdict(match) for match in explanation.matches]
+        hit["cut"] = explanation.cut
     missing = {"missing": hits.missing} if ids else {}
     about = {"stages_ms": hits.stages, "scored": hits.scored, "truncated": hits.truncated}
     display.show_json({"query": query, "hits": shown, **about, **missing})

@@ -20,8 +20,9 @@ from ...indexer.table.schema import user_fields
 from ...indexer.table.table import IndexTable
 from ...onnx_export.counts import counted
 from ...onnx_export.errors import InputError, MissingExtraError
+from ..search.cuts import documents_cut, documents_warning, query_warning
 from ..search.explain import Explanation
-from ..search.results import Hit
+from ..search.results import Hit, Hits
 from ..search.searcher import Searcher
 
 try:
@@ -75,7 +76,9 @@ class SearchResult(BaseModel):
     table: str
     hits: list[FoundDocument]
     unknown_ids: list[str] = Field(description="Given ids that the table does not have.")
-    warning: str | None = Field(None, description="Set if the end of the query was ignored because it is too long.")
+    warning: str | None = Field(
+        None, description="Set if the end of the query or of a hit was ignored because the model reads no more."
+    )
 
     def as_text(self) -> str:
         """One paragraph for each hit."""
@@ -193,6 +196,14 @@ def found_document(hit: Hit, score: float, query: str, searcher: Searcher) -> Fo
         score=round(score, 4),
         passage=passage,
     )
+
+
+def what_was_cut(hits: Hits, searcher: Searcher) -> str | None:
+    """What is said of a query or of hits that are longer than the model reads; None if there are none."""
+    warnings = [query_warning(searcher.encoder)] if hits.truncated else []
+    if cut := documents_cut(searcher.encoder, hits):
+        warnings.append(documents_warning(searcher.encoder, [_shown(doc_id) for doc_id in cut], len(hits)))
+    return "; ".join(warnings) or None
 
 
 def read_document(document: Document, offset: int, room: int) -> ReadDocument:

@@ -19,14 +19,13 @@ from importlib.metadata import version
 from typing import Annotated, Any
 
 from ...indexer.table.database import Database, DBConnection, connect
-from ...indexer.table.model import model_of_table
+from ...indexer.table.model import Models
 from ...indexer.table.table import open_index_table
 from ...onnx_export.cores import usable_cores
 from ...onnx_export.encode.bundle import MAX_WEIGHT
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError, MissingExtraError, TansakuError
 from ...onnx_export.validation import describe_errors
-from ..search.cuts import query_warning
 from ..search.latest_searcher import LatestSearcher
 from ..search.plan import Recall, SourceName
 from ..search.searcher import Searcher
@@ -50,6 +49,7 @@ from .results import (
     found_document,
     read_document,
     table_description,
+    what_was_cut,
 )
 from .transports import Server
 
@@ -111,7 +111,7 @@ def make_server(
     db: Database,
     tables: Sequence[str],
     *,
-    encoder: Encoder | None = None,
+    encoder: Encoder | Models | None = None,
     refresh_seconds: float = 2.0,
     deadline_seconds: float = 30.0,
     storage_options: Mapping[str, str] | None = None,
@@ -121,7 +121,8 @@ def make_server(
     Args:
         db: a database folder, a URI or a LanceDB connection.
         tables: names of the tables. If there are several, each call names one.
-        encoder: the model that all of them were made with; None takes the one that ships inside.
+        encoder: the model that all of them were made with; None finds the model of each, also after
+            `Index.rebuild` has changed it.
         refresh_seconds: seconds after a look for changes before a call looks again.
         deadline_seconds: time limit of a call, in seconds. A call that takes longer is answered with an error, and does
             not hold up others.
@@ -142,8 +143,8 @@ def make_server(
     if not 0 < deadline_seconds < math.inf:
         raise InputError(f"deadline_seconds is {deadline_seconds}; it must be a number above 0")
     database = connect(db, storage_options=storage_options)
-    encoder = encoder or model_of_table(database, tables[0])
-    served = {name: _Served(database, name, encoder, refresh_seconds) for name in dict.fromkeys(tables)}
+    models = Models.of(encoder)
+    served = {name: _Served(database, name, models, refresh_seconds) for name in dict.fromkeys(tables)}
     tools, names, calls = _Tools(served), ", ".join(served), _Calls(deadline_seconds)
     return Server(
         deadline_seconds=deadline_seconds,
@@ -161,10 +162,12 @@ def make_server(
 class _Served:
     """A table, as it was at most a few seconds ago."""
 
-    def __init__(self, database: DBConnection, name: str, encoder: Encoder, refresh_seconds: float) -> None:
+    def __init__(self, database: DBConnection, name: str, models: Models, refresh_seconds: float) -> None:
         self.name = name
         self._database = database
-        self.searcher = LatestSearcher(lambda: Searcher.open(database, name, encoder=encoder), every=refresh_seconds)
+        self.searcher = LatestSearcher(
+            lambda: Searcher(open_index_table(database, name), models), every=refresh_seconds
+        )
         self.searcher()  # a missing table is an error now, not at the first call
         self._described: tuple[tuple[int, int], TableDescription] | None = None
 
@@ -290,7 +293,7 @@ class _Tools:
             candidates=candidates,
         )
         found = [found_document(hit, score, query, searcher) for hit, score in zip(hits, hits.scores(), strict=True)]
-        warning = query_warning(searcher.encoder) if hits.truncated else None
+        warning = what_was_cut(hits, searcher)
         return _result(SearchResult(table=served.name, hits=found, unknown_ids=list(hits.missing), warning=warning))
 
     def read(

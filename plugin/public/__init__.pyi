@@ -56,6 +56,7 @@ from .plugin.search.explain import Match as Match
 from .plugin.search.plan import SearchOptions as SearchOptions
 from .plugin.search.results import Hit as Hit
 from .plugin.search.results import Hits as Hits
+from .plugin.search.results import Scores as Scores
 from .plugin.search.scores import ScoreMode as ScoreMode
 from .plugin.search.searcher import Searcher as Searcher
 from .plugin.service.app import create_app as create_app

@@ -12,9 +12,10 @@ from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
 from ..kernels.phrases import phrase_maxsim
 from ..search.plan import check_count
-from ..search.query_encoder import QueryEncoder
+from ..search.query_encoder import QueryEncoder, check_query
+from ..search.results import Scores
 from ..search.scores import ScoreMode, as_mode, check_mode
-from ..search.searcher import Searcher
+from ..search.searcher import ScoredQuery, Searcher
 
 _TEXTS_PER_BATCH = 128  # whose vectors are in memory at a time
 
@@ -70,7 +71,7 @@ class Reranker:
     May be used from several threads at the same time.
 
     Args:
-        encoder: The model; None: the searcher's, or the model inside tansaku.
+        encoder: The model; None: the searcher's, which may change when that is refreshed, or the model inside tansaku.
         searcher: A searcher of the index that holds the documents; None if all documents are given by their texts.
         phrase_weight: Weight given to the similarity of neighbouring tokens, 0 to 1000; None: the model's own, or 0
             with an index of pooled vectors. See `SearchOptions`.
@@ -91,9 +92,18 @@ class Reranker:
         if searcher is not None and encoder is not None and searcher.encoder is not encoder:
             raise InputError("the searcher has an encoder of its own; leave out encoder")
         self.searcher = searcher
-        self.encoder = searcher.encoder if searcher is not None else encoder or Encoder.load()
-        self._encode_query = QueryEncoder(self.encoder)
+        self._encode_query = (
+            None if searcher is not None else QueryEncoder(encoder or Encoder.load())
+        )  # or the searcher's
         self._given_weight = phrase_weight if phrase_weight is None else check_weight("phrase_weight", phrase_weight)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model."""
+        if self.searcher is not None:
+            return self.searcher.encoder
+        assert self._encode_query is not None  # noqa: S101
+        return self._encode_query.encoder
 
     @property
     def given_phrase_weight(self) -> float | None:
@@ -135,24 +145,29 @@ class Reranker:
                 document with neither text nor id, ids without an index, or an unknown ``score``.
             StorageError: The database of the index cannot be read.
         """
-        query_vectors, truncated = self._encode_query(query)
+        check_query(query)
         n_documents = self._check(documents, ids, k, score)
-        scores, stored = self._stored_scores(query_vectors, ids, n_documents)
+        given = ids if ids is not None and self.searcher is not None else []
+        known = {i: str(doc_id) for i, doc_id in enumerate(given) if doc_id is not None}
+        of_query = self._score_stored(query, list(known.values()))
+        scores = np.full(n_documents, np.nan)
+        scores[list(known)] = of_query.scores
+        stored = np.isfinite(scores)
         texts = [] if documents is None else documents
         to_encode = {i: text for i, text in enumerate(texts) if text is not None and not stored[i]}
-        text_scores, too_long = self._text_scores(query_vectors, list(to_encode.values()), before_batch)
+        text_scores, too_long = _score_texts(of_query, list(to_encode.values()), before_batch)
         for i, text in to_encode.items():
             scores[i] = text_scores[text]
         scored = np.flatnonzero(np.isfinite(scores))
         best = scored[np.argsort(-scores[scored], kind="stable")][:k]
-        values = as_mode(scores[best], len(query_vectors), score)
+        values = as_mode(scores[best], len(of_query.query_vectors), score)
         names = [None] * n_documents if ids is None else [None if doc_id is None else str(doc_id) for doc_id in ids]
         return RerankResult(
             (RerankedDocument(i, names[i], value) for i, value in zip(best.tolist(), values.tolist(), strict=True)),
             stored=int(np.count_nonzero(stored)),
             encoded=len(to_encode),
             missing=tuple(str(names[i]) for i in np.flatnonzero(~np.isfinite(scores)).tolist()),
-            truncated=truncated,
+            truncated=of_query.scores.truncated,
             cut=tuple(i for i, text in to_encode.items() if text in too_long),
         )
 
@@ -178,32 +193,30 @@ class Reranker:
         check_mode(score)
         return len(documents if documents is not None else ids or ())
 
-    def _stored_scores(
-        self, query_vectors: np.ndarray, ids: Sequence[str | None] | None, n_documents: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """MaxSim of the documents in the index, float64 (documents,), else NaN; and which these are, bool."""
-        scores = np.full(n_documents, np.nan)
-        if ids is not None and self.searcher is not None:
-            known = [i for i, doc_id in enumerate(ids) if doc_id is not None]
-            scores[known] = self.searcher.score_vectors(
-                query_vectors, [str(ids[i]) for i in known], phrase_weight=self._given_weight
-            )
-        return scores, np.isfinite(scores)
+    def _score_stored(self, query: str, ids: list[str]) -> ScoredQuery:
+        """MaxSim of the documents in the index, else NaN, and what other texts are scored with."""
+        if self.searcher is not None:
+            return self.searcher._score_and_encode(query, ids, phrase_weight=self._given_weight)
+        assert self._encode_query is not None  # noqa: S101
+        vectors, truncated = self._encode_query(query)
+        none = Scores.of(np.empty(0, np.float32), truncated)
+        return ScoredQuery(none, vectors, self._encode_query.encoder, self.phrase_weight)
 
-    def _text_scores(
-        self, query_vectors: np.ndarray, texts: list[str], before_batch: Callable[[], None] | None
-    ) -> tuple[dict[str, float], set[str]]:
-        """MaxSim of each distinct text in float32, 0 for those without a word; and the texts that were cut."""
-        too_long: set[str] = set()
-        scores: dict[str, float] = dict.fromkeys(texts, 0.0)
-        distinct = [text for text in scores if text.strip()]
-        weight = self.phrase_weight
-        for start in range(0, len(distinct), _TEXTS_PER_BATCH):
-            if before_batch is not None:
-                before_batch()
-            batch = distinct[start : start + _TEXTS_PER_BATCH]
-            for text, text_vectors in zip(batch, self.encoder.encode_documents(batch), strict=True):
-                scores[text] = phrase_maxsim(query_vectors, text_vectors, weight)
-            tokenized = self.encoder.tokenize_documents(batch)
-            too_long.update(text for text, tokens in zip(batch, tokenized, strict=True) if tokens.truncated)
-        return scores, too_long
+
+def _score_texts(
+    query: ScoredQuery, texts: list[str], before_batch: Callable[[], None] | None
+) -> tuple[dict[str, float], set[str]]:
+    """MaxSim of each distinct text in float32, 0 for those without a word; and the texts that were cut."""
+    too_long: set[str] = set()
+    scores: dict[str, float] = dict.fromkeys(texts, 0.0)
+    distinct = [text for text in scores if text.strip()]
+    encoder = query.encoder
+    for start in range(0, len(distinct), _TEXTS_PER_BATCH):
+        if before_batch is not None:
+            before_batch()
+        batch = distinct[start : start + _TEXTS_PER_BATCH]
+        for text, text_vectors in zip(batch, encoder.encode_documents(batch), strict=True):
+            scores[text] = phrase_maxsim(query.query_vectors, text_vectors, query.phrase_weight)
+        tokenized = encoder.tokenize_documents(batch)
+        too_long.update(text for text, tokens in zip(batch, tokenized, strict=True) if tokens.truncated)
+    return scores, too_long

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from itertools import islice
 
+from ...indexer.read.documents import Document
 from ...onnx_export.encode.encoder import Encoder
+from .results import Hit
 
 _NAMED = 5  # documents in one message
 
@@ -41,6 +43,14 @@ def documents_warning(encoder: Encoder, cut: Collection[object], total: int) -> 
         f"{len(cut):,} of {total:,} texts are longer than the {encoder.bundle.document.max_length} tokens that the "
         f"model reads; their ends were ignored ({named(cut, len(cut))}): divide them into passages"
     )
+
+
+def documents_cut(encoder: Encoder, hits: Iterable[Hit]) -> list[str]:
+    """The ids of those hits whose texts are longer than the model reads, and were indexed by their beginnings."""
+    texts = {hit.id: Document(hit.id, hit.text, hit.title).encoded_text for hit in hits}
+    written = {doc_id: text for doc_id, text in texts.items() if text.strip()}
+    tokenized = encoder.tokenize_documents(list(written.values()))
+    return [doc_id for doc_id, text in zip(written, tokenized, strict=True) if text.truncated]
 
 
 def named(items: Iterable[object], total: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from lancedb.expr import col, lit
 
 from ...indexer.read.documents import Document
@@ -13,6 +12,7 @@ from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.encode.tokenize import Span
 from ...onnx_export.errors import InputError
 from ..kernels.phrases import phrase_similarities
+from .query_encoder import EncodedQuery
 from .stored_codes import StoredCodes
 
 
@@ -50,19 +50,23 @@ class Explanation:
         score: MaxSim: the sum of the matches' similarities, each times its weight.
         text: What the encoder saw of the document: title and text.
         matches: One for each query token, in the query's order.
+        truncated: Whether the query was longer than the model reads (`Bundle.query`), so that its end was ignored.
+        cut: Whether ``text`` is longer than the model reads (`Bundle.document`), so that its end was ignored.
     """
 
     id: str
     score: float
     text: str
     matches: tuple[Match, ...]
+    truncated: bool = False
+    cut: bool = False
 
 
 def explain_hit(
     encoder: Encoder,
     codes: StoredCodes,
     query_text: str,
-    query_vectors: np.ndarray,
+    query: EncodedQuery,
     doc_id: str,
     phrase_weight: float | None,
 ) -> Explanation:
@@ -72,7 +76,7 @@ def explain_hit(
         encoder: Finds where tokens stand in their text.
         codes: The index's codes.
         query_text: The query's text.
-        query_vectors: float32 (query tokens, dim), of this text.
+        query: The vectors of this text.
         doc_id: Id of the document; in an index of passages, of the passage.
         phrase_weight: As in `SearchOptions`.
 
@@ -82,7 +86,7 @@ def explain_hit(
     row, document = _find(codes, doc_id)
     text = document.encoded_text
     vectors = codes.vectors(row)
-    weights, similarities = phrase_similarities(query_vectors, vectors, codes.phrase_weight_for(phrase_weight))
+    weights, similarities = phrase_similarities(query.vectors, vectors, codes.phrase_weight_for(phrase_weight))
     best = similarities.argmax(axis=1)
     query_spans = encoder.query_spans(query_text)
     document_spans = encoder.document_spans(text)
@@ -99,7 +103,9 @@ def explain_hit(
         )
         for i, j in enumerate(best.tolist())
     )
-    return Explanation(doc_id, sum(match.weight * match.similarity for match in matches), text, matches)
+    (tokenized,) = encoder.tokenize_documents([text])
+    score = sum(match.weight * match.similarity for match in matches)
+    return Explanation(doc_id, score, text, matches, truncated=query.truncated, cut=tokenized.truncated)
 
 
 def _find(codes: StoredCodes, doc_id: str) -> tuple[int, Document]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ...indexer.errors import TableNotFoundError
+from ...indexer.errors import ModelMismatchError, TableNotFoundError
 from ...indexer.forks import check_process
 from .searcher import Searcher
 
@@ -18,7 +18,7 @@ class LatestSearcher:
 
     Args:
         open_searcher: opens the searcher, such as ``lambda: Searcher.open(db, table)``. It is called first when a
-            searcher is asked for, and again after the table has been removed.
+            searcher is asked for, and again after the table has been removed or was made with another model.
         every: seconds after a look at the table before the next one. 0 looks at every call, so that a caller finds what
             it has just written. Otherwise callers who come while the table is being looked at get the searcher as it
             is, without waiting.
@@ -71,5 +71,7 @@ class LatestSearcher:
             except TableNotFoundError:
                 self._searcher = None
                 raise
+            except ModelMismatchError:  # of the model that it was opened with
+                searcher = self._searcher = self._open_searcher()
         self._looked = time.monotonic()
         return searcher

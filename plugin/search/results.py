@@ -50,6 +50,29 @@ class Hit:
     fields: dict[str, Any] = field(default_factory=dict)
 
 
+class Scores(np.ndarray):
+    """Scores of documents: an array, float32 (documents,).
+
+    Attributes:
+        truncated: Whether the query was longer than the model reads (`Bundle.query`), so that its end was ignored.
+    """
+
+    truncated: bool = False
+
+    @classmethod
+    def of(cls, scores: np.ndarray, truncated: bool) -> Scores:
+        """``scores``, with what is known of their query."""
+        seen = scores.view(cls)
+        seen.truncated = truncated
+        return seen
+
+    def __array_finalize__(self, origin: Any) -> None:
+        self.truncated = getattr(origin, "truncated", False)  # parts of it, and what is computed from it
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Scores.of, (np.asarray(self), self.truncated)
+
+
 class Hits(list[Hit]):
     """The hits of one search, best first.
 

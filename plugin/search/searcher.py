@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from lancedb.table import Table
@@ -21,8 +22,8 @@ from ...indexer.forks import check_process
 from ...indexer.read.documents import Document
 from ...indexer.table.conditions import Where
 from ...indexer.table.database import Database, DBConnection, connect, find_table, location_of, storage_errors
-from ...indexer.table.model import open_with_model
-from ...indexer.table.table import IndexTable
+from ...indexer.table.model import Models
+from ...indexer.table.table import IndexTable, open_index_table
 from ...onnx_export.cores import usable_cores
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.progress import Progress, no_progress
@@ -33,12 +34,36 @@ from .filters import checked_ids
 from .pipeline import rank, score_ids
 from .plan import Recall, SearchOptions, SourceName
 from .query_encoder import EncodedQuery, QueryEncoder, check_query
-from .results import Hits, Stopwatch
+from .results import Hits, Scores, Stopwatch
 from .stored_codes import StoredCodes
 
 T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """One version of an index, and the model that encodes queries for it."""
+
+    codes: StoredCodes
+    encode: QueryEncoder
+
+
+class ScoredQuery(NamedTuple):
+    """Scores of stored documents, and what other texts are scored with beside them.
+
+    Attributes:
+        scores: MaxSim of each document.
+        query_vectors: float32 (query tokens, dim).
+        encoder: The model that they come from.
+        phrase_weight: The phrase weight of the scores.
+    """
+
+    scores: Scores
+    query_vectors: np.ndarray
+    encoder: Encoder
+    phrase_weight: float
 
 
 class Searcher:
@@ -48,8 +73,8 @@ class Searcher:
     the one that opened the searcher cannot use it (ForkedProcessError). Pickled, it is its encoder and the place of its
     index: who unpickles it opens the latest version there. The pickle holds the storage options and their credentials.
 
-    Attributes:
-        encoder: The model that queries are encoded with.
+    A searcher that was opened without a model finds the table's own. When `refresh` finds that the table was encoded
+    again with another model (`Index.rebuild`), it loads that one, and answers in the earlier version meanwhile.
 
     Example:
         >>> from tansaku import Index, Searcher
@@ -65,12 +90,11 @@ class Searcher:
         ['dog']
     """
 
-    def __init__(self, table: IndexTable, encoder: Encoder, *, derived: bool = True) -> None:
-        self.encoder = encoder
+    def __init__(self, table: IndexTable, encoder: Encoder | Models | None, *, derived: bool = True) -> None:
+        self._models = Models.of(encoder)
         self._derived = derived
-        self._codes = self._read(table)
+        self._opened = self._read(table)
         self._say_if_outgrown()
-        self._encode = QueryEncoder(encoder)
 
     @classmethod
     def open(
@@ -87,7 +111,8 @@ class Searcher:
         Args:
             db: Database folder, URI or LanceDB connection.
             table: Name of the table.
-            encoder: The model that the index was made with; None: the model inside tansaku.
+            encoder: The model that the index was made with, and always will be; None finds the index's own: the one
+                inside tansaku, or one in a folder of ``TANSAKU_MODELS``.
             derived: Whether to memory-map arrays kept on disk next to the table, and to make them first if they are not
                 there. False writes nothing: it reads only the centroid ids of all documents, and reads the residuals of
                 each query's candidates from the table. Searches are then slower, with the same hits; for readers that
@@ -102,11 +127,16 @@ class Searcher:
             StorageError: The database cannot be read.
         """
         database = connect(db, storage_options=storage_options)
-        return cls(*open_with_model(database, table, encoder), derived=derived)
+        return cls(open_index_table(database, table), encoder, derived=derived)
 
     def __reduce__(self) -> tuple[Any, ...]:
         index = self._codes.index
-        return _open_again, (*location_of(index.database), index.name, self.encoder, self._derived)
+        return _open_again, (*location_of(index.database), index.name, self._models, self._derived)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model that queries are encoded with."""
+        return self._opened.encode.encoder
 
     def search(
         self,
@@ -152,10 +182,7 @@ class Searcher:
             nprobe=nprobe,
             candidates=candidates,
         )
-        watch = Stopwatch()
-        with watch.stage("encode"):
-            encoded = self._encode(query)
-        return self._search(query, encoded, options, watch)
+        return self._search(query, lambda encode: encode(query), options)
 
     def search_vectors(
         self,
@@ -201,7 +228,7 @@ class Searcher:
             nprobe=nprobe,
             candidates=candidates,
         )
-        return self._search(None, EncodedQuery(query_vectors, truncated=False), options, Stopwatch())
+        return self._search(None, lambda _: EncodedQuery(query_vectors, truncated=False), options)
 
     def search_many(
         self,
@@ -252,14 +279,25 @@ class Searcher:
             candidates=candidates,
         )
         texts = [check_query(query) for query in queries]
-        vectors, tokenized = self.encoder.encode_queries(texts), self.encoder.tokenize_queries(texts)
+        encoder = self.encoder
+        vectors, tokenized = encoder.encode_queries(texts), encoder.tokenize_queries(texts)
         encoded = [EncodedQuery(one, text.truncated) for one, text in zip(vectors, tokenized, strict=True)]
-        with ThreadPoolExecutor(threads or usable_cores()) as pool:
-            found = pool.map(lambda text, one: self._search(text, one, options, Stopwatch()), texts, encoded)
-            return list(found)
 
-    def _search(self, query_text: str | None, query: EncodedQuery, options: SearchOptions, watch: Stopwatch) -> Hits:
-        def on_version(codes: StoredCodes) -> Hits:
+        def search_one(text: str, query: EncodedQuery) -> Hits:
+            return self._search(text, lambda encode: query if encode.encoder is encoder else encode(text), options)
+
+        with ThreadPoolExecutor(threads or usable_cores()) as pool:
+            return list(pool.map(search_one, texts, encoded))
+
+    def _search(
+        self, query_text: str | None, encoded: Callable[[QueryEncoder], EncodedQuery], options: SearchOptions
+    ) -> Hits:
+        watch = Stopwatch()
+
+        def on_version(opened: _Opened) -> Hits:
+            codes = opened.codes
+            with watch.stage("encode"):
+                query = encoded(opened.encode)
             ranked = rank(codes, query_text, query.vectors, options, watch)
             with watch.stage("fetch"):
                 hits = fetch_hits(codes, ranked)
@@ -360,11 +398,11 @@ class Searcher:
             StorageError: The database cannot be read.
         """
         wanted = checked_ids(ids)
-        positions, _ = self._on_open_version(lambda codes: codes.by_id.find(wanted))
+        positions, _ = self._on_open_version(lambda opened: opened.codes.by_id.find(wanted))
         known = set(positions.tolist())
         return [doc_id for position, doc_id in enumerate(wanted) if position not in known]
 
-    def score(self, query: str, ids: Sequence[str], *, phrase_weight: float | None = None) -> np.ndarray:
+    def score(self, query: str, ids: Sequence[str], *, phrase_weight: float | None = None) -> Scores:
         """MaxSim of stored documents with a query.
 
         Args:
@@ -373,13 +411,35 @@ class Searcher:
             phrase_weight: Weight given to the similarity of neighbouring tokens, as in `SearchOptions`.
 
         Returns:
-            float32 (ids,), in the order of ``ids``; NaN for an id that is not in the index.
+            float32 (ids,), in the order of ``ids``; NaN for an id that is not in the index. Its ``truncated`` says
+            whether the query was cut.
 
         Raises:
             InputError: An empty query, one string in place of ids, or a phrase weight that cannot be used.
             StorageError: The database cannot be read.
         """
-        return self.score_vectors(self._encode(query).vectors, ids, phrase_weight=phrase_weight)
+        return self._score_and_encode(query, ids, phrase_weight=phrase_weight).scores
+
+    def _score_and_encode(self, query: str, ids: Sequence[str], *, phrase_weight: float | None = None) -> ScoredQuery:
+        """`score`, with the query's vectors and the model of the same moment, to score texts beside the documents.
+
+        Args:
+            query: Question or keywords.
+            ids: Ids of documents.
+            phrase_weight: Weight given to the similarity of neighbouring tokens, as in `SearchOptions`.
+
+        Raises:
+            InputError: As `score`.
+            StorageError: The database cannot be read.
+        """
+
+        def on_version(opened: _Opened) -> ScoredQuery:
+            encoded = opened.encode(query)
+            scores = Scores.of(score_ids(opened.codes, encoded.vectors, ids, phrase_weight), encoded.truncated)
+            weight = opened.codes.phrase_weight_for(phrase_weight)
+            return ScoredQuery(scores, encoded.vectors, opened.encode.encoder, weight)
+
+        return self._on_open_version(on_version)
 
     def score_vectors(
         self, query_vectors: np.ndarray, ids: Sequence[str], *, phrase_weight: float | None = None
@@ -398,7 +458,7 @@ class Searcher:
             InputError: As `score`, and for vectors of another shape or with numbers that are not finite.
             StorageError: The database cannot be read.
         """
-        return self._on_open_version(lambda codes: score_ids(codes, query_vectors, ids, phrase_weight))
+        return self._on_open_version(lambda opened: score_ids(opened.codes, query_vectors, ids, phrase_weight))
 
     def explain(self, query: str, doc_id: str, *, phrase_weight: float | None = None) -> Explanation:
         """Why a document scores as it does for a query: which of its tokens each query token met.
@@ -412,9 +472,10 @@ class Searcher:
             InputError: An empty query, an id that is not in the index, or a phrase weight that cannot be used.
             StorageError: The database cannot be read.
         """
-        query_vectors = self._encode(query).vectors
         return self._on_open_version(
-            lambda codes: explain_hit(self.encoder, codes, query, query_vectors, doc_id, phrase_weight)
+            lambda opened: explain_hit(
+                opened.encode.encoder, opened.codes, query, opened.encode(query), doc_id, phrase_weight
+            )
         )
 
     def read(self, ids: Sequence[str]) -> list[Document | None]:
@@ -432,7 +493,7 @@ class Searcher:
             StorageError: The database cannot be read.
         """
         wanted = checked_ids(ids)
-        return self._on_open_version(lambda codes: read_documents(codes, wanted))
+        return self._on_open_version(lambda opened: read_documents(opened.codes, wanted))
 
     @property
     def location(self) -> tuple[DBConnection, str]:
@@ -455,7 +516,9 @@ class Searcher:
         return len(self._codes)
 
     def refresh(self) -> bool:
-        """Bring the search to the latest version of the table.
+        """Bring the search to the latest version of the table, and to its model if that is another one.
+
+        Searches in other threads are answered in the earlier version until the new one is open.
 
         Returns:
             Whether there was a later version.
@@ -463,7 +526,8 @@ class Searcher:
         Raises:
             TableNotFoundError: The table is no longer there; as after the other errors, the search stays as it was.
             NotAnIndexError: The table is no longer one of tansaku.
-            ModelMismatchError: The table was made again with another model.
+            ModelMismatchError: The table was made again with another model than the one given to `open`, or with one
+                that is not known here.
             StorageError: The database cannot be read.
         """
         before = self._codes.index
@@ -473,7 +537,7 @@ class Searcher:
         if table is not None and _state(table) == _state(before.table):
             return False
         outgrown = self._codes.outgrown
-        self._codes = self._read(self._latest(before))
+        self._opened = self._read(_latest(before))
         self._say_if_outgrown(outgrown)
         return True
 
@@ -487,43 +551,53 @@ class Searcher:
             TableNotFoundError: The table is no longer there.
             StorageError: The table is damaged, or cannot be read.
         """
-        return check_index(self._latest(self._codes.index), progress or no_progress)
+        return check_index(_latest(self._codes.index), progress or no_progress)
 
-    def _on_open_version(self, action: Callable[[StoredCodes], T]) -> T:
+    @property
+    def _codes(self) -> StoredCodes:
+        return self._opened.codes
+
+    def _on_open_version(self, action: Callable[[_Opened], T]) -> T:
         """``action`` on the version that is open, or on the latest if `optimize` has removed that one."""
         check_process(self._codes.index.place())
         while True:
-            codes = self._codes
+            opened = self._opened
             try:
-                return action(codes)
+                return action(opened)
             except StorageError:
                 self.refresh()
-                if codes is self._codes:
+                if opened is self._opened:
                     raise
 
-    def _read(self, index: IndexTable) -> StoredCodes:
-        """The codes of ``index``, or of a later version if `optimize` removes that one while it is read."""
+    def _read(self, index: IndexTable) -> _Opened:
+        """Model and codes of ``index``, or of a later version if `optimize` removes that one while it is read."""
         try:
-            return self._codes_of(index)
+            return self._version(index)
         except StorageError:
-            return retrying(StorageError)(lambda: self._codes_of(self._latest(index)))
+            return retrying(StorageError)(lambda: self._version(_latest(index)))
 
     def _say_if_outgrown(self, before: bool = False) -> None:
         if self._codes.outgrown and not before:
             _logger.warning("%s %s", self._codes.index.place(), OUTGROWN_REMEDY)
 
-    def _latest(self, index: IndexTable) -> IndexTable:
-        return retrying(StorageError)(lambda: open_with_model(index.database, index.name, self.encoder)[0])
+    def _version(self, index: IndexTable) -> _Opened:
+        encoder = self._models.find(index)
+        codes = StoredCodes(index, load_arrays(index, derived=self._derived), encoder.bundle.phrase_weight)
+        before: _Opened | None = getattr(self, "_opened", None)
+        if before is not None and before.encode.encoder is encoder:  # which remembers queries
+            return _Opened(codes, before.encode)
+        return _Opened(codes, QueryEncoder(encoder))
 
-    def _codes_of(self, index: IndexTable) -> StoredCodes:
-        arrays = load_arrays(index, derived=self._derived)
-        return StoredCodes(index, arrays, self.encoder.bundle.phrase_weight)
+
+def _latest(index: IndexTable) -> IndexTable:
+    return retrying(StorageError)(lambda: open_index_table(index.database, index.name))
 
 
 def _open_again(
-    db: str, storage_options: Mapping[str, str] | None, table: str, encoder: Encoder, derived: bool
+    db: str, storage_options: Mapping[str, str] | None, table: str, models: Models, derived: bool
 ) -> Searcher:
-    return Searcher.open(db, table, encoder=encoder, derived=derived, storage_options=storage_options)
+    index = open_index_table(connect(db, storage_options=storage_options), table)
+    return Searcher(index, models, derived=derived)
 
 
 def _state(table: Table) -> tuple[int, list[str]]:

@@ -70,4 +70,5 @@ async def _look(service: Service, name: str, log: Any) -> None:
         return
     service.metrics.refreshed(name, "later" if newer else "same")
     if newer:
-        log.info("refreshed", index=name, version=service.searchers[name].version)
+        searcher = service.searchers[name]
+        log.info("refreshed", index=name, version=searcher.version, model=searcher.encoder.bundle.name)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 
-from ...indexer.errors import StorageError
+from ...indexer.errors import ModelMismatchError, StorageError
 from ...indexer.table.database import connect
-from ...indexer.table.model import model_of_table
+from ...indexer.table.model import Models
+from ...indexer.table.table import open_index_table
 from ...onnx_export.encode.encoder import Encoder
 from ..rerank.reranker import Reranker, RerankResult
 from ..search.results import Hits
@@ -37,6 +39,8 @@ class Service:
         ready: Whether everything is loaded.
         draining: Whether the service is about to stop.
         failed: Whether the model or an index could not be loaded.
+        outdated: Names of the indexes whose latest version has a model that is not known here; their earlier version is
+            searched.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Service:
         self.ready = False
         self.draining = False
         self.failed = False
+        self.outdated: set[str] = set()
         self._given = encoder, searchers
         self._index_rerankers: dict[str, Reranker] = {}
         self._text_reranker: Reranker | None = None
@@ -61,36 +66,34 @@ class Service:
             TansakuError: as `Encoder.load` and `Searcher.open` do.
         """
         encoder, searchers = self._given
-        if encoder is None and searchers:
-            encoder = next(iter(searchers.values())).encoder
-        if encoder is None:
-            encoder = self._load_model()
+        settings = self.settings
+        if encoder is None and settings.model is not None and not searchers:
+            encoder = Encoder.load(settings.model, threads=settings.threads)
+        models = Models(encoder, threads=settings.threads)
         if searchers is None:
-            options = self.settings.storage_options
             self.searchers = {
-                name: Searcher.open(db, table, encoder=encoder, storage_options=options)
-                for name, (db, table) in self.settings.indexes.items()
+                name: Searcher(open_index_table(connect(db, storage_options=settings.storage_options), table), models)
+                for name, (db, table) in settings.indexes.items()
             }
-        weight = self.settings.phrase_weight
-        self._text_reranker = Reranker(encoder, phrase_weight=weight)
-        self._text_reranker.rerank(_WARM_UP_TEXT, [_WARM_UP_TEXT])
+        self._model_is_given = encoder is not None
+        if encoder is None:
+            encoder = next(iter(self.searchers.values())).encoder if self.searchers else models.default()
+        self._rank_texts_with(encoder)
+        weight = settings.phrase_weight
         for name, searcher in self.searchers.items():
             self._index_rerankers[name] = Reranker(searcher=searcher, phrase_weight=weight)
             searcher.search(_WARM_UP_TEXT, k=1, phrase_weight=weight)
             self._warm_up_ids(name)
         self.ready = True
 
-    def _load_model(self) -> Encoder:
-        settings = self.settings
-        if settings.model is None and settings.indexes:
-            db, table = next(iter(settings.indexes.values()))
-            database = connect(db, storage_options=settings.storage_options)
-            return model_of_table(database, table, threads=settings.threads)
-        return Encoder.load(settings.model, threads=settings.threads)
+    def _rank_texts_with(self, encoder: Encoder) -> None:
+        reranker = Reranker(encoder, phrase_weight=self.settings.phrase_weight)
+        reranker.rerank(_WARM_UP_TEXT, [_WARM_UP_TEXT])
+        self._text_reranker = reranker
 
     @property
     def encoder(self) -> Encoder:
-        """The model."""
+        """The model that ranks and encodes the texts of requests: the one given, or that of the first index."""
         return self._for_texts().encoder
 
     @property
@@ -103,11 +106,25 @@ class Service:
         return await self.workers.run(task, started)
 
     def refresh(self, name: str) -> bool:
-        """Bring an index to its latest version; returns whether there was a newer one."""
-        if not self.searchers[name].refresh():
-            return False
-        self._warm_up_ids(name)
-        return True
+        """Bring an index to its latest version, and to the model of that; returns whether there was a newer one.
+
+        Raises:
+            ModelMismatchError: its model is not the one given, or not known here. The earlier version is searched.
+            TansakuError: the errors of `Searcher.refresh`.
+        """
+        searcher = self.searchers[name]
+        try:
+            newer = searcher.refresh()
+        except ModelMismatchError:
+            self.outdated.add(name)
+            raise
+        self.outdated.discard(name)
+        if newer:
+            self._warm_up_ids(name)
+            is_first = searcher is next(iter(self.searchers.values()))
+            if is_first and not self._model_is_given and searcher.encoder is not self.encoder:
+                self._rank_texts_with(searcher.encoder)
+        return newer
 
     def rerank(
         self,
@@ -128,13 +145,25 @@ class Service:
             index: Name of the index; None is the first.
             k: Number of documents to return; None returns all.
             score: Scale of the scores.
+
+        Raises:
+            ServiceError: As `search`.
         """
         limit = self.settings.max_text_chars
         texts = [text if text is None else text[:limit] for text in documents]
-        reranker = self._for_texts() if ids is None else self._index_rerankers[self.searcher(index)[0]]
-        result = reranker.rerank(query, texts, ids=ids, k=k, score=score, before_batch=check_abandoned)
+        reranker = self.reranker(index, by_id=ids is not None)
+        with _reading():
+            result = reranker.rerank(query, texts, ids=ids, k=k, score=score, before_batch=check_abandoned)
         self.metrics.scored(stored=result.stored, encoded=result.encoded)
         return result
+
+    def reranker(self, index: str | None, *, by_id: bool) -> Reranker:
+        """What ranks documents: by id that of an index (None is the first), else that of texts alone.
+
+        Raises:
+            ServiceError: 404, the index is unknown.
+        """
+        return self._index_rerankers[self.searcher(index)[0]] if by_id else self._for_texts()
 
     def embed(self, texts: Sequence[str], *, queries: bool) -> tuple[list[np.ndarray], list[int]]:
         """Token vectors of each text, float32 (tokens, dim), and the positions of texts that the model cut.
@@ -175,13 +204,11 @@ class Service:
         """Name of an index, and what ``ask`` finds in it.
 
         Raises:
-            ServiceError: 404, the index is unknown; 503, it cannot be read.
+            ServiceError: 404, the index is unknown; 503, it cannot be read, or its model is not known here.
         """
         name, searcher = self.searcher(index)
-        try:
+        with _reading():
             hits = ask(searcher)
-        except StorageError as error:
-            raise ServiceError(503, "the index cannot be read at the moment; try again", "storage") from error
         self.metrics.scored(stored=hits.scored)
         return name, hits
 
@@ -195,3 +222,14 @@ class Service:
         searcher = self.searchers[name]
         searcher.score_vectors(np.full((1, searcher.encoder.dim), searcher.encoder.dim**-0.5, np.float32), [])
         self.metrics.index(name, documents=len(searcher), version=searcher.version)
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """Errors of an index as answers."""
+    try:
+        yield
+    except StorageError as error:
+        raise ServiceError(503, "the index cannot be read at the moment; try again", "storage") from error
+    except ModelMismatchError as error:  # and the version that was open has been removed
+        raise ServiceError(503, "the index has a new model, which is not known here", "model") from error

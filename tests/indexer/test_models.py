@@ -6,7 +6,6 @@ import dataclasses
 import json
 import shutil
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -16,19 +15,9 @@ from tansaku.onnx_export.encode.bundle import write_bundle
 from tansaku.onnx_export.encode.find_bundle import DEFAULT_BUNDLE, find_bundle, keep_bundle, known_bundles
 from tansaku.plugin.cli.main import app
 
-from ..support.fakes import FakeEncoder, corpus, small_chunks
+from ..support.fakes import FakeEncoder, NewerEncoder, corpus, small_chunks
 
 DOCS = corpus(40)
-
-
-class Newer(FakeEncoder):
-    """Another model: other vectors for the same texts."""
-
-    def __init__(self):
-        super().__init__("newer")
-
-    def vectors(self, text):
-        return np.roll(super().vectors(text), 3, axis=1)
 
 
 def ranking(db, encoder, query="a b"):
@@ -46,18 +35,18 @@ def db(tmp_path):
 class TestChange:
     def test_gives_the_index_that_the_new_model_makes(self, db, tmp_path):
         index = Index.open(db, "t")
-        report = index.rebuild(encoder=Newer())
+        report = index.rebuild(encoder=NewerEncoder())
         assert (report.rows, index.encoder.bundle.name) == (len(DOCS), "newer")
-        assert Index.open(db, "t", encoder=Newer()).info().model == "newer"
-        Index.create(tmp_path / "fresh", "t", DOCS, encoder=Newer())
-        assert ranking(db, Newer()) == ranking(tmp_path / "fresh", Newer())
+        assert Index.open(db, "t", encoder=NewerEncoder()).info().model == "newer"
+        Index.create(tmp_path / "fresh", "t", DOCS, encoder=NewerEncoder())
+        assert ranking(db, NewerEncoder()) == ranking(tmp_path / "fresh", NewerEncoder())
         index.add([{"id": "later", "text": "zzzz"}])
-        assert ranking(db, Newer(), "zzzz")[0][0] == "later"
+        assert ranking(db, NewerEncoder(), "zzzz")[0][0] == "later"
 
     def test_the_earlier_model_answers_until_the_swap_and_then_says_what_to_do(self, db):
         searcher = Searcher.open(db, "t", encoder=FakeEncoder())
         before = searcher.search("a b")
-        newer = Newer()
+        newer = NewerEncoder()
         answers = []
         newer.before_encoding = lambda _: answers.append(searcher.search("a b"))
         Index.open(db, "t").rebuild(encoder=newer)
@@ -68,7 +57,7 @@ class TestChange:
             searcher.refresh()
 
     def test_what_others_write_meanwhile_gets_the_new_model_too(self, db):
-        newer = Newer()
+        newer = NewerEncoder()
 
         def write(_):
             newer.before_encoding = lambda _: None
@@ -79,10 +68,10 @@ class TestChange:
         newer.before_encoding = write
         Index.open(db, "t").rebuild(encoder=newer)
         assert len(Index.open(db, "t")) == len(DOCS)
-        assert ranking(db, Newer(), "qqqq")[0][0] == "meanwhile"
+        assert ranking(db, NewerEncoder(), "qqqq")[0][0] == "meanwhile"
 
     def test_goes_on_after_an_interruption_but_not_with_a_third_model(self, db, monkeypatch):
-        newer = Newer()
+        newer = NewerEncoder()
 
         def stop(_):
             if len(newer.encoded) > 20:
@@ -96,13 +85,13 @@ class TestChange:
         assert Index.open(db, "t", encoder=FakeEncoder()).info().model == "fake"
         with pytest.raises(ResumeError):
             Index.open(db, "t").rebuild(encoder=FakeEncoder("third"))
-        again = Newer()
+        again = NewerEncoder()
         assert Index.open(db, "t").rebuild(encoder=again).resumed > 0
         assert not set(again.encoded) & set(newer.encoded)
         assert Index.open(db, "t").info().model == "newer"
 
     def test_rows_that_the_new_model_cuts_are_counted(self, db):
-        short = Newer()
+        short = NewerEncoder()
         short.tokenize_documents = lambda texts: [
             dataclasses.replace(FakeEncoder._tokenized(text), truncated=True) for text in texts
         ]
@@ -113,7 +102,7 @@ class TestChange:
         vectors = [FakeEncoder().vectors("a")]
         Index.create_from_vectors(tmp_path, "t", [{"id": "a", "text": ""}], vectors)
         with pytest.raises(InputError, match="without a text"):
-            Index.open(tmp_path, "t").rebuild(encoder=Newer())
+            Index.open(tmp_path, "t").rebuild(encoder=NewerEncoder())
 
 
 @pytest.fixture(scope="module")

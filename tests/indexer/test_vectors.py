@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tansaku import Encoder, Index, InputError, ModelMismatchError, Rejects, ResumeError, Searcher, SourceError
+from tansaku.indexer.table import model
 
 from ..support.fakes import (
     DIM,
@@ -179,25 +180,19 @@ class TestResume:
 
 
 class TestModelOnDemand:
-    def test_only_texts_need_one(self, db, no_model):
+    def test_only_texts_need_one(self, db, no_model, monkeypatch):
         Index.create(db, "t", DOCS, encoder=FakeEncoder())
         index = Index.open(db, "t")
         assert len(index) == 30
         assert index.info().model == "fake"
         assert index.delete(["d1"]).rows == 1
         index.optimize()
+        monkeypatch.setattr(model, "find_bundle", lambda _: "its folder")
         with pytest.raises(AssertionError, match="a model was loaded"):
             index.add([{"id": "x", "text": "京都"}])
 
-    def test_it_is_checked_then(self, db, monkeypatch):
+    def test_it_is_looked_for_then(self, db, no_model, monkeypatch):
         Index.create(db, "t", DOCS, encoder=FakeEncoder())
-        loaded = []
-
-        def load(*args, **kwargs):
-            loaded.append(args)
-            return FakeEncoder("another")
-
-        monkeypatch.setattr(Encoder, "load", load)
         index = Index.open(db, "t")
         actions = (
             lambda: index.encoder,
@@ -206,9 +201,10 @@ class TestModelOnDemand:
             index.rebuild,
         )
         for action in actions:
-            with pytest.raises(ModelMismatchError, match=r"'fake'.*'another'"):
+            with pytest.raises(ModelMismatchError, match=r"'fake'.*'tansaku-ja-small'"):
                 action()
         assert len(index) == 30
+        monkeypatch.setattr(model, "find_bundle", lambda _: "its folder")
         monkeypatch.setattr(Encoder, "load", lambda *_, **__: FakeEncoder())
         assert index.encoder is index.encoder
         assert index.add([{"id": "x", "text": "京都"}]).rows == 1

@@ -16,10 +16,11 @@ from pathlib import Path
 import lancedb
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from tansaku import BuildReport, Index
 from tansaku.indexer.read import scan
-from tansaku.indexer.table import changes
+from tansaku.indexer.table import changes, model
 from tansaku.indexer.table.database import connect
 from tansaku.indexer.table.table import open_index_table
 from tansaku.indexer.write import build_steps, rebuild
@@ -105,6 +106,28 @@ class FakeEncoder(Encoder):
         """The text itself, as the numbers of its characters."""
         ids = np.array([ord(character) for character in text], np.int64)
         return TokenizedText(ids, np.ones_like(ids), ids != ord(" "), _length(text) > MAX_TOKENS)
+
+
+def make_findable(patch: pytest.MonkeyPatch, *encoders: FakeEncoder) -> None:
+    """Find these models, and no others, as if their bundles were in a folder of models."""
+    folders = {Path(encoder.bundle.name): encoder for encoder in encoders}
+
+    def find(fingerprint: str) -> Path | None:
+        return next((path for path, encoder in folders.items() if encoder.bundle.made(fingerprint)), None)
+
+    patch.setattr(model, "find_bundle", find)
+    patch.setattr(Encoder, "load", lambda path, threads=None: folders[path])
+
+
+class NewerEncoder(FakeEncoder):
+    """Another model: other vectors for the same texts."""
+
+    def __init__(self) -> None:
+        super().__init__("newer")
+
+    def vectors(self, text: str) -> np.ndarray:
+        kept = "*" + text.replace(" ", "")[:MAX_TOKENS]
+        return np.roll([token_vector(kept, position) for position in range(1, len(kept))], 3, axis=1)
 
 
 def _length(text: str) -> int:

@@ -22,9 +22,9 @@ from ....indexer.index import Index
 from ....indexer.read.documents import RESERVED_FIELDS
 from ....indexer.read.documents import Document as StoredDocument
 from ....indexer.table.database import Database, connect
-from ....indexer.table.model import model_of_table, open_with_model
+from ....indexer.table.model import Models
 from ....indexer.table.schema import user_fields
-from ....indexer.table.table import IndexTable, check_table_name
+from ....indexer.table.table import IndexTable, check_table_name, open_index_table
 from ....onnx_export.encode.encoder import Encoder
 from ....onnx_export.errors import InputError, MissingExtraError
 
@@ -67,7 +67,8 @@ class TansakuVectorStore(VectorStore):
     Args:
         db: a database folder (made if missing), a URI or a LanceDB connection.
         table: name of the table; a table that exists must have been made by such a store.
-        encoder: the model; None takes the one that ships inside.
+        encoder: the model; None takes the table's own, also after `Index.rebuild` has changed it, and for a new table
+            the one that ships inside.
         columns: metadata keys to search by. The first documents settle the type of each column; a table that exists
             keeps the columns it has.
         nbits: bits per dimension of a residual in a new table: 1, 2 or 4.
@@ -75,7 +76,7 @@ class TansakuVectorStore(VectorStore):
         storage_options: LanceDB's options for object stores, such as credentials, endpoint and region.
 
     Attributes:
-        encoder: the model.
+        encoder: the model that the table had last.
 
     Raises:
         InputError: a name that cannot be used; raised by methods too, for a table that was not made by a store or does
@@ -101,11 +102,12 @@ class TansakuVectorStore(VectorStore):
             if name in (*RESERVED_FIELDS, METADATA):
                 raise InputError(f"columns has {name!r}, a name that the index itself uses; rename the metadata key")
         self._database = connect(db, create=True, storage_options=storage_options)
-        self.encoder = encoder or model_of_table(self._database, table)
+        self._models = Models(encoder)
+        self.encoder = self._models.find_by_name(self._database, table)
         self._name = table
         self._columns = list(columns)
         self._layout = {"nbits": nbits, "fulltext": fulltext}
-        self._latest = LatestSearcher(lambda: Searcher(self._open(), self.encoder))
+        self._latest = LatestSearcher(lambda: Searcher(self._open(), self._models))
         self._writing = threading.Lock()
 
     @classmethod
@@ -143,7 +145,7 @@ class TansakuVectorStore(VectorStore):
     def index(self) -> Index | None:
         """The index underneath, to `rebuild`, `optimize` or describe it; None before the first documents."""
         table = self._opened()
-        return None if table is None else Index(self._name, table, self.encoder)
+        return None if table is None else Index(self._name, table, self._models)
 
     def add_texts(
         self,
@@ -298,7 +300,7 @@ class TansakuVectorStore(VectorStore):
                 table = self._opened()
                 if table is None:
                     raise
-        index = Index(self._name, table, self.encoder)
+        index = Index(self._name, table, self._models)
         index.upsert(_with_columns(records, _columns(table)), resume=False)  # later writes are of other documents
         return index
 
@@ -310,7 +312,8 @@ class TansakuVectorStore(VectorStore):
             return None
 
     def _open(self) -> IndexTable:
-        table, _ = open_with_model(self._database, self._name, self.encoder)
+        table = open_index_table(self._database, self._name)
+        self.encoder = self._models.find(table)
         names = {field.name for field in user_fields(table.table.schema, table.header)}
         if METADATA not in names or table.header.passage_tokens:
             raise InputError(

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ....onnx_export.counts import counted
+from ....onnx_export.encode.encoder import Encoder
 from ...rerank.reranker import RerankResult
 from ...search.cuts import documents_warning, query_warning
 from ..admission import entered
@@ -157,10 +158,10 @@ def warnings_of(
     body: ClientBody,
     texts: Sequence[str | None],
     result: RerankResult,
+    encoder: Encoder,
 ) -> list[str]:
     """What was ignored, cut or left out of a rerank request."""
     warnings = [*ignored_and_cut(service, body, texts)]
-    encoder = service.encoder
     if result.truncated:
         warnings.append(query_warning(encoder))
     if result.cut:

@@ -106,10 +106,11 @@ async def answer(service: Service, body: RerankRequest, request: Request) -> Res
 
     def task() -> dict[str, Any]:
         result = service.rerank(body.query, texts, ids=ids, index=body.index, k=body.top_n, score=score)
-        warnings.extend(warnings_of(service, body, texts, result))
+        encoder = service.reranker(body.index, by_id=ids is not None).encoder
+        warnings.extend(warnings_of(service, body, texts, result, encoder))
         return {
             "id": request_id,
-            "model": service.model,
+            "model": encoder.bundle.name,
             "results": [
                 {
                     "index": ranked.index,

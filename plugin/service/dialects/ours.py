@@ -112,7 +112,7 @@ def router(service: Service) -> APIRouter:
                 ),
             )
             if hits.truncated:
-                warnings.append(query_warning(service.encoder))
+                warnings.append(query_warning(service.searchers[name].encoder))
             return {
                 "index": name,
                 "hits": [

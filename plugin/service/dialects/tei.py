@@ -90,7 +90,7 @@ async def answer(service: Service, body: TeiRerankRequest, request: Request) -> 
         _refuse_too_long(service, body, body.texts, queries=False)
         score = "raw" if body.raw_scores else service.settings.score
         result = service.rerank(body.query, body.texts, score=score)
-        warnings.extend(warnings_of(service, body, body.texts, result))
+        warnings.extend(warnings_of(service, body, body.texts, result, service.encoder))
         return [
             {
                 "index": ranked.index,

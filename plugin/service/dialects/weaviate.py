@@ -66,7 +66,7 @@ async def answer(service: Service, body: WeaviateRerankRequest, request: Request
     def task() -> dict[str, Any]:
         scores = [0.0] * len(body.documents)
         result = service.rerank(body.query, body.documents, score=service.settings.score)
-        warnings.extend(warnings_of(service, body, body.documents, result))
+        warnings.extend(warnings_of(service, body, body.documents, result, service.encoder))
         for ranked in result:
             scores[ranked.index] = float(ranked.score)
         pairs = zip(body.documents, scores, strict=True)

@@ -144,6 +144,9 @@ def test_what_the_model_did_not_read_is_said(tmp_path: Path):
     found = tansaku("search", long, *table, "--json")
     assert "warning: the query is longer than the" in found.stderr
     assert json.loads(found.stdout)["truncated"] is True
+    found = tansaku("search", "嗅覚", *table, "--explain", "--json")
+    assert "1 of 3 texts are longer than the" in found.stderr
+    assert {hit["id"]: hit["cut"] for hit in json.loads(found.stdout)["hits"]}["long"] is True
 
 
 def test_a_search_can_be_narrowed_and_explained(two_db: Path):

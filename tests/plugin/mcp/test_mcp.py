@@ -177,6 +177,13 @@ class TestSearch:
         assert text_of(cut).endswith(typed(cut)["warning"])
         assert typed(whole)["warning"] is None
 
+    async def test_hits_whose_ends_are_not_searched_are_named(self, tmp_path, encoder):
+        Index.create(
+            tmp_path, "t", [{"id": name, "text": name * 9, "title": name * 3} for name in "ab"], encoder=encoder
+        )
+        Index.open(tmp_path, "t", encoder=encoder).add([{"id": "long", "text": "a" * (MAX_TOKENS + 1)}])
+        assert '("long")' in (await answer(server(tmp_path, encoder, "t"), "search", query="aaa"))["warning"]
+
     async def test_nothing_found_is_said(self, db, encoder):
         async with Client(server(db, encoder)) as client:
             result = await client.call_tool("search", {"query": QUERY, "where": "year > 3000"})
@@ -262,7 +269,8 @@ class TestForgery:
             fields = [line for line in lines if line.startswith('(note: "1')]
             assert len(texts) == 4 * n_documents
             assert len(fields) == n_documents
-            (unknown,) = {*lines} - {*headings, *texts, *fields, ""}
+            warning = typed(result).get("warning")
+            (unknown,) = {*lines} - {*headings, *texts, *fields, warning, ""}
             assert unknown == 't has no documents with these ids: "x\\n1. id"'
             assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e]", text_of(result))
         assert {hit["id"] for hit in typed(found)["hits"]} == {HOSTILE[0], "c"}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import logging
+import pickle
 
+import numpy as np
 import pytest
 
 from tansaku import Candidate, HostSearch, Index, Reranker, Searcher
@@ -39,6 +43,23 @@ def test_a_reranking_says_what_was_cut(searcher, query, cut):
     # What is scored by its codes is not encoded.
     ranked = Reranker(searcher=searcher).rerank(query, texts, ids=["d0", None, None, None, "d1"])
     assert (ranked.truncated, ranked.cut) == (cut, (3,))
+
+
+@pytest.mark.parametrize(("query", "cut"), [(SHORT, False), (LONG, True)])
+def test_scores_say_whether_the_query_was_cut(searcher, query, cut):
+    scores = searcher.score(query, ["d0", "none", "d1"])
+    assert scores.dtype == np.float32
+    for some in (scores, scores[1:], -scores, pickle.loads(pickle.dumps(scores)), copy.copy(scores)):
+        assert some.truncated is cut
+    assert scores.tolist()[::2] == searcher.score_vectors(searcher.encoder.vectors(query), ["d0", "d1"]).tolist()
+
+
+def test_an_explanation_says_what_was_cut(tmp_path):
+    Index.create(tmp_path, "t", [{"id": "short", "text": SHORT}, {"id": "long", "text": LONG}], encoder=FakeEncoder())
+    searcher = Searcher.open(tmp_path, "t", encoder=FakeEncoder())
+    for query, doc_id in itertools.product((SHORT, LONG), ("short", "long")):
+        explanation = searcher.explain(query, doc_id)
+        assert (explanation.truncated, explanation.cut) == (query == LONG, doc_id == "long")
 
 
 def test_a_host_search_names_the_candidates_that_were_cut():

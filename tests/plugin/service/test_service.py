@@ -11,6 +11,7 @@ import re
 import sys
 import threading
 import time
+from datetime import timedelta
 
 import httpx
 import lancedb
@@ -25,7 +26,7 @@ from tansaku.plugin.service.observability import json_lines
 from tansaku.plugin.service.service import Service
 from tansaku.plugin.service.settings import Settings
 
-from ...support.fakes import MAX_TOKENS, FakeEncoder, corpus, exhaustive, small_chunks
+from ...support.fakes import MAX_TOKENS, FakeEncoder, NewerEncoder, corpus, exhaustive, make_findable, small_chunks
 
 DOCS = corpus(12, year=lambda i: 1990 + i)
 TEXTS = [doc["text"] for doc in DOCS]
@@ -374,6 +375,47 @@ class TestSearch:
         monkeypatch.setattr(searcher, "refresh", gone)
         async with running(Settings(refresh_seconds=0.02), searchers={"t": searcher}) as s:
             await until(lambda: any(line["event"] == "not refreshed" for line in s.log()))
+            assert (await s.post("/search", {"query": QUERY})).status_code == 200
+
+    async def test_a_new_model_of_the_table_is_followed(self, db, encoder, monkeypatch):
+        newer = NewerEncoder()
+        make_findable(monkeypatch, encoder, newer)
+        async with running(Settings(refresh_seconds=0.05, indexes={"t": (str(db), "t")})) as s:
+            before = (await s.post("/search", {"query": QUERY})).json()["hits"]
+            await asyncio.to_thread(Index.open(db, "t").rebuild, encoder=NewerEncoder())
+            await until(lambda: any(line["event"] == "refreshed" for line in s.log()))
+            after = (await s.post("/search", {"query": QUERY})).json()["hits"]
+            ranked = (await s.post("/rerank", {"query": QUERY, "documents": TEXTS})).json()["results"]
+            by_id = (
+                await s.post("/rerank", {"query": QUERY, "documents": [{"id": hit["id"]} for hit in after]})
+            ).json()
+            assert (await s.client.get("/ready")).json() == {"status": "ready"}
+        hits = Searcher.open(db, "t", encoder=newer).search(QUERY)
+        assert [hit["id"] for hit in after] == [hit.id for hit in hits]
+        scores = [pytest.approx(score, abs=1e-6) for score in hits.scores()]
+        assert [hit["score"] for hit in after] == scores != [hit["score"] for hit in before]
+        assert [result["relevance_score"] for result in by_id["results"]] == scores
+        assert pairs(ranked) == expected(newer, TEXTS)
+        assert {line["model"] for line in s.log() if line["event"] == "refreshed"} == {"newer"}
+
+    async def test_a_new_model_that_is_not_known_is_said_and_waited_for(self, db, encoder, monkeypatch):
+        make_findable(monkeypatch, encoder)
+        async with running(Settings(refresh_seconds=0.05, indexes={"t": (str(db), "t")})) as s:
+            before = (await s.post("/search", {"query": QUERY})).json()["hits"]
+            await asyncio.to_thread(Index.open(db, "t").rebuild, encoder=NewerEncoder())
+            await until(lambda: s.service.outdated)
+            ready = await s.client.get("/ready")
+            assert (ready.status_code, ready.json()["status"]) == (200, "ready")
+            assert "a new model that is not known here" in ready.json()["notice"]
+            (line, *_) = [line for line in s.log() if line["event"] == "not refreshed"]
+            assert (line["error"], "'newer'" in line["message"]) == ("ModelMismatchError", True)
+            assert (await s.post("/search", {"query": QUERY})).json()["hits"] == before
+            await asyncio.to_thread(Index.open(db, "t", encoder=NewerEncoder()).optimize, timedelta(0))
+            gone = await s.post("/search", {"query": QUERY})
+            assert (gone.status_code, "not known here" in gone.json()["message"]) == (503, True)
+            make_findable(monkeypatch, encoder, NewerEncoder())
+            await until(lambda: not s.service.outdated)
+            assert (await s.client.get("/ready")).json() == {"status": "ready"}
             assert (await s.post("/search", {"query": QUERY})).status_code == 200
 
 
