@@ -21,7 +21,8 @@ answer with two generations, or with another number of rows, is one that no vers
 
 attacks: conditions, bodies, framings and MCP calls that mean harm, drawn with the seed, are sent to `tansaku serve` and
 `tansaku mcp --http` in other processes. After each batch both must be alive, answer a known question rightly and use at
-most a gigabyte more than before. No answer may come after the deadline, be a 500, or name places within the machine.
+most a gigabyte more than before, and neither event loop may have been held for more than 2 seconds. No answer may come
+after the deadline, be a 500, name places within the machine, or repeat at length what was sent.
 
 bundles: one for each twenty of those inputs, with checksums that fit, is loaded and used in another process: it encodes
 texts as finite vectors, or is a BundleError.
@@ -47,6 +48,7 @@ from ..support.machine import cpu_name
 from .attacks import attacks
 from .bundles import bundles, load
 from .fuzz import fuzz
+from .heartbeat import serve
 from .kills import kills
 from .reader import read, reader, write
 from .work import work
@@ -58,7 +60,7 @@ PARTS: dict[str, Callable[[Path, argparse.Namespace], list[str]]] = {
     "attacks": attacks,
     "bundles": bundles,
 }
-PROCESSES: dict[str, Callable[..., None]] = {"work": work, "write": write, "read": read, "load": load}
+PROCESSES: dict[str, Callable[..., None]] = {"work": work, "write": write, "read": read, "load": load, "serve": serve}
 FAILURES_SHOWN = 20
 
 

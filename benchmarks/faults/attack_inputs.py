@@ -13,6 +13,8 @@ FUNCTIONS = ("lower", "upper", "length", "array_contains", "array_has", "repeat"
 FUNCTIONS += ("array_repeat", "CAST", "TRY_CAST", "decode", "regexp_match", "now", "version", "read_csv", "range")
 STRINGS = ("", "寺", "a'b", "%", "_" * 200, "\x00", "\u2028", "😀", "𠮷" * 50, "x" * 3_000, "' OR '1'='1", "--", "/*")
 HALF = "\ud800"
+_METHODS = ("tools/list", "initialize", "prompts/get", "prompts/list", "resources/read", "resources/list")
+_METHODS += ("completion/complete", "logging/setLevel", "ping", "x")
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ def framing(rng: random.Random) -> Input:
 
 def call(rng: random.Random) -> Input:
     """A message for MCP."""
-    tool = rng.choice(("search", "search", "read", "describe", "drop", ""))
+    tool = rng.choice(("search", "search", "search", "read", "describe", "drop", "", _long(rng)))
     names = ["query", "k", "where", "ids", "recall", "source", "table", "offset", "max_chars", "nprobe", "filter"]
     arguments: Any = {name: _anything(rng) for name in rng.sample(names, rng.randint(0, 4))}
     if rng.random() < 0.7:
@@ -197,9 +199,12 @@ def call(rng: random.Random) -> Input:
             arguments["where"] = rng.choice((grammatical, nested, costly))(rng)
     message: dict[str, Any] = {"jsonrpc": "2.0", "id": rng.choice((1, "a", HALF, 2**70))}
     message |= {
-        "method": rng.choice(("tools/call",) * 6 + ("tools/list", "initialize", "x")),
+        "method": rng.choice(("tools/call",) * 8 + _METHODS),
         "params": {"name": tool, "arguments": arguments},
     }
+    if message["method"] in _METHODS:
+        message["params"] |= {rng.choice(("name", "uri", "cursor", "level", "ref")): rng.choice((_long(rng), "a", 1))}
+        message["method"] = rng.choice((message["method"],) * 5 + (_long(rng),))
     if rng.random() < 0.1:
         message[rng.choice(("id", "method", "params", "jsonrpc"))] = _anything(rng)
     content = _json(message)
@@ -222,6 +227,11 @@ def _operand(rng: random.Random) -> str:
             "$x",
         )
     )
+
+
+def _long(rng: random.Random) -> str:
+    """A name that no answer may repeat in full: the text of a log may not, either."""
+    return rng.choice(("長", "a/", "\n# ", "%s{x}", "file:///", "\x1b[2J")) * rng.choice((30, 3_000, 40_000))
 
 
 def _string(rng: random.Random) -> str:

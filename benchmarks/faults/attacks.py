@@ -9,7 +9,7 @@ import json
 import re
 import socket
 import subprocess
-import sysconfig
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,12 +22,16 @@ import httpx
 from tansaku import Index
 
 from .attack_inputs import Input, draw
-from .support import TABLE
+from .heartbeat import held
+from .support import ROOT, TABLE
 
 DEADLINE_SECONDS = 10.0
 SPARE_SECONDS = 10.0  # for what is not the service's: a machine that does other work too
 MAX_GROWTH_BYTES = 1 << 30
+MAX_ANSWER_BYTES = 1 << 16  # of an error, and over MCP: longer ones repeat what was sent
+MAX_HELD_SECONDS = 2.0  # of the event loop, during which nobody is answered
 BATCH, THREADS = 200, 4
+NAMES = ("HTTP", "MCP")
 _FRAMING_SECONDS = 0.3  # a client that waits for no more than this
 
 QUESTION = "金閣寺は誰が建てたのか"
@@ -63,11 +67,23 @@ class Answer:
 
 
 class Server:
-    """A command of tansaku in another process, and its memory."""
+    """A command of tansaku in another process, its memory, and the times that its event loop was held.
 
-    def __init__(self, *arguments: str) -> None:
-        command = [str(Path(sysconfig.get_path("scripts")) / "tansaku"), *arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    Args:
+        beats: where the process notes these times.
+        arguments: those of the command.
+    """
+
+    def __init__(self, beats: Path, *arguments: str) -> None:
+        self._beats, self._read_to = beats, 0
+        given = json.dumps({"arguments": arguments, "beats": str(beats)})
+        command = [sys.executable, "-m", "benchmarks.faults", "--process", "serve", "--arguments", given]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+
+    def held(self) -> tuple[float, float]:
+        """The longest time since the last call that the event loop was held, and its processor time, in seconds."""
+        times, self._read_to = held(self._beats, self._read_to)
+        return max(times, default=(0.0, 0.0))
 
     def bytes_used(self, name: str = "VmRSS") -> int:
         """VmRSS is what is used now, VmHWM the most so far."""
@@ -88,8 +104,9 @@ def attacks(folder: Path, options: argparse.Namespace) -> list[str]:
     Index.create(folder / "db", TABLE, DOCUMENTS)
     ports = _free_ports(2)
     place = ("--db", str(folder / "db"), "--table", TABLE)
-    http = Server("serve", *place, "--port", str(ports[0]), "--deadline", str(DEADLINE_SECONDS))
-    mcp = Server("mcp", *place, "--http", str(ports[1]), "--deadline", str(DEADLINE_SECONDS))
+    place += ("--deadline", str(DEADLINE_SECONDS))
+    http = Server(folder / "http.beats", "serve", *place, "--port", str(ports[0]))
+    mcp = Server(folder / "mcp.beats", "mcp", *place, "--http", str(ports[1]))
     try:
         return _attack((http, mcp), ports, options)
     finally:
@@ -103,6 +120,9 @@ def _attack(servers: tuple[Server, Server], ports: tuple[int, int], options: arg
     with httpx.Client(timeout=DEADLINE_SECONDS + SPARE_SECONDS) as client, ThreadPoolExecutor(THREADS) as pool:
         _wait_until_ready(client, ports, servers)
         start = [server.bytes_used() for server in servers]
+        for server in servers:
+            server.held()  # without the times of its start
+        longest = [(0.0, 0.0) for _ in servers]
         for first in range(0, options.inputs, BATCH):
             numbers = range(first, min(first + BATCH, options.inputs))
             inputs = [draw(options.seed, number) for number in numbers]
@@ -116,13 +136,18 @@ def _attack(servers: tuple[Server, Server], ports: tuple[int, int], options: arg
                 failures.append(f"{where}: a process ended with status {ended[0].process.returncode}")
                 break
             failures += [f"{where}: {f}" for f in _not_as_before(client, ports)]
-            for name, server, used in zip(("HTTP", "MCP"), servers, start, strict=True):
+            for number, (name, server, used) in enumerate(zip(NAMES, servers, start, strict=True)):
+                times = server.held()
+                longest[number] = max(longest[number], times)
+                if times[0] > MAX_HELD_SECONDS:
+                    failures.append(f"{where}: the event loop of {name} was held for {times[0]:.1f} s")
                 if server.bytes_used() > used + MAX_GROWTH_BYTES:
                     failures.append(f"{where}: {name} uses {server.bytes_used() / 2**20:,.0f} MiB")
         peaks = [server.bytes_used("VmHWM") if server.process.poll() is None else 0 for server in servers]
     _print_table(answers)
-    for name, used, peak in zip(("HTTP", "MCP"), start, peaks, strict=True):
+    for name, used, peak, (wall, processor) in zip(NAMES, start, peaks, longest, strict=True):
         print(f"  memory of {name}: {used / 2**20:,.0f} MiB before, at most {peak / 2**20:,.0f} MiB")
+        print(f"  event loop of {name}: held for at most {wall:.2f} s, of which it worked {processor:.2f} s")
     return failures
 
 
@@ -165,6 +190,8 @@ def _wrong(answer: Answer) -> Iterator[str]:
         yield f"no answer within {answer.seconds:.1f} s"
     if answer.status == 500:
         yield f"status 500: {answer.content[:200]!r}"
+    if len(answer.content) > MAX_ANSWER_BYTES and (answer.status >= 400 or answer.kind == "MCP"):
+        yield f"an answer of {len(answer.content):,} bytes: {answer.content[:200]!r}"
     found = INTERNAL.search(answer.content)
     if found:
         yield f"an answer has {answer.content[max(0, found.start() - 60) : found.end() + 60]!r}"

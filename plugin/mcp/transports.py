@@ -13,7 +13,9 @@ try:
     import anyio
     import mcp.types as types
     import uvicorn
+    from mcp import MCPError
     from mcp.server import MCPServer
+    from mcp.server.mcpserver.exceptions import ToolError
     from mcp.server.stdio import stdio_server
     from mcp.server.transport_security import TransportSecuritySettings
     from mcp.shared.message import SessionMessage
@@ -26,6 +28,8 @@ from ..serving.connections import BoundedProtocol, has_two_lengths
 
 MAX_MESSAGE_BYTES = 1 << 20
 
+_SHOWN_CHARS = 100  # of a name that the client has sent and that is not known here
+_NOT_SERVED = {"prompts/get": "prompts", "resources/read": "resources"}
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _LARGEST_ID = 2**53  # of a message that cannot be read; larger numbers are no ids that a client waits for
 
@@ -35,6 +39,8 @@ class Server(MCPServer):
 
     Over stdio a message that cannot be read is answered with an error, which the SDK drops, and a message has at most
     1 MiB. Over HTTP on this machine, Host and Origin must name the port too. Headers and bodies must arrive in time.
+    Names of tools, methods, prompts and resources that do not exist are not repeated in full: the SDK's answers and its
+    log have them whole, and the layout of a log entry of 1 MB holds up the event loop for minutes.
 
     Args:
         deadline_seconds: Time for the body of an HTTP request.
@@ -44,6 +50,14 @@ class Server(MCPServer):
     def __init__(self, *, deadline_seconds: float, **options: Any) -> None:
         super().__init__(**options)
         self._seconds = deadline_seconds
+        self.middleware.insert(0, refuse_what_is_not_served)
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+        """Call a tool; the error for an unknown one names those that there are."""
+        tools = [tool.name for tool in await self.list_tools()]
+        if name not in tools:
+            raise ToolError(f"unknown tool {name[:_SHOWN_CHARS]!r}; use {', '.join(tools)}")
+        return await super().call_tool(name, arguments, context)
 
     async def run_stdio_async(self) -> None:
         """Serve over stdin and stdout."""
@@ -92,6 +106,27 @@ def this_machine(port: int) -> TransportSecuritySettings:
     if port == 80:  # which clients leave out
         names += ["127.0.0.1", "localhost", "[::1]"]
     return TransportSecuritySettings(allowed_hosts=names, allowed_origins=[f"http://{name}" for name in names])
+
+
+async def refuse_what_is_not_served(context: Any, call_next: Any) -> Any:
+    """Middleware of the SDK: there are tools only, and no method has a long name.
+
+    Args:
+        context: the SDK's context of a request or notification.
+        call_next: what handles it otherwise.
+
+    Returns:
+        What ``call_next`` returns.
+
+    Raises:
+        MCPError: the request is for a prompt or a resource, or its method has a name that is too long.
+    """
+    if context.method in _NOT_SERVED:
+        missing = _NOT_SERVED[context.method]
+        raise MCPError(code=types.INVALID_PARAMS, message=f"there are no {missing} here; use the tools")
+    if len(context.method) > _SHOWN_CHARS:
+        raise MCPError(code=types.METHOD_NOT_FOUND, message="Method not found")
+    return await call_next(context)
 
 
 class BodiesInTime:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import importlib
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +53,28 @@ def test_an_input_is_the_same_whenever_it_is_drawn(faults: Any):
         (400, b"at /rustc/abc/library/core/src/option.rs:12", 0.1, "an answer has"),
         (400, b"Traceback (most recent call last)", 0.1, "an answer has"),
         (400, b"/home/somebody/db/docs.lance", 0.1, "an answer has"),
+        (404, b"unknown tool " + b"x" * 100_000, 0.1, "an answer of"),
+        (200, b"x" * 100_000, 0.1, None),
     ],
 )
 def test_a_failure_is_noticed(faults: Any, status: int, content: bytes, seconds: float, failure: str | None):
     found = list(faults._wrong(faults.Answer("bodies", status, content, seconds)))
     assert [message.startswith(failure or "") for message in found] == [True] * (failure is not None)
+
+
+def test_the_longest_time_that_an_event_loop_was_held_is_noted(faults: Any, tmp_path: Path):
+    heartbeat = importlib.import_module("benchmarks.faults.heartbeat")
+    beats = tmp_path / "beats"
+
+    async def holds_it() -> None:
+        beating = asyncio.create_task(heartbeat._beat(beats))
+        await asyncio.sleep(0)
+        time.sleep(0.3)
+        await asyncio.sleep(0.1)
+        beating.cancel()
+
+    assert heartbeat.held(beats) == ([], 0)
+    asyncio.run(holds_it())
+    times, end = heartbeat.held(beats)
+    assert max(times)[0] > 0.2
+    assert heartbeat.held(beats, end) == ([], end)

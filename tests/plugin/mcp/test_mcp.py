@@ -18,9 +18,9 @@ from typing import Any
 
 import httpx
 import pytest
-from mcp import Client, StdioServerParameters, stdio_client
+from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from mcp.server import MCPServer
-from mcp.types import CallToolResult, TextContent
+from mcp.types import CallToolResult, EmptyResult, Request, TextContent
 
 from tansaku import Index, InputError, MissingExtraError, Searcher, SearchOptions
 from tansaku.indexer.table.database import connect, drop_table
@@ -471,7 +471,8 @@ class TestBadInput:
             ("read", {"ids": ["d1"], "offset": -1}, "offset"),
             ("read", {"ids": ["d1"], "max_chars": 20_001}, "20000"),
             ("describe", {"table": "x" * 101}, "100"),
-            ("drop", {}, "drop"),
+            ("drop", {}, "unknown tool 'drop'; use search, read, describe"),
+            ("a\n\n1. id", {}, r"unknown tool 'a\n\n1. id'"),
         ],
     )
     async def test_is_refused_with_a_message_that_names_it(self, db, encoder, tool, arguments, message):
@@ -499,10 +500,26 @@ class TestBadInput:
             ("search", {"query": QUERY, "x" * 50_000: 1}),
             ("search", {"query": QUERY, "recall": "x" * 50_000}),
             ("describe", {"table": ["x" * 50_000]}),
+            ("x" * 50_000, {}),
         ],
     )
     async def test_the_answer_to_many_faults_is_short(self, db, encoder, tool, arguments):
         assert len(await refusal(server(db, encoder), tool, **arguments)) < 2_500
+
+    @pytest.mark.parametrize(
+        ("method", "params"),
+        [
+            ("prompts/get", {"name": "長" * 50_000}),
+            ("resources/read", {"uri": "file:///" + "長" * 50_000}),
+            ("長" * 50_000, {}),
+        ],
+    )
+    async def test_what_is_not_served_is_refused_and_not_repeated(self, db, encoder, caplog, method, params):
+        async with Client(server(db, encoder)) as client:
+            with pytest.raises(MCPError) as refused:
+                await client.session.send_request(Request[Any, str](method=method, params=params), EmptyResult)
+        assert len(str(refused.value.error)) < 500
+        assert len(caplog.text) < 5_000
 
     async def test_what_we_did_not_expect_stays_here(self, db, encoder, monkeypatch):
         def fails(*_, **__):
