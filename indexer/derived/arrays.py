@@ -16,6 +16,7 @@ removed; readers that have them mapped can still use them.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import secrets
@@ -32,7 +33,10 @@ import numpy as np
 from ...onnx_export.files import atomic_folder, atomic_path, write_atomically
 from ...onnx_export.progress import Progress
 from ..codec.codec import ResidualCodec
+from ..errors import BusyError
 from ..table.database import side_folder, storage_errors
+from ..table.locks import LOCK_MODE, LOCK_VARIABLE, lock_seconds
+from ..table.plain_files import only_ours, open_plain, read_plain
 from ..table.table import IndexTable
 from .postings import MAX_ROWS, InvertedLists
 from .segments import RowKeys, Segment, build_segment, parts, read_keys, segment_problem
@@ -42,7 +46,8 @@ _FORMAT = 1
 _MANIFEST = "arrays.json"
 _NAMES = ("row_ids", "write_ids", "offsets", "centroid_ids", "residuals", "list_offsets", "postings")
 _MOSTLY_DELETED = 0.3  # a segment with a larger share of deleted rows is made again
-_LOCK_SECONDS = 600
+_LOCK_FILE = "arrays.lock"
+_LOCK_SECONDS = 120.0  # another process that makes the arrays is waited for; one that holds the lock for ever, too
 _MAPPED = 1 << 22  # bytes of a file from which on it is mapped, not read
 _SMALL = 1 << 26  # bytes of files up to which every opening compares their checksums
 
@@ -76,7 +81,11 @@ class _OnDisk:
 
 
 def arrays_folder(index: IndexTable) -> Path:
-    """The folder of an index's derived arrays, which may not exist."""
+    """The folder of an index's derived arrays, which may not exist.
+
+    Raises:
+        StorageError: see `side_folder`.
+    """
     return side_folder(index.database, index.name) / "arrays"
 
 
@@ -85,23 +94,30 @@ def load_arrays(index: IndexTable, *, derived: bool = True) -> Arrays:
 
     Args:
         index: the open table.
-        derived: memory-map the arrays on disk, after bringing them up to date. If the folder cannot be written to,
-            they are made in memory. False: they are made in memory without residuals, which are then read from the
-            table.
+        derived: memory-map the arrays on disk, after bringing them up to date. If the folder cannot be written to, or
+            another process holds its lock for longer than two minutes (or ``TANSAKU_LOCK_SECONDS``), they are made in
+            memory. Files that other users may change are read, not mapped. False: they are made in memory without
+            residuals, which are then read from the table.
 
     Returns:
         The segments.
 
     Raises:
-        StorageError: the table cannot be read, or is damaged.
+        StorageError: the table cannot be read, or is damaged; or there is a link, a pipe, a socket or a device among
+            the derived arrays.
+        InputError: ``TANSAKU_LOCK_SECONDS`` is not a number from 0.
     """
     folder = arrays_folder(index)
     check_files(index, _table_checksums(index) or {}, up_to=_SMALL)
     if not derived:
         return _in_memory(index, residuals=False)
+    current = _up_to_date(index, folder)
+    if current is not None:
+        return current
+    seconds = lock_seconds(_LOCK_SECONDS)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder / "arrays.lock", timeout=_LOCK_SECONDS):
+        with filelock.FileLock(folder / _LOCK_FILE, timeout=seconds, mode=LOCK_MODE):
             return _synchronized(index, folder)
     except (OSError, filelock.Timeout):  # read-only, full, or another reader takes very long
         return _in_memory(index, residuals=True)
@@ -120,15 +136,23 @@ def check_arrays(index: IndexTable, progress: Progress) -> tuple[int, int, bool]
 
     Raises:
         StorageError: a file of the table is damaged.
+        BusyError: another process holds the lock of the derived arrays for longer than two minutes (or
+            ``TANSAKU_LOCK_SECONDS``).
     """
     files, size = check_files(index, _table_checksums(index) or {}, progress=progress)
     folder = arrays_folder(index)
     if not os.path.lexists(folder / _MANIFEST):
         return files, size, True
+    seconds = lock_seconds(_LOCK_SECONDS)
     try:
-        with filelock.FileLock(folder / "arrays.lock", timeout=_LOCK_SECONDS):
+        with filelock.FileLock(folder / _LOCK_FILE, timeout=seconds, mode=LOCK_MODE):
             stored, _ = _load(folder, index, every_checksum=True)
-    except (PermissionError, filelock.Timeout):  # read-only, or another reader takes very long
+    except filelock.Timeout:
+        raise BusyError(
+            f"{folder / _LOCK_FILE}: another process holds this lock for longer than {seconds:g} s; wait until it "
+            f"ends, or allow more time ({LOCK_VARIABLE})"
+        ) from None
+    except PermissionError:  # read-only
         return files, size, True
     except _UNUSABLE:
         with storage_errors(f"folder {folder}"):
@@ -166,6 +190,20 @@ def array_bytes(index: IndexTable) -> dict[str, int]:
 def _in_memory(index: IndexTable, *, residuals: bool) -> Arrays:
     segments = [build_segment(index, part, residuals=residuals) for part in parts(read_keys(index))]
     return Arrays(index.table.version, tuple(segments))
+
+
+def _up_to_date(index: IndexTable, folder: Path) -> Arrays | None:
+    """The segments on disk, if nothing has to be written: then no lock is needed, which another process may hold.
+
+    Files that another process removes meanwhile are missing here, and then the lock is waited for.
+    """
+    try:
+        stored, version = _load(folder, index, may_write=False)
+    except _UNUSABLE:
+        return None
+    if version != index.table.version or _table_checksums(index) is None:
+        return None
+    return Arrays(version, tuple(item.segment for item in stored))
 
 
 def _synchronized(index: IndexTable, folder: Path) -> Arrays:
@@ -275,7 +313,9 @@ def _store_deleted(item: _OnDisk, folder: Path, version: int) -> _OnDisk:
     return replace(item, entry={**item.entry, "files": files})
 
 
-def _load(folder: Path, index: IndexTable, *, every_checksum: bool = False) -> tuple[list[_OnDisk], int]:
+def _load(
+    folder: Path, index: IndexTable, *, every_checksum: bool = False, may_write: bool = True
+) -> tuple[list[_OnDisk], int]:
     manifest = _read_manifest(folder)
     if not _is_of(manifest, index):
         raise _DamagedError("of another table")
@@ -290,6 +330,8 @@ def _load(folder: Path, index: IndexTable, *, every_checksum: bool = False) -> t
             if status.st_size != size:
                 raise _DamagedError(f"{path} has another size")
             # Of large files the checksum is computed only if the time has changed: one is then damaged, or a copy.
+            if status.st_mtime_ns != modified and not may_write:
+                raise _DamagedError(f"{path} was changed; the checksum is compared under the lock")
             if every_checksum or status.st_mtime_ns != modified:
                 if checksum(path) != expected:
                     raise _DamagedError(f"{path} is damaged")
@@ -304,8 +346,7 @@ def _load(folder: Path, index: IndexTable, *, every_checksum: bool = False) -> t
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    _regular(folder / _MANIFEST)
-    content = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    content = json.loads(read_plain(folder / _MANIFEST))
     manifest = content["arrays"]
     if content["crc"] != zlib.crc32(json.dumps(manifest).encode()):
         raise _DamagedError(f"{_MANIFEST} is damaged")
@@ -352,7 +393,8 @@ def _open(folder: Path, entry: dict[str, Any], codec: ResidualCodec) -> Segment:
     deleted = np.zeros(len(mapped["row_ids"]), bool)
     for name in entry["files"]:
         if name.startswith("deleted-"):
-            deleted = np.unpackbits(np.load(place / name, allow_pickle=False), count=len(deleted)).astype(bool)
+            packed = np.load(io.BytesIO(read_plain(place / name)), allow_pickle=False)
+            deleted = np.unpackbits(packed, count=len(deleted)).astype(bool)
     lists = InvertedLists(mapped["list_offsets"], mapped["postings"])
     segment = Segment(
         row_ids=mapped["row_ids"],
@@ -370,8 +412,18 @@ def _open(folder: Path, entry: dict[str, Any], codec: ResidualCodec) -> Segment:
 
 
 def _map(path: Path) -> np.ndarray:
-    # Small files are read: the system limits the number of memory maps.
-    return np.load(path, mmap_mode="r" if path.stat().st_size > _MAPPED else None, allow_pickle=False)
+    with open_plain(path) as file:
+        status = os.fstat(file.fileno())
+        # Small files are read, because the system limits the number of memory maps; and so are those that other users
+        # can change, which could be changed after they have been checked.
+        if status.st_size <= _MAPPED or not only_ours(status):
+            return np.load(file, allow_pickle=False)
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise _DamagedError(f"{path} is of another version of NumPy's format")
+        shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
+        if by_column or dtype.hasobject:
+            raise _DamagedError(f"{path} has another layout")
+        return np.memmap(file, dtype, "r", file.tell(), shape)
 
 
 def _store_manifest(index: IndexTable, items: list[_OnDisk], folder: Path, known: Checksums) -> None:
@@ -406,8 +458,13 @@ def _remove_unnamed(folder: Path, items: list[_OnDisk]) -> None:
 
 
 def _reserve(path: Path) -> None:
-    """Reserve a file's space on disk: on a full disk, writing to its memory map would end the process."""
+    """Reserve a file's space on disk: on a full disk, writing to its memory map would end the process.
+
+    Nobody else may write to it, whatever the system's default is: a map of it changes with the file.
+    """
     with path.open("r+b") as file:
+        if hasattr(os, "fchmod"):
+            os.fchmod(file.fileno(), stat.S_IMODE(os.fstat(file.fileno()).st_mode) & ~(stat.S_IWGRP | stat.S_IWOTH))
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 

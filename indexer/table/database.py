@@ -18,6 +18,7 @@ from ...onnx_export.errors import InputError
 from ..errors import StorageError, TableNotFoundError, WriteConflictError
 from ..forks import check_process
 from .lance_errors import first_line, is_conflict, is_missing_table, is_panic, remedy_for
+from .plain_files import check_plain
 
 Database = str | Path | DBConnection
 
@@ -105,9 +106,12 @@ def find_table(database: DBConnection, name: str, version: int | None = None) ->
         LanceDB lists it.
 
     Raises:
-        StorageError: the table cannot be read.
+        StorageError: the table cannot be read; or it is a link, or has one to a folder, or a pipe or a device.
     """
     check_process(f"table {name!r}")
+    folder = local_folder(database)
+    if folder is not None:
+        check_plain(folder / f"{name}.lance", linked_files=True)  # LanceDB writes new files only, and waits at a pipe
     try:
         table = database.open_table(name)
     except (ValueError, RuntimeError) as error:
@@ -138,7 +142,8 @@ def side_folder(database: DBConnection, table: str) -> Path:
         A folder next to a local table, otherwise a folder in the user's cache folder. It may not exist.
 
     Raises:
-        StorageError: the user has no home folder, and so no cache folder.
+        StorageError: the user has no home folder, and so no cache folder; or the folder is a link, or has a link, a
+            pipe, a socket or a device in it.
     """
     folder = local_folder(database)
     if folder is None:
@@ -149,6 +154,8 @@ def side_folder(database: DBConnection, table: str) -> Path:
                 f"{CACHE_VARIABLE} to a folder"
             )
         folder = cached / hashlib.sha256(database.uri.encode()).hexdigest()[:16]
+        check_plain(folder)
+    check_plain(folder / f"{table}.tansaku")
     return folder / f"{table}.tansaku"
 
 

@@ -15,6 +15,7 @@ the name of their file and the write_id, so that a file in the place of another 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import secrets
 import shutil
@@ -34,8 +35,10 @@ from ...onnx_export.retry import retrying
 from ..codec.codec import ResidualCodec
 from ..errors import BusyError, ResumeError, StorageError
 from ..read.scan import DOCUMENTS_PER_CHUNK
-from ..table.codec_table import Fit
+from ..table.codec_table import Fit, check_numbers
 from ..table.database import storage_errors
+from ..table.locks import LOCK_MODE, LOCK_VARIABLE, lock_seconds
+from ..table.plain_files import read_plain
 
 _REPORT_KEY = b"tansaku.chunk"
 _CODEC_KEY = b"tansaku.codec"
@@ -82,9 +85,11 @@ class Staging:
         folder: path of the folder.
 
     Raises:
-        BusyError: another process uses the folder, and this build would have to resume there.
+        BusyError: another process uses the folder, and this build would have to resume there. It is not waited for,
+            unless ``TANSAKU_LOCK_SECONDS`` says for how long.
         ResumeError: an interrupted merge is left, and this build would make it useless.
         StorageError: the folder cannot be made.
+        InputError: ``TANSAKU_LOCK_SECONDS`` is not a number from 0.
     """
 
     def __init__(self, side_folder: Path, *, resume: bool = True, merges: bool = False) -> None:
@@ -97,13 +102,17 @@ class Staging:
 
     def _use(self, name: str) -> None:
         self.folder = self._side / name
-        self._lock = filelock.FileLock(self._side / f"{name}.lock")
+        self._lock = filelock.FileLock(self._side / f"{name}.lock", mode=LOCK_MODE)
 
     def __enter__(self) -> Staging:
+        waits = self._resume and not self._merges
         with storage_errors(f"folder {self._side}"):
-            if not self._acquire():
-                if self._resume and not self._merges:
-                    raise BusyError(f"folder {self.folder}: another process is building this table; wait until it ends")
+            if not self._acquire(lock_seconds(0.0) if waits else 0.0):
+                if waits:
+                    raise BusyError(
+                        f"{self._lock.lock_file}: another process is building this table and holds this lock; wait "
+                        f"until it ends, or say how many seconds to wait for it ({LOCK_VARIABLE})"
+                    )
                 self._use(f"{_PRIVATE}{secrets.token_hex(8)}")
                 self._acquire()
             try:
@@ -191,7 +200,7 @@ class Staging:
     def noted(self, name: str) -> int | None:
         """The number that `note` stored last under ``name``; None if it stored none."""
         try:
-            return int((self.folder / f"{name}.txt").read_text(encoding="utf-8"))
+            return int(read_plain(self.folder / f"{name}.txt"))
         except (OSError, ValueError):
             return None
 
@@ -214,9 +223,11 @@ class Staging:
         """The codec that was trained before the interruption, and its fit; None if there is no readable one."""
         try:
             sample = self.load_sample()
-            with (self.folder / "codec.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            content = io.BytesIO(read_plain(self.folder / "codec.npz"))
+            with np.load(content, allow_pickle=False) as arrays:
                 codec = ResidualCodec(arrays["centroids"], arrays["groups"], arrays["codewords"])
                 fit = Fit(*arrays["fit"].tolist())
+            check_numbers(codec)
             of_sample = (sample.schema.metadata or {}).get(_CODEC_KEY, b"").decode()
             return (codec, fit) if codec.codec_id == of_sample else None
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # missing or damaged
@@ -279,7 +290,7 @@ class Staging:
         return vectors, [row["truncated"] for row in rows]
 
     def load_sample(self) -> pa.Table:
-        """The codes that `save_codec` stored, memory-mapped.
+        """The codes that `save_codec` stored.
 
         Raises:
             OSError: they are missing.
@@ -317,7 +328,7 @@ class Staging:
             rows: the expected number of rows.
 
         Yields:
-            Batches of rows in order, memory-mapped.
+            Batches of rows in order; one chunk is in memory.
 
         Raises:
             StorageError: another number of rows was found, or a chunk is damaged or in the place of another.
@@ -333,15 +344,15 @@ class Staging:
                 f"folder {self.folder}: {rows - left:,} rows in its chunks, expected {rows:,}; repeat the call"
             )
 
-    def _acquire(self) -> bool:
-        """Lock the folder; False if another process has locked it."""
+    def _acquire(self, seconds: float = 0.0) -> bool:
+        """Lock the folder; False if another process has locked it for longer than ``seconds``."""
         # Other processes remove the side folder when they leave it empty. If that happens before the lock file is
         # made, FileNotFoundError is raised; if it happens within mkdir, mkdir raises FileExistsError.
         try:
             for attempt in retrying((FileNotFoundError, FileExistsError), tries=12, first_pause=0.001):
                 with attempt:
                     self._side.mkdir(parents=True, exist_ok=True)
-                    self._lock.acquire(timeout=0)
+                    self._lock.acquire(timeout=seconds)
         except filelock.Timeout:
             return False
         return True
@@ -373,7 +384,7 @@ class Staging:
 
     def _earlier(self) -> dict[str, Any] | None:
         try:
-            checksum, content = (self.folder / "plan.json").read_text(encoding="utf-8").split(" ", 1)
+            checksum, content = read_plain(self.folder / "plan.json").decode().split(" ", 1)
         except (OSError, ValueError):
             return None
         return json.loads(content) if f"{zlib.crc32(content.encode()):08x}" == checksum else None
@@ -423,9 +434,13 @@ def _vectors_name(number: int) -> str:
 
 
 def _read(path: Path) -> pa.Table:
-    """Read a file that `Staging` wrote; raises ValueError if it is damaged."""
-    with pa.memory_map(str(path)) as file:
-        content = file.read_buffer()
-    if content.size < 4 or zlib.crc32(content.slice(0, content.size - 4)) != int.from_bytes(content[-4:], "little"):
+    """Read a file that `Staging` wrote; raises ValueError if it is damaged.
+
+    It is read, not mapped: what has been checked does not change any more.
+    """
+    content = read_plain(path)
+    if len(content) < 4 or zlib.crc32(memoryview(content)[:-4]) != int.from_bytes(content[-4:], "little"):
         raise ValueError(f"{path} is damaged")
-    return pa.ipc.open_file(content.slice(0, content.size - 4)).read_all()
+    table = pa.ipc.open_file(pa.py_buffer(content).slice(0, len(content) - 4)).read_all()
+    table.validate(full=True)  # the checksum says that nothing was damaged, not who wrote it
+    return table

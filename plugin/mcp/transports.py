@@ -108,11 +108,11 @@ def this_machine(port: int) -> TransportSecuritySettings:
     return TransportSecuritySettings(allowed_hosts=names, allowed_origins=[f"http://{name}" for name in names])
 
 
-async def refuse_what_is_not_served(context: Any, call_next: Any) -> Any:
+async def refuse_what_is_not_served(ctx: Any, call_next: Any) -> Any:
     """Middleware of the SDK: there are tools only, and no method has a long name.
 
     Args:
-        context: the SDK's context of a request or notification.
+        ctx: the SDK's context of a request or notification.
         call_next: what handles it otherwise.
 
     Returns:
@@ -121,12 +121,12 @@ async def refuse_what_is_not_served(context: Any, call_next: Any) -> Any:
     Raises:
         MCPError: the request is for a prompt or a resource, or its method has a name that is too long.
     """
-    if context.method in _NOT_SERVED:
-        missing = _NOT_SERVED[context.method]
+    if ctx.method in _NOT_SERVED:
+        missing = _NOT_SERVED[ctx.method]
         raise MCPError(code=types.INVALID_PARAMS, message=f"there are no {missing} here; use the tools")
-    if len(context.method) > _SHOWN_CHARS:
+    if len(ctx.method) > _SHOWN_CHARS:
         raise MCPError(code=types.METHOD_NOT_FOUND, message="Method not found")
-    return await call_next(context)
+    return await call_next(ctx)
 
 
 class BodiesInTime:

@@ -442,6 +442,7 @@ class TestSeveralReaders:
 
     def test_a_lock_that_is_held_for_long_is_not_waited_for_forever(self, db, monkeypatch):
         monkeypatch.setattr(arrays, "_LOCK_SECONDS", 0.1)
+        open_index(db).upsert(corpus(9, salt="new"))
         with filelock.FileLock(folder_of(db) / "arrays.lock"):
             searcher = open_searcher(db)
         assert not on_disk(searcher)

@@ -181,19 +181,6 @@ class TestForgedArrays:
         listed.write_text(json.dumps({"crc": crc, "arrays": manifest}), encoding="utf-8")
         assert answers(db) == answers(made)
 
-    @pytest.mark.parametrize("what", ["link", "pipe"])
-    def test_and_what_is_no_file_too(self, made, db, tmp_path, what):
-        for find in (lambda: db / "t.tansaku" / "arrays" / "arrays.json", lambda: arrays_of(db, "offsets")):
-            path = find()
-            content = path.read_bytes()
-            path.unlink()
-            if what == "link":
-                (tmp_path / "elsewhere").write_bytes(content)
-                path.symlink_to(tmp_path / "elsewhere")
-            else:
-                os.mkfifo(path)
-            assert answers(db) == answers(made)
-
 
 class TestRows:
     """Of a table that others have written to."""
