@@ -25,6 +25,7 @@ except ImportError as error:
     raise MissingExtraError("mcp", "mcp") from error
 
 from ..serving.connections import BoundedProtocol, has_two_lengths
+from .logs import log_plainly
 
 MAX_MESSAGE_BYTES = 1 << 20
 
@@ -39,16 +40,18 @@ class Server(MCPServer):
 
     Over stdio a message that cannot be read is answered with an error, which the SDK drops, and a message has at most
     1 MiB. Over HTTP on this machine, Host and Origin must name the port too. Headers and bodies must arrive in time.
-    Names of tools, methods, prompts and resources that do not exist are not repeated in full: the SDK's answers and its
-    log have them whole, and the layout of a log entry of 1 MB holds up the event loop for minutes.
+    Names of tools, methods, prompts and resources that do not exist are not repeated in full, as the SDK does, and an
+    entry of the log has a limit.
 
     Args:
         deadline_seconds: Time for the body of an HTTP request.
-        options: Options of `MCPServer`.
+        log_level: Least level of what is logged.
+        options: Other options of `MCPServer`.
     """
 
-    def __init__(self, *, deadline_seconds: float, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, *, deadline_seconds: float, log_level: str = "WARNING", **options: Any) -> None:
+        log_plainly(log_level)  # before the SDK does
+        super().__init__(log_level=log_level, **options)  # type: ignore[arg-type]
         self._seconds = deadline_seconds
         self.middleware.insert(0, refuse_what_is_not_served)
 
@@ -116,17 +119,20 @@ async def refuse_what_is_not_served(ctx: Any, call_next: Any) -> Any:
         call_next: what handles it otherwise.
 
     Returns:
-        What ``call_next`` returns.
+        What ``call_next`` returns; None for a notification that is refused.
 
     Raises:
         MCPError: the request is for a prompt or a resource, or its method has a name that is too long.
     """
+    is_served = ctx.method not in _NOT_SERVED and len(ctx.method) <= _SHOWN_CHARS
+    if is_served:
+        return await call_next(ctx)
+    if ctx.request_id is None:  # nobody waits for an answer, and of an error the SDK would log the name
+        return None
     if ctx.method in _NOT_SERVED:
         missing = _NOT_SERVED[ctx.method]
         raise MCPError(code=types.INVALID_PARAMS, message=f"there are no {missing} here; use the tools")
-    if len(ctx.method) > _SHOWN_CHARS:
-        raise MCPError(code=types.METHOD_NOT_FOUND, message="Method not found")
-    return await call_next(ctx)
+    raise MCPError(code=types.METHOD_NOT_FOUND, message="Method not found")
 
 
 class BodiesInTime:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from typing import Any
 
+from ...indexer.errors import BusyError
 from ...onnx_export.errors import TansakuError
 from .service import Service
 
@@ -46,6 +47,9 @@ async def check_indexes(service: Service, log: Any) -> None:
         for name, searcher in service.searchers.items():
             try:
                 report = await asyncio.to_thread(searcher.check, go_on)
+            except BusyError as error:
+                log.warning("not checked", index=name, message=str(error))
+                continue
             except TansakuError as error:
                 log.error("damaged", index=name, error=type(error).__name__, message=str(error))
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib
 import json
+import logging
 import re
 import signal
 import socket
@@ -20,13 +21,14 @@ import httpx
 import pytest
 from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from mcp.server import MCPServer
-from mcp.types import CallToolResult, EmptyResult, Request, TextContent
+from mcp.types import CallToolResult, EmptyResult, Notification, Request, TextContent
 
 from tansaku import Index, InputError, MissingExtraError, Searcher, SearchOptions
 from tansaku.indexer.table.database import connect, drop_table
 from tansaku.onnx_export import cores
 from tansaku.plugin.mcp import results as mcp_results
 from tansaku.plugin.mcp import server as host
+from tansaku.plugin.mcp.logs import ShortFormatter
 
 from ...support.fakes import MAX_TOKENS, FakeEncoder, corpus
 
@@ -518,8 +520,19 @@ class TestBadInput:
         async with Client(server(db, encoder)) as client:
             with pytest.raises(MCPError) as refused:
                 await client.session.send_request(Request[Any, str](method=method, params=params), EmptyResult)
+            await client.session.send_notification(Notification[Any, str](method=method, params=params))  # type: ignore[arg-type]
+            await client.list_tools()
         assert len(str(refused.value.error)) < 500
-        assert len(caplog.text) < 5_000
+        assert caplog.text == ""
+
+    def test_an_entry_of_the_log_is_short_and_keeps_its_error(self):
+        try:
+            raise ValueError("what was wrong")
+        except ValueError:
+            record = logging.LogRecord("mcp", logging.ERROR, "", 0, "%r failed", ("長" * 50_000,), sys.exc_info())
+        text = ShortFormatter("%(message)s").format(record)
+        assert len(text) < 5_000
+        assert text.endswith("what was wrong")
 
     async def test_what_we_did_not_expect_stays_here(self, db, encoder, monkeypatch):
         def fails(*_, **__):
