@@ -115,13 +115,16 @@ class Index:
             table: name of the table.
             documents: mappings with the fields ``id`` (or ``_id``), ``text`` and optionally ``title``; other fields
                 become columns. They are read three times, so an iterator is first read into memory; a `Source` is not.
+                Or the path of a file or folder, or a list of paths, see `Source`; a DataFrame of pandas or polars; an
+                Arrow table, record batch or reader.
             encoder: the model; None takes the one that ships with tansaku.
             nbits: bits per dimension of a residual: 1, 2 or 4.
             pool: pooling factor: keep about 1 / ``pool`` of the token vectors (see `pool_tokens`); 1 keeps all.
             passage_tokens: divide documents at sentence ends into passages of at most this many tokens. Each passage
                 becomes a row with the document's id as ``parent_id``. None indexes each document as one row.
             fulltext: also store the text for LanceDB's full text search, from which searches can take candidates.
-            names: names of the fields with id, text and title; None takes the names above.
+            names: names of the fields with id, text and title, and which others become columns of which type; None
+                takes the names above.
             overwrite: replace a table of that name.
             rejects: collects documents that cannot be indexed; None raises an error for the first of them.
             resume: continue an interrupted call, if documents and options are the same. False discards what it left

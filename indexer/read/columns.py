@@ -18,10 +18,14 @@ class ColumnTypes:
     """Finds one Arrow type for each field of many documents.
 
     Integers widen to floats, and null to any type. Other mixtures raise InputError.
+
+    Args:
+        given: types of columns that are known.
     """
 
-    def __init__(self) -> None:
-        self._types: dict[str, pa.DataType] = {}
+    def __init__(self, given: Mapping[str, pa.DataType] | None = None) -> None:
+        self._given = dict(given or {})
+        self._types: dict[str, pa.DataType] = dict(self._given)
         self._large: set[str] = set()  # fields with integers that no float64 holds exactly
 
     def update(self, documents: Sequence[Document]) -> None:
@@ -36,6 +40,9 @@ class ColumnTypes:
         types, large = dict(self._types), set(self._large)
         names = dict.fromkeys(name for document in documents for name in document.fields)
         for name in names:
+            if name in self._given:
+                field_array(documents, pa.field(name, self._given[name]))
+                continue
             values = [document.fields.get(name) for document in documents]
             try:
                 array = pa.array(values)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from ...onnx_export.errors import InputError
 from ..errors import SourceError
+from .given import as_records
 from .line_formats import NOT_ISO_2022_JP, BadRecord, is_iso_2022_jp
 from .rejects import Rejects
+from .sources import Source
+from .typed_text import TextRecord, TextTypes, column_type
 
 # Columns of the table that tansaku fills itself; PASSAGE_FIELDS only in an index of passages.
 RESERVED_FIELDS = (
@@ -30,12 +37,23 @@ PASSAGE_FIELDS = ("parent_id", "passage")
 
 @dataclass(frozen=True)
 class FieldNames:
-    """Names of the fields of a record that hold its id, text and title.
+    """Which fields of a record hold its id, text and title, and which of the others become columns.
 
     Attributes:
         id: name of the field with the id; None takes ``_id`` if the record has it, otherwise ``id``.
-        text: name of the field with the text.
+        text: name of the field with the text. Of several names, the texts are joined by line ends, without empty ones.
         title: name of the field with the title, which records need not have.
+        generate_ids: make the ids from the records' titles and texts: equal documents get the same id in each call, and
+            within one call "-2" and so on are appended.
+        keep: names of the other fields that become columns; None keeps all.
+        drop: names of fields that are left out.
+        rename: names of fields, and the names that their columns get.
+        types: names of columns, and their types: "string", "integer", "number", "boolean", "date", "timestamp" or
+            "decimal(P,S)". For other columns of CSV and TSV, whose values are all text, all values decide; for those of
+            other sources, the values have types.
+
+    Raises:
+        InputError: a type is unknown, or ``text`` has no name.
 
     Example:
         >>> from tansaku import FieldNames, Index
@@ -45,8 +63,52 @@ class FieldNames:
     """
 
     id: str | None = None
-    text: str = "text"
+    text: str | Sequence[str] = "text"
     title: str = "title"
+    generate_ids: bool = False
+    keep: Sequence[str] | None = None
+    drop: Sequence[str] = ()
+    rename: Mapping[str, str] = field(default_factory=dict)
+    types: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.texts:
+            raise InputError("FieldNames.text has no name; name the field with the text")
+        for name in ("id", "title", "text"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                object.__setattr__(self, name, unicodedata.normalize("NFC", value))
+        self.arrow_types()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The names of the fields with text."""
+        return (self.text,) if isinstance(self.text, str) else tuple(self.text)
+
+    def arrow_types(self) -> dict[str, pa.DataType]:
+        """The types of columns that are given.
+
+        Raises:
+            InputError: a type is unknown.
+        """
+        return {name: column_type(kind) for name, kind in self.types.items()}
+
+    def id_of(self, record: Mapping[str, Any]) -> str:
+        """The name of the field with the id, in a record."""
+        return self.id or ("_id" if "_id" in record else "id")
+
+    def columns_of(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The values that become columns, by the names of the columns."""
+        taken = {self.title, *self.texts, *self.drop}
+        if not self.generate_ids:
+            taken.add(self.id_of(record))
+            if self.id is None and record.get("_id") == record.get("id"):
+                taken.add("id")
+        return {
+            self.rename.get(name, name): value
+            for name, value in record.items()
+            if name not in taken and (self.keep is None or name in self.keep)
+        }
 
 
 @dataclass(frozen=True)
@@ -140,12 +202,12 @@ class DocumentReader:
     Memory: about 100 bytes for each id.
 
     Args:
-        records: mappings, or pairs of a place and a mapping, as `Source` yields them. The place ("data.jsonl:17") is
-            used in messages.
+        records: what `as_records` takes. The place ("data.jsonl:17") of a record is used in messages.
         names: names of the fields with id, text and title.
         rejects: collects records that cannot be used; None raises an error for the first of them.
         reserved: field names that the index needs for itself.
         vectors: one matrix for each record, in the same order; a text may then be missing or empty.
+        types: types of columns that are there already, for the values of CSV and TSV.
     """
 
     def __init__(
@@ -155,16 +217,32 @@ class DocumentReader:
         rejects: Rejects | None = None,
         reserved: Sequence[str] = RESERVED_FIELDS,
         vectors: GivenVectors | None = None,
+        types: Mapping[str, pa.DataType] | None = None,
     ) -> None:
-        # An iterator can be read only once, but indexing reads several times.
-        self._records = list(records) if isinstance(records, Iterator) else records
+        self._records = as_records(records)
         self._names = names or FieldNames()
+        self._types = TextTypes(self._names.arrow_types() | dict(types or {}))
         self._reserved = reserved
         self._vectors = vectors
         self._rejects = rejects
         self._left_out: set[str] = set()
         if rejects is not None:
             rejects.begin()
+
+    def infer_types(self) -> dict[str, str]:
+        """Find the types of the columns of CSV and TSV by reading all records once.
+
+        Returns:
+            Name of each such column and its type, see `FieldNames`; empty if there are none.
+
+        Raises:
+            SourceError: a file cannot be read.
+        """
+        if isinstance(self._records, Source) and self._records.is_untyped:
+            for _, record in self._records:
+                if isinstance(record, TextRecord):
+                    self._types.see(self._names.columns_of(record))
+        return self._types.found()
 
     def __iter__(self) -> Iterator[Document]:
         """Yield the documents in order.
@@ -174,6 +252,7 @@ class DocumentReader:
             SourceError: the numbers of documents and of matrices of vectors differ.
         """
         seen: set[str] = set()
+        made: Counter[str] = Counter()
         position = -1
         for position, record in enumerate(self._records):
             has_place = isinstance(record, tuple) and len(record) == 2
@@ -181,7 +260,11 @@ class DocumentReader:
             if place in self._left_out:
                 continue
             try:
-                document = _as_document(content, place, self._names, self._reserved, self._vectors is None)
+                document = self._document(content, place)
+                if self._names.generate_ids:
+                    made[document.id] += 1
+                    if made[document.id] > 1:
+                        document = replace(document, id=f"{document.id}-{made[document.id]}")
                 if self._vectors is not None:
                     document = replace(document, vectors=self._vectors.of(position, place, document.id))
                 if document.id in seen:
@@ -227,6 +310,12 @@ class DocumentReader:
         record = {"id": document.parent_id or document.id, "title": document.title, "text": text}
         self._note(document.place, error, {**record, **document.fields})
 
+    def _document(self, content: Any, place: str) -> Document:
+        document = _as_document(content, place, self._names, self._reserved, self._vectors is None)
+        if isinstance(content, TextRecord):
+            return replace(document, fields=self._types.read(document.fields, place))
+        return document
+
     def _note(self, place: str, error: InputError, record: Any) -> None:
         if self._rejects is None:
             raise error
@@ -242,24 +331,60 @@ def _as_document(
         names, fields = FieldNames("id"), record.fields
         values: Mapping[str, Any] = {"id": record.id, "title": record.title, "text": record.text}
     elif isinstance(record, Mapping):
-        names = FieldNames(names.id or ("_id" if "_id" in record else "id"), names.text, names.title)
-        fields = {str(k): v for k, v in record.items() if k not in (names.id, names.text, names.title)}
-        values = record
+        values = {unicodedata.normalize("NFC", str(name)): value for name, value in record.items()}
+        if len(values) < len(record):
+            raise InputError(f"{place}: two fields have the same name in different forms (NFC, NFD); rename one")
+        fields = names.columns_of(values)
     else:
         raise InputError(f"{place}: a document must be a mapping of field names to values, not {_kind(record)}")
-    doc_id = _text_value(values, names.id or "id", place, part="id", integers=True)
-    owner = f" of {doc_id!r}"
-    has_text = needs_text or values.get(names.text) is not None
-    text = _text_value(values, names.text, place, owner, may_be_empty=not needs_text) if has_text else ""
+    doc_id = "" if names.generate_ids else _id(values, names, place)
+    owner = f" of {doc_id!r}" if doc_id else ""
+    has_text = needs_text or any(values.get(name) is not None for name in names.texts)
+    text = _text(values, names, place, owner, may_be_empty=not needs_text) if has_text else ""
     has_title = values.get(names.title) is not None
     title = _text_value(values, names.title, place, owner, may_be_empty=True) if has_title else ""
+    if names.generate_ids:
+        doc_id = hashlib.blake2b(f"{title}\0{text}".encode(), digest_size=8).hexdigest()
     for name in fields:
         if name in reserved:
-            raise InputError(f"{place}: the field name {name!r} is taken by the index itself; rename the field")
+            raise InputError(
+                f"{place}: the field name {name!r} is taken by the index itself; give its column another name "
+                f"(--rename-field {name}=OTHER), or leave it out (--drop-field {name}), in Python names=FieldNames(...)"
+            )
         # LanceDB reads a period as a path into a struct, and reserves names that begin with "_row".
         if name in ("", "*") or set(".`\0") & set(name) or name.startswith("_row") or not _is_utf8(name):
-            raise InputError(f"{place}: a column cannot have the field name {name!r}; rename the field")
+            raise InputError(
+                f"{place}: a column cannot have the field name {name!r}; give it another (--rename-field, in Python "
+                "names=FieldNames(rename=...))"
+            )
     return Document(doc_id, text, title, fields, place=place)
+
+
+def _id(values: Mapping[str, Any], names: FieldNames, place: str) -> str:
+    if names.id is None and "_id" in values and values.get("id", values["_id"]) != values["_id"]:
+        raise InputError(
+            f"{place}: both _id ({values['_id']!r}) and id ({values['id']!r}) are here; name the field with the id: "
+            "--id-field, in Python names=FieldNames(id=...)"
+        )
+    return _text_value(values, names.id_of(values), place, part="id", integers=True)
+
+
+def _text(values: Mapping[str, Any], names: FieldNames, place: str, owner: str, *, may_be_empty: bool) -> str:
+    """The text, of one field or joined."""
+    if len(names.texts) == 1:
+        return _text_value(values, names.texts[0], place, owner, may_be_empty=may_be_empty)
+    parts = [
+        _text_value(values, name, place, owner, may_be_empty=True)
+        for name in names.texts
+        if values.get(name) is not None or name not in values
+    ]
+    text = "\n".join(part for part in parts if part.strip())
+    if not text and not may_be_empty:
+        raise InputError(
+            f"{place}: the fields {', '.join(map(repr, names.texts))}{owner} are empty; fill one or leave the document "
+            "out"
+        )
+    return text
 
 
 def _text_value(

@@ -1,8 +1,8 @@
 r"""Read records from lines of text: JSONL, TSV and CSV. Memory: one record.
 
-The text is UTF-8; a byte order mark at its start is ignored. A line ends with "\n" or "\r\n". Blank lines are ignored
-(JSONL: only white space; TSV and CSV: empty). Each other line, or CSV record of several lines, yields a pair of its
-place and the record, or a BadRecord if it cannot be parsed.
+The text is UTF-8 (`encodings` makes it so); a byte order mark at its start is ignored. A line ends with "\n" or "\r\n".
+Blank lines are ignored (JSONL: only white space; TSV and CSV: empty). Each other line, or CSV record of several lines,
+yields a pair of its place and the record, or a BadRecord if it cannot be parsed.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import csv
 import json
 import re
 import threading
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
 from ..errors import SourceError
+from .typed_text import TextRecord
 
 MAX_LINE = 64 * 2**20  # largest number of bytes of a line, or of a CSV record
 MAX_BLANK = 64 * 2**20  # largest number of bytes of blank lines in a row: a small gzip file can hold gigabytes of them
@@ -26,7 +28,9 @@ RAW_LENGTH = 10_000  # number of characters of a bad record that are kept
 BOM = "\ufeff"
 ITEMS = "items"  # field of a record that is a JSON array
 
-NOT_ISO_2022_JP = "this is ISO-2022-JP, not UTF-8; convert it (iconv -f ISO-2022-JP -t UTF-8)"
+NOT_ISO_2022_JP = "this is ISO-2022-JP, not UTF-8; say so (--encoding iso-2022-jp, in Python Source(encoding=...))"
+# Stands, in text that was recoded to UTF-8, for bytes that its encoding does not have. UTF-8 never has such bytes.
+BAD_BYTES = b"\xfe\xfe"
 # How ISO-2022-JP begins a stretch of Japanese: JIS X 0208 of 1978 and 1983, JIS X 0212, JIS X 0213, half-width kana.
 _JAPANESE_IN_ASCII = re.compile(rb"\x1b(?:\$[@B]|\$\([DOPQ]|\(I)")
 
@@ -55,6 +59,61 @@ class BadRecord:
 Record = tuple[str, dict[str, Any] | BadRecord]
 
 
+class Header:
+    """The names of the columns of a table of text, and the records that its rows are.
+
+    A first column without a name is left out: it holds the row numbers that pandas writes. Other columns without a name
+    must be empty.
+
+    Args:
+        names: the cells of the header row.
+        place: where it was read.
+        say: called with a sentence if a column is left out.
+        counted_by: what has that number of cells, for errors.
+
+    Raises:
+        SourceError: the header is missing or has a field twice.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        place: str,
+        say: Callable[[str], None] = lambda text: None,
+        counted_by: str = "header",
+    ) -> None:
+        if not any(name.strip() for name in names):
+            raise SourceError(f"{place}: expected a header line with the field names")
+        self._counted_by = counted_by
+        self._names = [unicodedata.normalize("NFC", name.strip(BOM)) for name in names]
+        named = [name for name in self._names if name.strip()]
+        check_unique(named, place)
+        if not self._names[0].strip():
+            say(f"{place}: the first column has no name; it is left out")
+
+    def record(
+        self, row: Sequence[Any], raw: str, *, where: str = "", typed: bool = False
+    ) -> dict[str, Any] | BadRecord:
+        """A row as a record.
+
+        Args:
+            row: its cells.
+            raw: its text, for a BadRecord.
+            where: the lines of the row, for a BadRecord.
+            typed: the cells have types; otherwise they are text because the file has nothing else.
+        """
+        names = self._names
+        if len(row) < len(names) or any(cell not in ("", None) for cell in row[len(names) :]):
+            return BadRecord(f"{len(row)} fields, but the {self._counted_by} has {len(names)}{where}", raw)
+        record: dict[str, Any] = {} if typed else TextRecord()
+        for column, (name, cell) in enumerate(zip(names, row, strict=False)):
+            if name.strip():
+                record[name] = cell
+            elif column and cell not in ("", None):
+                return BadRecord(f"column {column + 1} has the value {cell!r} but no name in the header{where}", raw)
+        return record
+
+
 def read_jsonl(file: IO[bytes], name: str, *, arrays: bool = False) -> Iterator[Record]:
     """Read a JSONL file.
 
@@ -74,16 +133,23 @@ def read_jsonl(file: IO[bytes], name: str, *, arrays: bool = False) -> Iterator[
             yield f"{name}:{number}", line if isinstance(line, BadRecord) else _parse_json(line, arrays)
 
 
-def read_tsv(file: IO[bytes], name: str, fields: Sequence[str] | None = None) -> Iterator[Record]:
+def read_tsv(
+    file: IO[bytes],
+    name: str,
+    say: Callable[[str], None] = lambda text: None,
+    *,
+    fields: Sequence[str] | None = None,
+) -> Iterator[Record]:
     """Read a TSV file: a header line, then fields between tabs. Quotes have no special meaning.
 
     Args:
         file: the file, opened in binary mode.
         name: what places and error messages call the file.
+        say: called with a sentence if a column is left out, see `Header`.
         fields: names of the fields of a file that has no header.
 
     Yields:
-        Pairs of place and record.
+        Pairs of place and record, which is a `TextRecord`.
 
     Raises:
         SourceError: the file cannot be read, or the header is missing or has a field twice.
@@ -95,17 +161,12 @@ def read_tsv(file: IO[bytes], name: str, fields: Sequence[str] | None = None) ->
         if isinstance(first, BadRecord):
             raise SourceError(f"{name}:1: {first.reason}")
         fields = first.split("\t")
-    header = _checked_header(list(fields), name)
+    header = Header(fields, f"{name}:1", say, counted_by)
     for number, line in lines:
         if isinstance(line, BadRecord):
             yield f"{name}:{number}", line
         elif line:
-            row = line.split("\t")
-            fits = len(row) == len(header)
-            record = (
-                dict(zip(header, row, strict=True)) if fits else BadRecord(_misfit(row, header, counted_by), cut(line))
-            )
-            yield f"{name}:{number}", record
+            yield f"{name}:{number}", header.record(line.split("\t"), cut(line))
 
 
 def read_lines(file: IO[bytes], name: str) -> Iterator[tuple[int, str]]:
@@ -129,37 +190,37 @@ def read_lines(file: IO[bytes], name: str) -> Iterator[tuple[int, str]]:
         yield number, line.removeprefix(BOM)
 
 
-def read_csv(file: IO[bytes], name: str) -> Iterator[Record]:
+def read_csv(file: IO[bytes], name: str, say: Callable[[str], None] = lambda text: None) -> Iterator[Record]:
     """Read a CSV file: a header, then fields between commas, with quotes as in RFC 4180.
 
     Args:
         file: the file, opened in binary mode.
         name: what places and error messages call the file.
+        say: called with a sentence if a column is left out, see `Header`.
 
     Yields:
-        Pairs of place and record; the place is the record's first line. A line with wrong quotes is a BadRecord.
+        Pairs of place and record, which is a `TextRecord`; the place is the record's first line. A line with wrong
+        quotes is a BadRecord.
 
     Raises:
         SourceError: the file cannot be read; the header is missing or has a field twice; or a record of several lines
             has wrong quotes, so that it is unknown where the next record begins.
     """
     lines = _CsvLines(file, name)
-    header: list[str] | None = None
+    header: Header | None = None
     for row in lines.rows():
         place = f"{name}:{lines.first}"
-        if header is None:
-            if isinstance(row, BadRecord):
+        if isinstance(row, BadRecord):
+            if header is None:
                 raise SourceError(f"{place}: {row.reason}")
-            header = _checked_header(row, name)
-        elif isinstance(row, BadRecord):
             yield place, row
-        elif len(row) == len(header):
-            yield place, dict(zip(header, row, strict=True))
+        elif header is None:
+            header = Header(row, f"{name}:1", say)
         elif row:
             several = f" (lines {lines.first} to {lines.last})" if lines.last > lines.first else ""
-            yield place, BadRecord(_misfit(row, header) + several, lines.raw())
+            yield place, header.record(row, lines.raw(), where=several)
     if header is None:
-        _checked_header([], name)
+        Header([], f"{name}:1")
 
 
 def is_iso_2022_jp(data: bytes) -> bool:
@@ -180,6 +241,13 @@ def record_of(value: Any, text: str, *, arrays: bool) -> dict[str, Any] | BadRec
     if not isinstance(value, dict):
         return BadRecord(f"expected a JSON object, not {type(value).__name__}", cut(text))
     return value
+
+
+def not_readable(error: UnicodeDecodeError) -> str:
+    """Why bytes are no text, and what to do."""
+    if error.object.startswith(BAD_BYTES, error.start):
+        return "bytes that the encoding of the file does not have; name the right one (--encoding), or correct the line"
+    return f"not UTF-8 ({error}); name the encoding (--encoding), or correct the line"
 
 
 def cut(text: str) -> str:
@@ -210,17 +278,6 @@ def _parse_json(line: str, arrays: bool) -> dict[str, Any] | BadRecord:
     except (ValueError, RecursionError) as error:
         return BadRecord(f"not valid JSON ({error})", cut(line))
     return record_of(value, line, arrays=arrays)
-
-
-def _checked_header(header: list[str], name: str) -> list[str]:
-    if not any(field.strip() for field in header):
-        raise SourceError(f"{name}:1: expected a header line with the field names")
-    check_unique(header, f"{name}:1")
-    return header
-
-
-def _misfit(row: list[str], header: list[str], counted_by: str = "header") -> str:
-    return f"{len(row)} fields, but the {counted_by} has {len(header)}"
 
 
 def _lines(
@@ -287,7 +344,7 @@ def _text_lines(file: IO[bytes], name: str, blank: bytes) -> Iterator[tuple[int,
         try:
             yield number, _without_end(data).decode("utf-8")
         except UnicodeDecodeError as error:
-            yield number, BadRecord(f"not UTF-8 ({error})", _raw(data))
+            yield number, BadRecord(not_readable(error), _raw(data))
 
 
 def _without_end(line: bytes) -> bytes:
@@ -360,7 +417,7 @@ class _CsvLines:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
             # Escapes contain no quotes, commas or line ends, so the end of the record is still found.
-            self._reason = self._reason or f"not UTF-8 ({error})"
+            self._reason = self._reason or not_readable(error)
             text = data.decode("utf-8", "backslashreplace")
         self._length += len(text)
         if self._limit is None and self._length > min(csv.field_size_limit(), _CSV_DEFAULT_LIMIT):

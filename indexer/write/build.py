@@ -13,7 +13,7 @@ from ...onnx_export.encode.bundle import Bundle
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.extras import require_extra
 from ..read.columns import ColumnTypes
-from ..read.documents import DocumentReader, GivenVectors
+from ..read.documents import DocumentReader, FieldNames, GivenVectors
 from ..read.passages import Passages
 from ..read.scan import scan
 from ..table.changes import index_text
@@ -75,7 +75,8 @@ def build_table(
         if not overwrite and (there is None or there.build_id != staging.write_id()):
             check_absent(database, name)
         check_replaceable(database, name)
-        types = ColumnTypes()
+        types = ColumnTypes((options.names or FieldNames()).arrow_types())
+        column_types = reader.infer_types()
         found = scan(documents, types.update, reader.leave_out, options.progress)
         fields = types.fields()
         plan = {
@@ -107,5 +108,6 @@ def build_table(
             create_index_table(database, name, schema, codec, fit, rows, overwrite=overwrite, note_rows=note_rows)
         index_text(open_index_table(database, name))
         staging.finish()
+    report.column_types = column_types
     report.rejected = 0 if options.rejects is None else options.rejects.of_call
     return report

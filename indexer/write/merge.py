@@ -60,7 +60,8 @@ def merge_documents(
         require_extra("pooling")
     header = index.header
     fields = user_fields(index.table.schema, header)
-    reader = DocumentReader(records, options.names, options.rejects, reserved_fields(header), vectors)
+    types = {field.name: field.type for field in fields}
+    reader = DocumentReader(records, options.names, options.rejects, reserved_fields(header), vectors, types)
     documents = Passages(reader, encoder and encoder.count_document_tokens, header.passage_tokens)
     with Staging(side_folder(index.database, index.name), resume=options.resume, merges=True) as staging:
         earlier = staging.write_id()

@@ -21,6 +21,8 @@ class BuildReport:
         rejected: number of records that were left out and passed to `Rejects`.
         resumed: how many of ``rows`` an interrupted call had already encoded.
         updated: how many of ``rows`` replaced older rows.
+        column_types: name and type of each column of a new table whose values were text in CSV or TSV, see
+            `FieldNames`.
     """
 
     rows: int = 0
@@ -30,6 +32,7 @@ class BuildReport:
     resumed: int = 0
     updated: int = 0
     truncated_ids: list[str] = field(default_factory=list, compare=False)
+    column_types: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def documents(self) -> int:

@@ -192,6 +192,9 @@ def show_build(report: BuildReport, seconds: float) -> None:
         out.print(f"{report.resumed:,} of them from before the interruption")
     if report.updated:
         out.print(f"{report.updated:,} of them replaced older ones")
+    if report.column_types:
+        types = ", ".join(f"{name} {kind}" for name, kind in report.column_types.items())
+        out.print(f"column types, found in the values: {shown(types)}; --column-type sets one")
     if report.truncated:
         show_warning(
             f"{counted(report.truncated, 'row')} with more text than the model reads, whose end is not searched: "

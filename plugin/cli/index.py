@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -26,6 +26,7 @@ from .options import (
     Threads,
     load_models,
     open_table,
+    pairs,
     storage_options,
 )
 
@@ -41,23 +42,58 @@ OnError = Literal["stop", "reject"]
 def index(
     context: typer.Context,
     source: Annotated[
-        str,
+        list[str],
         typer.Argument(
-            help="Documents: JSONL, JSON, CSV, TSV (also .gz, .zst), Parquet, Arrow, or a folder of a Lance or Hugging "
-            "Face dataset; - reads standard input."
+            help="Documents: files (JSONL, JSON, CSV, TSV, .txt, .md, also .gz, .zst; Parquet, Arrow, .xlsx), a "
+            "pattern, a folder of files, or that of a Lance or Hugging Face dataset; - reads standard input."
         ),
     ],
     db: Db,
     table: TableName,
     id_field: Annotated[str | None, typer.Option(help="Name of the id field; by default _id or id.")] = None,
-    text_field: Annotated[str, typer.Option(help="Name of the text field.")] = "text",
+    text_field: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name of the text field, by default text; may be repeated: the texts are joined by line ends."
+        ),
+    ] = None,
     title_field: Annotated[str, typer.Option(help="Name of the title field; documents may lack it.")] = "title",
+    generate_ids: Annotated[
+        bool, typer.Option("--generate-ids", help="Generation of ids from titles and texts; no id field is read.")
+    ] = False,
+    field: Annotated[
+        list[str] | None,
+        typer.Option("--field", help="Name of another field that becomes a column, by default all; may be repeated."),
+    ] = None,
+    drop_field: Annotated[
+        list[str] | None, typer.Option("--drop-field", help="Name of a field that is left out; may be repeated.")
+    ] = None,
+    rename_field: Annotated[
+        list[str] | None,
+        typer.Option("--rename-field", metavar="OLD=NEW", help="Name of a field and of its column; may be repeated."),
+    ] = None,
+    column_type: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column-type",
+            metavar="NAME=TYPE",
+            help="Type of a column: string, integer, number, boolean, date, timestamp or decimal(P,S), by default as "
+            "the values are; may be repeated.",
+        ),
+    ] = None,
     source_format: Annotated[
         str | None,
         typer.Option(
-            "--format", help="Format of the source: jsonl, json, csv, tsv, parquet or arrow; by default from its name."
+            "--format",
+            help="Format of the source: jsonl, json, csv, tsv, text, parquet, arrow or excel; by default from its "
+            "name.",
         ),
     ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Encoding of text, such as cp932, euc-jp or utf-16; by default UTF-8, or found in the text."),
+    ] = None,
+    sheet: Annotated[str | None, typer.Option(help="Name of the sheet of a spreadsheet; by default the first.")] = None,
     max_stdin: Annotated[
         float,
         typer.Option(help="Maximum size of standard input, in GiB; it is kept in the folder for temporary files."),
@@ -102,8 +138,19 @@ def index(
     rejects_path = None if on_error == "stop" else _rejects_path(rejects, table, source)
     options = storage_options(storage_option)
     models = load_models(model, threads)
-    documents = Source(source, format=source_format, max_stdin_bytes=int(max_stdin * 2**30))
-    names = FieldNames(id_field, text_field, title_field)
+    documents = Source(
+        source, format=source_format, encoding=encoding, sheet=sheet, max_stdin_bytes=int(max_stdin * 2**30)
+    )
+    names = FieldNames(
+        id_field,
+        tuple(text_field or ["text"]),
+        title_field,
+        generate_ids=generate_ids,
+        keep=field,
+        drop=drop_field or (),
+        rename=pairs(rename_field, "--rename-field", "OLD=NEW"),
+        types=pairs(column_type, "--column-type", "NAME=TYPE"),
+    )
     rejected = None if rejects_path is None else Rejects(rejects_path)
     started = time.perf_counter()
     with _interruptible(db, table, options), display.ProgressDisplay() as progress:
@@ -278,9 +325,11 @@ def _check_layout(context: typer.Context, index: IndexTable, layout: Mapping[str
             )
 
 
-def _rejects_path(rejects: Path | None, table: str, source: str) -> Path:
+def _rejects_path(rejects: Path | None, table: str, source: Sequence[str]) -> Path:
     path = rejects or Path(f"{table}.rejects.jsonl")
-    if path.exists() and path.resolve().is_relative_to(Path(source).resolve()):  # it would be replaced
+    if path.exists() and any(
+        path.resolve().is_relative_to(Path(each).resolve()) for each in source
+    ):  # it would be replaced
         raise InputError(f"{path}: the file for rejects is among the documents; choose another by --rejects")
     check_output(path)
     return path

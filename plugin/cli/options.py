@@ -92,13 +92,22 @@ def storage_options(given: Sequence[str] | None) -> dict[str, str] | None:
     Raises:
         InputError: an option is not KEY=VALUE. The message leaves the option out, which may be a credential.
     """
-    options: dict[str, str] = {}
-    for option in given or ():
-        key, separator, value = option.partition("=")
+    return pairs(given, "--storage-option", "KEY=VALUE") or None
+
+
+def pairs(given: Sequence[str] | None, option: str, form: str) -> dict[str, str]:
+    """What an option of the form KEY=VALUE was given, as a mapping.
+
+    Raises:
+        InputError: a value has another form. The message leaves it out, as it may be a credential.
+    """
+    found: dict[str, str] = {}
+    for value in given or ():
+        key, separator, rest = value.partition("=")
         if not separator or not key:
-            raise InputError("--storage-option: expected KEY=VALUE")
-        options[key] = value
-    return options or None
+            raise InputError(f"{option}: expected {form}")
+        found[key] = rest
+    return found
 
 
 def load_models(model: Path | None, threads: int | None) -> Models:

@@ -239,7 +239,7 @@ class TestCreate:
         path.write_text("id\ttitle\ttext\tyear\n1\t金閣寺\t京都の禅寺。\t1397\n", encoding="utf-8")
         Index.create(db, "t", Source(path), encoder=encoder)
         (row,) = rows(db).select(["id", "title", "text", "year"]).to_pylist()
-        assert row == {"id": "1", "title": "金閣寺", "text": "京都の禅寺。", "year": "1397"}
+        assert row == {"id": "1", "title": "金閣寺", "text": "京都の禅寺。", "year": 1397}
 
     @pytest.mark.parametrize(
         ("name", "content", "error"),

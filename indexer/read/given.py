@@ -1,0 +1,92 @@
+"""What `Index.create` accepts as documents, as an iterable of records that can be read several times."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from ...onnx_export.errors import InputError
+from .sources import Source
+
+_ROWS = 1024  # rows converted to Python objects at a time
+
+
+def as_records(documents: Any) -> Iterable[Any]:
+    """Documents as records: mappings, or pairs of a place and a mapping.
+
+    Args:
+        documents: mappings; a `Source`; the path of one, or a list of paths; a DataFrame of pandas or polars; an Arrow
+            table, record batch or reader. An iterator is read into memory.
+
+    Raises:
+        InputError: they are of another kind.
+        SourceError: a path cannot be read.
+    """
+    if isinstance(documents, (str, os.PathLike)):
+        return Source(documents)  # pyright: ignore[reportArgumentType]
+    if isinstance(documents, pa.RecordBatchReader):
+        documents = documents.read_all()
+    if isinstance(documents, pa.RecordBatch):
+        documents = pa.Table.from_batches([documents])
+    if isinstance(documents, pa.Table):
+        return _Rows(documents)
+    library = type(documents).__module__.partition(".")[0]
+    if library == "pandas" and hasattr(documents, "columns"):
+        return _PandasRows(documents)
+    if library == "polars" and hasattr(documents, "to_arrow"):
+        return _Rows(documents.to_arrow())
+    if library == "polars" and hasattr(documents, "collect"):
+        return _Rows(documents.collect().to_arrow())
+    if not isinstance(documents, Iterable):
+        raise InputError(
+            f"documents cannot be {type(documents).__name__}; give mappings, a Source, a path, a DataFrame or an Arrow "
+            "table"
+        )
+    if isinstance(documents, Iterator):  # it can be read only once, but indexing reads several times
+        documents = list(documents)
+    if isinstance(documents, (list, tuple)) and documents and isinstance(documents[0], (str, os.PathLike)):
+        return Source(documents)
+    return documents
+
+
+class _Rows:
+    """The rows of an Arrow table."""
+
+    def __init__(self, table: pa.Table) -> None:
+        repeated = [name for name in table.column_names if table.column_names.count(name) > 1]
+        if repeated:
+            raise InputError(f"the table has two columns {repeated[0]!r}; rename one")
+        self._table = table
+
+    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        number = 0
+        for batch in self._table.to_batches(max_chunksize=_ROWS):
+            for record in batch.to_pylist():
+                yield f"row {number}", record
+                number += 1
+
+
+class _PandasRows:
+    """The rows of a pandas DataFrame. NaN, NaT and NA are None; the index is left out."""
+
+    def __init__(self, frame: Any) -> None:
+        names = [str(name) for name in frame.columns]
+        repeated = [name for name in names if names.count(name) > 1]
+        if repeated:
+            raise InputError(f"the DataFrame has two columns {repeated[0]!r}; rename one")
+        self._frame, self._names = frame, names
+
+    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for start in range(0, len(self._frame), _ROWS):
+            rows = self._frame.iloc[start : start + _ROWS]
+            columns = [_without_missing(rows.iloc[:, i]) for i in range(len(self._names))]
+            for number, values in enumerate(zip(*columns, strict=True), start=start):
+                yield f"row {number}", dict(zip(self._names, values, strict=True))
+
+
+def _without_missing(column: Any) -> list[Any]:
+    """The values of a column of pandas, with None in the place of missing ones."""
+    return [value if known else None for value, known in zip(column.tolist(), column.notna(), strict=True)]

@@ -1,0 +1,34 @@
+"""Read a text file as one record: its path is the id, its name the title, its content the text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from .line_formats import MAX_LINE, BadRecord, Record, not_readable
+
+_BOM = "\ufeff"
+
+
+def read_text(file: IO[bytes], name: str, doc_id: str) -> Iterator[Record]:
+    """Read a text or Markdown file.
+
+    Args:
+        file: the file as UTF-8, opened in binary mode.
+        name: what places and error messages call the file.
+        doc_id: the id of the record.
+
+    Yields:
+        One pair of place and record. The title is the name of the file without its suffix.
+    """
+    data = file.read(MAX_LINE + 1)
+    if len(data) > MAX_LINE:
+        yield name, BadRecord(f"a text longer than {MAX_LINE:,} bytes", "")
+        return
+    try:
+        text = data.decode("utf-8").removeprefix(_BOM)
+    except UnicodeDecodeError as error:
+        yield name, BadRecord(not_readable(error), data[:1000].decode("utf-8", "backslashreplace"))
+        return
+    yield name, {"id": doc_id, "title": Path(doc_id).stem, "text": text}

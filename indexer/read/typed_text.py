@@ -1,0 +1,181 @@
+"""The values of CSV and TSV are all text: find the type of each column, and read the text as such values.
+
+The rules are narrow on purpose, so that nothing is lost: "0123", a postal code, and "1E5", a product, stay text, and so
+does "1,234". CSV readers of other libraries make numbers of the first two.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import pyarrow as pa
+
+from ...onnx_export.errors import InputError
+
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,15})(\.[0-9]{1,15})?")
+_DATE = re.compile(r"([0-9]{4})[-/]([0-9]{1,2})[-/]([0-9]{1,2})")
+_TIME = re.compile(_DATE.pattern + r"(?:[ T]([0-9]{1,2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,6}))?)?)?")
+_DECIMAL = re.compile(r"decimal\(\s*([0-9]{1,2})\s*,\s*([0-9]{1,2})\s*\)")
+_MAX_DIGITS = 38
+_MAX_EXACT = 2**53  # integers up to this are floats too
+
+
+class TextRecord(dict[str, Any]):
+    """A record whose values are text only because its file has no other values."""
+
+
+def _integer(text: str) -> int:
+    return int(_whole(_INTEGER, text)[0])
+
+
+def _number(text: str) -> float:
+    return float(_whole(_NUMBER, text)[0])
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError("not true or false")
+    return text.lower() == "true"
+
+
+def _date(text: str) -> date:
+    year, month, day = _whole(_DATE, text).groups()
+    return date(int(year), int(month), int(day))
+
+
+def _timestamp(text: str) -> datetime:
+    *parts, fraction = _whole(_TIME, text).groups()
+    year, month, day, hour, minute, second = (int(part or 0) for part in parts)
+    return datetime(year, month, day, hour, minute, second, int((fraction or "0").ljust(6, "0")))
+
+
+def _whole(pattern: re.Pattern[str], text: str) -> re.Match[str]:
+    match = pattern.fullmatch(text)
+    if match is None:
+        raise ValueError("written in another way")
+    return match
+
+
+# In the order in which they are tried. A value that fits none is text.
+_READERS: dict[str, Callable[[str], Any]] = {
+    "integer": _integer,
+    "number": _number,
+    "boolean": _boolean,
+    "date": _date,
+    "timestamp": _timestamp,
+}
+_ARROW = {
+    "string": pa.string(),
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "boolean": pa.bool_(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us"),
+}
+
+
+def column_type(name: str) -> pa.DataType:
+    """The Arrow type of a column.
+
+    Args:
+        name: "string", "integer", "number", "boolean", "date", "timestamp", or "decimal(P,S)" with P digits, S of them
+            after the point.
+
+    Raises:
+        InputError: there is no such type.
+    """
+    if name in _ARROW:
+        return _ARROW[name]
+    if match := _DECIMAL.fullmatch(name):
+        digits, scale = map(int, match.groups())
+        if 1 <= digits <= _MAX_DIGITS and scale <= digits:
+            return pa.decimal128(digits, scale)
+    raise InputError(f"unknown column type {name!r}; use {', '.join(_ARROW)} or decimal(P,S), such as decimal(10,2)")
+
+
+class TextTypes:
+    """The types of the columns of `TextRecord`, found by all their values.
+
+    Args:
+        given: types of columns that are known; they are not looked for.
+    """
+
+    def __init__(self, given: Mapping[str, pa.DataType] | None = None) -> None:
+        self._given = dict(given or {})
+        self._possible: dict[str, list[str]] = {}  # of each column; "string" is always the last
+        self._large: set[str] = set()  # columns with integers that no float is equal to
+
+    def see(self, fields: Mapping[str, Any]) -> None:
+        """Take the values of a record into account."""
+        for name, text in fields.items():
+            if name in self._given or not isinstance(text, str):
+                continue
+            if not text:
+                self._possible.setdefault(name, [])
+                continue
+            possible = self._possible.get(name) or [*_READERS, "string"]
+            self._possible[name] = [kind for kind in possible if kind == "string" or _reads(kind, text)]
+            if possible[0] == "integer" and _INTEGER.fullmatch(text) and abs(int(text)) > _MAX_EXACT:
+                self._large.add(name)
+
+    def found(self) -> dict[str, str]:
+        """The types of the columns that were looked for, by their names in `column_type`."""
+        return {name: self._kind(name) for name in self._possible}
+
+    def read(self, fields: Mapping[str, Any], place: str) -> dict[str, Any]:
+        """The values that texts stand for: an empty text is null, except in a column of text.
+
+        Args:
+            fields: the texts of a record; other values stay as they are.
+            place: where it was read.
+
+        Raises:
+            InputError: a text is no value of a type that was given.
+        """
+        return {name: self._value(name, value, place) for name, value in fields.items()}
+
+    def _kind(self, name: str) -> str:
+        kind = (self._possible.get(name) or ["string"])[0]
+        return "string" if kind == "number" and name in self._large else kind
+
+    def _value(self, name: str, text: Any, place: str) -> Any:
+        given = self._given.get(name)
+        kind = self._kind(name) if given is None else _kind_of(given)
+        if not isinstance(text, str) or kind in ("string", "other"):
+            return text
+        if not text:
+            return None
+        try:
+            return Decimal(text) if kind == "decimal" else _READERS[kind](text)
+        except (ValueError, InvalidOperation) as error:
+            raise InputError(
+                f"{place}: field {name!r} is {text!r}, but its column has the type {kind} ({error}); correct the "
+                "value, or give the column the type string"
+            ) from error
+
+
+def _reads(kind: str, text: str) -> bool:
+    try:
+        _READERS[kind](text)
+    except ValueError:
+        return False
+    return True
+
+
+def _kind_of(given: pa.DataType) -> str:
+    """How texts are read for a column of a table."""
+    types = pa.types
+    tests: dict[str, Callable[[pa.DataType], bool]] = {
+        "integer": types.is_integer,
+        "number": types.is_floating,
+        "boolean": types.is_boolean,
+        "date": types.is_date,
+        "timestamp": types.is_timestamp,
+        "decimal": types.is_decimal,
+    }
+    return next((kind for kind, test in tests.items() if test(given)), "other")
