@@ -5,8 +5,8 @@ Memory: one record.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import IO, Any
 
 import ijson
@@ -33,21 +33,37 @@ def read_json(file: IO[bytes], name: str, *, arrays: bool = False) -> Iterator[R
     Raises:
         SourceError: the file cannot be read, or is not JSON.
     """
-    buffered = io.BufferedReader(file, 2 * _AHEAD)  # pyright: ignore[reportArgumentType]
-    if buffered.peek(_AHEAD).startswith(BOM.encode()):
-        buffered.read(len(BOM.encode()))
-    start = b"".join(buffered.peek(_AHEAD)[:_AHEAD].split())[:2]
+    start = file.read(_AHEAD).removeprefix(BOM.encode())
+    if not start.strip():
+        return
+    is_array = b"".join(start.split())[:2] in (b"[{", b"[[", b"[]")
     number = 0
     try:
-        for value in _values(buffered, is_array=start in (b"[{", b"[[", b"[]")):
-            yield f"{name} item {number}", record_of(value, str(value), arrays=arrays)
+        for value in ijson.items(_Rest(start, file), "item" if is_array else "", multiple_values=not is_array):
+            yield f"{name} item {number}", record_of(_with_floats(value), str(value), arrays=arrays)
             number += 1
-    except (ijson.JSONError, ValueError, OverflowError) as error:
-        raise SourceError(f"{name}: not valid JSON after item {number - 1} ({error})") from error
+    except (ijson.JSONError, ValueError, OverflowError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise SourceError(f"{name}: not valid JSON after item {number - 1} ({reason})") from error
 
 
-def _values(file: IO[bytes], *, is_array: bool) -> Iterator[Any]:
-    if is_array:
-        yield from ijson.items(file, "item", use_float=True)
-    elif file.peek(1):  # pyright: ignore[reportAttributeAccessIssue]
-        yield from ijson.items(file, "", multiple_values=True, use_float=True)
+class _Rest:
+    """A file whose start was read already."""
+
+    def __init__(self, start: bytes, file: IO[bytes]) -> None:
+        self._start, self._file = start, file
+
+    def read(self, size: int = -1) -> bytes:
+        if size == 0:  # asked for first, to see whether it gives bytes
+            return b""
+        start, self._start = self._start, b""
+        return start or self._file.read(size)
+
+
+def _with_floats(value: Any) -> Any:
+    """A value with floats, as `json` has them, in the place of decimals."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, list):
+        return [_with_floats(item) for item in value]
+    return {key: _with_floats(item) for key, item in value.items()} if isinstance(value, dict) else value

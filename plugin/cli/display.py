@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -134,6 +135,24 @@ def show_error(error: Exception) -> None:
 def show_warning(text: str) -> None:
     """Print a warning to standard error."""
     err.print(f"[yellow]warning:[/yellow] {escape(visible(text, keep=_LINES))}")
+
+
+class LoggedWarnings(logging.Handler):
+    """Prints what tansaku logs as warnings while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one."""
+        show_warning(record.getMessage())
+
+    def __enter__(self) -> LoggedWarnings:
+        logging.getLogger("tansaku").addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("tansaku").removeHandler(self)
 
 
 def shown(text: object) -> str:

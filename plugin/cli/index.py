@@ -138,9 +138,10 @@ def index(
     rejects_path = None if on_error == "stop" else _rejects_path(rejects, table, source)
     options = storage_options(storage_option)
     models = load_models(model, threads)
-    documents = Source(
-        source, format=source_format, encoding=encoding, sheet=sheet, max_stdin_bytes=int(max_stdin * 2**30)
-    )
+    with display.LoggedWarnings():
+        documents = Source(
+            source, format=source_format, encoding=encoding, sheet=sheet, max_stdin_bytes=int(max_stdin * 2**30)
+        )
     names = FieldNames(
         id_field,
         tuple(text_field or ["text"]),
@@ -153,7 +154,7 @@ def index(
     )
     rejected = None if rejects_path is None else Rejects(rejects_path)
     started = time.perf_counter()
-    with _interruptible(db, table, options), display.ProgressDisplay() as progress:
+    with _interruptible(db, table, options), display.LoggedWarnings(), display.ProgressDisplay() as progress:
         if mode in ("append", "upsert"):
             opened = open_table(db, table, options)
             built = Index(table, opened, models)

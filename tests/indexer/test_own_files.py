@@ -7,6 +7,7 @@ import io
 import json
 import unicodedata
 from decimal import Decimal
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -24,7 +25,7 @@ TEXT = "id,題名,text\n1,髙橋①,京都の金閣寺は、足利義満が建�
 PLAIN = TEXT.replace("髙", "高").replace("①", "").replace("㈱", "").replace("﨑", "崎")
 
 
-def records(source):
+def records(source) -> list[Any]:
     return [record for _, record in source]
 
 

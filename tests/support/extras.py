@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zipfile
 from pathlib import Path
 
 import tansaku
@@ -46,6 +47,38 @@ def index() -> None:
     """Make the index that `PLACE` names, by the command."""
     write_documents()
     command("index", "docs.jsonl", *PLACE)
+
+
+def excel() -> None:
+    """Index a spreadsheet."""
+    cells = "".join(
+        f'<row r="{number}"><c r="A{number}" t="inlineStr"><is><t>{name}</t></is></c>'
+        f'<c r="B{number}" t="inlineStr"><is><t>{text}</t></is></c></row>'
+        for number, (name, text) in enumerate([("id", "text"), *TEXTS.items()], start=1)
+    )
+    space = "http://schemas.openxmlformats.org"
+    with zipfile.ZipFile("docs.xlsx", "w") as book:
+        book.writestr(
+            "_rels/.rels",
+            f'<Relationships xmlns="{space}/package/2006/relationships"><Relationship Id="r0" Type="{space}/'
+            'officeDocument/2006/relationships/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+        )
+        book.writestr(
+            "xl/workbook.xml",
+            f'<workbook xmlns="{space}/spreadsheetml/2006/main" xmlns:r="{space}/officeDocument/2006/relationships">'
+            '<sheets><sheet name="s" sheetId="1" r:id="r1"/></sheets></workbook>',
+        )
+        book.writestr(
+            "xl/_rels/workbook.xml.rels",
+            f'<Relationships xmlns="{space}/package/2006/relationships"><Relationship Id="r1" Type="{space}/'
+            'officeDocument/2006/relationships/worksheet" Target="worksheets/sheet1.xml"/></Relationships>',
+        )
+        book.writestr(
+            "xl/worksheets/sheet1.xml",
+            f'<worksheet xmlns="{space}/spreadsheetml/2006/main"><sheetData>{cells}</sheetData></worksheet>',
+        )
+    command("index", "docs.xlsx", *PLACE)
+    assert len(Index.open("db", "docs")) == len(TEXTS)
 
 
 def base() -> None:

@@ -422,7 +422,7 @@ def test_a_bad_source_ends_with_status_2_and_leaves_nothing(tmp_path: Path, cont
         (("index", SAMPLE / "corpus.jsonl", "--table", "docs"), "'docs' exists already; choose another name, or"),
         (("index", SAMPLE / "corpus.jsonl", "--table", "docs"), "--mode append, upsert or overwrite"),
         (("index", SAMPLE / "corpus.jsonl", "--table", "new", "--nbits", "3"), "nbits is 3"),
-        (("index", SAMPLE / "README.md", "--table", "new"), "unknown kind of file"),
+        (("index", SAMPLE / "LICENSE", "--table", "new"), "LICENSE: no such file"),
         (("index", SAMPLE / "corpus.jsonl", "--table", "new", "--format", "xml"), "unknown format 'xml'"),
         (("index", SAMPLE / "corpus.jsonl", "--table", "new", "--mode", "append"), "'new': not in this database"),
         (("search", "犬", "--table", "docs", "--storage-option", "secret"), "expected KEY=VALUE"),
@@ -538,3 +538,22 @@ class TestInterrupted:
         assert ended.returncode == 130
         assert "interrupted; there is nothing to continue from" in " ".join(ended.stderr.split())
         assert not (tmp_path / "db").exists()
+
+
+@pytest.mark.integration
+def test_a_spreadsheets_csv_of_windows_is_indexed_with_types_and_filtered(tmp_path):
+    csv = tmp_path / "本.csv"
+    csv.write_bytes(
+        "番号,題名,本文,年\n1,髙橋,金閣寺は足利義満が建てた。,1397\n2,﨑,大阪城は豊臣秀吉が築いた。,1583\n".encode(
+            "cp932"
+        )
+    )
+    place = ("--db", tmp_path / "db", "--table", "t")
+    told = tansaku("index", csv, *place, "--id-field", "番号", "--text-field", "題名", "--text-field", "本文")
+    assert told.stderr.count("warning: ") == 1
+    assert "read as cp932" in told.stderr
+    assert "column types, found in the values: 年 integer" in told.stdout
+    found = tansaku("search", "城", *place, "--where", "年 < 1400", "--json")
+    assert [hit["id"] for hit in json.loads(found.stdout)["hits"]] == ["1"]
+    for option in ("--rename-field", "--column-type"):
+        assert f"{option}: expected" in tansaku("index", csv, *place, option, "x").stderr
