@@ -42,6 +42,11 @@ def quantize(model: onnx.ModelProto) -> onnx.ModelProto:
     return quantized
 
 
+def embedding_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Quantize an embedding table, float32 (rows, hidden): int8 (rows, hidden), and their scales, float32 (rows, 1)."""
+    return _quantized(table, axis=1, limit=_MAX_EMBEDDING)
+
+
 class _Quantizer:
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.graph = graph
@@ -112,7 +117,7 @@ class _Quantizer:
         name, ids = node.input[0], node.input[1]
         if f"{name}_rows" not in self.tables:
             self.tables.add(f"{name}_rows")
-            quantized, scale = _quantized(table, axis=1, limit=_MAX_EMBEDDING)
+            quantized, scale = embedding_rows(table)
             self.constant(f"{name}_rows", quantized)
             self.constant(f"{name}_rows_scale", scale)
         rows = self.node("Gather", [f"{name}_rows", ids], f"{node.output[0]}_q8")
