@@ -188,7 +188,7 @@ def delete_documents(index: IndexTable, ids: Sequence[str] | None, where: Where 
     if (ids is None) == (where is None):
         raise InputError("delete needs either ids or a condition (where); give one of them")
     if where is not None:
-        condition = condition_sql(where, index.table.schema, if_empty="it would delete everything")
+        condition = condition_sql(where, index.table.schema, index.header, if_empty="it would delete everything")
         return DeleteReport(delete_rows(index, condition), [])
     if isinstance(ids, str):
         raise InputError("ids is one string; give a list of ids")

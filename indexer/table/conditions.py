@@ -19,7 +19,7 @@ from . import condition_language as language
 from .condition_language import Call, Column, Literal, Operand, Values, parse, refusal
 from .condition_values import compared, kind_of, list_value, string_value
 from .lance_errors import condition_problem
-from .schema import CODE_FIELDS
+from .schema import CODE_FIELDS, IndexHeader, build_column
 
 # The time of a comparison grows with both.
 _PATTERN_CHARACTERS, _PATTERN_WILDCARDS = 1_000, 50
@@ -80,12 +80,13 @@ Where = Union[str, Condition, UncheckedSQL]  # noqa: UP007  # evaluated on Pytho
 """A condition, in the language of the page "Conditions" of the documentation."""
 
 
-def condition_sql(where: Where, schema: pa.Schema, *, if_empty: str) -> str:
+def condition_sql(where: Where, schema: pa.Schema, header: IndexHeader, *, if_empty: str) -> str:
     """A condition as SQL for LanceDB.
 
     Args:
         where: The condition.
         schema: The table's schema.
+        header: The table's settings.
         if_empty: What to do about an empty condition; the error ends with it.
 
     Returns:
@@ -100,7 +101,9 @@ def condition_sql(where: Where, schema: pa.Schema, *, if_empty: str) -> str:
     text, parameters = (where.text, where.parameters) if isinstance(where, Condition) else (where, ())
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"the condition is empty; {if_empty}")
-    return _Writer(text, schema).node(parse(text, parameters))
+    hidden = _HIDDEN | {build_column(header)}
+    fields = {field.name: field.type for field in schema if field.name not in hidden}
+    return _Writer(text, fields).node(parse(text, parameters))
 
 
 @contextlib.contextmanager
@@ -125,10 +128,9 @@ class _Typed:
 class _Writer:
     """Writes the nodes of one condition. The language has limited how deep they are nested."""
 
-    def __init__(self, text: str, schema: pa.Schema) -> None:
+    def __init__(self, text: str, fields: dict[str, pa.DataType]) -> None:
         self._text = text
-        ours = {field.name for field in schema if field.name.startswith("build_") and pa.types.is_null(field.type)}
-        self._fields = {field.name: field.type for field in schema if field.name not in _HIDDEN | ours}
+        self._fields = fields
 
     def node(self, node: language.Node) -> str:
         if isinstance(node, (language.AllOf, language.AnyOf)):

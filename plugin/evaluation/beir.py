@@ -23,10 +23,11 @@ from ...indexer.read.documents import DocumentReader
 from ...indexer.read.scan import chunks, content_bytes
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
+from ...onnx_export.extras import require_extra
 from ...onnx_export.progress import Progress, no_progress
 from ..search.plan import Recall, SearchOptions
 from ..search.searcher import Searcher
-from .bm25 import Bm25, require_bm25s
+from .bm25 import Bm25
 from .judgements import (
     Corpus,
     Qrels,
@@ -39,7 +40,7 @@ from .judgements import (
     read_qrels,
     read_queries,
 )
-from .measures import MEASURES, measure, require_ir_measures
+from .measures import MEASURES, measure
 from .ranking import exact_maxsim, search_all
 
 Way = Literal["bm25", "exhaustive", "index"]
@@ -186,9 +187,7 @@ def evaluate_beir(
         raise InputError(f"ways are {list(ways)}; use some of {', '.join(WAYS)}")
     if not models and set(ways) != {"bm25"}:
         raise InputError("there are no models; give an encoder, or only the way bm25")
-    require_ir_measures()
-    if "bm25" in ways:
-        require_bm25s()
+    require_extra("evaluate", "ir_measures", *(["bm25s"] if "bm25" in ways else []))
     beir = Beir.read(folder, split, questions, allow_missing=allow_missing)
 
     ranked: dict[str, Callable[..., Run]] = {}

@@ -10,11 +10,11 @@ from __future__ import annotations
 import unicodedata
 from array import array
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
-from ...onnx_export.errors import InputError, MissingExtraError
+from ...onnx_export.errors import InputError
+from ...onnx_export.extras import require_extra
 
 K1, B = 0.9, 0.4
 
@@ -37,7 +37,9 @@ class Bm25:
     """
 
     def __init__(self, collection: Iterable[tuple[str, str]]) -> None:
-        bm25s = require_bm25s()
+        require_extra("evaluate", "bm25s")
+        import bm25s
+
         self._ids: list[str] = []
         vocabulary: dict[str, int] = {}
         tokens: list[array[int]] = []
@@ -76,19 +78,6 @@ class Bm25:
     def _scored(self, query: str) -> np.ndarray:
         known = [gram for gram in bigrams(query) if gram in self._vocabulary]
         return self._index.get_scores(known) if known else np.zeros(len(self._ids), np.float32)
-
-
-def require_bm25s() -> Any:
-    """The package bm25s; call it before long work that needs it.
-
-    Raises:
-        MissingExtraError: the extra ``evaluate`` is not installed.
-    """
-    try:
-        import bm25s
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("bm25s", "evaluate") from error
-    return bm25s
 
 
 def bigrams(text: str) -> list[str]:

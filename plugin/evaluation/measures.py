@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from ...onnx_export.errors import MissingExtraError
+from ...onnx_export.extras import require_extra
 from .judgements import Qrels, Run
 
 MEASURES = {
@@ -32,20 +31,9 @@ def measure(run: Run, qrels: Qrels, measures: Mapping[str, str] = MEASURES) -> d
     Raises:
         MissingExtraError: the extra ``evaluate`` is not installed.
     """
-    ir_measures = require_ir_measures()
+    require_extra("evaluate", "ir_measures")
+    import ir_measures
+
     wanted = {name: ir_measures.parse_measure(text) for name, text in measures.items()}
     values = ir_measures.calc_aggregate(list(wanted.values()), qrels, run)
     return {name: float(values[parsed]) for name, parsed in wanted.items()}
-
-
-def require_ir_measures() -> Any:
-    """The package ir_measures; call it before long work that `measure` ends.
-
-    Raises:
-        MissingExtraError: the extra ``evaluate`` is not installed.
-    """
-    try:
-        import ir_measures
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("ir-measures", "evaluate") from error
-    return ir_measures

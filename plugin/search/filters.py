@@ -45,7 +45,9 @@ def allowed_rows(codes: StoredCodes, where: Where | None, ids: Sequence[str] | N
         return Allowed(codes.alive, len(codes))
     mask, missing, condition = codes.alive, (), None
     if where is not None:
-        condition = condition_sql(where, codes.index.table.schema, if_empty="leave it out to search all documents")
+        index = codes.index
+        remedy = "leave it out to search all documents"
+        condition = condition_sql(where, index.table.schema, index.header, if_empty=remedy)
         mask = mask & _meeting(codes, where, condition)
     if ids is not None:
         among, missing = _among(codes, ids)

@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 
 from tansaku import Condition, InputError, UncheckedSQL
 from tansaku.indexer.table.conditions import condition_sql
+from tansaku.indexer.table.schema import IndexHeader
 
+# Its build makes `build_1` the index's own column.
+HEADER = IndexHeader("fake", "", "", build_id=1, pool=1, passage_tokens=None, fulltext=False)
 NOON = dt.datetime(2020, 1, 1, 12)
 TABLE = pa.table(
     {
@@ -44,6 +47,7 @@ TABLE = pa.table(
         "in": [1, 2, 3],
         "residuals": pa.array([b"", b"", b""], pa.large_binary()),
         "build_1": pa.nulls(3),
+        "build_2": pa.nulls(3),
     }
 )
 
@@ -54,7 +58,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> lancedb.Table:
 
 
 def sql(where: Any) -> str:
-    return condition_sql(where, TABLE.schema, if_empty="leave it out")
+    return condition_sql(where, TABLE.schema, HEADER, if_empty="leave it out")
 
 
 def found(table: lancedb.Table, where: Any) -> str:
@@ -65,6 +69,7 @@ def found(table: lancedb.Table, where: Any) -> str:
     ("where", "ids"),
     [
         ("genre = '寺'", "a"),
+        ("build_2 IS NULL", "abc"),
         ("'寺' = genre", "a"),
         ("genre = 'it''s 100%'", "b"),
         ("genre <> '寺'", "b"),

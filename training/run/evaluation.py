@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ...onnx_export.extras import require_extra
 from ...plugin.evaluation.judgements import (
     Qrels,
     beir_file,
@@ -18,7 +19,7 @@ from ...plugin.evaluation.judgements import (
     read_qrels,
     read_queries,
 )
-from ...plugin.evaluation.measures import measure, require_ir_measures
+from ...plugin.evaluation.measures import measure
 from ..model.student import Student
 from .ranks import Ranks
 
@@ -56,7 +57,7 @@ class Evaluation:
             InputError: a judged question is not among the queries, or most judged passages are not in the corpus.
             MissingExtraError: the extra ``evaluate`` is not installed.
         """
-        require_ir_measures()
+        require_extra("evaluate", "ir_measures")
         folder = Path(folder)
         judged = read_qrels(qrels_file(folder, split))
         qrels = {query_id: judged[query_id] for query_id in list(judged)[:questions]}
