@@ -27,6 +27,7 @@ EXTRAS: dict[str, dict[str, str]] = {
         "structlog": "structlog",
         "uvicorn": "uvicorn",
     },
+    "tensorboard": {"tensorboard": "tensorboard"},
     "train": {"schedulefree": "schedulefree", "sentence_transformers": "sentence-transformers"},
 }
 if sys.version_info < (3, 11):

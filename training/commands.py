@@ -47,6 +47,8 @@ def train(config: Config, resume: Resume = True) -> None:
     from .run.trainer import train as run_training
 
     settings = read_config(config)
+    if settings.run.tensorboard:
+        require_extra("tensorboard")
 
     def kept() -> str:
         step = saved_step(Path(settings.run.output) / STATE_FILE)

@@ -156,6 +156,14 @@ class RunConfig(_Section):
         evaluation_questions: number of questions asked, from the first on.
         precision: number format of the backbone's forward and backward passes; weights, optimizer, MaxSim and loss stay
             float32. "float16" scales the loss, and needs a GPU.
+        attention: "sdpa", torch's fused attention, whose memory grows with the length of texts and not with its square,
+            where the backbone has it; or "eager".
+        recompute: compute what a run of texts keeps for the backward pass again then: memory is that of one run,
+            whatever the batch. A step takes about a third longer.
+        tokens_at_once: largest number of tokens that go through the backbone together, with padding.
+        compile: compile the backbone by `torch.compile`; not with optimizer.trained_layers.
+        tensorboard: write loss and measures for TensorBoard too, to the folder ``tensorboard`` of the output; needs the
+            extra ``tensorboard``.
         device: device of torch, such as "cpu" or "cuda"; None takes a GPU if there is one.
         seed: seed of the order of groups, of dropout and of new weights.
     """
@@ -169,6 +177,11 @@ class RunConfig(_Section):
     split: str = "dev"
     evaluation_questions: Count = 500
     precision: Precision = "float32"
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    recompute: bool = False
+    tokens_at_once: Count = 16_384
+    compile: bool = False
+    tensorboard: bool = False
     device: str | None = None
     seed: int = 12345
 
@@ -203,6 +216,8 @@ class TrainingConfig(_Section):
         loss, optimizer, trained = self.loss, self.optimizer, self.optimizer.trained_layers
         if loss.kind == "tokens" and not trained:
             raise ValueError('loss.kind is "tokens"; set optimizer.trained_layers to 1 or more')
+        if self.run.compile and trained is not None:
+            raise ValueError("run.compile is true; leave out optimizer.trained_layers, which cuts the backbone in two")
         teachers = loss.teacher_layers
         if teachers is not None and (loss.kind != "tokens" or teachers > (trained or 0) + 1):
             raise ValueError(

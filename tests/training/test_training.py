@@ -266,6 +266,29 @@ def test_accumulated_passes_make_one_step(world, tmp_path):
     assert losses(tmp_path / "one") == pytest.approx(losses(tmp_path / "four"), rel=1e-3)
 
 
+def test_what_saves_memory_may_change_in_the_middle(world, tmp_path):
+    sections = {"model": {"dropout": 0.0}}
+    whole = train(config_for(world, tmp_path / "whole", **sections))
+    with pytest.raises(StopError):
+        train(config_for(world, tmp_path / "cut", run={"save_every": 3}, **sections), on_step=stop_at(5))
+    saving = {"recompute": True, "tokens_at_once": 100, "attention": "eager"}
+    cut = train(config_for(world, tmp_path / "cut", run=saving, **sections))
+    for name, weight in read_weights(cut).items():
+        torch.testing.assert_close(weight, read_weights(whole)[name], rtol=0, atol=2e-2)
+    assert losses(tmp_path / "cut") == pytest.approx(losses(tmp_path / "whole"), rel=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch.compile's own
+def test_a_compiled_backbone_trains_the_same(world, tmp_path):
+    sections = {"model": {"dropout": 0.0}}
+    train(config_for(world, tmp_path / "plain", run={"steps": 2}, **sections))
+    notes = []
+    train(config_for(world, tmp_path / "out", run={"steps": 2, "compile": True}, **sections), note=notes.append)
+    assert losses(tmp_path / "out") == pytest.approx(losses(tmp_path / "plain"), rel=1e-3)
+    assert any("a step takes about" in note for note in notes)
+
+
 def test_dropout_is_as_asked_for(world, tmp_path):
     def first_loss(name, **model):
         train(config_for(world, tmp_path / name, run={"steps": 1}, model=model))

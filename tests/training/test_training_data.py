@@ -77,6 +77,10 @@ class TestConfig:
             (('groups = ["groups.jsonl"]', 'groups = "a"'), "data.groups is 'a'; it must be a list"),
             (('collection = ["c.jsonl"]', ""), "data.queries and data.collection belong together"),
             (("[data]", "[data]\nmax_left_out = 2.0"), "data.max_left_out is 2.0; it must be 1 or less"),
+            (
+                ("[run]", "[optimizer]\ntrained_layers = 2\n[run]\ncompile = true"),
+                "run.compile is true; leave out optimizer.trained_layers",
+            ),
             (("[data]", "[data]\nnway = 1"), "data.nway is 1; it must be 2 or more"),
             (
                 ('checkpoint = "start"', 'checkpoint = "start"\ndropout = 1'),

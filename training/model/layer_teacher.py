@@ -61,7 +61,7 @@ class TokenSimilarities(torch.nn.Module):
             return loss
 
     def _lowered(self, texts: Sequence[TokenizedText]) -> Iterator[tuple[torch.Tensor, Inputs, torch.Tensor]]:
-        for numbers in runs_of(texts):
+        for numbers in runs_of(texts, self.student.tokens_at_once):
             run = [texts[i] for i in numbers]
             inputs = self.student.inputs(run)
             yield self._split.lower(run, inputs), inputs, self.student.kept(run)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from ...onnx_export.convert.checkpoint import Checkpoint
 from ...onnx_export.encode.encoder import graph_inputs
@@ -22,7 +23,7 @@ from .frozen import HiddenStates, SplitBackbone
 Inputs = dict[str, torch.Tensor]
 Encode = Callable[[Sequence[TokenizedText], Inputs], tuple[torch.Tensor, ...]]
 _MASKED = -1e4  # less than any cosine
-_MAX_TOKENS_PER_RUN = 16_384  # that go through the backbone together
+MAX_TOKENS_PER_RUN = 16_384  # that go through the backbone together
 _ENOUGH_TOKENS = 1_024  # for a run of their own
 _MAX_LENGTH_RATIO = 1.25  # of the longest text of a run to its shortest
 
@@ -32,11 +33,17 @@ class Student(torch.nn.Module):
 
     Args:
         checkpoint: the model to start from; its weights are trained in place.
+
+    Attributes:
+        recompute: whether what a run of texts keeps for the backward pass is computed again then, run by run. Memory is
+            that of one run, however many texts a step has; a step takes about a third longer.
+        tokens_at_once: largest number of tokens of a run, with padding.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
         self.checkpoint = checkpoint
+        self.recompute, self.tokens_at_once = False, MAX_TOKENS_PER_RUN
         self.backbone = checkpoint.backbone
         self.projection = checkpoint.projection.requires_grad_(True)
         pooler = getattr(self.backbone, "pooler", None)
@@ -95,14 +102,20 @@ class Student(torch.nn.Module):
         """
         longest = max(len(text.ids) for text in texts)
         order, parts = [], []
-        for numbers in runs_of(texts):
+        for numbers in runs_of(texts, self.tokens_at_once):
             run = [texts[i] for i in numbers]
-            given = encode(run, self.inputs(run))
+            given = self._encoded(encode, run)
             parts.append([functional.pad(part, (0, 0, 0, longest - part.shape[1])) for part in given])
             order += numbers
         places = torch.empty(len(order), dtype=torch.int64)
         places[torch.tensor(order)] = torch.arange(len(order))
         return tuple(torch.cat(part)[places.to(self.device)] for part in zip(*parts, strict=True))
+
+    def _encoded(self, encode: Encode, run: Sequence[TokenizedText]) -> tuple[torch.Tensor, ...]:
+        if self.recompute and torch.is_grad_enabled():
+            # The loss needs the vectors of all texts at once, their backward pass only those of one run at a time.
+            return recomputed(encode, run, self.inputs(run), use_reentrant=False)
+        return encode(run, self.inputs(run))
 
     def project(self, hidden: torch.Tensor) -> torch.Tensor:
         """Vectors of unit length, float32 (texts, longest, dim), from the backbone's last hidden states.
@@ -206,10 +219,10 @@ def _mask_token(checkpoint: Checkpoint) -> str:
     raise InputError(f"{checkpoint.name}: the vocabulary has no mask token; set model.augmentation to none")
 
 
-def runs_of(texts: Sequence[TokenizedText]) -> Iterator[list[int]]:
+def runs_of(texts: Sequence[TokenizedText], most: int = MAX_TOKENS_PER_RUN) -> Iterator[list[int]]:
     """Numbers of the texts that run together, shorter texts first.
 
-    A run has at most `_MAX_TOKENS_PER_RUN` tokens with padding, or one text. Once it has `_ENOUGH_TOKENS`, it takes no
+    A run has at most ``most`` tokens with padding, or one text. Once it has `_ENOUGH_TOKENS`, it takes no
     text that is over a quarter longer than its shortest, as padding costs as much as real tokens.
     """
     lengths = [len(text.ids) for text in texts]
@@ -218,7 +231,7 @@ def runs_of(texts: Sequence[TokenizedText]) -> Iterator[list[int]]:
     for end, number in enumerate(order):
         filled = (end - start) * lengths[order[end - 1]]
         uneven = filled >= _ENOUGH_TOKENS and lengths[number] > _MAX_LENGTH_RATIO * lengths[order[start]]
-        if end > start and (uneven or (end + 1 - start) * lengths[number] > _MAX_TOKENS_PER_RUN):
+        if end > start and (uneven or (end + 1 - start) * lengths[number] > most):
             yield order[start:end]
             start = end
     yield order[start:]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,12 @@ from ...indexer.errors import ResumeError
 from ...onnx_export.convert.checkpoint import Checkpoint
 from ...onnx_export.convert.load import load_checkpoint
 from ...onnx_export.errors import InputError
-from ...onnx_export.files import atomic_path, finished_lines, write_atomically
+from ...onnx_export.files import atomic_path
 from ...onnx_export.progress import Progress, no_progress
 from ..config import RunConfig, TrainingConfig
 from ..data.prepared import PreparedData, prepare
 from ..errors import ConfigError
+from ..model.attention import use_sdpa
 from ..model.layer_teacher import TokenSimilarities
 from ..model.losses import in_batch, loss_of
 from ..model.optimizer import Optimizer, warmup_steps
@@ -30,6 +30,8 @@ from ..model.student import Student, with_rules
 from .averaging import WEIGHTS_FILE
 from .batches import Batches, Pass
 from .evaluation import Evaluation
+from .log import TrainingLog
+from .memory import estimate_memory, said_of_memory
 from .ranks import Ranks, process_group
 from .saving import save_model
 from .state import STATE_FILE, load_state, save_state
@@ -98,7 +100,7 @@ def train(
         try:
             return _train(run, resume, progress, on_step)
         finally:
-            run.batches.close()
+            run.close()
 
 
 def _train(run: _Run, resume: bool, progress: Progress, on_step: Callable[[StepReport], None] | None) -> Path:
@@ -119,7 +121,7 @@ class _Run:
     def __init__(
         self, config: TrainingConfig, checkpoint: Checkpoint | None, ranks: Ranks, note: Callable[[str], None]
     ) -> None:
-        self.config, self.ranks = config, ranks
+        self.config, self.ranks, self.note = config, ranks, note
         batch, accumulate = config.optimizer.batch_size, config.optimizer.accumulate
         if batch % (ranks.count * accumulate):
             raise ConfigError(
@@ -127,6 +129,7 @@ class _Run:
             )
         self.device = _device(config.run)
         self.output = Path(config.run.output)
+        self.log = TrainingLog(self.output, tensorboard=config.run.tensorboard and ranks.number == 0)
         if ranks.number == 0:
             prepare(config.data, self.output / "data", note)
         ranks.wait()
@@ -141,6 +144,7 @@ class _Run:
         self.student = Student(self.checkpoint).to(self.device)
         if config.model.dropout is not None:
             self.student.drop_out(config.model.dropout)
+        self._set_up_backbone()
         self._freeze()
         trained = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
         self.optimizer = Optimizer(config.optimizer, trained, self.steps)
@@ -149,10 +153,19 @@ class _Run:
         self.module = DistributedDataParallel(learner) if ranks.count > 1 else learner
         self.batches = Batches(config, self.data, self.student, ranks)
         self._state = self.output / STATE_FILE
-        self._log = self.output / "log.jsonl"
         self.step = 0
         self._loss_before = 0.0  # of the saved step
-        self.started = time.monotonic()
+
+    def _set_up_backbone(self) -> None:
+        run = self.config.run
+        self.student.recompute, self.student.tokens_at_once = run.recompute, run.tokens_at_once
+        if run.attention == "sdpa":
+            texts = ["日本語の文です。", "短い文"]
+            compared = [*self.student.tokenize_queries(texts), *self.student.tokenize_passages(texts)]
+            if not use_sdpa(self.student, compared) and self.ranks.number == 0:
+                self.note("attention is computed in the plain way: this backbone has no fused one with the same result")
+        if run.compile:
+            self.student.backbone.compile(dynamic=True)
 
     def _freeze(self) -> None:
         settings = self.config.optimizer
@@ -184,10 +197,13 @@ class _Run:
             self.output.mkdir(parents=True, exist_ok=True)
             if not resume:
                 self._state.unlink(missing_ok=True)
-                self._log.unlink(missing_ok=True)
-            self._cut_log()
-        if not self.ranks.gather(self._is_logged())[0]:
+            self.log.begin(self.step)
+        if self.step and not self.ranks.gather(self.log.has(self.step))[0]:
             self._evaluate_and_log(self._loss_before)
+        if self.ranks.number == 0 and self.step < self.steps:
+            passes = self.batches.of_step(self.step, last=True)
+            precision = _TYPES[self.config.run.precision]
+            self.note(said_of_memory(estimate_memory(self.student, self.config, passes, precision), self.device))
 
     def _take_up(self, state: dict[str, Any]) -> None:
         plan, before = self._plan(), state["plan"]
@@ -273,11 +289,13 @@ class _Run:
                 self.student.eval()
                 measures = self.evaluation.measure(self.student, self.ranks)
         if self.ranks.number == 0:
-            seconds = round(time.monotonic() - self.started, 1)
-            line = {"step": self.step, "loss": round(loss, 6), "seconds": seconds, **(measures or {})}
-            with self._log.open("a", encoding="utf-8") as log:
-                log.write(json.dumps(line) + "\n")
+            self.log.add(self.step, loss, measures or {})
         return measures
+
+    def close(self) -> None:
+        """End the thread that tokenizes, and the log."""
+        self.batches.close()
+        self.log.close()
 
     def finish(self) -> Path:
         folder = self.output / f"checkpoint-{self.step}"
@@ -288,17 +306,6 @@ class _Run:
                     save_model(self.checkpoint, self.output / form, form, facts)  # pyright: ignore[reportArgumentType]
         return folder
 
-    def _cut_log(self) -> None:
-        """Leave out of the log the steps that come after the saved state: they will be done again."""
-        if self._log.exists():
-            lines = finished_lines(self._log)
-            write_atomically(self._log, "".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= self.step))
-
-    def _is_logged(self) -> bool:
-        """Whether the saved step has its line; it has none if its evaluation was interrupted."""
-        lines = finished_lines(self._log) if self._log.exists() else []
-        return self.step == 0 or (bool(lines) and json.loads(lines[-1])["step"] == self.step)
-
     def _save_weights(self) -> None:
         folder = self.output / f"checkpoint-{self.step}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -307,7 +314,7 @@ class _Run:
             save_file(weights, making)
 
     def _plan(self) -> dict[str, Any]:
-        """What must be the same to continue: all but where, and how often, training saves and evaluates."""
+        """What must be the same to continue: all but where and how often it saves, and what saves memory."""
         config = self.config
         run = {name: getattr(config.run, name) for name in ("precision", "seed")}
         run |= {"steps": self.steps, "ranks": self.ranks.count}
