@@ -44,7 +44,11 @@ class ModelConfig(_Section):
     """[model]: the model that training starts from, and how it reads texts.
 
     Attributes:
-        checkpoint: folder or hub name of a ColBERT checkpoint.
+        checkpoint: folder or hub name of a ColBERT checkpoint, or with ``projection`` of a plain encoder, such as BERT.
+        projection: length of the token vectors of a new projection, with random weights, on a plain encoder. None: the
+            checkpoint has its own.
+        markers: with ``projection``, two tokens of the vocabulary that no text has: the one before each query, and the
+            one before each passage. None is [unused0] and [unused1]; an empty list is none.
         augmentation: mask tokens added to queries: "fixed" up to ``query_length``, as in the paper's training; "paper"
             up to the next multiple of it; or "none".
         query_length: length of a query in tokens.
@@ -54,6 +58,8 @@ class ModelConfig(_Section):
     """
 
     checkpoint: str
+    projection: Count | None = None
+    markers: list[str] | None = None
     augmentation: Augmentation = "fixed"
     query_length: Count = 32
     document_length: Count = 300
@@ -209,6 +215,11 @@ class TrainingConfig(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        markers = self.model.markers
+        if markers is not None and (self.model.projection is None or len(markers) not in (0, 2)):
+            raise ValueError(
+                f"model.markers is {markers}; it is for a new model.projection, and has two tokens or none"
+            )
         if bool(self.data.queries) != bool(self.data.collection):
             raise ValueError(
                 "data.queries and data.collection belong together; give both, or neither if the groups hold texts"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from tansaku.training.errors import ConfigError
 from tansaku.training.model.frozen import SplitBackbone
 from tansaku.training.model.losses import loss_of
 from tansaku.training.model.optimizer import Optimizer
+from tansaku.training.model.start import load_start
 from tansaku.training.model.student import Student, with_rules
 from tansaku.training.run.averaging import average_weights, read_weights, save_average
 from tansaku.training.run.evaluation import Evaluation
@@ -287,6 +289,46 @@ def test_a_compiled_backbone_trains_the_same(world, tmp_path):
     train(config_for(world, tmp_path / "out", run={"steps": 2, "compile": True}, **sections), note=notes.append)
     assert losses(tmp_path / "out") == pytest.approx(losses(tmp_path / "plain"), rel=1e-3)
     assert any("a step takes about" in note for note in notes)
+
+
+def plain_encoder(world: Path) -> Path:
+    """The backbone and tokenizer of the world's checkpoint, as transformers writes them."""
+    folder = world / "encoder"
+    if not folder.exists():
+        load_checkpoint(world / "start").backbone.save_pretrained(folder)
+        for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+            if (world / "start" / name).exists():
+                shutil.copy(world / "start" / name, folder)
+    return folder
+
+
+def test_a_plain_encoder_gets_a_new_projection(world, tmp_path):
+    sections = {"model": {"checkpoint": str(plain_encoder(world)), "projection": 12}, "run": {"steps": 40}}
+    sections["optimizer"] = {"learning_rate": 4e-3, "batch_size": 32}
+    folder = train(config_for(world, tmp_path / "out", **sections))
+    made = losses(tmp_path / "out")
+    assert np.mean(made[-5:]) < np.mean(made[:5])
+    assert read_weights(folder)["projection.weight"].shape == (12, 32)
+    save_average(config_for(world, tmp_path / "out", **sections), [folder], tmp_path / "mean", "stanford")
+    loaded = load_checkpoint(tmp_path / "mean")
+    assert (loaded.dim, loaded.query.marker, loaded.document.marker) == (12, "[unused0]", "[unused1]")
+    assert "!" in loaded.document.skiplist
+
+
+def test_the_new_projection_is_that_of_the_seed(world):
+    config = ModelConfig(checkpoint=str(plain_encoder(world)), projection=12, markers=[])
+    first, again, other = (load_start(config, seed) for seed in (1, 1, 2))
+    weights = [checkpoint.projection.state_dict()["weight"] for checkpoint in (first, again, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    assert first.query.marker is None
+    with pytest.raises(InputError, match=r"no token '\[X\]'; set model\.markers"):
+        load_start(config.model_copy(update={"markers": ["[X]", "[D]"]}), 1)
+
+
+def test_what_is_no_checkpoint_names_the_keys(world, tmp_path):
+    with pytest.raises(CheckpointError, match=r"not a ColBERT checkpoint.*model\.checkpoint.*set model\.projection"):
+        load_start(ModelConfig(checkpoint=str(plain_encoder(world))), 1)
 
 
 def test_dropout_is_as_asked_for(world, tmp_path):

@@ -81,6 +81,7 @@ class TestConfig:
                 ("[run]", "[optimizer]\ntrained_layers = 2\n[run]\ncompile = true"),
                 "run.compile is true; leave out optimizer.trained_layers",
             ),
+            (("[data]", 'markers = ["[Q]", "[D]"]\n[data]'), "model.markers is .*; it is for a new model.projection"),
             (("[data]", "[data]\nnway = 1"), "data.nway is 1; it must be 2 or more"),
             (
                 ('checkpoint = "start"', 'checkpoint = "start"\ndropout = 1'),

@@ -10,9 +10,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ...onnx_export.convert.load import load_checkpoint
 from ...onnx_export.errors import CheckpointError, InputError
 from ..config import Format, TrainingConfig
+from ..model.start import load_start
 from ..model.student import Student, with_rules
 from .saving import save_model
 
@@ -64,7 +64,7 @@ def save_average(config: TrainingConfig, folders: Sequence[str | Path], out: str
     """
     if form not in get_args(Format):
         raise InputError(f"unknown format {form!r}; use {' or '.join(get_args(Format))}")
-    student = Student(with_rules(load_checkpoint(config.model.checkpoint), config.model))
+    student = Student(with_rules(load_start(config.model, config.run.seed), config.model))
     weights = average_weights(folders)
     try:
         student.load_state_dict(weights)

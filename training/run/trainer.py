@@ -15,7 +15,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ...indexer.errors import ResumeError
 from ...onnx_export.convert.checkpoint import Checkpoint
-from ...onnx_export.convert.load import load_checkpoint
 from ...onnx_export.errors import InputError
 from ...onnx_export.files import atomic_path
 from ...onnx_export.progress import Progress, no_progress
@@ -26,6 +25,7 @@ from ..model.attention import use_sdpa
 from ..model.layer_teacher import TokenSimilarities
 from ..model.losses import in_batch, loss_of
 from ..model.optimizer import Optimizer, warmup_steps
+from ..model.start import load_start
 from ..model.student import Student, with_rules
 from .averaging import WEIGHTS_FILE
 from .batches import Batches, Pass
@@ -140,7 +140,7 @@ class _Run:
         if evaluation is not None:
             self.evaluation = Evaluation.read(evaluation, config.run.split, config.run.evaluation_questions)
         torch.manual_seed(config.run.seed)
-        self.checkpoint = with_rules(checkpoint or load_checkpoint(config.model.checkpoint), config.model)
+        self.checkpoint = with_rules(checkpoint or load_start(config.model, config.run.seed), config.model)
         self.student = Student(self.checkpoint).to(self.device)
         if config.model.dropout is not None:
             self.student.drop_out(config.model.dropout)
