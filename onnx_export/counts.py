@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
+
+_NAMED = 5  # items in one message
+
 
 def counted(number: int, noun: str) -> str:
     """A number and what is counted.
@@ -20,3 +25,9 @@ def counted(number: int, noun: str) -> str:
     if number != 1:
         noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{number:,} {noun}"
+
+
+def named(items: Iterable[object], total: int) -> str:
+    """The first five of ``total`` ids or positions: ``a, b, c, d, e, …``."""
+    first = [str(item) for item in islice(items, _NAMED)]
+    return ", ".join([*first, *(["…"] if total > len(first) else [])])

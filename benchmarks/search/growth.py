@@ -27,8 +27,8 @@ from tansaku.indexer.derived.postings import MAX_ROWS, InvertedLists
 from tansaku.indexer.derived.segments import Segment
 from tansaku.indexer.table.database import connect
 from tansaku.indexer.table.table import open_index_table
+from tansaku.plugin.search.choices import Recall
 from tansaku.plugin.search.pipeline import rank
-from tansaku.plugin.search.plan import Recall
 from tansaku.plugin.search.results import Stopwatch
 from tansaku.plugin.search.stored_codes import StoredCodes
 

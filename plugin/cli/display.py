@@ -15,9 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ...indexer.codec.codec import OUTGROWN_REMEDY
-from ...onnx_export.counts import counted
-from ..search.cuts import named
+from ...onnx_export.counts import counted, named
 from .terminal import as_json, visible
 
 if TYPE_CHECKING:
@@ -295,6 +293,8 @@ def show_info(info: IndexInfo) -> None:
     table.add_row("searched from", f"{info.searched_bytes_per_token:.2f} bytes/token")
     table.add_row("drift", _drift_line(info.drift))
     if info.outgrown:
+        from ...indexer.codec.codec import OUTGROWN_REMEDY
+
         table.add_row("codec is too small", OUTGROWN_REMEDY)
     out.print(table)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...onnx_export.errors import InputError
-from ..search.plan import Recall, SourceName
+from ..search.choices import Recall, SourceName
 
 if TYPE_CHECKING:
     from ...indexer.table.model import Models

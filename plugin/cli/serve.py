@@ -10,7 +10,7 @@ import typer
 
 from ...onnx_export.errors import InputError
 from ...onnx_export.extras import require_extra
-from ..search.scores import ScoreMode
+from ..search.choices import ScoreMode
 from .options import Model, PhraseWeight, StorageOptions, Threads, storage_options
 
 if TYPE_CHECKING:

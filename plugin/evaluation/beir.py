@@ -25,7 +25,8 @@ from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
 from ...onnx_export.extras import require_extra
 from ...onnx_export.progress import Progress, no_progress
-from ..search.plan import Recall, SearchOptions
+from ..search.choices import Recall
+from ..search.plan import SearchOptions
 from ..search.searcher import Searcher
 from .bm25 import Bm25
 from .judgements import (

@@ -23,7 +23,8 @@ from ...indexer.forks import check_process
 from ...onnx_export.errors import InputError
 from ..rerank.host_search import Candidate
 from ..rerank.reranker import Reranker
-from ..search.scores import ScoreMode, check_mode
+from ..search.choices import ScoreMode
+from ..search.scores import check_mode
 from ._engine_source import TableSource, host_errors
 from ._framework_search import rerank
 

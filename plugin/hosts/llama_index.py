@@ -36,9 +36,10 @@ except ImportError as error:
     raise MissingExtraError("llama-index-core", "llama-index") from error
 
 from ..rerank.reranker import Reranker
-from ..search.plan import Recall, SearchOptions, SourceName
+from ..search.choices import Recall, ScoreMode, SourceName
+from ..search.plan import SearchOptions
 from ..search.results import Hit
-from ..search.scores import ScoreMode, check_mode
+from ..search.scores import check_mode
 from ..search.searcher import Searcher
 from ._framework_search import rerank, search
 

@@ -22,7 +22,8 @@ from ...indexer.index import Index
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError, MissingExtraError
 from ..evaluation.ranking import exact_maxsim
-from ..search.plan import Recall, SearchOptions
+from ..search.choices import Recall
+from ..search.plan import SearchOptions
 from ..search.searcher import Searcher
 from ._framework_search import refuse_unknown
 

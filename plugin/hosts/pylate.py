@@ -30,8 +30,9 @@ from ...indexer.table.model import VectorsOnly
 from ...indexer.table.table import IndexTable, check_replaceable, check_table_name, open_index_table
 from ...onnx_export.cores import usable_cores
 from ...onnx_export.errors import InputError, MissingExtraError
+from ..search.choices import Recall
 from ..search.latest_searcher import LatestSearcher
-from ..search.plan import Recall, SearchOptions
+from ..search.plan import SearchOptions
 from ..search.searcher import Searcher
 
 try:

@@ -26,8 +26,8 @@ from ...onnx_export.encode.bundle import MAX_WEIGHT
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError, MissingExtraError, TansakuError
 from ...onnx_export.validation import describe_errors
+from ..search.choices import Recall, SourceName
 from ..search.latest_searcher import LatestSearcher
-from ..search.plan import Recall, SourceName
 from ..search.searcher import Searcher
 
 try:

@@ -51,13 +51,13 @@ from .plugin.rerank.host_search import HostSearch as HostSearch
 from .plugin.rerank.reranker import RerankedDocument as RerankedDocument
 from .plugin.rerank.reranker import Reranker as Reranker
 from .plugin.rerank.reranker import RerankResult as RerankResult
+from .plugin.search.choices import ScoreMode as ScoreMode
 from .plugin.search.explain import Explanation as Explanation
 from .plugin.search.explain import Match as Match
 from .plugin.search.plan import SearchOptions as SearchOptions
 from .plugin.search.results import Hit as Hit
 from .plugin.search.results import Hits as Hits
 from .plugin.search.results import Scores as Scores
-from .plugin.search.scores import ScoreMode as ScoreMode
 from .plugin.search.searcher import Searcher as Searcher
 from .plugin.service.app import create_app as create_app
 from .plugin.service.settings import Settings as Settings

@@ -11,10 +11,11 @@ from ...onnx_export.encode.bundle import check_weight
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
 from ..kernels.phrases import phrase_maxsim
+from ..search.choices import ScoreMode
 from ..search.plan import check_count
 from ..search.query_encoder import QueryEncoder, check_query
 from ..search.results import Scores
-from ..search.scores import ScoreMode, as_mode, check_mode
+from ..search.scores import as_mode, check_mode
 from ..search.searcher import ScoredQuery, Searcher
 
 _TEXTS_PER_BATCH = 128  # whose vectors are in memory at a time

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from itertools import islice
 
 from ...indexer.read.documents import Document
+from ...onnx_export.counts import named
 from ...onnx_export.encode.encoder import Encoder
 from .results import Hit
-
-_NAMED = 5  # documents in one message
 
 
 def query_warning(encoder: Encoder) -> str:
@@ -51,9 +49,3 @@ def documents_cut(encoder: Encoder, hits: Iterable[Hit]) -> list[str]:
     written = {doc_id: text for doc_id, text in texts.items() if text.strip()}
     tokenized = encoder.tokenize_documents(list(written.values()))
     return [doc_id for doc_id, text in zip(written, tokenized, strict=True) if text.truncated]
-
-
-def named(items: Iterable[object], total: int) -> str:
-    """The first five of ``total`` ids or positions: ``a, b, c, d, e, …``."""
-    first = [str(item) for item in islice(items, _NAMED)]
-    return ", ".join([*first, *(["…"] if total > len(first) else [])])

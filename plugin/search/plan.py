@@ -6,14 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from ...indexer.table.conditions import Where
 from ...onnx_export.encode.bundle import check_weight
 from ...onnx_export.errors import InputError
-
-Recall = Literal["fast", "balanced", "exact"]
-SourceName = Literal["lists", "text", "fused"]
+from .choices import Recall, SourceName
 
 _SCORE_ALL_UP_TO = 512  # documents
 # Where the codec has too few centroids to tell likely documents: all are scored, or beyond that many more.

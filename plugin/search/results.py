@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .scores import ScoreMode, as_mode, check_mode
+from .choices import ScoreMode
+from .scores import as_mode, check_mode
 
 
 @dataclass(frozen=True)

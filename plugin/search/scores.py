@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from ...onnx_export.errors import InputError
-
-ScoreMode = Literal["mean", "raw", "logit"]
-"""Scale of a score.
-
-- "raw": MaxSim, the sum over the query's tokens of weight × similarity.
-- "mean": MaxSim divided by the number of query tokens: a mean cosine, −1 to 1.
-- "logit": the mean's log-odds, ln(mean / (1 − mean)), for callers that apply a sigmoid to scores.
-
-The order of documents is the same on all of them.
-"""
+from .choices import ScoreMode
 
 _NEAREST_TO_ONE = 1 - 1e-6
 

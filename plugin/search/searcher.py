@@ -28,11 +28,12 @@ from ...onnx_export.cores import usable_cores
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.progress import Progress, no_progress
 from ...onnx_export.retry import retrying
+from .choices import Recall, SourceName
 from .explain import Explanation, explain_hit
 from .fetch import fetch_hits, read_documents, take_rows
 from .filters import checked_ids
 from .pipeline import rank, score_ids
-from .plan import Recall, SearchOptions, SourceName
+from .plan import SearchOptions
 from .query_encoder import EncodedQuery, QueryEncoder, check_query
 from .results import Hits, Scores, Stopwatch
 from .stored_codes import StoredCodes

@@ -14,8 +14,8 @@ from ...indexer.table.model import Models
 from ...indexer.table.table import open_index_table
 from ...onnx_export.encode.encoder import Encoder
 from ..rerank.reranker import Reranker, RerankResult
+from ..search.choices import ScoreMode
 from ..search.results import Hits
-from ..search.scores import ScoreMode
 from ..search.searcher import Searcher
 from ..serving.workers import Workers, check_abandoned
 from .errors import ServiceError

@@ -14,7 +14,7 @@ from ...indexer.table.database import Database
 from ...onnx_export.cores import usable_cores
 from ...onnx_export.encode.bundle import MAX_WEIGHT
 from ...onnx_export.errors import InputError
-from ..search.scores import ScoreMode
+from ..search.choices import ScoreMode
 
 _Count = Annotated[int, Field(ge=1)]
 _SECRET = ("token", "storage_options")

@@ -100,9 +100,10 @@ def test_names_of_before_work_and_warn(folder: str, name: str):
         module.Unknown  # noqa: B018
 
 
-def test_importing_tansaku_loads_nothing_else():
-    heavy = "numpy lancedb pyarrow onnxruntime numba pydantic torch"
-    script = f"import sys, tansaku; print([name for name in '{heavy}'.split() if name in sys.modules])"
+@pytest.mark.parametrize("module", ["tansaku", "tansaku.plugin.cli.main"])
+def test_importing_tansaku_and_its_command_loads_nothing_heavy(module: str):
+    heavy = "numpy lancedb pyarrow onnxruntime numba pydantic torch faiss"
+    script = f"import sys, {module}; print([name for name in '{heavy}'.split() if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

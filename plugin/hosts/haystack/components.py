@@ -12,8 +12,9 @@ from ....indexer.errors import TableNotFoundError
 from ....onnx_export.encode.bundle import check_weight
 from ....onnx_export.errors import InputError, MissingExtraError
 from ...rerank.reranker import Reranker
-from ...search.plan import Recall, SearchOptions, SourceName
-from ...search.scores import ScoreMode, check_mode
+from ...search.choices import Recall, ScoreMode, SourceName
+from ...search.plan import SearchOptions
+from ...search.scores import check_mode
 from .._framework_search import options_but_k, rerank
 from .filters import Filters
 from .location import Location, StorageOptions, as_path, read_options, shared_encoder, written_options

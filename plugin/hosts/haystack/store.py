@@ -20,11 +20,12 @@ from ....indexer.table.codec_table import codec_table
 from ....indexer.table.database import drop_table, storage_errors
 from ....indexer.table.schema import user_fields
 from ....indexer.table.table import IndexTable, open_index_table
+from ....onnx_export.counts import named
 from ....onnx_export.errors import InputError, MissingExtraError
-from ...search.cuts import named
+from ...search.choices import ScoreMode
 from ...search.plan import SearchOptions
 from ...search.query_encoder import check_query
-from ...search.scores import ScoreMode, check_mode
+from ...search.scores import check_mode
 from .._framework_search import search
 from .filters import Filters, MetadataReports, check_filters, check_some, matches, named_fields
 from .location import Location, StorageOptions, as_path, read_options, written_options

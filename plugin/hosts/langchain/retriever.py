@@ -24,8 +24,8 @@ except ImportError as error:
     raise MissingExtraError("langchain-core", "langchain") from error
 
 from ...rerank.reranker import Reranker
-from ...search.plan import Recall, SearchOptions, SourceName
-from ...search.scores import ScoreMode
+from ...search.choices import Recall, ScoreMode, SourceName
+from ...search.plan import SearchOptions
 from ...search.searcher import Searcher
 from .._framework_search import rerank, search
 

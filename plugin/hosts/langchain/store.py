@@ -35,7 +35,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("langchain-core", "langchain") from error
 
-from ...search.cuts import named
+from ....onnx_export.counts import named
 from ...search.filters import checked_ids
 from ...search.latest_searcher import LatestSearcher
 from ...search.plan import SearchOptions

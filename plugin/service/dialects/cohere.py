@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ...search.scores import ScoreMode
+from ...search.choices import ScoreMode
 from ..errors import ErrorMessage, ErrorShape, ServiceError, message_body
 from ..service import Service
 from .base import ClientBody, Dialect, SharedRerank, Text, UntilError, check_rerank, checked_text, respond, warnings_of

@@ -10,9 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ....onnx_export.encode.bundle import MAX_WEIGHT
+from ...search.choices import Recall, ScoreMode, SourceName
 from ...search.cuts import query_warning
-from ...search.plan import Recall, SourceName
-from ...search.scores import ScoreMode
 from ..errors import OURS, ServiceError
 from ..service import Service
 from .base import Dialect, StrictBody, Text, UntilError, check_query_limits, respond

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from tansaku import Candidate, HostSearch, Index, Reranker, Searcher
+from tansaku.onnx_export.counts import named
 from tansaku.plugin.hosts import _framework_search as hosts
-from tansaku.plugin.search.cuts import documents_warning, named, queries_warning, query_warning
+from tansaku.plugin.search.cuts import documents_warning, queries_warning, query_warning
 from tansaku.plugin.search.plan import SearchOptions
 
 from ...support.fakes import MAX_TOKENS, FakeEncoder, corpus

@@ -1,0 +1,17 @@
+"""The words that search options may be. The command line's help shows them, so this module imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Recall = Literal["fast", "balanced", "exact"]
+SourceName = Literal["lists", "text", "fused"]
+ScoreMode = Literal["mean", "raw", "logit"]
+"""Scale of a score.
+
+- "raw": MaxSim, the sum over the query's tokens of weight × similarity.
+- "mean": MaxSim divided by the number of query tokens: a mean cosine, −1 to 1.
+- "logit": the mean's log-odds, ln(mean / (1 − mean)), for callers that apply a sigmoid to scores.
+
+The order of documents is the same on all of them.
+"""
