@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from ..errors import SourceError
 from ..forks import check_process
 from .line_formats import BadRecord, Record, check_unique, cut
+from .packed import MAX_UNPACK_RATIO, unpacked_limit, unpacks_to_too_much
 
 _ROWS = 1024  # rows converted to Python objects at a time
 _LANCE_ROWS = 8192  # rows per query: within a query, Lance reads ahead by up to 2 GiB
@@ -25,20 +26,24 @@ _BUFFER = 2**20
 _NO_VALUE = (ValueError, OverflowError)
 
 
-def read_parquet(path: Path) -> Iterator[Record]:
+def read_parquet(path: Path, max_unpack_ratio: float = MAX_UNPACK_RATIO) -> Iterator[Record]:
     """Read a Parquet file.
 
     Args:
         path: the file.
+        max_unpack_ratio: see `packed.unpacked_limit`; compared with what the file says of itself.
 
     Yields:
         Pairs of place and record.
 
     Raises:
-        SourceError: the file is damaged; also OSError and ArrowException.
+        SourceError: the file is damaged, or unpacks to too much; also OSError and ArrowException.
     """
     # Buffered, but not pre-buffered: pages are read when they are needed, not a whole row group at once.
     with pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True) as file:
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        if sum(group.total_byte_size for group in groups) > unpacked_limit(path, max_unpack_ratio):
+            raise unpacks_to_too_much(path, max_unpack_ratio)
         check_unique(file.schema_arrow.names, str(path))
         yield from _records(_parquet_batches(file, path), path)
 

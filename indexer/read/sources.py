@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import logging
+import math
 import os
 import sys
 import tempfile
@@ -13,7 +13,7 @@ import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -21,9 +21,10 @@ from ...onnx_export.errors import InputError
 from ..errors import SourceError
 from .arrow_formats import read_ipc, read_lance, read_parquet
 from .encodings import as_utf8, check_encoding, find_encoding
-from .find_files import PACKED, SourceFile, find_files
+from .find_files import SourceFile, find_files
 from .json_values import read_json
 from .line_formats import BadRecord, Record, read_csv, read_jsonl, read_lines, read_tsv
+from .packed import MAX_UNPACK_RATIO, check_zip, open_unpacked
 from .spreadsheets import read_sheet, sheet_names
 from .text_files import read_text
 
@@ -32,7 +33,7 @@ __all__ = ["BadRecord", "Record", "Source"]
 _logger = logging.getLogger(__name__)
 
 _STDIN = ("jsonl", "csv", "tsv", "json")
-_COLUMNS = {"parquet": read_parquet, "arrow": read_ipc, "lance": read_lance}
+_COLUMNS = {"arrow": read_ipc, "lance": read_lance}
 _FORMATS = ("jsonl", "csv", "tsv", "json", "text", "parquet", "arrow", "excel")
 # Standard input is kept in the folder for temporary files, which often shares its disk or lies in memory.
 MAX_STDIN_BYTES = 4 * 2**30
@@ -72,6 +73,8 @@ class Source:
         fields: names of the fields of a TSV file that has no header.
         arrays: whether a JSON array is a record too; its field `items` then holds what is in it.
         max_stdin_bytes: largest number of bytes taken from standard input, 1 or more.
+        max_unpack_ratio: how many times its size a compressed file, a Parquet file or a spreadsheet may unpack to, 1 or
+            more; up to 256 MiB it always may.
 
     Attributes:
         paths: the paths.
@@ -79,8 +82,9 @@ class Source:
 
     Raises:
         SourceError: no data can be read from a path; or a folder has files that look like data but cannot be read.
-            While iterating: the rest of a file cannot be read, or standard input is longer than ``max_stdin_bytes``.
-        InputError: ``max_stdin_bytes`` is less than 1, or ``encoding`` is unknown.
+            While iterating: the rest of a file cannot be read or unpacks to too much, or standard input is longer than
+            ``max_stdin_bytes``.
+        InputError: ``max_stdin_bytes`` or ``max_unpack_ratio`` is less than 1, or ``encoding`` is unknown.
         MissingExtraError: a spreadsheet needs the extra ``excel``.
 
     Example:
@@ -102,6 +106,7 @@ class Source:
         fields: Sequence[str] | None = None,
         arrays: bool = False,
         max_stdin_bytes: int = MAX_STDIN_BYTES,
+        max_unpack_ratio: float = MAX_UNPACK_RATIO,
     ) -> None:
         if format is not None and format not in _FORMATS:
             raise SourceError(f"unknown format {format!r}; expected one of {', '.join(_FORMATS)}")
@@ -116,7 +121,10 @@ class Source:
         self._found: dict[Path, str] = {}  # the encoding of each file
         self._sheet, self._fields, self._arrays = sheet, fields, arrays
         self._said: set[str] = set()
+        if not 1 <= max_unpack_ratio < math.inf:
+            raise InputError(f"max_unpack_ratio is {max_unpack_ratio}; it must be 1 or more")
         self._max_stdin_bytes = max_stdin_bytes
+        self._max_unpack_ratio = max_unpack_ratio
         self._spool: IO[bytes] | None = None
         self._files: list[SourceFile] | None = None  # None: standard input
         self._format = format or "jsonl"
@@ -145,12 +153,15 @@ class Source:
             return
         for file in self._files:
             try:
-                if file.kind in _COLUMNS:
+                if file.kind == "parquet":
+                    yield from read_parquet(file.path, self._max_unpack_ratio)
+                elif file.kind in _COLUMNS:
                     yield from _COLUMNS[file.kind](file.path)
                 elif file.kind == "excel":
+                    check_zip(file.path, self._max_unpack_ratio)
                     yield from read_sheet(file.path, self._sheet_of(file.path))
                 else:
-                    yield from self._records(file, lambda path=file.path: _open(path))
+                    yield from self._records(file, lambda path=file.path: open_unpacked(path, self._max_unpack_ratio))
             except _CANNOT_READ as error:
                 raise SourceError(f"{file.path}: cannot be read ({error})") from error
 
@@ -253,26 +264,22 @@ class _View(io.RawIOBase):
         return len(data)
 
 
-def lines_of(path: str | Path) -> Iterator[tuple[int, str]]:
+def lines_of(path: str | Path, max_unpack_ratio: float = MAX_UNPACK_RATIO) -> Iterator[tuple[int, str]]:
     """Number and text of each line of a UTF-8 file, which may be compressed by gzip or Zstandard, by its suffix.
 
+    Args:
+        path: the file.
+        max_unpack_ratio: as in `Source`.
+
+    Yields:
+        Pairs of number and text.
+
     Raises:
-        SourceError: the file cannot be read, or a line is not UTF-8.
+        SourceError: the file cannot be read, a line is not UTF-8, or the file unpacks to too much.
     """
     path = Path(path)
     try:
-        with _open(path) as file:
+        with open_unpacked(path, max_unpack_ratio) as file:
             yield from read_lines(file, str(path))
     except _CANNOT_READ as error:
         raise SourceError(f"{path}: cannot be read ({error})") from error
-
-
-def _open(path: Path) -> IO[bytes]:
-    packed = path.suffix.lower()
-    if packed not in PACKED:
-        return path.open("rb")
-    if not path.stat().st_size:  # both readers accept it, although a compressed file has a header
-        raise EOFError(f"an empty file, not a {packed} file")
-    if packed == ".gz":
-        return cast(IO[bytes], gzip.open(path))
-    return io.BufferedReader(cast(Any, pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")))

@@ -98,6 +98,12 @@ def index(
         float,
         typer.Option(help="Maximum size of standard input, in GiB; it is kept in the folder for temporary files."),
     ] = 4.0,
+    max_unpack_ratio: Annotated[
+        float,
+        typer.Option(
+            help="Maximum ratio of unpacked to compressed size of a source; up to 256 MiB are always unpacked.", min=1
+        ),
+    ] = 100,
     nbits: Annotated[int, typer.Option(help="Bits per dimension of a new table: 1, 2 or 4.")] = 2,
     pool: Annotated[
         int, typer.Option(help="Pooling factor of a new table: keep one token vector in N (1 = keep all).")
@@ -140,7 +146,12 @@ def index(
     models = load_models(model, threads)
     with display.LoggedWarnings():
         documents = Source(
-            source, format=source_format, encoding=encoding, sheet=sheet, max_stdin_bytes=int(max_stdin * 2**30)
+            source,
+            format=source_format,
+            encoding=encoding,
+            sheet=sheet,
+            max_stdin_bytes=int(max_stdin * 2**30),
+            max_unpack_ratio=max_unpack_ratio,
         )
     names = FieldNames(
         id_field,
