@@ -20,6 +20,7 @@ from .bundle import Bundle, read_bundle
 from .external_data import names_other_files
 from .find_bundle import DEFAULT_BUNDLE
 from .growth import MAX_GROWTH, growth
+from .patterns import problem
 from .query_weights import QueryWeights
 from .run import run_graph
 from .segmenter import load_segmenter
@@ -103,7 +104,8 @@ class Encoder:
 
         Raises:
             BundleError: the bundle is missing, incomplete or altered; its graph needs other files; its tokenizer makes
-                texts many times longer; or it does not encode a sentence as vectors of ``bundle.dim`` finite numbers.
+                texts many times longer or may take very long; or it does not encode a sentence as vectors of
+                ``bundle.dim`` finite numbers.
             InputError: ``threads`` is less than 1.
             MissingExtraError: the bundle's word segmenter needs an extra that is not installed.
         """
@@ -117,7 +119,7 @@ class Encoder:
         options.log_severity_level = 4  # errors are raised; their text comes from the file
         for name in filter(None, (bundle.graph, bundle.query_weights)):
             _check_alone(folder / name)
-        _check_growth(folder / bundle.tokenizer)
+        _check_tokenizer(folder / bundle.tokenizer)
         try:
             session = onnxruntime.InferenceSession(
                 str(folder / bundle.graph),
@@ -384,9 +386,10 @@ def _check_alone(path: Path) -> None:
         )
 
 
-def _check_growth(path: Path) -> None:
+def _check_tokenizer(path: Path) -> None:
     try:
-        factor = growth(json.loads(path.read_bytes()))
+        content = json.loads(path.read_bytes())
+        factor, slow = growth(content), problem(content)
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(
             f"{path.parent}: the graph or the tokenizer cannot be loaded ({path.name}: {error}); copy the bundle again"
@@ -395,6 +398,10 @@ def _check_growth(path: Path) -> None:
         raise BundleError(
             f"{path}: may make a text {factor:,.0f} times as long; at most {MAX_GROWTH:,.0f} times is allowed: "
             "use another tokenizer"
+        )
+    if slow:
+        raise BundleError(
+            f"{path}: {slow}; use another tokenizer, or write the pattern without repetitions that overlap"
         )
 
 

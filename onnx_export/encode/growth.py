@@ -33,16 +33,28 @@ def growth(tokenizer: Any) -> float:
     Raises:
         ValueError: the file has not the form of a `tokenizers` file.
     """
+    factor = 1.0
+    for step in steps_of(tokenizer):
+        factor = min(factor * _of_step(step), 1e300)
+    return factor
+
+
+def steps_of(tokenizer: Any) -> list[dict[str, Any]]:
+    """The steps before a text is looked up in the vocabulary: those of the normalizer and of the pre-tokenizer.
+
+    Args:
+        tokenizer: the content of a `tokenizers` file.
+
+    Raises:
+        ValueError: the file has not the form of a `tokenizers` file.
+    """
     if not isinstance(tokenizer, dict):
         raise ValueError("it is no JSON object")
     normalizers = _steps(tokenizer.get("normalizer"), "normalizers")
     steps = normalizers + _steps(tokenizer.get("pre_tokenizer"), "pretokenizers")
     if len(steps) > _MAX_STEPS:
         raise ValueError(f"it has {len(steps):,} steps; at most {_MAX_STEPS:,} are read")
-    factor = 1.0
-    for step in steps:
-        factor = min(factor * _of_step(step), 1e300)
-    return factor
+    return steps
 
 
 def _steps(part: Any, name: str) -> list[dict[str, Any]]:
