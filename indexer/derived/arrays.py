@@ -34,9 +34,9 @@ from ...onnx_export.files import atomic_folder, atomic_path, write_atomically
 from ...onnx_export.progress import Progress
 from ..codec.codec import ResidualCodec
 from ..errors import BusyError
+from ..plain_files import only_ours, open_plain, read_plain
 from ..table.database import side_folder, storage_errors
 from ..table.locks import LOCK_MODE, LOCK_VARIABLE, lock_seconds
-from ..table.plain_files import only_ours, open_plain, read_plain
 from ..table.table import IndexTable
 from .postings import MAX_ROWS, InvertedLists
 from .segments import RowKeys, Segment, build_segment, parts, read_keys, segment_problem

@@ -14,8 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import SourceError
+from ..errors import SourceError, StorageError
 from ..forks import check_process
+from ..plain_files import check_plain
 from .line_formats import BadRecord, Record, check_unique, cut
 from .packed import MAX_UNPACK_RATIO, unpacked_limit, unpacks_to_too_much
 
@@ -120,6 +121,10 @@ def _lance_batches(folder: Path, path: Path) -> Iterator[pa.RecordBatch]:
     import lancedb  # this takes seconds, so other formats do without
 
     check_process(str(path))
+    try:
+        check_plain(folder, linked_files=True, linked_folders=True)  # LanceDB would wait at a pipe
+    except StorageError as error:
+        raise SourceError(str(error)) from error
     try:
         table = lancedb.connect(str(folder.parent)).open_table(folder.name.removesuffix(".lance"))
         for start in range(0, table.count_rows(), _LANCE_ROWS):

@@ -133,6 +133,8 @@ def _walk(folder: Path, above: tuple[Path, ...], left_out: list[Path]) -> Iterat
                 yield SourceFile("lance", path)
             elif path.resolve() not in above:
                 yield from _walk(path, (*above, path.resolve()), left_out)
+        elif path.exists() and not path.is_file():
+            raise SourceError(f"{path}: a pipe, a socket or a device, not a file; remove it from the folder")
         elif path.name in _NO_DATA:
             left_out.append(path)
         elif kind is not None:
@@ -174,6 +176,8 @@ def _saved_files(folder: Path) -> Iterator[SourceFile]:
 
 def _json_of(path: Path) -> dict[str, Any]:
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("a pipe, a socket or a device, not a file")
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"{path}: cannot be read ({error})") from error

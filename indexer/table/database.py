@@ -17,8 +17,8 @@ from ...onnx_export.cache_folder import CACHE_VARIABLE, cache_folder
 from ...onnx_export.errors import InputError
 from ..errors import StorageError, TableNotFoundError, WriteConflictError
 from ..forks import check_process
+from ..plain_files import check_plain
 from .lance_errors import first_line, is_conflict, is_missing_table, is_panic, remedy_for
-from .plain_files import check_plain
 
 Database = str | Path | DBConnection
 

@@ -34,11 +34,11 @@ from ...onnx_export.files import atomic_path, write_atomically
 from ...onnx_export.retry import retrying
 from ..codec.codec import ResidualCodec
 from ..errors import BusyError, ResumeError, StorageError
+from ..plain_files import read_plain
 from ..read.scan import DOCUMENTS_PER_CHUNK
 from ..table.codec_table import Fit, check_numbers
 from ..table.database import storage_errors
 from ..table.locks import LOCK_MODE, LOCK_VARIABLE, lock_seconds
-from ..table.plain_files import read_plain
 
 _REPORT_KEY = b"tansaku.chunk"
 _CODEC_KEY = b"tansaku.codec"

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tansaku import BusyError, Index, InputError, Searcher, StorageError
+from tansaku import BusyError, Index, InputError, Searcher, Source, SourceError, StorageError
 from tansaku.indexer.derived import arrays
-from tansaku.indexer.table.plain_files import check_plain, only_ours, open_plain
+from tansaku.indexer.plain_files import check_plain, only_ours, open_plain
 from tansaku.indexer.write import build_steps
 from tansaku.indexer.write.staging import Staging, left_work
 
@@ -309,3 +309,20 @@ def bind(path):
             listening.bind(path.name)
     finally:
         os.chdir(here)
+
+
+@pytest.mark.parametrize("name", ["docs.jsonl", "notes.unknown", "state.json", "t.lance/_versions/1.manifest"])
+def test_a_pipe_in_a_folder_of_sources_is_refused_at_once(tmp_path, name):
+    Index.create(tmp_path, "t", DOCS, encoder=FakeEncoder())
+    (tmp_path / "more").mkdir()
+    shutil.move(tmp_path / "t.lance", tmp_path / "more" / "t.lance")
+    os.mkfifo(tmp_path / "more" / name)
+    with pytest.raises(SourceError, match="a pipe, a socket or a device") as refused:
+        list(Source(tmp_path / "more"))
+    assert str(tmp_path / "more" / name) in str(refused.value)
+
+
+def test_a_linked_dataset_is_read(tmp_path):
+    Index.create(tmp_path / "db", "t", DOCS, encoder=FakeEncoder())
+    (tmp_path / "linked.lance").symlink_to(tmp_path / "db" / "t.lance")
+    assert len(list(Source(tmp_path / "linked.lance"))) == len(DOCS)
