@@ -31,6 +31,10 @@ class Checkpoint:
         document: rules for documents.
         segmenter: name of the word segmenter that runs before the tokenizer, or None; see `Bundle`.
         origin: where the weights come from, for the bundle's JSON.
+        lower_case: whether texts become lower case before the tokenizer of ``tokenizer_files`` reads them;
+            ``tokenizer`` does it itself.
+        tokenizer_files: the files that ``tokenizer`` was read from, filename → content, with ``config.json``: from them
+            other programs read the same tokenizer. Empty for a checkpoint that was not read from files.
     """
 
     name: str
@@ -41,9 +45,12 @@ class Checkpoint:
     document: TextRules
     segmenter: str | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
+    lower_case: bool = False
+    tokenizer_files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "origin", FrozenDict(self.origin))
+        for name in ("origin", "tokenizer_files"):
+            object.__setattr__(self, name, FrozenDict(getattr(self, name)))
 
     @property
     def dim(self) -> int:

@@ -26,9 +26,19 @@ def export(
     int8: Annotated[bool, typer.Option("--int8", hidden=True, help="Deprecated: int8 is the default.")] = False,
     query_expansion: Annotated[
         QueryExpansion | None,
-        typer.Option(
-            help="Rule for mask tokens of queries; by default paper for Stanford checkpoints, else the checkpoint's."
-        ),
+        typer.Option(help="Rule for mask tokens of queries; by default the checkpoint's, or paper for Stanford's."),
+    ] = None,
+    query_length: Annotated[
+        int | None, typer.Option(help="Longest query in tokens, with its masks; by default the checkpoint's.")
+    ] = None,
+    document_length: Annotated[
+        int | None, typer.Option(help="Longest document in tokens; by default the checkpoint's.")
+    ] = None,
+    query_prefix: Annotated[
+        str | None, typer.Option(help="String before each query, such as 'query: '; by default the checkpoint's.")
+    ] = None,
+    document_prefix: Annotated[
+        str | None, typer.Option(help="String before each document; by default the checkpoint's.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the model hub.")] = None,
     phrase_weight: Annotated[
@@ -54,7 +64,15 @@ def export(
 
     if int8:
         display.show_warning("--int8 is deprecated and will be removed: int8 is the default (see --precision)")
-    loaded = load_checkpoint(checkpoint, revision=revision, query_expansion=query_expansion)
+    loaded = load_checkpoint(
+        checkpoint,
+        revision=revision,
+        query_expansion=query_expansion,
+        query_length=query_length,
+        document_length=document_length,
+        query_prefix=query_prefix,
+        document_prefix=document_prefix,
+    )
     bundle = export_checkpoint(loaded, out, precision="int8" if int8 else precision, phrase_weight=phrase_weight)
     size = sum(file.stat().st_size for file in out.iterdir())
     if as_json:

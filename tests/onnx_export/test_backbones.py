@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -21,36 +20,13 @@ from tansaku.onnx_export.convert.export import export_checkpoint
 from tansaku.onnx_export.convert.formats.backbone import BACKBONES, positions
 from tansaku.onnx_export.convert.formats.tokenizer import load_tokenizer
 
+from ..support import backbones
 from ..support.checkpoints import stanford
 
 pytestmark = pytest.mark.integration
 
-HIDDEN, DIM, POSITIONS = 32, 16, 80
-SMALL = {
-    "hidden_size": HIDDEN,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": POSITIONS,
-    "initializer_range": 0.3,  # enough for attention to tell tokens apart
-    "pad_token_id": 0,
-}
-# These count positions from the padding token's id on.
-AFTER_PADDING = {**SMALL, "max_position_embeddings": POSITIONS + 2, "pad_token_id": 1}
-DISENTANGLED = {"relative_attention": True, "position_buckets": 16, "pos_att_type": ["p2c", "c2p"]}
-CONFIGS: dict[str, dict[str, Any]] = {
-    "bert": SMALL,
-    "camembert": AFTER_PADDING,
-    "deberta-v2": {**SMALL, **DISENTANGLED, "norm_rel_ebd": "layer_norm", "share_att_key": True},
-    "distilbert": {"dim": HIDDEN, "n_layers": 1, "n_heads": 2, "hidden_dim": 64, "initializer_range": 0.3}
-    | {"max_position_embeddings": POSITIONS},
-    "electra": {**SMALL, "embedding_size": 24},
-    # One layer with global attention, one with local: 32 tokens to each side, so that all masks see the text.
-    "modernbert": {**SMALL, "num_hidden_layers": 2, "global_attn_every_n_layers": 2, "local_attention": 64},
-    "mpnet": AFTER_PADDING,
-    "roberta": AFTER_PADDING,
-    "xlm-roberta": AFTER_PADDING,
-}
+HIDDEN, DIM, POSITIONS = backbones.HIDDEN, 16, backbones.POSITIONS
+CONFIGS = backbones.CONFIGS
 # Their attention adds positions between the scores and the softmax, which ONNX Runtime's operator does not.
 NOT_FUSED = {"deberta-v2", "mpnet"}
 INT8 = ("bert", "modernbert")
@@ -175,7 +151,7 @@ def test_longest_text_is_one_that_the_backbone_reads(exported, tmp_path):
     checkpoint = exported.checkpoint
     assert positions(checkpoint.backbone.config) == POSITIONS
     longer = dataclasses.replace(checkpoint, document=dataclasses.replace(DOCUMENT, max_length=POSITIONS + 1))
-    message = f"max_length is {POSITIONS + 1}, but the backbone has {POSITIONS} positions"
+    message = f"may have {POSITIONS + 1} tokens, but the backbone has {POSITIONS} positions; give --document-length"
     with pytest.raises(CheckpointError, match=message):
         export_checkpoint(longer, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []

@@ -411,7 +411,7 @@ def test_empty_folder_is_filled(checkpoint, traced, tmp_path):
 @pytest.mark.parametrize("kind", ["query", "document"])
 def test_longer_texts_than_the_backbone_reads_are_refused_before_tracing(checkpoint, untraceable, tmp_path, kind):
     longer = dataclasses.replace(checkpoint, **{kind: TextRules("", None, POSITIONS + 1)})
-    message = f"tiny: max_length is {POSITIONS + 1}, but the backbone has {POSITIONS} positions"
+    message = f"a {kind} may have {POSITIONS + 1} tokens, but the backbone has {POSITIONS} positions; give --{kind}-"
     with pytest.raises(CheckpointError, match=message):
         export_checkpoint(longer, tmp_path / "new" / "bundle")
     assert list(tmp_path.iterdir()) == []

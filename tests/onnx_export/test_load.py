@@ -612,9 +612,11 @@ def test_dimensions_that_are_not_the_projections_are_refused(make):
 
 
 @pytest.mark.parametrize(("name", "token"), [("query_token_id", "[Q]"), ("doc_token_id", "[質問s]")])
-def test_marker_that_the_vocabulary_lacks_is_named(make, name, token):
-    folder = make("stanford", metadata={name: token})
-    refused(folder, folder / METADATA, token, "vocabulary")
+def test_the_unknown_token_stands_for_a_marker_that_the_vocabulary_lacks(make, name, token):
+    # As in colbert-ai, which looks the id up: CamemBERT has no [unused0].
+    checkpoint = load_checkpoint(make("stanford", metadata={name: token}))
+    markers = {"query_token_id": checkpoint.query.marker, "doc_token_id": checkpoint.document.marker}
+    assert markers == {"query_token_id": "[unused0]", "doc_token_id": "[unused1]", name: "[UNK]"}
 
 
 def test_null_and_empty_settings_have_the_defaults(make):
@@ -751,14 +753,10 @@ def test_pylate_prefix_that_the_vocabulary_lacks_is_named(make, name):
     refused(folder, folder / SETTINGS, name, "'[X] '", "vocabulary")
 
 
-@pytest.mark.parametrize(("tokenizer", "keeps_case"), [("bert", False), ("japanese", True)])
-def test_lower_casing_outside_the_tokenizer_is_refused_where_the_tokenizer_keeps_the_case(make, tokenizer, keeps_case):
-    folder = make("pylate", tokenizer=tokenizer)
+def test_lower_casing_before_mecab_is_refused(make):
+    folder = make("pylate", tokenizer="japanese")
     edit(folder / "sentence_bert_config.json", do_lower_case=True)
-    if keeps_case:
-        refused(folder, folder / "sentence_bert_config.json", "do_lower_case")
-    else:
-        assert load_checkpoint(folder).dim == DIM
+    refused(folder, folder / "sentence_bert_config.json", "do_lower_case", "mecab")
 
 
 # MultiVectorEncoder
@@ -1020,6 +1018,7 @@ def test_export_passes_on_what_it_is_asked(tansaku, stubs, tmp_path):
         "--json",
         "--phrase-weight",
         "0.1",
+        *("--query-length", "48", "--document-length", "200", "--query-prefix", "query: ", "--document-prefix", ""),
     ]
     done = tansaku("export", "owner/name", out, *options)
     assert (done.status, json.loads(done.out)["bytes"]) == (0, 5)
@@ -1027,6 +1026,10 @@ def test_export_passes_on_what_it_is_asked(tansaku, stubs, tmp_path):
         "source": "owner/name",
         "revision": "refs/pr/5",
         "query_expansion": "none",
+        "query_length": 48,
+        "document_length": 200,
+        "query_prefix": "query: ",
+        "document_prefix": "",
         "checkpoint": "checkpoint",
         "folder": out,
         "precision": "float32",
@@ -1045,6 +1048,7 @@ def test_export_leaves_the_defaults_to_the_loader(tansaku, stubs, tmp_path):
     assert done.status == 0
     assert (stubs["revision"], stubs["query_expansion"], stubs["precision"]) == (None, None, "int8")
     assert stubs["phrase_weight"] == 0
+    assert [stubs[f"{role}_{what}"] for role in ("query", "document") for what in ("length", "prefix")] == [None] * 4
 
 
 def test_export_shows_people_what_was_made(tansaku, stubs, monkeypatch, tmp_path):

@@ -68,6 +68,7 @@ def _plain_encoder(config: ModelConfig, dim: int, seed: int) -> Checkpoint:
         query=TextRules("", query, longest, expansion=expansion),
         document=TextRules("", document, longest, skiplist=tuple(dict.fromkeys(skipped))),
         origin={"format": "encoder", "projection": f"new, seed {seed}"},
+        tokenizer_files=tokenizer.files,
     )
 
 

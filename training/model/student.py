@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from ...onnx_export.convert.checkpoint import Checkpoint
+from ...onnx_export.convert.formats.backbone import positions
 from ...onnx_export.encode.encoder import graph_inputs
 from ...onnx_export.encode.rules import Expansion, TextRules
 from ...onnx_export.encode.segmenter import load_segmenter
@@ -194,20 +195,50 @@ def maxsim(
 
 
 def with_rules(checkpoint: Checkpoint, config: ModelConfig) -> Checkpoint:
-    """The checkpoint with the lengths and the query augmentation of a configuration.
+    """The checkpoint with the lengths and the query augmentation of a configuration, as it is trained.
 
     Raises:
-        InputError: mask tokens are wanted, but the vocabulary has none.
+        InputError: mask tokens are wanted, but the vocabulary has none; or a length is more than the backbone reads.
     """
+    most = positions(checkpoint.backbone.config)
+    for name in ("query_length", "document_length"):
+        if getattr(config, name) > most:
+            raise InputError(
+                f"{checkpoint.name}: model.{name} is {getattr(config, name)}; the backbone has {most} positions"
+            )
     query = dataclasses.replace(checkpoint.query, max_length=config.query_length, expansion=None)
     if config.augmentation != "none":
-        token = _mask_token(checkpoint)
-        length = config.query_length
-        expansion = Expansion(token, "fixed" if config.augmentation == "fixed" else "paper", length)
-        longest = length if config.augmentation == "fixed" else checkpoint.query.max_length
+        before = checkpoint.query.expansion
+        attend = before is not None and before.attend
+        expansion = Expansion(_mask_token(checkpoint), config.augmentation, config.query_length, attend)
+        longest = config.query_length if config.augmentation == "fixed" else most
         query = dataclasses.replace(query, max_length=longest, expansion=expansion)
     document: TextRules = dataclasses.replace(checkpoint.document, max_length=config.document_length)
     return dataclasses.replace(checkpoint, query=query, document=document)
+
+
+def for_search(trained: Checkpoint, start: Checkpoint) -> Checkpoint:
+    """A model as it is written: with the dynamic query length of the checkpoint that its training began with.
+
+    The paper trains with queries of a fixed length and searches with a dynamic one (JaColBERTv2.5, section 4). So where
+    training has filled queries to a fixed length, and ``start`` has a dynamic rule, the model gets that rule.
+
+    Args:
+        trained: the model with the rules of its training, from `with_rules`.
+        start: the checkpoint before `with_rules`.
+
+    Returns:
+        ``trained`` with other rules, or as it is; the weights are shared.
+    """
+    fixed, dynamic = trained.query.expansion, start.query.expansion
+    if fixed is None or fixed.rule != "fixed" or dynamic is None or dynamic.rule not in ("paper", "shipped"):
+        return trained
+    query = dataclasses.replace(
+        trained.query,
+        max_length=positions(trained.backbone.config),
+        expansion=dataclasses.replace(fixed, rule=dynamic.rule),
+    )
+    return dataclasses.replace(trained, query=query)
 
 
 def _mask_token(checkpoint: Checkpoint) -> str:

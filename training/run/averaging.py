@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from ...onnx_export.errors import CheckpointError, InputError
 from ..config import Format, TrainingConfig
 from ..model.start import load_start
-from ..model.student import Student, with_rules
+from ..model.student import Student, for_search, with_rules
 from .saving import save_model
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -60,18 +60,20 @@ def save_average(config: TrainingConfig, folders: Sequence[str | Path], out: str
 
     Raises:
         InputError: an unknown format, or what `average_weights` raises.
-        CheckpointError: the checkpoints are not of the model that the configuration names.
+        CheckpointError: the checkpoints are not of the model that the configuration names, or what was written is not
+            what was to be written.
     """
     if form not in get_args(Format):
         raise InputError(f"unknown format {form!r}; use {' or '.join(get_args(Format))}")
-    student = Student(with_rules(load_start(config.model, config.run.seed), config.model))
+    start = load_start(config.model, config.run.seed)
+    student = Student(with_rules(start, config.model))
     weights = average_weights(folders)
     try:
         student.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(f"{folders[0]}: not of the model {config.model.checkpoint} ({error})") from error
     facts = {"averaged": [str(folder) for folder in folders]}
-    save_model(student.checkpoint, Path(out), form, facts)  # pyright: ignore[reportArgumentType]
+    save_model(for_search(student.checkpoint, start), Path(out), form, facts)  # pyright: ignore[reportArgumentType]
 
 
 def read_weights(folder: str | Path) -> dict[str, torch.Tensor]:

@@ -26,14 +26,14 @@ from ..model.layer_teacher import TokenSimilarities
 from ..model.losses import in_batch, loss_of
 from ..model.optimizer import Optimizer, warmup_steps
 from ..model.start import load_start
-from ..model.student import Student, with_rules
+from ..model.student import Student, for_search, with_rules
 from .averaging import WEIGHTS_FILE
 from .batches import Batches, Pass
 from .evaluation import Evaluation
 from .log import TrainingLog
 from .memory import estimate_memory, said_of_memory
 from .ranks import Ranks, process_group
-from .saving import save_model
+from .saving import save_model, try_saving
 from .state import STATE_FILE, load_state, save_state
 
 _PASSAGES_TO_CENTRE_BY = 256  # of the layers that teach
@@ -140,7 +140,9 @@ class _Run:
         if evaluation is not None:
             self.evaluation = Evaluation.read(evaluation, config.run.split, config.run.evaluation_questions)
         torch.manual_seed(config.run.seed)
-        self.checkpoint = with_rules(checkpoint or load_start(config.model, config.run.seed), config.model)
+        start = checkpoint or load_start(config.model, config.run.seed)
+        self.checkpoint = with_rules(start, config.model)
+        self.written = for_search(self.checkpoint, start)
         self.student = Student(self.checkpoint).to(self.device)
         if config.model.dropout is not None:
             self.student.drop_out(config.model.dropout)
@@ -195,6 +197,8 @@ class _Run:
                 self._take_up(state)
         if self.ranks.number == 0:
             self.output.mkdir(parents=True, exist_ok=True)
+            if self.step < self.steps:
+                try_saving(self.written, self.output, self.config.run.formats)
             if not resume:
                 self._state.unlink(missing_ok=True)
             self.log.begin(self.step)
@@ -303,7 +307,7 @@ class _Run:
             with self.optimizer.averaged():
                 for form in self.config.run.formats:
                     facts = {"step": self.step, **self._plan()}
-                    save_model(self.checkpoint, self.output / form, form, facts)  # pyright: ignore[reportArgumentType]
+                    save_model(self.written, self.output / form, form, facts)  # pyright: ignore[reportArgumentType]
         return folder
 
     def _save_weights(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import PositiveInt
@@ -28,7 +29,15 @@ class _DenseConfig(Settings):
     use_residual: bool = False
 
 
-class _Dense(torch.nn.Module):
+class DenseLayer(torch.nn.Module):
+    """One Dense module: activation(linear(x)), and residual(x) added to it where there is one.
+
+    Args:
+        linear: the matrix, perhaps with a bias.
+        activation: what comes after it.
+        residual: `torch.nn.Identity`, a matrix without a bias, or None.
+    """
+
     def __init__(self, linear: torch.nn.Linear, activation: torch.nn.Module, residual: torch.nn.Module | None) -> None:
         super().__init__()
         self.linear = linear
@@ -36,12 +45,47 @@ class _Dense(torch.nn.Module):
         self.residual = residual
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Project vectors: float32 (…, in_features) → float32 (…, out_features)."""
         projected = self.activation(self.linear(vectors))
         return projected if self.residual is None else projected + self.residual(vectors)
 
 
+def dense_layers(projection: torch.nn.Module, hidden: int) -> list[DenseLayer] | None:
+    """A projection as Dense modules, one after the other.
+
+    Args:
+        projection: a checkpoint's. One without layers becomes the identity matrix.
+        hidden: length of the backbone's vectors.
+
+    Returns:
+        The modules, which share the projection's weights; None if it is of another kind.
+    """
+    layers = list(projection) if isinstance(projection, torch.nn.Sequential) else [projection]
+    if not layers:
+        identity = torch.nn.Linear(hidden, hidden, bias=False)
+        torch.nn.init.eye_(identity.weight)
+        layers = [identity]
+    layers = [DenseLayer(one, torch.nn.Identity(), None) if type(one) is torch.nn.Linear else one for one in layers]
+    known = all(isinstance(one, DenseLayer) and type(one.activation) in _ACTIVATIONS.values() for one in layers)
+    return layers if known else None  # pyright: ignore[reportReturnType]
+
+
+def dense_settings(layer: DenseLayer) -> dict[str, Any]:
+    """config.json of a Dense module, as PyLate writes it."""
+    names = {kind: name for name, kind in _ACTIVATIONS.items()}
+    return {
+        "in_features": layer.linear.in_features,
+        "out_features": layer.linear.out_features,
+        "bias": layer.linear.bias is not None,
+        "activation_function": names[type(layer.activation)],
+        "use_residual": layer.residual is not None,
+    }
+
+
 def load_projection(folder: Path, names: list[str], hidden: int, native: bool) -> torch.nn.Module:
     """The Dense modules of a checkpoint, one after the other: float32 (…, hidden) → float32 (…, dim).
+
+    Without any, the projection leaves the vectors as they are.
 
     Args:
         folder: the checkpoint.
@@ -68,7 +112,7 @@ def load_projection(folder: Path, names: list[str], hidden: int, native: bool) -
     return layers.eval()
 
 
-def _dense(folder: Path, config: _DenseConfig, path: Path, native: bool) -> _Dense:
+def _dense(folder: Path, config: _DenseConfig, path: Path, native: bool) -> DenseLayer:
     tensors = read_tensors(folder)
     default = "activation.Tanh" if native else "linear.Identity"
     activation = config.activation_function or f"torch.nn.modules.{default}"
@@ -82,7 +126,7 @@ def _dense(folder: Path, config: _DenseConfig, path: Path, native: bool) -> _Den
     if config.use_residual:
         same = shape[0] == shape[1]
         residual = torch.nn.Identity() if same else _linear(tensors, "residual", shape, False, path)
-    return _Dense(linear, _ACTIVATIONS[activation](), residual)
+    return DenseLayer(linear, _ACTIVATIONS[activation](), residual)
 
 
 def _linear(

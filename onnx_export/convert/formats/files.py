@@ -15,10 +15,11 @@ from ...errors import CheckpointError
 from ...validation import describe_errors
 
 METADATA_FILE = "artifact.metadata"
+HEAD_FILE = "colbert_linear.pt"
 MODULES_FILE = "modules.json"
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-_CONFIG_FILES = ["*.json", "*.txt", "*.model", METADATA_FILE, "*_Dense/pytorch_model.bin"]
+_CONFIG_FILES = ["*.json", "*.txt", "*.model", METADATA_FILE, HEAD_FILE, "*_Dense/pytorch_model.bin"]
 _SAFETENSORS_FILES = ["*.safetensors"]
 _TORCH_FILES = ["pytorch_model*.bin", "*/pytorch_model.bin"]
 _IGNORED_FILES = ["onnx/*", "openvino/*", "checkpoint-*"]
@@ -120,11 +121,20 @@ def read_tensors(folder: Path, wanted: str = "") -> dict[str, torch.Tensor]:
     """
     found: dict[str, torch.Tensor] = {}
     for path in _weight_files(folder):
-        found.update(_read_weight_file(path, wanted))
+        found.update(read_weight_file(path, wanted))
     return found
 
 
-def _read_weight_file(path: Path, wanted: str) -> dict[str, torch.Tensor]:
+def read_weight_file(path: Path, wanted: str = "") -> dict[str, torch.Tensor]:
+    """Tensors of one file, in float32, by name.
+
+    Args:
+        path: a safetensors file, or one of torch, read with ``weights_only``.
+        wanted: name of the one tensor to read; "" reads all.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:

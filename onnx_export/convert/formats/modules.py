@@ -18,11 +18,12 @@ from ..checkpoint import Checkpoint
 from .backbone import load_backbone, positions
 from .dense import load_projection
 from .files import MODULES_FILE, Settings, read_settings
+from .own_rules import read_own_rules
 from .queries import QueryExpansion, query_rules
 from .tokenizer import LoadedTokenizer, load_tokenizer
 
-_SETTINGS_FILE = "config_sentence_transformers.json"
-_TRANSFORMER_FILE = "sentence_bert_config.json"
+SETTINGS_FILE = "config_sentence_transformers.json"
+TRANSFORMER_FILE = "sentence_bert_config.json"
 _MASK_MODULE = "MultiVectorMask"
 _MODULES = ("Transformer", "Dense", _MASK_MODULE, "Normalize")
 
@@ -43,7 +44,9 @@ class _Prompts(Settings):
     prompts: dict[str, str | None] = Field(default_factory=dict)
     default_prompt_name: str | None = None
 
-    def prompt(self, name: str | None) -> str:
+    def prompt_of(self, *names: str) -> str:
+        """The prompt of the first of these names that there is, or else the default one."""
+        name = next((name for name in names if name in self.prompts), self.default_prompt_name)
         return (self.prompts.get(name) if name is not None else None) or ""
 
 
@@ -102,12 +105,12 @@ def load_modules(folder: Path, name: str, query_expansion: QueryExpansion | None
         MissingExtraError: the tokenizer needs the extra ``japanese``.
     """
     modules = _read_modules(folder)
-    model_type = read_settings(folder / _SETTINGS_FILE, _Prompts).model_type
+    model_type = read_settings(folder / SETTINGS_FILE, _Prompts).model_type
     native = model_type == "MultiVectorEncoder" or _MASK_MODULE in modules
     transformer = folder / modules["Transformer"][0]
     backbone = load_backbone(transformer)
     tokenizer = load_tokenizer(transformer)
-    _check_case(transformer, tokenizer)
+    tokenizer = _in_case(transformer, tokenizer)
     projection = load_projection(folder, modules.get("Dense", []), backbone.config.hidden_size, native)
     longest = positions(backbone.config)
     if native:
@@ -118,7 +121,7 @@ def load_modules(folder: Path, name: str, query_expansion: QueryExpansion | None
         mask_folder = folder / modules[_MASK_MODULE][0] if _MASK_MODULE in modules else None
         query, document = _native_rules(folder, transformer, mask_folder, tokenizer, longest)
     else:
-        query, document = _pylate_rules(folder, tokenizer)
+        query, document = read_own_rules(folder / SETTINGS_FILE) or _pylate_rules(folder, tokenizer)
     return Checkpoint(
         name=name,
         backbone=backbone,
@@ -128,6 +131,8 @@ def load_modules(folder: Path, name: str, query_expansion: QueryExpansion | None
         query=query_rules(query_expansion, query, tokenizer.mask, longest, folder),
         document=document,
         origin={"format": "MultiVectorEncoder" if native else "pylate"},
+        lower_case=tokenizer.lower_case,
+        tokenizer_files=tokenizer.files,
     )
 
 
@@ -143,23 +148,28 @@ def _read_modules(folder: Path) -> dict[str, list[str]]:
                 "gives one vector per text and is not a ColBERT checkpoint"
             )
         found.setdefault(kind, []).append(module.path)
-    if len(found.get("Transformer", [])) != 1 or "Dense" not in found:
+    # PyLate draws a Dense at random where there is none; for a MultiVectorEncoder it is one possible module of several.
+    if len(found.get("Transformer", [])) != 1 or not {"Dense", _MASK_MODULE} & found.keys():
         raise CheckpointError(
-            f"{path}: lists {', '.join(found) or 'nothing'}; a ColBERT checkpoint has one Transformer and a Dense"
+            f"{path}: lists {', '.join(found) or 'nothing'}; a ColBERT checkpoint has one Transformer and a Dense or a "
+            f"{_MASK_MODULE}"
         )
     return found
 
 
-def _check_case(folder: Path, tokenizer: LoadedTokenizer) -> None:
-    path = folder / _TRANSFORMER_FILE
+def _in_case(folder: Path, tokenizer: LoadedTokenizer) -> LoadedTokenizer:
+    path = folder / TRANSFORMER_FILE
     if not read_settings(path, _TransformerConfig).do_lower_case:
-        return
-    if tokenizer.first_tokens("A") != tokenizer.first_tokens("a"):
-        raise CheckpointError(f"{path}: do_lower_case is set, but the tokenizer keeps the case; set it there instead")
+        return tokenizer
+    if tokenizer.segmenter is not None:
+        raise CheckpointError(
+            f"{path}: do_lower_case is set beside {tokenizer.segmenter}, which tansaku does not support; switch it off"
+        )
+    return tokenizer.in_lower_case()
 
 
 def _pylate_rules(folder: Path, tokenizer: LoadedTokenizer) -> tuple[TextRules, TextRules]:
-    path = folder / _SETTINGS_FILE
+    path = folder / SETTINGS_FILE
     config = read_settings(path, _PyLateConfig)
     expansion = None
     if config.do_query_expansion:
@@ -168,18 +178,17 @@ def _pylate_rules(folder: Path, tokenizer: LoadedTokenizer) -> tuple[TextRules, 
                 f"{path}: do_query_expansion is set, but the tokenizer has no mask token; switch it off"
             )
         expansion = Expansion(tokenizer.mask, "fixed", config.query_length, config.attend_to_expansion_tokens)
-    prompt = config.prompt(config.default_prompt_name)
     # A word that the vocabulary lacks stands for the unknown token, which is then skipped too, as in PyLate.
     skiplist = [word if tokenizer.has(word) else tokenizer.unknown for word in config.skiplist_words]
     query = TextRules(
-        prefix=prompt,
+        prefix=config.prompt_of("query"),
         marker=_inserted("query_prefix", config.query_prefix, tokenizer, path),
         max_length=config.query_length,
         expansion=expansion,
         strip=True,
     )
     document = TextRules(
-        prefix=prompt,
+        prefix=config.prompt_of("document", "passage", "corpus"),
         marker=_inserted("document_prefix", config.document_prefix, tokenizer, path),
         max_length=config.document_length,
         skiplist=tuple(dict.fromkeys(word for word in skiplist if word is not None)),
@@ -197,29 +206,26 @@ def _inserted(name: str, marker: str, tokenizer: LoadedTokenizer, path: Path) ->
 def _native_rules(
     folder: Path, transformer: Path, mask_folder: Path | None, tokenizer: LoadedTokenizer, longest: int
 ) -> tuple[TextRules, TextRules]:
-    settings = read_settings(folder / _SETTINGS_FILE, _Prompts)
-    lengths = read_settings(transformer / _TRANSFORMER_FILE, _NativeTransformerConfig)
+    settings = read_settings(folder / SETTINGS_FILE, _Prompts)
+    lengths = read_settings(transformer / TRANSFORMER_FILE, _NativeTransformerConfig)
     masking = _MaskConfig() if mask_folder is None else read_settings(mask_folder / "config.json", _MaskConfig)
     if masking.keep_only_token_ids:
         raise CheckpointError(f"{folder}: {_MASK_MODULE} has keep_only_token_ids, which tansaku does not support")
     longest = min(longest, tokenizer.max_length, lengths.max_seq_length or longest)
     query_length = lengths.query_length or longest
-    expansion = _native_expansion(lengths.query_expansion, tokenizer, transformer / _TRANSFORMER_FILE)
+    expansion = _native_expansion(lengths.query_expansion, tokenizer, transformer / TRANSFORMER_FILE)
     if expansion:
         query_length = expansion.length if expansion.rule == "fixed" else max(query_length, expansion.length)
-    default = settings.default_prompt_name
-    query_prompt = "query" if "query" in settings.prompts else default
-    document_prompt = next((name for name in ("document", "passage", "corpus") if name in settings.prompts), default)
     skiplist = tuple(dict.fromkeys(word for word in masking.skiplist_words if tokenizer.has(word)))
     query = TextRules(
-        prefix=settings.prompt(query_prompt),
+        prefix=settings.prompt_of("query"),
         marker=None,
         max_length=query_length,
         skiplist=skiplist if "query" in masking.skiplist_tasks else (),
         expansion=expansion,
     )
     document = TextRules(
-        prefix=settings.prompt(document_prompt),
+        prefix=settings.prompt_of("document", "passage", "corpus"),
         marker=None,
         max_length=lengths.document_length or longest,
         skiplist=skiplist if "document" in masking.skiplist_tasks else (),

@@ -43,3 +43,16 @@ def query_rules(
         length = rules.expansion.length if rules.expansion else rules.max_length
         return dataclasses.replace(rules, expansion=Expansion(mask, "fixed", length, attend), max_length=length)
     return dataclasses.replace(rules, expansion=Expansion(mask, expansion, _MASK_MULTIPLE, attend), max_length=longest)
+
+
+def with_query_length(rules: TextRules, length: int) -> TextRules:
+    """Query rules with another length.
+
+    Args:
+        rules: the rules.
+        length: longest query in tokens. The masks of the rule "fixed" reach up to it; the other rules are cut at it.
+    """
+    expansion = rules.expansion
+    if expansion and (expansion.rule == "fixed" or (expansion.rule == "minimum" and expansion.length > length)):
+        expansion = dataclasses.replace(expansion, length=length)
+    return dataclasses.replace(rules, max_length=length, expansion=expansion)

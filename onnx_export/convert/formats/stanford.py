@@ -17,10 +17,11 @@ from ...errors import CheckpointError
 from ..checkpoint import Checkpoint, linear_projection
 from .backbone import load_backbone, positions
 from .files import METADATA_FILE, MODULES_FILE, Settings, read_settings, read_tensors
+from .own_rules import read_own_rules
 from .queries import QueryExpansion, query_rules
 from .tokenizer import LoadedTokenizer, load_tokenizer
 
-_PROJECTION = "linear.weight"
+PROJECTION = "linear.weight"
 
 
 class _Metadata(Settings):
@@ -48,7 +49,7 @@ def is_stanford(folder: Path) -> bool:
     if stanford != modules:
         return stanford
     # Both or neither: the weights decide.
-    return _PROJECTION in read_tensors(folder, _PROJECTION)
+    return PROJECTION in read_tensors(folder, PROJECTION)
 
 
 def load_stanford(folder: Path, name: str, query_expansion: QueryExpansion | None) -> Checkpoint:
@@ -60,7 +61,8 @@ def load_stanford(folder: Path, name: str, query_expansion: QueryExpansion | Non
     Args:
         folder: where it is.
         name: the model's name.
-        query_expansion: which mask tokens queries get; None means the paper's dynamic query length.
+        query_expansion: which mask tokens queries get; None means the checkpoint's own where tansaku wrote it, and else
+            the paper's dynamic query length.
 
     Raises:
         CheckpointError: a file is missing or wrong, or the model is of a kind that tansaku does not support.
@@ -73,40 +75,27 @@ def load_stanford(folder: Path, name: str, query_expansion: QueryExpansion | Non
 
     backbone = load_backbone(folder)
     hidden = backbone.config.hidden_size
-    weights = read_tensors(folder, _PROJECTION)
-    if _PROJECTION not in weights:
-        raise CheckpointError(f"{folder}: the weights have no {_PROJECTION}: the projection is missing")
-    projection = weights[_PROJECTION]
+    weights = read_tensors(folder, PROJECTION)
+    if PROJECTION not in weights:
+        raise CheckpointError(f"{folder}: the weights have no {PROJECTION}: the projection is missing")
+    projection = weights[PROJECTION]
     if projection.ndim != 2 or projection.shape[1] != hidden:
         raise CheckpointError(
-            f"{folder}: {_PROJECTION} has shape {tuple(projection.shape)}, expected (dimensions, {hidden}); "
+            f"{folder}: {PROJECTION} has shape {tuple(projection.shape)}, expected (dimensions, {hidden}); "
             "copy the checkpoint again"
         )
     if metadata.dim not in (None, len(projection)):
         raise CheckpointError(
-            f"{path}: dim is {metadata.dim}, but {_PROJECTION} has {len(projection)} rows; copy the checkpoint again"
+            f"{path}: dim is {metadata.dim}, but {PROJECTION} has {len(projection)} rows; copy the checkpoint again"
         )
     tokenizer = load_tokenizer(folder)
 
-    length, attend = metadata.query_maxlen, metadata.attend_to_mask_tokens
-    query = query_rules(
-        query_expansion or "paper",
-        TextRules(
-            prefix="",
-            marker=_marker(metadata.query_token_id or "[unused0]", tokenizer, path),
-            max_length=length,
-            expansion=Expansion(tokenizer.mask, "fixed", length, attend) if tokenizer.mask else None,
-        ),
-        tokenizer.mask,
-        positions(backbone.config),
-        folder,
-    )
-    document = TextRules(
-        prefix="",
-        marker=_marker(metadata.doc_token_id or "[unused1]", tokenizer, path),
-        max_length=metadata.doc_maxlen,
-        skiplist=_punctuation(tokenizer) if metadata.mask_punctuation else (),
-    )
+    if own := read_own_rules(path):
+        query, document = own
+    else:
+        query, document = _rules(metadata, tokenizer, path)
+        query_expansion = query_expansion or "paper"
+    query = query_rules(query_expansion, query, tokenizer.mask, positions(backbone.config), folder)
     return Checkpoint(
         name=name,
         backbone=backbone,
@@ -116,15 +105,40 @@ def load_stanford(folder: Path, name: str, query_expansion: QueryExpansion | Non
         query=query,
         document=document,
         origin={"format": "stanford"},
+        tokenizer_files=tokenizer.files,
     )
 
 
+def _rules(metadata: _Metadata, tokenizer: LoadedTokenizer, path: Path) -> tuple[TextRules, TextRules]:
+    length, attend = metadata.query_maxlen, metadata.attend_to_mask_tokens
+    query = TextRules(
+        prefix="",
+        marker=_marker(metadata.query_token_id or "[unused0]", tokenizer, path),
+        max_length=length,
+        expansion=Expansion(tokenizer.mask, "fixed", length, attend) if tokenizer.mask else None,
+    )
+    document = TextRules(
+        prefix="",
+        marker=_marker(metadata.doc_token_id or "[unused1]", tokenizer, path),
+        max_length=metadata.doc_maxlen,
+        skiplist=punctuation(tokenizer) if metadata.mask_punctuation else (),
+    )
+    return query, document
+
+
 def _marker(token: str, tokenizer: LoadedTokenizer, path: Path) -> str:
-    if not tokenizer.has(token):
-        raise CheckpointError(f"{path}: the marker {token!r} is not in the tokenizer's vocabulary")
-    return token
+    # Stanford looks the marker's id up, and gets that of the unknown token for what the vocabulary lacks.
+    if tokenizer.has(token):
+        return token
+    if tokenizer.unknown is None:
+        raise CheckpointError(
+            f"{path}: the marker {token!r} is not in the tokenizer's vocabulary, and there is no unknown token to "
+            "stand for it; name a token of the vocabulary"
+        )
+    return tokenizer.unknown
 
 
-def _punctuation(tokenizer: LoadedTokenizer) -> tuple[str, ...]:
+def punctuation(tokenizer: LoadedTokenizer) -> tuple[str, ...]:
+    """The tokens whose vectors Stanford's mask_punctuation leaves out."""
     # Stanford takes the first token of each symbol; for a symbol that the vocabulary lacks, that is the unknown token.
     return tuple(dict.fromkeys(tokenizer.first_tokens(string.punctuation)))

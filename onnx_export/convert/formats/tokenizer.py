@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from tokenizers import AddedToken, Tokenizer, models, processors
+from tokenizers import AddedToken, Tokenizer, models, normalizers, processors
 from transformers import AutoTokenizer
+from transformers import __version__ as transformers_version
 
 from ...encode.segmenter import MECAB_UNIDIC_LITE, load_segmenter
 from ...errors import CheckpointError, MissingExtraError
+from ..sentences import first_difference, sentences
 from .backbone import ModelConfig
 from .files import read_settings
 
@@ -25,6 +29,21 @@ _VOCABULARY_FILES = (
     "spm.model",
     "tokenizer.model",
 )
+# What transformers reads a tokenizer from.
+_FILES = (
+    *_VOCABULARY_FILES,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+    "config.json",
+)
+# Settings of tokenizer_config.json that every version of transformers puts before those of tokenizer.json.
+_NORMALIZER_SETTINGS = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
 _JAPANESE_SETTINGS: dict[str, Any] = {
     "do_lower_case": False,
     "do_word_tokenize": True,
@@ -55,6 +74,8 @@ class LoadedTokenizer:
         mask: name of the mask token, or None.
         unknown: name of the unknown token, or None.
         max_length: the longest text in tokens by its configuration; a huge number if that gives no limit.
+        files: what it was read from, filename → content.
+        lower_case: whether it was made to take texts in lower case, which its files do not say.
     """
 
     tokenizer: Tokenizer
@@ -62,6 +83,8 @@ class LoadedTokenizer:
     mask: str | None
     unknown: str | None
     max_length: int
+    files: Mapping[str, bytes]
+    lower_case: bool = False
 
     def has(self, token: str) -> bool:
         """Whether ``token`` is in the vocabulary."""
@@ -74,12 +97,20 @@ class LoadedTokenizer:
         encodings = self.tokenizer.encode_batch(cut, is_pretokenized=segmenter is not None, add_special_tokens=False)
         return [encoding.tokens[0] for encoding in encodings if encoding.tokens]
 
+    def in_lower_case(self) -> LoadedTokenizer:
+        """The tokenizer after a step that makes texts lower case, as sentence-transformers adds one."""
+        lowered = Tokenizer.from_str(self.tokenizer.to_str())
+        normalizer = self.tokenizer.normalizer
+        lowered.normalizer = normalizers.Sequence([normalizers.Lowercase(), *([normalizer] if normalizer else [])])
+        return dataclasses.replace(self, tokenizer=lowered, lower_case=True)
+
 
 def load_tokenizer(folder: Path) -> LoadedTokenizer:
     """The tokenizer in ``folder``.
 
     Raises:
-        CheckpointError: it cannot be read, or has no form that runs without transformers.
+        CheckpointError: it cannot be read, has no form that runs without transformers, or this version of transformers
+            reads its tokenizer.json otherwise than it says.
         MissingExtraError: it is a BertJapaneseTokenizer and MeCab is not installed.
     """
     _check_files(folder)
@@ -101,10 +132,45 @@ def load_tokenizer(folder: Path) -> LoadedTokenizer:
         )
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    if segmenter is None:
+        _check_reading(folder, tokenizer)
     special = tokenizer.encode("a").special_tokens_mask
     if special[0] != 1 or special[-1] != 1:
         raise CheckpointError(f"{folder}: {kind} adds no start token or no end token; tansaku needs both")
-    return LoadedTokenizer(tokenizer, segmenter, loaded.mask_token, loaded.unk_token, int(loaded.model_max_length))
+    files = {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
+    return LoadedTokenizer(
+        tokenizer, segmenter, loaded.mask_token, loaded.unk_token, int(loaded.model_max_length), files
+    )
+
+
+def _check_reading(folder: Path, read: Tokenizer) -> None:
+    """Refuse what transformers has read otherwise than tokenizer.json says, as some of its versions do in silence."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return
+    found, said = (
+        [encoding.ids for encoding in tokenizer.encode_batch(list(sentences()))]
+        for tokenizer in (read, _said(path, folder / "tokenizer_config.json"))
+    )
+    if difference := first_difference(sentences(), found, said, "transformers", "the file"):
+        raise CheckpointError(
+            f"{path}: transformers {transformers_version} does not read this tokenizer as it stands: {difference}; "
+            "install another version of transformers, or, if the file is right, set tokenizer_class to "
+            '"PreTrainedTokenizerFast" in tokenizer_config.json beside it'
+        )
+
+
+def _said(path: Path, settings: Path) -> Tokenizer:
+    """The tokenizer in a tokenizer.json, with what tokenizer_config.json changes in it by design."""
+    content = json.loads(path.read_bytes())
+    changed = json.loads(settings.read_bytes()) if settings.is_file() else {}
+    normalizer = content.get("normalizer")
+    if normalizer and normalizer.get("type") == "BertNormalizer":
+        normalizer |= {ours: changed[name] for name, ours in _NORMALIZER_SETTINGS.items() if name in changed}
+    tokenizer = Tokenizer.from_str(json.dumps(content))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 def _japanese_wordpiece(loaded: Any, folder: Path) -> Tokenizer:
