@@ -22,6 +22,7 @@ from .read.passages import check_room
 from .read.rejects import Rejects
 from .table.changes import DeleteReport, OptimizeReport, delete_documents, optimize_table
 from .table.conditions import Where
+from .table.contents import drop_index, index_names, stored_documents
 from .table.database import Database, connect, database_exists, local_folder, location_of
 from .table.model import Models, VectorsOnly
 from .table.table import IndexTable, check_table_name, open_index_table
@@ -359,7 +360,9 @@ class Index:
         """
         return self._merge(documents, vectors, True, _options(names, rejects, progress, resume, restart))
 
-    def delete(self, ids: Sequence[str] | None = None, *, where: Where | None = None) -> DeleteReport:
+    def delete(
+        self, ids: Sequence[str] | None = None, *, where: Where | None = None, dry_run: bool = False
+    ) -> DeleteReport:
         """Delete documents by id, or all rows that meet a condition.
 
         Args:
@@ -367,6 +370,7 @@ class Index:
                 reported; they are not an error.
             where: a condition over the table's columns: text such as ``"year < 1950"``, or a `Condition` with
                 parameters.
+            dry_run: count the rows that would be deleted, and delete none.
 
         Returns:
             The number of rows deleted, and the ids that the index does not have.
@@ -377,7 +381,7 @@ class Index:
             WriteConflictError: another writer replaced the table at the same time.
             StorageError: the disk or the object store failed.
         """
-        return delete_documents(self._now(), ids, where)
+        return delete_documents(self._now(), ids, where, dry_run=dry_run)
 
     def optimize(self, keep: timedelta = timedelta(hours=1)) -> OptimizeReport:
         """Merge small fragments and remove old versions of the table.
@@ -478,6 +482,59 @@ class Index:
             StorageError: the table cannot be read.
         """
         return describe(self._now())
+
+    @staticmethod
+    def names(db: Database, *, storage_options: Mapping[str, str] | None = None) -> list[str]:
+        """The names of the indexes in a database, sorted. Tables that tansaku did not make are left out.
+
+        Args:
+            db: see `open`.
+            storage_options: see `open`.
+
+        Raises:
+            TableNotFoundError: the database does not exist.
+            StorageError: the database cannot be read.
+        """
+        return index_names(connect(db, storage_options=storage_options))
+
+    @staticmethod
+    def drop(db: Database, table: str, *, storage_options: Mapping[str, str] | None = None) -> None:
+        """Remove an index for good: its table, its codecs and the files beside it.
+
+        Args:
+            db: see `open`.
+            table: name of the table.
+            storage_options: see `open`.
+
+        Raises:
+            TableNotFoundError: the database or the table does not exist.
+            NotAnIndexError: the table was not made by tansaku.
+            StorageError: the disk or the object store failed.
+        """
+        drop_index(connect(db, storage_options=storage_options), table)
+
+    def documents(self, *, where: Where | None = None) -> Iterator[dict[str, Any]]:
+        """Read what was given for each row, in no particular order. `create` makes the same index from it again.
+
+        Args:
+            where: a condition over the columns, see `delete`; None means all rows.
+
+        Yields:
+            A mapping with ``id``, ``title``, ``text`` and the other columns; of a passage also ``parent_id``, the id of
+            its document, and ``passage``, its number from 0.
+
+        Raises:
+            InputError: the condition is not valid.
+            TableNotFoundError: the table has been dropped.
+            StorageError: the table cannot be read.
+
+        Example:
+            >>> from tansaku import Index
+            >>> index = Index.create(folder, "kept", [{"id": "kinkaku", "text": "京都の寺院。", "year": 1397}])
+            >>> list(index.documents(where="year < 1500"))
+            [{'id': 'kinkaku', 'title': '', 'text': '京都の寺院。', 'year': 1397}]
+        """
+        yield from stored_documents(self._now(), where)
 
     def __len__(self) -> int:
         """Number of rows of the table; `info` counts documents too."""

@@ -171,16 +171,19 @@ def delete_rows(index: IndexTable, where: Expr | str) -> int:
     return on_latest(index, delete)
 
 
-def delete_documents(index: IndexTable, ids: Sequence[str] | None, where: Where | None) -> DeleteReport:
+def delete_documents(
+    index: IndexTable, ids: Sequence[str] | None, where: Where | None, *, dry_run: bool = False
+) -> DeleteReport:
     """Delete documents by id, or rows by a condition: the work of `Index.delete`.
 
     Args:
         index: the open table.
         ids: ids of documents; None if ``where`` is given.
         where: a condition; None if ``ids`` is given.
+        dry_run: count only.
 
     Returns:
-        What was deleted.
+        What was deleted, or would be.
 
     Raises:
         TansakuError: the errors that `Index.delete` lists.
@@ -189,10 +192,13 @@ def delete_documents(index: IndexTable, ids: Sequence[str] | None, where: Where 
         raise InputError("delete needs either ids or a condition (where); give one of them")
     if where is not None:
         condition = condition_sql(where, index.table.schema, index.header, if_empty="it would delete everything")
+        if dry_run:
+            with condition_errors(index.place(), where):
+                return DeleteReport(index.table.count_rows(condition), [])
         return DeleteReport(delete_rows(index, condition), [])
     if isinstance(ids, str):
         raise InputError("ids is one string; give a list of ids")
-    return _delete_ids(index, [str(doc_id) for doc_id in ids or []])
+    return _delete_ids(index, [str(doc_id) for doc_id in ids or []], dry_run)
 
 
 def index_text(index: IndexTable) -> None:
@@ -252,7 +258,7 @@ def _ready(rows: pa.Table) -> pa.Table:
     return pa.Table.from_batches([aligned(batch) for batch in batches], rows.schema)
 
 
-def _delete_ids(index: IndexTable, ids: Sequence[str]) -> DeleteReport:
+def _delete_ids(index: IndexTable, ids: Sequence[str], dry_run: bool) -> DeleteReport:
     """Delete documents by id, with all their passages. Each transaction deletes up to 10,000 documents."""
     column = index.header.document_id_field
     rows, missing = 0, []
@@ -262,7 +268,9 @@ def _delete_ids(index: IndexTable, ids: Sequence[str]) -> DeleteReport:
         found = on_latest(index, lambda table, wanted=wanted: table.search().where(wanted).select([column]).to_arrow())
         stored = set(found[column].to_pylist())
         missing += [doc_id for doc_id in part if doc_id not in stored]
-        if stored:
+        if dry_run:
+            rows += len(found)
+        elif stored:
             rows += delete_rows(index, wanted)
     return DeleteReport(rows, missing)
 

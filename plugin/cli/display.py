@@ -226,9 +226,19 @@ def show_rejects(rejects: Rejects) -> None:
         out.print(f"[yellow]{counted(len(rejects), 'record')} rejected[/yellow] and written to {shown(rejects.path)}")
 
 
-def show_delete(report: DeleteReport) -> None:
-    """Print how many rows were deleted and which ids the index does not have."""
-    out.print(f"{counted(report.rows, 'row')} deleted")
+def show_tables(found: Sequence[IndexInfo]) -> None:
+    """Print the indexes of a database."""
+    table = Table(box=None)
+    for heading in ("table", "documents", "version", "model"):
+        table.add_column(heading, justify="right" if heading in ("documents", "version") else "left")
+    for info in found:
+        table.add_row(shown(info.table), f"{info.documents:,}", str(info.version), shown(info.model))
+    out.print(table if found else "no indexes here")
+
+
+def show_delete(report: DeleteReport, *, dry_run: bool = False) -> None:
+    """Print how many rows were deleted, or would be, and which ids the index does not have."""
+    out.print(f"{counted(report.rows, 'row')} {'would be deleted' if dry_run else 'deleted'}")
     if report.missing:
         some = ", ".join(report.missing[:5]) + (", …" if len(report.missing) > 5 else "")
         out.print(f"{counted(len(report.missing), 'id')} not in the index: {shown(some)}")

@@ -205,6 +205,7 @@ def delete(
     ids: Annotated[list[str] | None, typer.Option("--id", help="Id of a document; may be repeated.")] = None,
     ids_file: Annotated[Path | None, typer.Option(help="File with one id per line.")] = None,
     where: Annotated[str | None, typer.Option(help="Condition over the columns, such as 'year < 1950'.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count of what would be deleted; nothing is.")] = False,
     storage_option: StorageOptions = None,
 ) -> None:
     """Delete documents by id, or all that meet a condition.
@@ -221,7 +222,7 @@ def delete(
             raise InputError(f"{ids_file}: cannot be read ({error}); give a UTF-8 file with one id per line") from error
     chosen = given if ids is not None or ids_file is not None else None
     opened = Index.open(db, table, storage_options=storage_options(storage_option))
-    display.show_delete(opened.delete(chosen, where=where))
+    display.show_delete(opened.delete(chosen, where=where, dry_run=dry_run), dry_run=dry_run)
 
 
 def optimize(

@@ -24,11 +24,12 @@ from .mcp import mcp
 from .models import models
 from .search import search
 from .serve import serve
+from .tables import drop, dump, get, tables
 from .terminal import show_all_characters
 
 _GROUPS = {
     "Search": (demo, search),
-    "Index": (index, info, check, delete, optimize, rebuild),
+    "Index": (index, tables, info, get, dump, check, delete, optimize, rebuild, drop),
     "Serve": (serve, mcp),
     "Model": (export, models),
     "Evaluate": (evaluate, beir),

@@ -30,14 +30,14 @@ def visible(text: str, *, keep: str = "") -> str:
     return _CONTROLS.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), text)
 
 
-def as_json(content: Any) -> str:
+def as_json(content: Any, *, indent: int | None = 2) -> str:
     """``content`` as JSON that every reader takes and every terminal shows.
 
     NaN and infinities are null, dates, bytes and other values of columns strings. Control characters are escaped, and
     all but ASCII where standard output cannot hold it.
     """
     plain = to_jsonable_python(content, inf_nan_mode="null", bytes_mode="base64", fallback=str)
-    text = json.dumps(plain, ensure_ascii=False, indent=2, allow_nan=False)
+    text = json.dumps(plain, ensure_ascii=False, indent=indent, allow_nan=False)
     text = _JSON_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")

@@ -557,3 +557,26 @@ def test_a_spreadsheets_csv_of_windows_is_indexed_with_types_and_filtered(tmp_pa
     assert [hit["id"] for hit in json.loads(found.stdout)["hits"]] == ["1"]
     for option in ("--rename-field", "--column-type"):
         assert f"{option}: expected" in tansaku("index", csv, *place, option, "x").stderr
+
+
+@pytest.mark.integration
+def test_a_database_is_listed_read_and_emptied(tmp_path):
+    place = ("--db", tmp_path / "db", "--table", "t")
+    (tmp_path / "docs.jsonl").write_text(
+        '{"id": "a", "text": "京都の寺", "year": 1397}\n{"id": "b", "text": "大阪の城", "year": 1583}\n',
+        encoding="utf-8",
+    )
+    assert tansaku("index", tmp_path / "docs.jsonl", *place).returncode == 0
+    listed = json.loads(tansaku("tables", "--db", tmp_path / "db", "--json").stdout)["tables"]
+    assert [(table["table"], table["documents"]) for table in listed] == [("t", 2)]
+    assert " t " in f" {tansaku('tables', '--db', tmp_path / 'db').stdout} "
+    got = tansaku("get", "b", "z", *place)
+    assert (got.returncode, json.loads(got.stdout)["text"]) == (1, "大阪の城")
+    assert "not in the index: z" in got.stderr
+    dumped = tansaku("dump", *place, "--where", "year < 1500").stdout
+    assert json.loads(dumped) == {"id": "a", "title": "", "text": "京都の寺", "year": 1397}
+    assert "1 row would be deleted" in tansaku("delete", *place, "--id", "a", "--dry-run").stdout
+    refused = tansaku("drop", *place)
+    assert (refused.returncode, "confirm with --yes" in refused.stderr) == (2, True)
+    assert "removed" in tansaku("drop", *place, "--yes").stdout
+    assert "no indexes here" in tansaku("tables", "--db", tmp_path / "db").stdout

@@ -1,0 +1,100 @@
+"""The commands about what a database holds: `tables`, `get`, `dump`, `drop`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from ...onnx_export.errors import InputError
+from . import display
+from .options import AsJson, Db, StorageOptions, TableName, storage_options
+from .terminal import as_json as json_of
+
+
+def tables(db: Db, as_json: AsJson = False, storage_option: StorageOptions = None) -> None:
+    """List the indexes of a database, with their documents and models.
+
+    Example: `tansaku tables --db ./db`
+    """
+    from ...indexer.index import Index
+
+    options = storage_options(storage_option)
+    names = Index.names(db, storage_options=options)
+    found = [Index.open(db, name, storage_options=options).info() for name in names]
+    if as_json:
+        columns = ("table", "documents", "rows", "model", "version")
+        display.show_json({"tables": [{column: getattr(info, column) for column in columns} for info in found]})
+    else:
+        display.show_tables(found)
+
+
+def get(
+    ids: Annotated[list[str], typer.Argument(help="Ids of documents.")],
+    db: Db,
+    table: TableName,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Print documents by id, one JSON object in a line. Ids that the index does not have end the command with status 1.
+
+    Example: `tansaku get doc1 doc2 --db ./db --table docs`
+    """
+    from ...indexer.index import Index
+    from ...indexer.table.conditions import Condition
+
+    opened = Index.open(db, table, storage_options=storage_options(storage_option))
+    column = "parent_id" if opened.info().passage_tokens else "id"
+    missing = dict.fromkeys(ids)
+    for document in opened.documents(where=Condition(f"{column} IN $ids", ids=ids)):
+        missing.pop(document[column], None)
+        typer.echo(_line(document))
+    if missing:
+        display.show_warning(f"not in the index: {', '.join(missing)}")
+        raise typer.Exit(1)
+
+
+def dump(
+    db: Db,
+    table: TableName,
+    where: Annotated[
+        str | None, typer.Option(help="Condition over the columns, such as 'year < 1950'; by default all.")
+    ] = None,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Print all documents with their columns as JSONL: a backup that `tansaku index` reads again.
+
+    Example: `tansaku dump --db ./db --table docs > docs.jsonl`
+    """
+    from ...indexer.index import Index
+
+    for document in Index.open(db, table, storage_options=storage_options(storage_option)).documents(where=where):
+        typer.echo(_line(document))
+
+
+def drop(
+    db: Db,
+    table: TableName,
+    yes: Annotated[bool, typer.Option("--yes", help="Confirmation: nothing is asked.")] = False,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Remove an index for good, with all its documents.
+
+    Example: `tansaku drop --db ./db --table docs --yes`
+    """
+    from ...indexer.index import Index
+
+    options = storage_options(storage_option)
+    rows = len(Index.open(db, table, storage_options=options))
+    if not yes:
+        try:
+            yes = typer.confirm(f"Remove the table {table!r} with {rows:,} rows?", err=True)
+        except typer.Abort:
+            yes = False
+    if not yes:
+        raise InputError(f"table {table!r} was not removed; confirm with --yes")
+    Index.drop(db, table, storage_options=options)
+    display.out.print(f"table {display.shown(repr(table))} removed")
+
+
+def _line(document: dict[str, Any]) -> str:
+    return json_of(document, indent=None)
