@@ -61,10 +61,11 @@ def drop_index(database: DBConnection, name: str) -> None:
     Raises:
         TableNotFoundError: there is no such table.
         NotAnIndexError: the table was not made by tansaku.
-        StorageError: the disk or the object store failed.
+        StorageError: the disk or the object store failed; or there is a link in what would be removed.
     """
     index = open_index_table(database, name)
+    beside = side_folder(database, name)
     with storage_errors(index.place()):
         database.drop_table(name)
         drop_table(database, codec_table(name))
-        shutil.rmtree(side_folder(database, name), ignore_errors=True)
+        shutil.rmtree(beside, ignore_errors=True)

@@ -109,9 +109,7 @@ def find_table(database: DBConnection, name: str, version: int | None = None) ->
         StorageError: the table cannot be read; or it is a link, or has one to a folder, or a pipe or a device.
     """
     check_process(f"table {name!r}")
-    folder = local_folder(database)
-    if folder is not None:
-        check_plain(folder / f"{name}.lance", linked_files=True)  # LanceDB writes new files only, and waits at a pipe
+    _check_table_folder(database, name)
     try:
         table = database.open_table(name)
     except (ValueError, RuntimeError) as error:
@@ -126,9 +124,20 @@ def find_table(database: DBConnection, name: str, version: int | None = None) ->
 
 
 def drop_table(database: DBConnection, name: str) -> None:
-    """Remove a table, if it exists."""
+    """Remove a table, if it exists.
+
+    Raises:
+        StorageError: it is a link, or has one to a folder, or a pipe or a device.
+    """
+    _check_table_folder(database, name)
     with contextlib.suppress(ValueError, RuntimeError):
         database.drop_table(name)
+
+
+def _check_table_folder(database: DBConnection, name: str) -> None:
+    folder = local_folder(database)
+    if folder is not None:
+        check_plain(folder / f"{name}.lance", linked_files=True)  # LanceDB writes new files only, and waits at a pipe
 
 
 def side_folder(database: DBConnection, table: str) -> Path:

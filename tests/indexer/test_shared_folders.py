@@ -48,6 +48,7 @@ USES = {
     "add": lambda db: opened(db).add(corpus(3, "n")),
     "rebuild": lambda db: opened(db).rebuild(resume=False),
     "optimize": lambda db: opened(db).optimize(timedelta(0)),
+    "drop": lambda db: Index.drop(db, "t"),
     "overwrite": lambda db: Index.create(db, "t", DOCS, encoder=FakeEncoder(), overwrite=True, resume=False),
 }
 CASES = [
