@@ -499,7 +499,7 @@ class Index:
 
     @staticmethod
     def drop(db: Database, table: str, *, storage_options: Mapping[str, str] | None = None) -> None:
-        """Remove an index for good: its table, its codecs and the files beside it.
+        """Remove an index for good: its table, its codecs and the files next to them.
 
         Args:
             db: see `open`.

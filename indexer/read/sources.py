@@ -65,8 +65,9 @@ class Source:
               Names that begin with a period are ignored. Text files are read if there are no other data files; each is
               one record, with its path in the folder as ``id``, its name as ``title`` and its content as ``text``;
             - "-": standard input. It is kept in a temporary file, because indexing reads it several times.
-        format: "jsonl", "json", "csv", "tsv", "text", "parquet", "arrow" or "excel"; None finds the format by the
-            file's suffix. For standard input, one of the first four; None means "jsonl". For a folder, None.
+        format: ``"jsonl"``, ``"json"``, ``"csv"``, ``"tsv"``, ``"text"``, ``"parquet"``, ``"arrow"`` or ``"excel"``;
+            None finds the format by the file's suffix. For standard input, one of the first four; None means
+            ``"jsonl"``. For a folder, None.
         encoding: encoding of text, such as "cp932" or "utf-16". None: UTF-8, or UTF-16 with a byte order mark; a text
             that is not UTF-8 but Shift_JIS (CP932), EUC-JP or ISO-2022-JP is recognized.
         sheet: name of the sheet of a spreadsheet; None takes the first.

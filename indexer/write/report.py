@@ -21,7 +21,7 @@ class BuildReport:
         rejected: number of records that were left out and passed to `Rejects`.
         resumed: how many of ``rows`` an interrupted call had already encoded.
         updated: how many of ``rows`` replaced older rows.
-        column_types: name and type of each column of a new table whose values were text in CSV or TSV, see
+        column_types: for each column of a new table whose values were text in CSV or TSV, its type; see
             `FieldNames`.
     """
 

@@ -104,7 +104,7 @@ class Encoder:
 
         Raises:
             BundleError: the bundle is missing, incomplete or altered; its graph needs other files; its tokenizer makes
-                texts many times longer or may take very long; or it does not encode a sentence as vectors of
+                texts many times longer or may take too long; or it does not encode a sentence as vectors of
                 ``bundle.dim`` finite numbers.
             InputError: ``threads`` is less than 1.
             MissingExtraError: the bundle's word segmenter needs an extra that is not installed.

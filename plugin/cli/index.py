@@ -85,8 +85,8 @@ def index(
         str | None,
         typer.Option(
             "--format",
-            help="Format of the source: jsonl, json, csv, tsv, text, parquet, arrow or excel; by default from its "
-            "name.",
+            help="Format of the source: `jsonl`, `json`, `csv`, `tsv`, `text`, `parquet`, `arrow` or `excel`; by "
+            "default from its name.",
         ),
     ] = None,
     encoding: Annotated[

@@ -28,7 +28,7 @@ from ..errors import TrainingDataError
 _QUERY_IDS, _QUERY_TEXTS = ("query_id", "query-id", "qid"), ("query", "anchor", "question")
 _LISTS = ("document_ids", "passage_ids", "doc_ids", "pids")
 _POSITIVES = ("positive", "positives", "pos", "positive_id", "pos_id", "pid+")
-_NEGATIVE = re.compile(r"^neg(ative)?s?(_ids?)?(_?\d+)?$")
+_NEGATIVE = re.compile(r"^neg(?:s|atives?)?(_ids?)?(_?\d+)?$")
 _SCORES = ("scores", "score", "labels", "label")
 _TSV = re.compile(r"\.tsv(\.(gz|zst))?$", re.IGNORECASE)
 _EXPECTED = (
