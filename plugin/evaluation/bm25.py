@@ -10,6 +10,7 @@ from __future__ import annotations
 import unicodedata
 from array import array
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,9 @@ class Bm25:
         self._numbers = {text_id: number for number, text_id in enumerate(self._ids)}
         self._vocabulary = vocabulary
         self._index = bm25s.BM25(k1=K1, b=B)
+        self._index.nonoccurrence_array = None
+        # bm25s's own way to build its matrix takes more than twice the memory; it says that it may be replaced.
+        setattr(self._index, "build_index_from_ids", lambda **_: _matrix(tokens, len(vocabulary)))  # noqa: B010
         self._index.index((tokens, vocabulary), create_empty_token=False, show_progress=False)
 
     def best(self, query: str, k: int = 10) -> dict[str, float]:
@@ -84,3 +88,29 @@ def bigrams(text: str) -> list[str]:
     """Pairs of neighbouring characters between spaces, in NFKC and lower case; a single character alone."""
     words = unicodedata.normalize("NFKC", text).lower().split()
     return [word[i : i + 2] for word in words for i in range(max(len(word) - 1, 1))]
+
+
+def _matrix(tokens: Sequence[array[int]], n_grams: int) -> dict[str, Any]:
+    """The scores of all texts for each bigram, one bigram after the other, as bm25s keeps them.
+
+    ln(1 + (N - df + 0.5) / (df + 0.5)) · tf / (tf + k1 · (1 - b + b · length / mean length)), which is Lucene's BM25
+    (Robertson and Zaragoza, 2009, without the factor k1 + 1).
+
+    Args:
+        tokens: numbers of the bigrams of each text.
+        n_grams: number of different bigrams.
+    """
+    having = np.zeros(n_grams, np.int64)
+    for of_text in tokens:
+        having[np.unique(np.asarray(of_text, np.int32))] += 1
+    ends = np.cumsum(having)
+    places = ends - having  # where the next text of each bigram goes
+    mean = sum(map(len, tokens)) / len(tokens)
+    rarity = np.log1p((len(tokens) - having + 0.5) / (having + 0.5))
+    data, texts = np.empty(ends[-1], np.float32), np.empty(ends[-1], np.int32)
+    for text, of_text in enumerate(tokens):
+        grams, counts = np.unique(np.asarray(of_text, np.int32), return_counts=True)
+        data[places[grams]] = rarity[grams] * counts / (counts + K1 * (1 - B + B * len(of_text) / mean))
+        texts[places[grams]] = text
+        places[grams] += 1
+    return {"data": data, "indices": texts, "indptr": np.append(0, ends), "num_docs": len(tokens)}

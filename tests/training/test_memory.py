@@ -120,9 +120,11 @@ def config_of(**run) -> TrainingConfig:
 def test_the_estimate_is_near_what_is_kept(student):
     some = some_pass(student)
     estimate = estimate_memory(student, config_of(), [some], torch.float32)
-    assert estimate.activations + estimate.maxsim == pytest.approx(kept_bytes(student, some), rel=0.35)
-    weights = sum(p.numel() for p in student.parameters())
-    assert 4 * 3 * weights < estimate.model < 4 * 4 * weights  # of the pooler only the weights
+    kept = kept_bytes(student, some)
+    assert kept < estimate.activations + estimate.maxsim < 2 * kept
+    weights = [p.numel() for p in student.parameters()]
+    # Of the pooler only the weights, and of the largest weight two gradients more.
+    assert 4 * 3 * sum(weights) < estimate.model < 4 * (4 * sum(weights) + 2 * max(weights))
     less = estimate_memory(student, config_of(recompute=True, tokens_at_once=64), [some], torch.float32)
     assert less.tokens <= 64 < estimate.tokens
     assert less.activations < estimate.activations / 3

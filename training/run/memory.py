@@ -15,6 +15,7 @@ from .batches import Pass
 
 _FLOAT = 4  # bytes
 _STATES = 2  # tensors of the optimizer for each weight
+_BACKWARD = 1.25  # gradients of activations in flight, by measurement
 _OF_PRODUCTS = 3  # the products of MaxSim, masked, and their gradient
 
 
@@ -65,9 +66,10 @@ def estimate_memory(
     model = _FLOAT * (sum(weights) + (1 + _STATES) * trained)
     if precision != torch.float32:  # autocast keeps the weights in 16 bits for as long as it is on
         model += 2 * sum(weights)
+    model += 2 * _FLOAT * max(weights)  # its gradient comes whole from each run before it is added to the others
     longest = max((text for part in some for text in part.passages), key=lambda text: len(text.ids))
     one, two = (_kept_bytes(student, [longest] * count, precision) for count in (1, 2))
-    of_token = max(0, two - one) / len(longest.ids)
+    of_token = _BACKWARD * max(0, two - one) / len(longest.ids)
     activations, maxsim, tokens = max(_of_pass(student, config, part, of_token) for part in some)
     return MemoryEstimate(model, activations, maxsim, tokens)
 
