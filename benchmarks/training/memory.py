@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +98,7 @@ def data(folder: str, part: str, groups: int) -> None:
 
     at = Path(folder)
     names = {"groups": "g.jsonl", "queries": "q.tsv", "collection": "c.tsv"}
-    config = DataConfig(**{key: [str(at / name)] for key, name in names.items()})
+    config = DataConfig.model_validate({key: [str(at / name)] for key, name in names.items()})
 
     def read() -> None:
         opened = PreparedData.open(at / "data")
@@ -128,7 +129,7 @@ def step(attention: str, recompute: bool, layers: int, hidden: int) -> None:
     from tansaku.training.run.memory import estimate_memory
 
     torch.manual_seed(1)
-    sizes = {"num_hidden_layers": layers, "hidden_size": hidden, "intermediate_size": 4 * hidden}
+    sizes: dict[str, Any] = {"num_hidden_layers": layers, "hidden_size": hidden, "intermediate_size": 4 * hidden}
     # With dropout of attention a CPU has no fused attention; a GPU has.
     config = BertConfig(vocab_size=32_768, num_attention_heads=hidden // 64, attention_probs_dropout_prob=0.0, **sizes)
     config._attn_implementation = attention

@@ -208,6 +208,7 @@ class _Run:
             passes = self.batches.of_step(self.step, last=True)
             precision = _TYPES[self.config.run.precision]
             self.note(said_of_memory(estimate_memory(self.student, self.config, passes, precision), self.device))
+        self.ranks.wait()  # patiently; the first shared gradients are waited for less long
 
     def _take_up(self, state: dict[str, Any]) -> None:
         plan, before = self._plan(), state["plan"]
