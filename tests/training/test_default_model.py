@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from tansaku import Encoder, InputError, TansakuError
 from tansaku.onnx_export.convert.load import load_checkpoint
 from tansaku.plugin.evaluation.judgements import read_passages, read_queries
-from tansaku.training.data.groups import Group, read_groups, write_groups
+from tansaku.training.data.groups import Group, raw_groups, write_groups
 from tansaku.training.default_model import recipe as default_model
 from tansaku.training.default_model.recipe import app
 from tansaku.training.errors import TrainingDataError
@@ -97,7 +97,9 @@ def test_neighbours_are_asked_by_their_questions_and_by_sentences(data, tmp_path
     assert "kyoto-wiki-ja: 3 groups, 3 of them asked by a sentence" in said
     folder = tmp_path / "work" / "jaquad"
     texts = read_queries([folder / "queries.jsonl", folder / "sentences.jsonl"])
-    groups = read_groups([folder / "neighbours.jsonl"], texts, read_passages(folder / "corpus.jsonl"), nway=2)
+    passages = read_passages(folder / "corpus.jsonl")
+    groups = list(raw_groups([folder / "neighbours.jsonl"]))
+    assert all(group.query in texts and set(group.passages) <= passages.keys() for group in groups)
     assert {group.query: group.passages[0] for group in groups}["jaquad-q1"] == "jaquad-1"
     with pytest.raises(TrainingDataError, match=r"work/jaquad: no 3 neighbours have 3 questions"):
         run("neighbours", tmp_path / "work", "--nway", "3", "--queries", "3")
