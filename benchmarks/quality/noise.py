@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tansaku import Encoder, Source
+from tansaku import Encoder, Source, TokenizedText
 from tansaku.indexer.read.documents import DocumentReader
 from tansaku.plugin.evaluation.judgements import judged_queries, read_qrels, read_queries
 
@@ -33,6 +33,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the BEIR folders")
     parser.add_argument("--queries", type=int, default=1000, help="take this many questions, drawn with a fixed seed")
     parser.add_argument("--noise", action="append", choices=list(NOISES), help="one kind of noise; may be repeated")
+    parser.add_argument(
+        "--only", choices=["questions", "documents"], help="the side that is disfigured; by default each"
+    )
     parser.add_argument("--model", type=Path, help="an encoder bundle; by default the one that ships inside")
     options = parser.parse_args()
 
@@ -46,11 +49,12 @@ def main() -> None:
     ids = [document.id for document in documents]
     right = [{i for i, doc_id in enumerate(ids) if doc_id in qrels[query_id]} for query_id in chosen]
     bench = Bench(encoder, [asked[query_id] for query_id in chosen], [d.encoded_text for d in documents], right)
-    print(f"{'':<34}{'questions':>10}{'same':>7}{'documents':>11}{'same':>7}")
-    print(f"{'clean':<34}{bench.hit(bench.query_vectors, bench.document_vectors):>10.4f}", flush=True)
+    sides = [options.only] if options.only else ["questions", "documents"]
+    print(f"{'':<34}" + "".join(f"{side:>11}{'same':>7}" for side in sides))
+    print(f"{'clean':<34}" + f"{bench.clean:>11.4f}{'':>7}" * len(sides), flush=True)
     for name in options.noise or NOISES:
-        questions, same_questions, texts, same_texts = bench.disfigured(NOISES[name])
-        print(f"{name:<34}{questions:>10.4f}{same_questions:>7.2f}{texts:>11.4f}{same_texts:>7.2f}", flush=True)
+        found = [bench.disfigured(NOISES[name], side) for side in sides]
+        print(f"{name:<34}" + "".join(f"{hit:>11.4f}{same:>7.2f}" for hit, same in found), flush=True)
 
 
 class Bench:
@@ -61,35 +65,34 @@ class Bench:
         self.questions, self.documents, self.right = questions, documents, right
         self.query_vectors = encoder.encode_queries(questions)
         self.document_vectors = encoder.encode_documents(documents)
+        self.clean = self.hit(self.query_vectors, self.document_vectors)
 
     def hit(self, queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> float:
         """hit@1."""
         best = [int(np.argmax(scores)) for scores in all_maxsim(queries, documents)]
         return sum(document in right for document, right in zip(best, self.right, strict=True)) / len(best)
 
-    def disfigured(self, noise: Callable[[str], str]) -> tuple[float, float, float, float]:
-        """hit@1 and part of unchanged tokens, of disfigured questions, then of disfigured documents."""
-        queries, same_queries = self._vectors(self.questions, noise, self.query_vectors, "queries")
-        documents, same_documents = self._vectors(self.documents, noise, self.document_vectors, "documents")
-        return (
-            self.hit(queries, self.document_vectors),
-            same_queries,
-            self.hit(self.query_vectors, documents),
-            same_documents,
-        )
+    def disfigured(self, noise: Callable[[str], str], side: str) -> tuple[float, float]:
+        """hit@1 with one side disfigured, and the part of its texts that keep their tokens."""
+        queries, documents = list(self.query_vectors), list(self.document_vectors)
+        if side == "questions":
+            changed = self._changed(self.questions, noise, self.encoder.tokenize_queries)
+            for i, matrix in zip(changed, self.encoder.encode_queries(changed.values()), strict=True):
+                queries[i] = matrix
+        else:
+            changed = self._changed(self.documents, noise, self.encoder.tokenize_documents)
+            for i, matrix in zip(changed, self.encoder.encode_documents(changed.values()), strict=True):
+                documents[i] = matrix
+        same = 1 - len(changed) / len(self.questions if side == "questions" else self.documents)
+        return self.hit(queries, documents) if changed else self.clean, same
 
-    def _vectors(
-        self, texts: list[str], noise: Callable[[str], str], clean: list[np.ndarray], kind: str
-    ) -> tuple[list[np.ndarray], float]:
-        tokenize = getattr(self.encoder, f"tokenize_{kind}")
+    def _changed(
+        self, texts: list[str], noise: Callable[[str], str], tokenize: Callable[[list[str]], list[TokenizedText]]
+    ) -> dict[int, str]:
+        """Position → the disfigured text, where its tokens are not those of the clean one."""
         noisy = [noise(text) for text in texts]
         pairs = zip(tokenize(texts), tokenize(noisy), strict=True)
-        changed = [i for i, (a, b) in enumerate(pairs) if not np.array_equal(a.ids, b.ids)]
-        vectors = list(clean)
-        encoded = getattr(self.encoder, f"encode_{kind}")([noisy[i] for i in changed])
-        for i, matrix in zip(changed, encoded, strict=True):
-            vectors[i] = matrix
-        return vectors, 1 - len(changed) / len(texts)
+        return {i: noisy[i] for i, (a, b) in enumerate(pairs) if not np.array_equal(a.ids, b.ids)}
 
 
 if __name__ == "__main__":

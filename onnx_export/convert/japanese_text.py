@@ -15,34 +15,23 @@ was made with, and the positions of tokens in a text are those in the text as it
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import unicodedata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tokenizers import Regex, normalizers
+from tokenizers import Regex, Tokenizer, normalizers
 
+from ..encode.japanese_patterns import LINE_BREAK, SPACED_OUT, SPACES, UNSEEN
+from ..encode.segmenter import MECAB_AFTER_NORMALIZER
 from .charsmap import charsmap
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
 
 VERSION = 1
 VARIANTS_FILE = Path(__file__).with_name("variants_1.tsv")
-
-# Unicode 15's Default_Ignorable_Code_Point, and control characters that are no white space.
-_UNSEEN = (
-    "\\x00-\\x08\\x0e-\\x1b\\x7f-\\x{84}\\x{86}-\\x{9f}\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
-    "\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
-    "\U000e0000-\U000e0fff"
-)
-_SPACES = " \t\n\u000b\u000c\r\u001c-\u001f\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-# Kanji, kana, their punctuation and full-width signs: what has no spaces around it.
-_JAPANESE = "\\p{Han}\\p{Hiragana}\\p{Katakana}\u3001-\u3020\u3030-\u303f\u30a0\u30fb\u30fc\u3200-\u33ff\uff01-\uff9f"
-_LINE_BREAK = f"(?<=[{_JAPANESE}&&[^。！？]])[ \t\u3000]*\r?\n[ \t\u3000]*(?=[{_JAPANESE}])"
-# A space between Japanese characters with another such space a few characters before or after it, or with a single
-# character between it and the text's start or end. Other spaces divide: a title from its text, a name from a name.
-_NEAR = 5
-_BEFORE = "|".join(f"[{_JAPANESE}] {f'[{_JAPANESE}]' * n}" for n in range(1, _NEAR + 1))
-_SPACED_OUT = (
-    f"(?:(?<={_BEFORE}|\\A[{_JAPANESE}]) (?=[{_JAPANESE}])"
-    f"|(?<=[{_JAPANESE}]) (?=[{_JAPANESE}]{{1,{_NEAR}}} [{_JAPANESE}]|[{_JAPANESE}]\\z))"
-)
 
 # A table of replacements sees a character and its combining marks together, if they have at most five bytes. So
 # iteration marks become combining marks for a moment; these two of N'Ko are not to be expected in a Japanese text.
@@ -58,18 +47,35 @@ def japanese_text() -> normalizers.Normalizer:
     """
     return normalizers.Sequence(
         [
-            normalizers.Replace(Regex(f"[{_UNSEEN}]"), ""),
-            normalizers.Replace(Regex(_LINE_BREAK), ""),
-            normalizers.Replace(Regex(f"[{_SPACES}]+"), " "),
-            normalizers.Replace(Regex(_SPACED_OUT), ""),
+            normalizers.Replace(Regex(UNSEEN), ""),
+            normalizers.Replace(Regex(LINE_BREAK), ""),
+            normalizers.Replace(Regex(SPACES), " "),
+            normalizers.Replace(Regex(SPACED_OUT), ""),
             # Alone, the voicing marks would become a space and a mark by NFKC.
             normalizers.Replace("\u309b", "\u3099"),
             normalizers.Replace("\u309c", "\u309a"),
             normalizers.NFKC(),
             normalizers.Replace(Regex("[\u309d\u30fd]"), _REPEATED),
             normalizers.Replace(Regex("[\u309e\u30fe]"), _REPEATED_VOICED),
-            normalizers.Precompiled(charsmap({**variants(), **_iteration_marks()})),
+            normalizers.Precompiled(_replacements()),
         ]
+    )
+
+
+def with_japanese_text(checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint whose texts go through the rules first; the libraries of its format read texts without them.
+
+    Args:
+        checkpoint: the checkpoint, which stays as it is.
+    """
+    tokenizer = Tokenizer.from_str(checkpoint.tokenizer.to_str())
+    steps = [japanese_text()] if tokenizer.normalizer is None else [japanese_text(), tokenizer.normalizer]
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    return dataclasses.replace(
+        checkpoint,
+        tokenizer=tokenizer,
+        segmenter=None if checkpoint.segmenter is None else MECAB_AFTER_NORMALIZER,
+        origin={**checkpoint.origin, "text_rules": f"japanese {VERSION}"},
     )
 
 
@@ -77,6 +83,11 @@ def variants() -> dict[str, str]:
     """Variant character → its usual form."""
     lines = VARIANTS_FILE.read_text(encoding="utf-8").splitlines()
     return dict(line.split("\t")[:2] for line in lines if not line.startswith("#"))
+
+
+@functools.cache
+def _replacements() -> bytes:
+    return charsmap({**variants(), **_iteration_marks()})
 
 
 def _iteration_marks() -> dict[str, str]:

@@ -52,8 +52,8 @@ class Bundle:
         document: rules for documents.
         graph: filename of the ONNX graph.
         tokenizer: filename of the tokenizer.
-        segmenter: name of the word segmenter that runs before the tokenizer, such as "mecab-unidic-lite"; None for no
-            segmenter.
+        segmenter: name of the word segmenter that runs before the tokenizer, "mecab-unidic-lite" or "mecab-unidic-lite
+            after the normalizer"; None for no segmenter.
         query_weights: filename of the graph that weighs the tokens of a query; None for equal weights.
         phrase_weight: weight of the similarity of neighbouring tokens in a score, 0 or more; 0 is plain MaxSim. The
             default of searches.

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from .growth import steps_of
+from .japanese_patterns import KNOWN
 
 _MOST_REPEATED = 100  # in a count such as {1,3}
 _MOST_OPTIONAL = 3  # parts that may be left out: each doubles the ways to go back
@@ -69,6 +70,8 @@ def slow_alternative(expression: str) -> str | None:
     Args:
         expression: in Oniguruma's syntax. What is not known here counts as slow.
     """
+    if expression in KNOWN:
+        return None
     if len(expression) > _MOST_CHARACTERS:
         return expression
     alternatives = list(_alternatives(expression))

@@ -8,34 +8,43 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from ..errors import BundleError, MissingExtraError
 
 MECAB_UNIDIC_LITE = "mecab-unidic-lite"
+# The normalizer of the tokenizer's file runs before MeCab too. Versions that do not know the name refuse the bundle.
+MECAB_AFTER_NORMALIZER = "mecab-unidic-lite after the normalizer"
 
 Segmenter = Callable[[str], list[str]]
+Origins = list[tuple[int, int]]
 
 
 def load_segmenter(name: str | None, tokenizer: Tokenizer) -> Segmenter | None:
     """The word segmenter that a bundle or checkpoint names.
 
     Args:
-        name: `MECAB_UNIDIC_LITE`, or None for a tokenizer that takes texts whole.
+        name: `MECAB_UNIDIC_LITE` or `MECAB_AFTER_NORMALIZER`, or None for a tokenizer that takes texts whole.
         tokenizer: the tokenizer that comes after it. Its added tokens are not cut where a text spells them.
 
     Returns:
         A function from a text to its words, or None if ``name`` is None.
 
     Raises:
-        BundleError: ``name`` is unknown.
+        BundleError: ``name`` is unknown, or the tokenizer lacks the normalizer that it needs.
         MissingExtraError: fugashi or unidic-lite is not installed.
     """
     if name is None:
         return None
-    if name != MECAB_UNIDIC_LITE:
-        raise BundleError(f"unknown segmenter {name!r}; this tansaku has {MECAB_UNIDIC_LITE!r} only: update tansaku")
-    return MecabSegmenter(token.content for token in tokenizer.get_added_tokens_decoder().values())
+    if name not in (MECAB_UNIDIC_LITE, MECAB_AFTER_NORMALIZER):
+        known = f"{MECAB_UNIDIC_LITE!r} and {MECAB_AFTER_NORMALIZER!r}"
+        raise BundleError(f"unknown segmenter {name!r}; this tansaku has {known} only: update tansaku")
+    added = (token.content for token in tokenizer.get_added_tokens_decoder().values())
+    if name == MECAB_UNIDIC_LITE:
+        return MecabSegmenter(added)
+    if tokenizer.normalizer is None:
+        raise BundleError(f"the segmenter {name!r} needs a normalizer, and the tokenizer has none; export again")
+    return MecabSegmenter(added, tokenizer)
 
 
 class MecabSegmenter:
@@ -46,12 +55,13 @@ class MecabSegmenter:
 
     Args:
         tokens: the added tokens.
+        tokenizer: its normalizer comes before NFKC, if given.
 
     Raises:
         MissingExtraError: fugashi or unidic-lite is not installed.
     """
 
-    def __init__(self, tokens: Iterable[str]) -> None:
+    def __init__(self, tokens: Iterable[str], tokenizer: Tokenizer | None = None) -> None:
         try:
             import fugashi
             import unidic_lite
@@ -61,6 +71,7 @@ class MecabSegmenter:
         self._tagger = fugashi.GenericTagger(  # pyright: ignore[reportAttributeAccessIssue] (compiled)
             f'-d "{dictionary}" -r "{dictionary / "mecabrc"}"'
         )
+        self._rules = None if tokenizer is None else tokenizer.normalizer
         self._lock = threading.Lock()  # a tagger has a single lattice
         longest_first = sorted(filter(None, tokens), key=len, reverse=True)
         self._tokens = re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else None
@@ -73,8 +84,23 @@ class MecabSegmenter:
             if position % 2:
                 words.append(part)
             elif part:
-                words += self._cut(unicodedata.normalize("NFKC", part))
+                words += self._cut(unicodedata.normalize("NFKC", self._normalized(part)))
         return words
+
+    def origins(self, text: str) -> tuple[str, Origins]:
+        """What `nfkc_origins` tells, of the text that MeCab gets."""
+        if self._rules is None:
+            return nfkc_origins(text)
+        # One token for each character, and `tokenizers` keeps track of where it comes from.
+        characters = Tokenizer(models.WordLevel({"": 0}, unk_token=""))
+        characters.normalizer = self._rules
+        characters.pre_tokenizer = pre_tokenizers.Split(Regex("(?m)."), "isolated")
+        before = characters.encode(text).offsets
+        normal, origins = nfkc_origins(self._normalized(text))
+        return normal, [(before[start][0], before[end - 1][1]) for start, end in origins]
+
+    def _normalized(self, text: str) -> str:
+        return text if self._rules is None else self._rules.normalize_str(text)
 
     def _cut(self, text: str) -> list[str]:
         with self._lock:
@@ -83,7 +109,7 @@ class MecabSegmenter:
         return [word for surface in surfaces for word in surface.split()]
 
 
-def nfkc_origins(text: str) -> tuple[str, list[tuple[int, int]]]:
+def nfkc_origins(text: str) -> tuple[str, Origins]:
     """Normalize a text to NFKC and keep track of where each character comes from.
 
     A character and the combining marks after it are normalized together. Where a script composes more than that (Hangul

@@ -11,7 +11,7 @@ from tokenizers import Encoding, Tokenizer
 
 from ..errors import BundleError, InputError
 from .rules import TextRules
-from .segmenter import Segmenter, nfkc_origins
+from .segmenter import MecabSegmenter, Segmenter, nfkc_origins
 
 # Where a token stands in a text: the positions of its first character and of the one after its last. None for a token
 # that stands for no text.
@@ -116,7 +116,8 @@ class TextTokenizer:
     def _word_places(self, text: str, encoding: Encoding) -> list[Span]:
         """The span of every token in the prepared text, if a segmenter cut its words in NFKC."""
         prepared, after = self._prepare(text), 0
-        normal, origins = nfkc_origins(prepared)
+        track = self._segmenter.origins if isinstance(self._segmenter, MecabSegmenter) else nfkc_origins
+        normal, origins = track(prepared)
         starts: list[int | None] = []
         for word in self._segmenter(prepared) if self._segmenter else []:
             found = normal.find(word, after)

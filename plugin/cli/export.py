@@ -48,6 +48,14 @@ def export(
             "(0 = plain MaxSim)."
         ),
     ] = 0.0,
+    japanese_text: Annotated[
+        bool,
+        typer.Option(
+            "--japanese-text",
+            help="Rules for texts as in the model inside: variant characters, spaces of OCR, width. "
+            "The checkpoint's own library has none.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Turn a ColBERT checkpoint into an encoder bundle, and measure how near its vectors are to the checkpoint's.
@@ -60,6 +68,7 @@ def export(
     check_output_folder(out)
     # These bring torch and transformers, which no other command needs.
     from ...onnx_export.convert.export import export_checkpoint
+    from ...onnx_export.convert.japanese_text import with_japanese_text
     from ...onnx_export.convert.load import load_checkpoint
 
     if int8:
@@ -73,6 +82,8 @@ def export(
         query_prefix=query_prefix,
         document_prefix=document_prefix,
     )
+    if japanese_text:
+        loaded = with_japanese_text(loaded)
     bundle = export_checkpoint(loaded, out, precision="int8" if int8 else precision, phrase_weight=phrase_weight)
     size = sum(file.stat().st_size for file in out.iterdir())
     if as_json:

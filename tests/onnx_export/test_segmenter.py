@@ -272,8 +272,8 @@ def test_several_threads_at_once_get_the_words_of_one(words):
 
 
 @pytest.mark.parametrize("name", ["", "mecab", "MECAB-UNIDIC-LITE", "sudachi"])
-def test_unknown_segmenter_is_refused_with_the_known_one_named(name):
-    with pytest.raises(BundleError, match=f"unknown segmenter '{name}'; .*'{MECAB_UNIDIC_LITE}' only: update tansaku"):
+def test_unknown_segmenter_is_refused_with_the_known_ones_named(name):
+    with pytest.raises(BundleError, match=f"unknown segmenter '{name}'; .*'{MECAB_UNIDIC_LITE}' and .* only: update"):
         load_segmenter(name, Tokenizer(WordPiece()))
 
 

@@ -65,7 +65,12 @@ def main(bundle: Annotated[Path, typer.Argument(help="Folder of the bundle, whic
         rows,
         normalizer=json.loads(tokenizer.to_str())["normalizer"],
         byte_fallback=True,
-        origin={"text_rules": VERSION, "characters_taken": len(taken), "characters_made": len(made)},
+        origin={
+            "pieces": len(known) + len(pieces),
+            "text_rules": f"japanese {VERSION}",
+            "characters_taken": len(taken),
+            "characters_made": len(made),
+        },
     )
     typer.echo(
         f"{bundle}: {len(taken):,} characters of the base model, {len(made):,} made, 256 bytes; {done.fingerprint}"
