@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -86,7 +87,7 @@ def test_computing_again_gives_the_same_gradients_with_less_memory(student, drop
     ],
 )
 def test_fused_attention_is_used_where_it_gives_the_same_vectors(student, config, fused):
-    sizes = {"vocab_size": 2_000, "num_hidden_layers": 3, "hidden_size": 32, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {"vocab_size": 2_000, "num_hidden_layers": 3, "hidden_size": 32, "num_attention_heads": 2}
     if config is DistilBertConfig:
         sizes = {"vocab_size": 2_000, "n_layers": 3, "dim": 32, "n_heads": 2, "hidden_dim": 64}
     elif config is ModernBertConfig:

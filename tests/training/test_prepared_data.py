@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -108,7 +109,10 @@ def test_the_tables_of_pylate_s_data_as_the_hub_has_them(tmp_path):
     datasets.Dataset.from_dict(groups).save_to_disk(tmp_path / "train")
     pq.write_table(pa.table({"query_id": [7], "text": ["問い"]}), tmp_path / "queries.parquet")
     pq.write_table(pa.table({"document_id": [0, 1, 2], "text": ["文0", "文1", "文2"]}), tmp_path / "documents.parquet")
-    names = {"queries": [str(tmp_path / "queries.parquet")], "collection": [str(tmp_path / "documents.parquet")]}
+    names: dict[str, Any] = {
+        "queries": [str(tmp_path / "queries.parquet")],
+        "collection": [str(tmp_path / "documents.parquet")],
+    }
     data = prepared(tmp_path, groups=[str(tmp_path / "train")], **names)
     assert contents(data) == [("問い", ["文0", "文1", "文2"], [0.5, 0.25, 0.125])]
 
@@ -154,7 +158,7 @@ def test_a_bad_line_is_named(tmp_path, line, said):
     ],
 )
 def test_what_cannot_be_used_is_left_out_counted_and_limited(tmp_path, line, reason):
-    texts = {
+    texts: dict[str, Any] = {
         "queries": [write(tmp_path / "q", "") and write(tmp_path / "q.jsonl", records("q", 4, empty=3))],
         "collection": [write(tmp_path / "c.jsonl", records("p", 6, empty=5))],
     }
@@ -193,7 +197,7 @@ def test_a_file_without_groups_is_refused(tmp_path):
 def test_the_files_are_made_again_only_if_the_data_changed(tmp_path, monkeypatch):
     first = prepared(tmp_path, GOOD)
     monkeypatch.setattr("tansaku.training.data.prepared._make", lambda *_: pytest.fail("made again"))
-    settings = {
+    settings: dict[str, Any] = {
         "groups": [str(tmp_path / "g.jsonl")],
         "queries": [str(tmp_path / "q.tsv")],
         "collection": [str(tmp_path / "c.tsv")],
