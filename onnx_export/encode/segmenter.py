@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
@@ -47,6 +49,12 @@ def load_segmenter(name: str | None, tokenizer: Tokenizer) -> Segmenter | None:
     return MecabSegmenter(added, tokenizer)
 
 
+@functools.cache
+def _shared_tagger(make: Callable[[str], Any], dictionary: str) -> tuple[Any, threading.Lock]:
+    """The tagger of this process and its lock, as it has a single lattice. fugashi never frees one, nor its files."""
+    return make(f'-d "{dictionary}" -r "{Path(dictionary) / "mecabrc"}"'), threading.Lock()
+
+
 class MecabSegmenter:
     """Splits off added tokens first, normalizes the rest to NFKC and cuts it into MeCab's surface forms.
 
@@ -67,12 +75,9 @@ class MecabSegmenter:
             import unidic_lite
         except ModuleNotFoundError as error:
             raise MissingExtraError(error.name or "fugashi", "japanese") from error
-        dictionary = Path(unidic_lite.DICDIR)
-        self._tagger = fugashi.GenericTagger(  # pyright: ignore[reportAttributeAccessIssue] (compiled)
-            f'-d "{dictionary}" -r "{dictionary / "mecabrc"}"'
-        )
+        make = fugashi.GenericTagger  # pyright: ignore[reportAttributeAccessIssue] (compiled)
+        self._tagger, self._lock = _shared_tagger(make, unidic_lite.DICDIR)
         self._rules = None if tokenizer is None else tokenizer.normalizer
-        self._lock = threading.Lock()  # a tagger has a single lattice
         longest_first = sorted(filter(None, tokens), key=len, reverse=True)
         self._tokens = re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else None
 

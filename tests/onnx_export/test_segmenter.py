@@ -268,6 +268,20 @@ def test_several_threads_at_once_get_the_words_of_one(words):
         assert list(pool.map(words, texts)) == alone
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_many_segmenters_map_the_dictionary_once():
+    """fugashi never frees a tagger: a process that loads models again and again would map it each time."""
+
+    def mapped() -> int:
+        return Path("/proc/self/maps").read_text(encoding="utf-8").count("unidic_lite/dicdir/sys.dic")
+
+    MecabSegmenter([])
+    before = mapped()
+    for _ in range(3):
+        assert MecabSegmenter(["[MASK]"])("東京都")
+    assert mapped() == before
+
+
 # Refusals
 
 
