@@ -88,7 +88,12 @@ class _Bounded(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        size = self._unpacked.readinto(buffer)
+        if hasattr(self._unpacked, "read1"):  # what is there, so that damage later in the file spoils no line before it
+            data = self._unpacked.read1(len(buffer))
+            size = len(data)
+            buffer[:size] = data
+        else:
+            size = self._unpacked.readinto(buffer)
         self._left -= size
         if self._left < 0:
             raise unpacks_to_too_much(self._path, self._max_ratio)

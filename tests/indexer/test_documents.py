@@ -37,9 +37,10 @@ class TestReading:
     def test_the_id_is_in_id_or_underscore_id(self, key):
         assert read({key: "d1", "text": "寺"}) == [Document("d1", "寺")]
 
-    def test_underscore_id_comes_before_id_which_is_then_a_field_of_a_taken_name(self):
-        with pytest.raises(InputError, match="document 0: the field name 'id' is taken"):
+    def test_underscore_id_beside_another_id_is_refused(self):
+        with pytest.raises(InputError, match=r"document 0: both _id \('d1'\) and id \('d2'\) are here"):
             read({"_id": "d1", "id": "d2", "text": "寺"})
+        assert read({"_id": "d1", "id": "d1", "text": "寺"}) == [Document("d1", "寺")]
 
     def test_named_fields_are_taken_from_where_they_are_named(self):
         names = FieldNames(id="番号", text="本文", title="題")

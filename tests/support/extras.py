@@ -229,6 +229,13 @@ def export() -> None:
     assert tansaku.Encoder.load("bundle").encode_queries(["都"])
 
 
+def tensorboard() -> None:
+    """The package that torch's writer of scalars needs; training brings torch."""
+    from tensorboard.summary.writer import event_file_writer  # pyright: ignore[reportMissingImports]
+
+    assert event_file_writer.EventFileWriter
+
+
 def train() -> None:
     """The commands of training say what they want, and their modules can be imported."""
     import tansaku.training.run.trainer
