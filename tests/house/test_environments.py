@@ -130,6 +130,10 @@ def try_extras(python: Path, folder: Path, *extras: str) -> None:
 
         # A Japanese BERT's tokenizer would need the extra `japanese` as well.
         pylate(work / "checkpoint", tokenizer="bert")
+    if "unigram" in extras:
+        from ..support import backbones
+
+        backbones.make(work / "checkpoint", "xlm-roberta", "unigram")
     # Haystack's usage data need a home folder to be imported at all; docs/how-to/haystack.md says so.
     given = bare_environment(HOME="/nonexistent", PYTHONWARNINGS="ignore", HAYSTACK_TELEMETRY_ENABLED="False")
     given.pop("PYTHONPATH", None)
@@ -170,6 +174,13 @@ def test_all_lower_bounds(wheel, environment, tmp_path):
     run_uv("pip", "compile", "--quiet", *extras, *arguments, ROOT / "pyproject.toml")
     made = environment(python, "-r", oldest, "then", "--no-deps", wheel)
     try_extras(made, tmp_path, *LIGHT)
+
+
+@pytest.mark.parametrize("transformers", ["==5.0.0", ">=5"])
+def test_token_ids_at_both_ends_of_the_range_of_transformers(wheel, environment, tmp_path, transformers):
+    """Some releases in between change a Unigram tokenizer when they read it; that is refused, see test_load.py."""
+    made = environment(sys.executable, with_extras(wheel, "export"), f"transformers{transformers}")
+    try_extras(made, tmp_path, "unigram")
 
 
 def found_or_none(version: str) -> str | None:

@@ -229,6 +229,18 @@ def export() -> None:
     assert tansaku.Encoder.load("bundle").encode_queries(["都"])
 
 
+def unigram() -> None:
+    """Export a checkpoint with a Unigram tokenizer; the bundle's token ids are those of the checkpoint's own file."""
+    from tokenizers import Tokenizer
+
+    command("export", "checkpoint", "bundle")
+    texts = [*TEXTS.values(), "１９９８年 ﾊﾝｶｸ ㈱探索\u3000テスト", "late interaction, 😀 ﬁ"]
+    own = Tokenizer.from_file("checkpoint/tokenizer.json")
+    for text, read in zip(texts, tansaku.Encoder.load("bundle").tokenize_documents(texts), strict=True):
+        whole, marker = own.encode(text).ids, read.ids.tolist()[1]
+        assert read.ids.tolist() == [whole[0], marker, *whole[1:]], text
+
+
 def tensorboard() -> None:
     """The package that torch's writer of scalars needs; training brings torch."""
     from tensorboard.summary.writer import event_file_writer  # pyright: ignore[reportMissingImports]
@@ -249,7 +261,7 @@ if __name__ == "__main__":
     for name in sys.argv[1:]:
         os.makedirs(name)
         os.chdir(name)
-        if Path("../checkpoint").exists() and name == "export":
+        if Path("../checkpoint").exists() and name in ("export", "unigram"):
             os.rename("../checkpoint", "checkpoint")
         globals()[name.replace("-", "_")]()
         os.chdir("..")
