@@ -23,6 +23,8 @@ from tansaku.training.run.memory import MemoryEstimate, estimate_memory, said_of
 
 from ..support import checkpoints
 
+pytestmark = pytest.mark.integration
+
 TEXTS = [f"日本東京大学山川田{last}" * (1 + i % 3) for i, last in enumerate("中国人年月水火木")]
 
 
