@@ -98,17 +98,21 @@ class FieldNames:
         return self.id or ("_id" if "_id" in record else "id")
 
     def columns_of(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """The values that become columns, by the names of the columns."""
+        """The values that become columns, by the names of the columns.
+
+        Raises:
+            InputError: ``rename`` gives two fields one column.
+        """
         taken = {self.title, *self.texts, *self.drop}
         if not self.generate_ids:
             taken.add(self.id_of(record))
             if self.id is None and record.get("_id") == record.get("id"):
                 taken.add("id")
-        return {
-            self.rename.get(name, name): value
-            for name, value in record.items()
-            if name not in taken and (self.keep is None or name in self.keep)
-        }
+        kept = [name for name in record if name not in taken and (self.keep is None or name in self.keep)]
+        columns = {self.rename.get(name, name): record[name] for name in kept}
+        if len(columns) < len(kept):
+            raise InputError(f"two of the fields {', '.join(map(repr, kept))} become one column; rename them apart")
+        return columns
 
 
 @dataclass(frozen=True)

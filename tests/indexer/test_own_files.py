@@ -202,6 +202,11 @@ class TestFields:
         row = create(tmp_path, self.ROWS, names=names)["7"]
         assert (row["年"], "注" in row, "year" in row) == (1397, False, False)
 
+    def test_two_that_would_become_one_column_are_refused(self, tmp_path):
+        names = FieldNames(id="番号", text="本文", rename={"year": "注"})
+        with pytest.raises(InputError, match="'注', 'year' become one column"):
+            create(tmp_path, self.ROWS, names=names)
+
     def test_kept_ones_alone_become_columns(self, tmp_path):
         row = create(tmp_path, self.ROWS, names=FieldNames(id="番号", text="本文", keep=("year",)))["7"]
         assert (row["year"], "注" in row, "題名" in row) == (1397, False, False)
