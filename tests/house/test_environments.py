@@ -105,15 +105,26 @@ def wheel(tmp_path_factory) -> Path:
     return next(out.glob("*.whl"))
 
 
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory) -> Path:
+    """A folder with a wheel of unidic-lite: there is only its source, and uv would unpack it for each environment."""
+    uv()
+    out = tmp_path_factory.mktemp("wheels")
+    command = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(out), "unidic-lite")
+    subprocess.run(command, capture_output=True, text=True, check=True)
+    return out
+
+
 @pytest.fixture
-def environment(tmp_path):
+def environment(tmp_path, wheels):
     """Makes a virtual environment: ``environment(python, *arguments of "uv pip install")`` returns its Python."""
     place = tmp_path / "environment"
 
     def make(python: str, *arguments: str | Path) -> Path:
         run_uv("venv", "--quiet", "--python", python, place)
         for step in " ".join(map(str, arguments)).split(" then "):
-            run_uv("pip", "install", "--quiet", "--python", place / "bin" / "python", *step.split())
+            here = ("--python", place / "bin" / "python", "--find-links", wheels)
+            run_uv("pip", "install", "--quiet", *here, *step.split())
         return place / "bin" / "python"
 
     yield make
