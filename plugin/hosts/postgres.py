@@ -21,6 +21,7 @@ from typing import Any
 from ...onnx_export.errors import MissingExtraError
 from ..rerank.host_search import Candidate, HostError
 from ._engine_source import SqlCondition, TableSource, check_identifier, host_errors
+from ._short_words import idf, split_query
 
 try:
     import psycopg
@@ -38,6 +39,10 @@ class PostgresSource(TableSource[SqlCondition]):
     Finds documents with a stretch that has many of the question's trigrams (``word_similarity``), nearest first. Scores
     are word similarities, above 0 to 1. A GiST index makes that fast; its expression must be `expression`, or the
     single text column.
+
+    A word of one or two characters (``梅雨``) has no trigram within a Japanese text. For a query with such words the
+    whole table is read, and a score is the mean over the words, weighted by how rare they are: 1 for a short word that
+    the document contains, and the word similarity for the longer words.
 
     A condition (``where``) is SQL over the table's columns, or SQL with named parameters:
     ``("year > %(year)s", {"year": 2000})``, in which a plain % is written %%. The SQL must come from the application;
@@ -70,28 +75,63 @@ class PostgresSource(TableSource[SqlCondition]):
         return sql.SQL(" || ' ' || ").join(sql.SQL("coalesce({}, '')").format(name) for name in names)
 
     def _search(self, query: str, k: int, where: SqlCondition | None) -> list[Candidate]:
-        text = query.replace("\0", " ")
-        condition, parameters = where if isinstance(where, tuple) else ((where or "true").replace("%", "%%"), {})
+        long, short = split_query(query)
+        condition, given = where if isinstance(where, tuple) else ((where or "true").replace("%", "%%"), {})
+        values: dict[str, Any] = {**given, "tansaku_k": k, "tansaku_query": query.replace("\0", " ")}
+        errors = host_errors("PostgreSQL", self.table, psycopg.Error)
+        with errors, self._connection() as connection, connection.transaction():
+            connection.execute("SELECT set_config('statement_timeout', %s, true)", [str(int(1000 * self.timeout))])
+            distance = sql.SQL("%(tansaku_query)s <<-> ({})").format(self.expression)
+            if short:
+                distance = sql.SQL("1 - ({})").format(self._mean(connection, long, short, values))
+            rows = [row for row in connection.execute(self._statement(distance, condition), values) if row[1] < 1]
+            if not rows and not query.isascii():
+                self._check_locale(connection)
+        return [self._candidate(row[0], 1 - float(row[1]), row[2:]) for row in rows]
+
+    def _statement(self, distance: sql.Composable, condition: str) -> sql.Composed:
         columns = self.text_columns if self.with_text else []
-        distance = sql.SQL("%(tansaku_query)s <<-> ({})").format(self.expression)
-        statement = sql.SQL(
+        return sql.SQL(
             "SELECT {id}, {distance} AS tansaku_distance{texts} FROM {table} WHERE ({condition}) "
             "ORDER BY tansaku_distance LIMIT %(tansaku_k)s"
         ).format(
             id=sql.Identifier(self.id_column),
             distance=distance,
             texts=sql.SQL("").join(sql.SQL(", {}").format(sql.Identifier(name)) for name in columns),
-            table=sql.Identifier(*self.table.split(".")),
+            table=self._table,
             condition=sql.SQL(condition),  # type: ignore[arg-type] - the application's own SQL, as documented
         )
-        values = {**parameters, "tansaku_query": text, "tansaku_k": k}
-        errors = host_errors("PostgreSQL", self.table, psycopg.Error)
-        with errors, self._connection() as connection, connection.transaction():
-            connection.execute("SELECT set_config('statement_timeout', %s, true)", [str(int(1000 * self.timeout))])
-            rows = [row for row in connection.execute(statement, values) if row[1] < 1]
-            if not rows and not text.isascii():
-                self._check_locale(connection)
-        return [self._candidate(row[0], 1 - float(row[1]), row[2:]) for row in rows]
+
+    def _mean(
+        self, connection: psycopg.Connection[Any], long: list[str], short: list[str], values: dict[str, Any]
+    ) -> sql.Composable:
+        """The score of a row for a query with short words; fills ``values``."""
+        contains: list[sql.Composable] = []
+        for i, word in enumerate(short):
+            values[f"tansaku_word_{i}"] = word
+            asked = sql.SQL("strpos(lower({}), lower({}::text)) > 0")
+            contains.append(asked.format(self.expression, sql.Placeholder(f"tansaku_word_{i}")))
+        counts = sql.SQL(", ").join(sql.SQL("count(*) FILTER (WHERE {})").format(has) for has in contains)
+        counting = sql.SQL("SELECT count(*), {} FROM {}").format(counts, self._table)
+        row = connection.execute(counting, values).fetchone()
+        n_documents, *containing = row or (0, *[0] * len(short))
+        weights = idf(n_documents, containing)
+        parts = [
+            sql.SQL("CASE WHEN {} THEN {} ELSE 0 END").format(has, weight)
+            for has, weight in zip(contains, weights, strict=True)
+        ]
+        if long:
+            values["tansaku_query"] = " ".join(long)
+            weights += idf(n_documents, [0] * len(long))  # as of words that few documents contain
+            similar = sql.SQL("(1 - (%(tansaku_query)s <<-> ({}))) * {}").format(
+                self.expression, sum(weights[len(short) :])
+            )
+            parts.append(similar)
+        return sql.SQL("({}) / {}").format(sql.SQL(" + ").join(parts), sum(weights))
+
+    @property
+    def _table(self) -> sql.Composable:
+        return sql.Identifier(*self.table.split("."))
 
     def _check_locale(self, connection: psycopg.Connection[Any]) -> None:
         found = connection.execute("SELECT datctype FROM pg_database WHERE datname = current_database()").fetchone()

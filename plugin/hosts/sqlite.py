@@ -13,12 +13,14 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..rerank.host_search import Candidate
 from ._engine_source import SqlCondition, TableSource, check_identifier, host_errors
+from ._short_words import GRAM, idf, split_query
 
 __all__ = ["SqliteSource"]
 
@@ -29,8 +31,8 @@ _STEPS_PER_CHECK = 10_000  # steps of SQLite's machine between two looks at the 
 class SqliteSource(TableSource[SqlCondition]):
     """SQLite's full text search (FTS5) with trigrams as a source of candidates, by BM25.
 
-    A query whose words are all shorter than three characters has no trigram; documents that contain it literally are
-    found then, by reading the table, with the score 0.
+    A word of one or two characters (``梅雨``) has no trigram. The documents that contain it are found by reading the
+    table, and it counts as much as a trigram that is as rare.
 
     A condition (``where``) is SQL over the table's columns, or SQL with named parameters:
     ``("year > :year", {"year": 2000})``. The SQL must come from the application; the values may come from anybody.
@@ -54,25 +56,59 @@ class SqliteSource(TableSource[SqlCondition]):
         check_identifier(self.table)
 
     def _search(self, query: str, k: int, where: SqlCondition | None) -> list[Candidate]:
-        grams = _trigrams(query)
-        table = _quoted(self.table)
-        searched = [_quoted(name) for name in self.text_columns]
-        condition, parameters = where if isinstance(where, tuple) else (where, {})
+        long, short = split_query(query)
+        grams = dict.fromkeys(word[i : i + GRAM] for word in long for i in range(len(word) - GRAM + 1))
+        condition, given = where if isinstance(where, tuple) else (where, {})
+        parameters: dict[str, Any] = {**given, "tansaku_k": k}
+        parameters |= {f"tansaku_word_{i}": word for i, word in enumerate(short)}
         if grams:
-            matches, score, order = f"{table} MATCH :tansaku_query", f"-bm25({table})", "rank"
-            wanted = f"{{{' '.join(searched)}}} : ({' OR '.join(_quoted(gram) for gram in grams)})"
-        else:
-            matches = "(" + " OR ".join(f"instr({name}, :tansaku_query)" for name in searched) + ")"
-            score, order, wanted = "0.0", "rowid", query.strip()
-        columns = ", ".join([_quoted(self.id_column), score, *(searched if self.with_text else ())])
-        statement = (
-            f"SELECT {columns} FROM {table} WHERE {matches}"  # noqa: S608 - names are quoted, values are parameters
-            + (f" AND ({condition})" if condition else "")
-            + f" ORDER BY {order} LIMIT :tansaku_k"
-        )
+            columns = " ".join(map(_quoted, self.text_columns))
+            parameters["tansaku_query"] = f"{{{columns}}} : ({' OR '.join(map(_quoted, grams))})"
         with host_errors("SQLite", self.table, sqlite3.Error), self._opened() as connection:
-            rows = connection.execute(statement, {**parameters, "tansaku_query": wanted, "tansaku_k": k}).fetchall()
+            if short:
+                parameters |= self._weights(connection, short, parameters)
+            statement = self._statement(bool(grams), len(short), condition)
+            rows = connection.execute(statement, parameters).fetchall()
         return [self._candidate(row[0], row[1], row[2:]) for row in rows]
+
+    def _statement(self, has_grams: bool, n_short: int, condition: str | None) -> str:
+        """The search, by BM25 of the trigrams plus the weights of the short words."""
+        # Names are quoted, and values are parameters.
+        table, also = _quoted(self.table), f" AND ({condition})" if condition else ""
+        parts: list[str] = []
+        if has_grams:
+            rows = f"FROM {table} WHERE {table} MATCH :tansaku_query{also}"
+            parts.append(f"SELECT rowid AS place, -bm25({table}) AS score {rows}")
+        if n_short:
+            contained = [self._contains(i) for i in range(n_short)]
+            score = " + ".join(f"({has}) * :tansaku_weight_{i}" for i, has in enumerate(contained))
+            rows = f"FROM {table} WHERE ({' OR '.join(contained)}){also}"
+            parts.append(f"SELECT rowid AS place, {score} AS score {rows}")
+        # A limit, here none, keeps each part as it is: bm25() must stay next to its MATCH.
+        found = " UNION ALL ".join(f"SELECT * FROM ({part} LIMIT -1)" for part in parts)  # noqa: S608
+        best = "SELECT place, sum(score) AS score FROM found GROUP BY place ORDER BY score DESC, place LIMIT :tansaku_k"
+        texts = self.text_columns if self.with_text else ()
+        columns = ", ".join([f"docs.{_quoted(self.id_column)}", "best.score", *(f"docs.{_quoted(n)}" for n in texts)])
+        return (
+            f"WITH found AS ({found}), best AS ({best}) "  # noqa: S608
+            f"SELECT {columns} FROM best CROSS JOIN {table} AS docs ON docs.rowid = best.place "
+            "ORDER BY best.score DESC, best.place"
+        )
+
+    def _weights(
+        self, connection: sqlite3.Connection, short: Sequence[str], parameters: Mapping[str, Any]
+    ) -> dict[str, float]:
+        """The weight of each short word: what bm25() gives a term that as many documents contain."""
+        table = _quoted(self.table)
+        counts = ", ".join(f"total({self._contains(i)})" for i in range(len(short)))
+        statement = f"SELECT count(*), {counts} FROM {table}"  # noqa: S608
+        n_documents, *containing = connection.execute(statement, parameters).fetchone()
+        return {f"tansaku_weight_{i}": weight for i, weight in enumerate(idf(n_documents, containing))}
+
+    def _contains(self, i: int) -> str:
+        """Whether a row contains the short word ``i``, in small or capital letters as with trigrams."""
+        word = f"lower(:tansaku_word_{i})"
+        return "(" + " OR ".join(f"instr(lower({_quoted(name)}), {word}) > 0" for name in self.text_columns) + ")"
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
@@ -84,11 +120,6 @@ class SqliteSource(TableSource[SqlCondition]):
             end = time.monotonic() + self.timeout
             connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS_PER_CHECK)
             yield connection
-
-
-def _trigrams(query: str) -> list[str]:
-    words = query.replace("\0", " ").split()
-    return list(dict.fromkeys(word[i : i + 3] for word in words for i in range(len(word) - 2)))
 
 
 def _quoted(name: str) -> str:

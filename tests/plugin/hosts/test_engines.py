@@ -166,6 +166,10 @@ class TestEveryEngine:
     def test_finds_some_of_the_words_of_a_question(self, open_source):
         assert found_by(open_source(), "世界最古の木造建築が残るのはどの寺ですか")[0] == "horyu"
 
+    @pytest.mark.parametrize("query", ["奈良 香川", "奈良\u3000香川", " 香川　奈良 ", "奈良 香川県の名物"])
+    def test_keywords_of_two_characters_are_each_looked_for(self, open_source, query):
+        assert {"horyu", "todai", "udon"} <= set(found_by(open_source(), query, 6))
+
     def test_returns_no_more_than_were_asked_for(self, open_source):
         assert len(open_source().candidates(QUESTION, 1)) == 1
 
@@ -345,10 +349,22 @@ class TestQdrant:
 
 
 class TestSqlite:
-    @pytest.mark.parametrize("query", ["大仏", "大仏 ", "うど"])
-    def test_a_word_too_short_for_a_trigram_is_found_as_it_is(self, sqlite_source, query):
-        found = sqlite_source().candidates(query, 3)
-        assert [(c.id, c.score) for c in found] == [("udon" if query == "うど" else "todai", 0.0)]
+    @pytest.mark.parametrize(
+        ("query", "found"), [("大仏", "todai"), ("大仏 ", "todai"), ("うど", "udon"), ("sq", "fuji")]
+    )
+    def test_a_word_too_short_for_a_trigram_is_found_as_it_is(self, sqlite_source, query, found):
+        assert found_by(sqlite_source(), query) == [found]
+
+    def test_a_short_word_counts_as_much_as_a_trigram_that_is_as_rare(self, sqlite_source):
+        scores = {c.id: c.score for c in sqlite_source().candidates("奈良 大仏を 香川", 6)}
+        assert scores["todai"] > scores["udon"] > scores["horyu"] > 0
+
+    def test_a_condition_holds_for_short_words_and_trigrams(self, sqlite_source):
+        where = ("year > :year", {"year": 700})
+        assert found_by(sqlite_source(), "奈良 大仏を 世界最古", 6, where) == ["todai"]
+
+    def test_signs_divide_words_that_are_too_short(self, sqlite_source):
+        assert set(found_by(sqlite_source(), "奈良、うど", 6)) == {"horyu", "todai", "udon"}
 
     def test_only_the_columns_named_are_searched(self, sqlite_source):
         path = sqlite_source().db
