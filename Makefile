@@ -14,13 +14,17 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n auto --dist loadfile
 DEV := $(VENV)/.installed-dev $(LINKED)
 
-.PHONY: demo quick test test-all lint types format docs prose dist deploy-check hooks model clean
+.PHONY: demo quick quick-tests test test-all lint types format docs prose dist deploy-check hooks model clean
 
 demo: $(VENV)/.installed $(LINKED)
 	$(BIN)/tansaku demo
 
-# While you work: lint, types and what is quick of the tests. The markers are explained in pyproject.toml.
-quick: $(DEV) lint types
+# While you work: lint, types and what is quick of the tests. The markers are explained in pyproject.toml. The types are
+# checked by one process, so the tests run at the same time.
+quick: $(DEV) lint
+	$(MAKE) --jobs 2 types quick-tests
+
+quick-tests: $(DEV)
 	$(PYTEST) $(PARALLEL) -m 'not slow and not integration and not engine' $(ARGS)
 
 # Before you hand in: all but the slowest tests; with ARGS, those tests alone.
