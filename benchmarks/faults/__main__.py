@@ -20,9 +20,10 @@ derived arrays and over the table, in two threads each. All rows of a group are 
 answer with two generations, or with another number of rows, is one that no version of the table gives.
 
 attacks: conditions, bodies, framings and MCP calls that mean harm, drawn with the seed, are sent to `tansaku serve` and
-`tansaku mcp --http` in other processes. After each batch both must be alive, answer a known question rightly and use at
-most a gigabyte more than before, and neither event loop may have been held for more than 2 seconds. No answer may come
-after the deadline, be a 500, name places within the machine, or repeat at length what was sent.
+`tansaku mcp --http` in other processes. After each input its server must answer a known question rightly. After each
+batch both must be alive and use at most a gigabyte more than before, and neither event loop may have been held for more
+than 2 seconds. No answer may come after the deadline, be a 500, name places within the machine, or repeat at length
+what was sent.
 
 bundles: one for each twenty of those inputs, with checksums that fit, is loaded and used in another process: it encodes
 texts as finite vectors, or is a BundleError.

@@ -126,16 +126,17 @@ def _attack(servers: tuple[Server, Server], ports: tuple[int, int], options: arg
         for first in range(0, options.inputs, BATCH):
             numbers = range(first, min(first + BATCH, options.inputs))
             inputs = [draw(options.seed, number) for number in numbers]
-            batch = list(pool.map(lambda given: _send(client, ports, given), inputs))
-            answers += batch
-            for number, given, answer in zip(numbers, inputs, batch, strict=True):
-                failures += [f"seed {options.seed}, input {number} ({given.kind}): {f}" for f in _wrong(answer)]
+            batch = list(pool.map(lambda given: _send_and_ask(client, ports, given), inputs))
+            for number, given, (answer, problems) in zip(numbers, inputs, batch, strict=True):
+                answers.append(answer)
+                failures += [
+                    f"seed {options.seed}, input {number} ({given.kind}): {f}" for f in (*_wrong(answer), *problems)
+                ]
             where = f"after input {numbers[-1]}"
             ended = [server for server in servers if server.process.poll() is not None]
             if ended:
                 failures.append(f"{where}: a process ended with status {ended[0].process.returncode}")
                 break
-            failures += [f"{where}: {f}" for f in _not_as_before(client, ports)]
             for number, (name, server, used) in enumerate(zip(NAMES, servers, start, strict=True)):
                 times = server.held()
                 longest[number] = max(longest[number], times)
@@ -149,6 +150,12 @@ def _attack(servers: tuple[Server, Server], ports: tuple[int, int], options: arg
         print(f"  memory of {name}: {used / 2**20:,.0f} MiB before, at most {peak / 2**20:,.0f} MiB")
         print(f"  event loop of {name}: held for at most {wall:.2f} s, of which it worked {processor:.2f} s")
     return failures
+
+
+def _send_and_ask(client: httpx.Client, ports: tuple[int, int], given: Input) -> tuple[Answer, list[str]]:
+    """Send an input, and ask its server a known question right after it, while other clients send theirs."""
+    answer = _send(client, ports, given)
+    return answer, list(_not_as_before(client, ports, "/mcp" if given.path == "/mcp" else "/search"))
 
 
 def _send(client: httpx.Client, ports: tuple[int, int], given: Input) -> Answer:
@@ -197,12 +204,14 @@ def _wrong(answer: Answer) -> Iterator[str]:
         yield f"an answer has {answer.content[max(0, found.start() - 60) : found.end() + 60]!r}"
 
 
-def _not_as_before(client: httpx.Client, ports: tuple[int, int]) -> Iterator[str]:
-    """Whether both still answer a question rightly."""
+def _not_as_before(client: httpx.Client, ports: tuple[int, int], *paths: str) -> Iterator[str]:
+    """Whether the servers of these paths, by default both, still answer a question rightly."""
     message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call"}
     message["params"] = {"name": "search", "arguments": {"query": QUESTION, "k": 1}}
     asked = {"/search": {"query": QUESTION, "k": 1}, "/mcp": message}
     for path, content in asked.items():
+        if paths and path not in paths:
+            continue
         status, answer = _post(client, ports, Input("", path, json.dumps(content).encode()))
         if status != 200 or _first_id(json.loads(answer)) != "kinkaku":
             yield f"{path} answers a known question with {status}: {answer[:200]!r}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import SourceError, StorageError
@@ -133,20 +134,37 @@ def _lance_batches(folder: Path, path: Path) -> Iterator[pa.RecordBatch]:
         raise SourceError(f"{path}: cannot be read ({error})") from error
 
 
+def batch_records(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | BadRecord]:
+    """Read records from Arrow columns in memory.
+
+    Args:
+        batch: the columns.
+
+    Yields:
+        For each row a mapping, or a BadRecord if Python does not have one of its values.
+
+    Raises:
+        ArrowInvalid: the columns are damaged.
+    """
+    for start in range(0, len(batch), _ROWS):
+        rows = batch.slice(start, _ROWS)
+        try:
+            # Offsets in a damaged file may point anywhere, and nothing else checks them.
+            rows.validate(full=True)
+            for column in rows.columns:
+                _check_times(column)
+            records = rows.to_pylist()
+        except _NO_VALUE:
+            records = _one_by_one(rows)
+        yield from records
+
+
 def _records(batches: Iterable[pa.RecordBatch], path: Path) -> Iterator[Record]:
     number = 0
     for batch in batches:
-        for start in range(0, len(batch), _ROWS):
-            rows = batch.slice(start, _ROWS)
-            try:
-                # Offsets in a damaged file may point anywhere, and nothing else checks them.
-                rows.validate(full=True)
-                records = rows.to_pylist()
-            except _NO_VALUE:
-                records = _one_by_one(rows)
-            for record in records:
-                yield f"{path} row {number}", record
-                number += 1
+        for record in batch_records(batch):
+            yield f"{path} row {number}", record
+            number += 1
 
 
 def _one_by_one(rows: pa.RecordBatch) -> list[dict[str, Any] | BadRecord]:
@@ -162,6 +180,11 @@ def _record(rows: pa.RecordBatch, as_bytes: list[pa.Array], i: int) -> dict[str,
     record, shown, reasons = {}, [], []
     for name, column, data in zip(rows.schema.names, rows.columns, as_bytes, strict=True):
         record[name], reason = _value(column[i])
+        if not reason:
+            try:
+                _check_times(column.slice(i, 1))
+            except ValueError as error:
+                reason = str(error)
         if reason:
             reasons.append(f"field {name!r}: {reason}")
         shown.append(f"{name}: {_readable(data[i]) if reason else record[name]}")
@@ -176,6 +199,26 @@ def _value(scalar: pa.Scalar) -> tuple[Any, str]:
         return None, f"not UTF-8 ({error})"
     except _NO_VALUE as error:
         return None, str(error)
+
+
+def _check_times(array: pa.Array) -> None:
+    """Raise ValueError for a time of day, anywhere in the values, whose nanoseconds Python would cut off unasked."""
+    if pa.types.is_time64(array.type) and array.type.unit == "ns":
+        for nanoseconds in array.drop_null().view(pa.int64()).to_pylist():
+            if nanoseconds % 1000:
+                raise ValueError(f"the time of day has {nanoseconds % 1000} nanoseconds; microseconds are the finest")
+    elif pa.types.is_dictionary(array.type):
+        _check_times(array.dictionary)
+    elif pa.types.is_map(array.type):
+        first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
+        for part in (array.keys, array.items):
+            _check_times(part.slice(first, last - first))
+    elif pa.types.is_run_end_encoded(array.type):
+        _check_times(pc.call_function("run_end_decode", [array]))
+    elif pa.types.is_struct(array.type) or hasattr(array.type, "value_field"):  # a list of any kind
+        parts = array.flatten()
+        for part in parts if isinstance(parts, list) else [parts]:
+            _check_times(part)
 
 
 def _readable(scalar: pa.Scalar) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -65,8 +66,12 @@ class ColumnTypes:
         self._types, self._large = types, large
 
     def fields(self) -> list[pa.Field]:
-        """The columns found. One that was always null gets type string: LanceDB cannot store null types in structs."""
-        return [pa.field(name, _without_null_types(kind)) for name, kind in self._types.items()]
+        """The columns found, with room for later values.
+
+        One that was always null gets type string: LanceDB cannot store null types in structs. Decimals get all digits
+        before the point that their width has: those of the values seen would refuse 10.5 after 1.5.
+        """
+        return [pa.field(name, kind if name in self._given else _with_room(kind)) for name, kind in self._types.items()]
 
 
 def check_fields(documents: Sequence[Document], fields: Sequence[pa.Field]) -> None:
@@ -123,6 +128,8 @@ def _misfit_error(document: Document, field: pa.Field, reason: str) -> InputErro
     remedy = "correct the value"
     if isinstance(value, str):  # the commonest cause
         remedy += "; if it comes from CSV or TSV, whose values are all text, give the documents as JSONL or Parquet"
+    if isinstance(value, Decimal):
+        remedy += "; give the column more digits when an index is made: FieldNames(types={...: 'decimal(38,9)'})"
     return InputError(
         f"{_named(document)}: field {field.name!r} is {value!r}, which does not fit its column of type {field.type} "
         f"({reason}); {remedy}"
@@ -194,13 +201,17 @@ def _check_storable(kind: pa.DataType) -> None:
         _check_storable(field.type)
 
 
-def _without_null_types(kind: pa.DataType) -> pa.DataType:
+def _with_room(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_null(kind):
         return pa.string()
+    if pa.types.is_decimal128(kind):
+        return pa.decimal128(38, kind.scale)
+    if pa.types.is_decimal256(kind):
+        return pa.decimal256(76, kind.scale)
     if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_without_null_types(field.type)) for field in kind])
+        return pa.struct([field.with_type(_with_room(field.type)) for field in kind])
     if pa.types.is_list(kind):
-        return pa.list_(kind.value_field.with_type(_without_null_types(kind.value_type)))
+        return pa.list_(kind.value_field.with_type(_with_room(kind.value_type)))
     return kind
 
 

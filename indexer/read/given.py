@@ -9,6 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from ...onnx_export.errors import InputError
+from .arrow_formats import batch_records
+from .line_formats import Record
 from .sources import Source
 
 _ROWS = 1024  # rows converted to Python objects at a time
@@ -61,10 +63,10 @@ class _Rows:
             raise InputError(f"the table has two columns {repeated[0]!r}; rename one")
         self._table = table
 
-    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def __iter__(self) -> Iterator[Record]:
         number = 0
         for batch in self._table.to_batches(max_chunksize=_ROWS):
-            for record in batch.to_pylist():
+            for record in batch_records(batch):
                 yield f"row {number}", record
                 number += 1
 

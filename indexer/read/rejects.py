@@ -22,7 +22,7 @@ class Rejects:
     rejected, no file is written. ``len()`` is the number of records in the file.
 
     Args:
-        path: the file; an existing one is replaced.
+        path: the file; an existing one is replaced. Into a device or a pipe, such as /dev/stderr, records are written.
 
     Attributes:
         path: the file.
@@ -44,10 +44,15 @@ class Rejects:
         self._places: set[str] = set()  # places noted in the current call
         self._count = 0
         self._file = None
+        # A new file has to be a new one: a link that others put there meanwhile would lead to a file of theirs.
+        self._mode = "x"
         try:
-            self.path.unlink(missing_ok=True)
+            if self.path.exists() and not self.path.is_file() and not self.path.is_dir():
+                self._mode = "w"
+            else:
+                self.path.unlink(missing_ok=True)
         except OSError as error:
-            raise StorageError(f"{self.path}: the file for rejects cannot be written ({error})") from error
+            raise self._unwritable(error) from error
 
     def __len__(self) -> int:
         return self._count
@@ -86,11 +91,12 @@ class Rejects:
         try:
             if self._file is None:
                 # Lone surrogates become JSON's escapes for them.
-                self._file = self.path.open("w", encoding="utf-8", errors="backslashreplace")
+                self._file = self.path.open(self._mode, encoding="utf-8", errors="backslashreplace")
+                self._mode = "a"  # after `close`
             self._file.write(line + "\n")
             self._file.flush()
         except OSError as error:
-            raise StorageError(f"{self.path}: the file for rejects cannot be written ({error})") from error
+            raise self._unwritable(error) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -105,6 +111,9 @@ class Rejects:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _unwritable(self, error: OSError) -> StorageError:
+        return StorageError(f"{self.path}: the file for rejects cannot be written ({error}); choose another place")
 
 
 def _line(place: str, reason: str, record: Any) -> str:

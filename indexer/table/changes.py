@@ -26,6 +26,7 @@ from .conditions import Where, condition_errors, condition_sql
 from .counted import check_merged
 from .database import find_table, storage_errors
 from .fulltext import ensure_text_index
+from .ids import checked_ids
 from .lance_errors import is_vanished
 from .schema import read_header
 from .table import IndexTable
@@ -196,9 +197,7 @@ def delete_documents(
             with condition_errors(index.place(), where):
                 return DeleteReport(index.table.count_rows(condition), [])
         return DeleteReport(delete_rows(index, condition), [])
-    if isinstance(ids, str):
-        raise InputError("ids is one string; give a list of ids")
-    return _delete_ids(index, [str(doc_id) for doc_id in ids or []], dry_run)
+    return _delete_ids(index, checked_ids(ids or []), dry_run)
 
 
 def index_text(index: IndexTable) -> None:

@@ -99,7 +99,10 @@ def condition_sql(where: Where, schema: pa.Schema, header: IndexHeader, *, if_em
     if isinstance(where, UncheckedSQL):
         return where.text
     text, parameters = (where.text, where.parameters) if isinstance(where, Condition) else (where, ())
-    if not isinstance(text, str) or not text.strip():
+    if not isinstance(text, str):
+        kind = type(text).__name__
+        raise InputError(f'the condition is of type {kind}; give text such as "year < 1950", or a Condition')
+    if not text.strip():
         raise InputError(f"the condition is empty; {if_empty}")
     hidden = _HIDDEN | {build_column(header)}
     fields = {field.name: field.type for field in schema if field.name not in hidden}

@@ -150,7 +150,7 @@ class Models:
             return given
         folder = find_bundle(index.header.fingerprint)
         if folder is None:  # then it is not the model inside either, and the error names both
-            index.header.check_model(read_description(DEFAULT_BUNDLE), index.place())
+            index.header.check_model(read_description(DEFAULT_BUNDLE), index.place(), given=False)
         return Encoder.load(folder, threads=self._threads)
 
 

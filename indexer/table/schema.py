@@ -67,19 +67,21 @@ class IndexHeader:
         """The column with the ids of documents, which differ from those of rows in an index of passages."""
         return "parent_id" if self.passage_tokens else "id"
 
-    def check_model(self, bundle: Bundle, place: str) -> None:
+    def check_model(self, bundle: Bundle, place: str, *, given: bool = True) -> None:
         """Check that a model is the one that the index was made with.
 
         Args:
             bundle: the model.
             place: what the message calls the index.
+            given: whether the caller named the model; false: it was looked for, and ``bundle`` is the one inside.
 
         Raises:
             ModelMismatchError: it is another model.
         """
         if not bundle.made(self.fingerprint):
+            found = "the model given is" if given else "that was not found: the model inside tansaku is"
             raise ModelMismatchError(
-                f"{place} was made with the model {self.model!r} ({self.fingerprint}), but the model given is "
+                f"{place} was made with the model {self.model!r} ({self.fingerprint}), but {found} "
                 f"{bundle.name!r} ({bundle.fingerprint}); give the model of the index (--model, or a folder in "
                 "TANSAKU_MODELS), or encode the index again with this model: tansaku rebuild --change-model"
             )

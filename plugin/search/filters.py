@@ -9,7 +9,7 @@ import numpy as np
 
 from ...indexer.table.conditions import Where, condition_errors, condition_sql
 from ...indexer.table.database import storage_errors
-from ...onnx_export.errors import InputError
+from ...indexer.table.ids import checked_ids
 from .stored_codes import StoredCodes
 
 
@@ -72,10 +72,3 @@ def _among(codes: StoredCodes, ids: Sequence[str]) -> tuple[np.ndarray, tuple[st
     mask[rows] = True
     stored = set(positions.tolist())
     return mask, tuple(doc_id for position, doc_id in enumerate(wanted) if position not in stored)
-
-
-def checked_ids(ids: Sequence[str]) -> list[str]:
-    """``ids`` as strings; raises InputError if they are one string."""
-    if isinstance(ids, str):
-        raise InputError("ids is one string; give a list of ids")
-    return [str(doc_id) for doc_id in ids]

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...indexer.table.ids import checked_ids
 from ...onnx_export.errors import InputError
 from ..kernels.query_layout import BlockTables, QueryLanes
 from .candidates import gather, probe, prune
-from .filters import allowed_rows, checked_ids
+from .filters import allowed_rows
 from .fulltext import check_text, fused, text_candidates, with_bm25
 from .plan import SearchOptions, make_plan
 from .refine import best_scored, maxsim, refine

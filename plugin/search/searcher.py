@@ -22,6 +22,7 @@ from ...indexer.forks import check_process
 from ...indexer.read.documents import Document
 from ...indexer.table.conditions import Where
 from ...indexer.table.database import Database, DBConnection, connect, find_table, location_of, storage_errors
+from ...indexer.table.ids import checked_ids
 from ...indexer.table.model import Models
 from ...indexer.table.table import IndexTable, open_index_table
 from ...onnx_export.cores import usable_cores
@@ -31,7 +32,6 @@ from ...onnx_export.retry import retrying
 from .choices import Recall, SourceName
 from .explain import Explanation, explain_hit
 from .fetch import fetch_hits, read_documents, take_rows
-from .filters import checked_ids
 from .pipeline import rank, score_ids
 from .plan import SearchOptions
 from .query_encoder import EncodedQuery, QueryEncoder, check_query

@@ -754,7 +754,17 @@ class TestConditions:
         assert len(index) == 12
 
     @pytest.mark.parametrize(
-        "how", [{"where": ""}, {"where": " \n"}, {}, {"ids": ["d1"], "where": "true"}, {"ids": "d1"}]
+        "how",
+        [
+            {"where": ""},
+            {"where": " \n"},
+            {"where": {"year": 1900}},
+            {},
+            {"ids": ["d1"], "where": "true"},
+            {"ids": "d1"},
+            {"ids": [None]},
+            {"ids": [["d1"]]},
+        ],
     )
     def test_that_are_missing_or_doubled_are_refused(self, index, how):
         with pytest.raises(InputError):

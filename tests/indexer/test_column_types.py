@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tansaku import Index, InputError, Source, StorageError
+from tansaku import BadRecord, Index, InputError, Rejects, Source, StorageError
+from tansaku.indexer.read.arrow_formats import batch_records
 from tansaku.indexer.table import changes, table
 from tansaku.indexer.table.aligned import aligned
 from tansaku.indexer.table.counted import check_made
@@ -34,6 +35,7 @@ from ..support.fakes import (
 
 NOW = dt.datetime(2024, 2, 29, 12, 30, 1)
 UTC = NOW.replace(tzinfo=dt.timezone.utc)
+TIME = pa.time64("ns")
 PRICE = decimal.Decimal("1.50")
 
 PLAIN: list[tuple[pa.DataType, Any]] = [
@@ -146,6 +148,36 @@ class TestEveryArrowType:
             Index.create(db, "t", corpus(3, span=lambda i: within(value)), encoder=encoder)
         assert not encoder.encoded
         assert not db.exists()
+
+    @pytest.mark.parametrize(
+        ("kind", "fine"),
+        [
+            (TIME, 1_000),
+            (pa.list_(TIME), [1_000]),
+            (pa.list_(TIME, 1), [1_000]),
+            (pa.struct([pa.field("a", TIME)]), {"a": 1_000}),
+            (pa.map_(pa.string(), TIME), [("a", 1_000)]),
+            (pa.list_(pa.struct([pa.field("a", pa.list_(TIME))])), [{"a": [1_000]}]),
+        ],
+    )
+    def test_nanoseconds_that_python_has_not_are_refused_and_not_cut(self, kind, fine):
+        """Arrow would cut those of a time of day in silence."""
+        cut = eval(repr(fine).replace("1000", "1001"))  # noqa: S307  # the same with a nanosecond more
+        batch = pa.record_batch({"id": ["a", "b"], "at": pa.array([fine, cut], kind)})
+        kept, refused = batch_records(batch)
+        assert isinstance(kept, dict)
+        assert isinstance(refused, BadRecord)
+        assert "1 nanoseconds" in refused.reason
+
+    def test_what_python_has_not_is_refused_in_tables_too(self, db, tmp_path):
+        years = pa.array([dt.datetime(2024, 1, 1), None], pa.timestamp("us")).cast(pa.int64()).to_pylist()
+        years[1] = -(10**17)
+        table = pa.table({"id": ["a", "b"], "text": ["寺", "城"], "at": pa.array(years, pa.timestamp("us"))})
+        with pytest.raises(InputError, match=r"row 1: field 'at': .*out of range"):
+            Index.create(db, "t", table, encoder=FakeEncoder())
+        with Rejects(tmp_path / "rejects") as rejects:
+            Index.create(db, "t", table, encoder=FakeEncoder(), rejects=rejects)
+        assert (list(rows_by_id(db)), len(rejects)) == (["a"], 1)
 
     def test_a_fault_of_lancedbs_own_is_a_storage_error(self, db):
         Index.create(db, "t", corpus(3), encoder=FakeEncoder())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from decimal import Decimal
 
 import pyarrow as pa
 import pytest
@@ -56,6 +57,21 @@ class TestColumnTypes:
     @pytest.mark.parametrize("chunks", [([1, 2.5],), ([2.5, 1],), ([1], [2.5]), ([2.5], [1]), ([1], [None], [2.5])])
     def test_integers_widen_to_floats(self, chunks):
         assert found(*chunks) == pa.float64()
+
+    @pytest.mark.parametrize("within", [lambda value: value, lambda value: [value], lambda value: {"a": value}])
+    def test_decimals_leave_room_for_larger_ones(self, within):
+        """A column as narrow as its first values would refuse the next."""
+        kind = found([within(Decimal("1.50"))])
+        larger = [Decimal(f"{'9' * 36}.99"), Decimal("0.01")]
+        kept = field_array(documents(*map(within, larger)), pa.field("f", kind))
+        assert kept.to_pylist() == [within(value) for value in larger]
+        with pytest.raises(InputError, match=r"'1\.505'.*decimal\(38,9\)"):
+            field_array(documents(Decimal("1.505")), pa.field("f", found([Decimal("1.50")])))
+
+    def test_a_decimal_type_that_is_given_is_kept(self):
+        types = ColumnTypes({"f": pa.decimal128(10, 2)})
+        types.update(documents(Decimal("1.50")))
+        assert types.fields()[0].type == pa.decimal128(10, 2)
 
     @pytest.mark.parametrize("chunks", [([None],), ([None, ...], [None])])
     def test_a_field_that_is_always_null_becomes_a_string_column(self, chunks):

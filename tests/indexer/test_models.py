@@ -127,7 +127,7 @@ class TestEarlierModels:
             done = CliRunner().invoke(app, [*command, "--db", str(tmp_path), "--table", "t"])
             assert done.exit_code == 0, done.output
         monkeypatch.setenv("TANSAKU_MODELS", "")
-        with pytest.raises(ModelMismatchError, match=r"TANSAKU_MODELS.*rebuild --change-model"):
+        with pytest.raises(ModelMismatchError, match=r"was not found.*TANSAKU_MODELS.*rebuild --change-model"):
             Searcher.open(tmp_path, "t")
         done = CliRunner().invoke(app, ["rebuild", "--db", str(tmp_path), "--table", "t", "--change-model"])
         assert done.exit_code == 0, done.output

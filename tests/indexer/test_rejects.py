@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 
 import pytest
 
@@ -61,6 +62,35 @@ def test_an_earlier_file_is_replaced_even_by_nothing(tmp_path):
     with Rejects(path) as rejects:
         rejects.note("docs.jsonl:1", "bad", {})
     assert len(noted(rejects)) == 1
+
+
+def test_what_is_noted_after_closing_follows_what_was_noted_before(rejects):
+    for number in (1, 2, 3):
+        rejects.note(f"docs.jsonl:{number}", "bad", {"id": number})
+        rejects.close()
+    assert [line["record"]["id"] for line in noted(rejects)] == [1, 2, 3]
+
+
+def test_a_link_put_in_the_place_of_the_file_is_not_followed(tmp_path):
+    other = tmp_path / "other"
+    other.write_text("of somebody else")
+    with Rejects(tmp_path / "rejects.jsonl") as rejects:
+        rejects.path.symlink_to(other)
+        with pytest.raises(StorageError, match=r"rejects\.jsonl: the file for rejects cannot be written"):
+            rejects.note("docs.jsonl:1", "bad", {})
+    assert other.read_text() == "of somebody else"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_a_pipe_or_a_device_is_written_to_and_stays(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with Rejects(pipe) as rejects:
+        rejects.note("docs.jsonl:1", "bad", {"id": 1})
+    assert json.loads(os.read(reader, 1000))["reason"] == "bad"
+    os.close(reader)
+    assert pipe.is_fifo()
 
 
 def test_closing_twice_does_no_harm(rejects):

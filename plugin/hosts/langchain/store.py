@@ -22,6 +22,7 @@ from ....indexer.index import Index
 from ....indexer.read.documents import RESERVED_FIELDS
 from ....indexer.read.documents import Document as StoredDocument
 from ....indexer.table.database import Database, connect
+from ....indexer.table.ids import checked_ids
 from ....indexer.table.model import Models
 from ....indexer.table.schema import user_fields
 from ....indexer.table.table import IndexTable, check_table_name, open_index_table
@@ -36,7 +37,6 @@ except ImportError as error:
     raise MissingExtraError("langchain-core", "langchain") from error
 
 from ....onnx_export.counts import named
-from ...search.filters import checked_ids
 from ...search.latest_searcher import LatestSearcher
 from ...search.plan import SearchOptions
 from ...search.results import Hit
