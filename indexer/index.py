@@ -366,14 +366,14 @@ class Index:
         """Delete documents by id, or all rows that meet a condition.
 
         Args:
-            ids: ids of documents, which are deleted with all their passages. Ids that the index does not have are
-                reported; they are not an error.
+            ids: ids of documents, which are deleted with all their passages, or of single passages. Ids that the index
+                does not have are reported; they are not an error.
             where: a condition over the table's columns: text such as ``"year < 1950"``, or a `Condition` with
                 parameters.
             dry_run: count the rows that would be deleted, and delete none.
 
         Returns:
-            The number of rows deleted, and the ids that the index does not have.
+            The numbers of rows and documents deleted, and the ids that the index does not have.
 
         Raises:
             InputError: both or neither of ``ids`` and ``where`` are given, or the condition is not valid.

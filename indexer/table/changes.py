@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ from ..errors import StorageError, TableNotFoundError, WriteConflictError
 from .aligned import aligned
 from .codec_table import prune_codecs, stored_codecs
 from .conditions import Where, condition_errors, condition_sql
+from .contents import count_documents
 from .counted import check_merged
 from .database import find_table, storage_errors
 from .fulltext import ensure_text_index
@@ -44,10 +45,12 @@ class DeleteReport:
     Attributes:
         rows: number of rows deleted. In an index of passages each passage is a row, otherwise each document.
         missing: given ids that were not in the index, in the order given.
+        documents: number of documents that these rows belonged to.
     """
 
     rows: int
     missing: list[str]
+    documents: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -179,7 +182,7 @@ def delete_documents(
 
     Args:
         index: the open table.
-        ids: ids of documents; None if ``where`` is given.
+        ids: ids of documents or passages; None if ``where`` is given.
         where: a condition; None if ``ids`` is given.
         dry_run: count only.
 
@@ -193,10 +196,12 @@ def delete_documents(
         raise InputError("delete needs either ids or a condition (where); give one of them")
     if where is not None:
         condition = condition_sql(where, index.table.schema, index.header, if_empty="it would delete everything")
-        if dry_run:
-            with condition_errors(index.place(), where):
-                return DeleteReport(index.table.count_rows(condition), [])
-        return DeleteReport(delete_rows(index, condition), [])
+        with condition_errors(index.place(), where):
+            documents = count_documents(index, condition)
+            if dry_run:
+                return DeleteReport(index.table.count_rows(condition), [], documents)
+        rows = delete_rows(index, condition)
+        return DeleteReport(rows, [], documents if index.header.passage_tokens else rows)
     return _delete_ids(index, checked_ids(ids or []), dry_run)
 
 
@@ -259,19 +264,30 @@ def _ready(rows: pa.Table) -> pa.Table:
 
 def _delete_ids(index: IndexTable, ids: Sequence[str], dry_run: bool) -> DeleteReport:
     """Delete documents by id, with all their passages. Each transaction deletes up to 10,000 documents."""
-    column = index.header.document_id_field
-    rows, missing = 0, []
+    given = list(dict.fromkeys(ids))
+    report = _delete_by(index, index.header.document_id_field, given, dry_run)
+    if index.header.passage_tokens and report.missing:  # which may be ids of passages
+        passages = _delete_by(index, "id", report.missing, dry_run)
+        report = DeleteReport(report.rows + passages.rows, passages.missing, report.documents + passages.documents)
+    return report
+
+
+def _delete_by(index: IndexTable, column: str, ids: Sequence[str], dry_run: bool) -> DeleteReport:
+    parents = index.header.document_id_field
+    rows, documents, missing = 0, set(), []
+    columns = list(dict.fromkeys([column, parents]))
     for start in range(0, len(ids), _IDS_PER_TRANSACTION):
-        part = list(dict.fromkeys(ids[start : start + _IDS_PER_TRANSACTION]))
-        wanted = col(column).isin(part)
-        found = on_latest(index, lambda table, wanted=wanted: table.search().where(wanted).select([column]).to_arrow())
+        part = ids[start : start + _IDS_PER_TRANSACTION]
+        wanted = col(column).isin(list(part))
+        found = on_latest(index, lambda table, wanted=wanted: table.search().where(wanted).select(columns).to_arrow())
         stored = set(found[column].to_pylist())
+        documents.update(found[parents].to_pylist())
         missing += [doc_id for doc_id in part if doc_id not in stored]
         if dry_run:
             rows += len(found)
         elif stored:
             rows += delete_rows(index, wanted)
-    return DeleteReport(rows, missing)
+    return DeleteReport(rows, missing, len(documents))
 
 
 def on_latest(index: IndexTable, action: Callable[[Table], T]) -> T:

@@ -26,6 +26,24 @@ def index_names(database: DBConnection) -> list[str]:
     return sorted(name for name in table_names(database) if find_header(database, name) is not None)
 
 
+def count_documents(index: IndexTable, condition: str | None = None) -> int:
+    """Number of documents: of rows or, in an index of passages, of different ``parent_id``.
+
+    Args:
+        index: the open table.
+        condition: LanceDB's SQL that rows must meet; None means all rows.
+
+    Raises:
+        StorageError: the table cannot be read.
+    """
+    if not index.header.passage_tokens:
+        return index.table.count_rows(condition)
+    rows = index.table.search().select(["parent_id"])
+    with storage_errors(index.place()):
+        found = (rows if condition is None else rows.where(condition)).to_arrow()
+    return len(found["parent_id"].unique())
+
+
 def stored_documents(index: IndexTable, where: Where | None = None) -> Iterator[dict[str, Any]]:
     """What was given for each row: id, title, text and the caller's columns; of a passage also its place.
 

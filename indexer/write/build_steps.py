@@ -135,7 +135,7 @@ def stage_rows(
     Raises:
         SourceError: the documents are not those that were scanned.
     """
-    report = BuildReport()
+    report = BuildReport(passages=maker.header.passage_tokens is not None)
     known = SampleCodes(sample)
     done = 0
     waiting: deque[Future[dict]] = deque()
@@ -217,6 +217,7 @@ class _StageJob:
         truncated = [document.id for document in kept if coded[document.id].truncated]
         report = {
             "documents": len(kept),
+            "firsts": sum(document.passage == 0 for document in kept),
             "tokens": sum(rows["token_count"].to_pylist()),
             "truncated": len(truncated),
             "truncated_ids": truncated[:TRUNCATED_NAMED],
@@ -287,6 +288,7 @@ def _at_positions(documents: Iterable[Document], positions: np.ndarray) -> Itera
 
 def _add(report: BuildReport, chunk: dict) -> None:
     report.rows += chunk["documents"]
+    report.documents += chunk.get("firsts", chunk["documents"])
     report.tokens += chunk["tokens"]
     report.truncated += chunk["truncated"]
     # A chunk that an earlier version staged has none.

@@ -22,6 +22,7 @@ from ..errors import StorageError, WriteConflictError
 from ..read.documents import Document
 from ..read.scan import DOCUMENTS_PER_CHUNK, scan
 from ..table.changes import delete_rows, index_text, merge_rows
+from ..table.contents import count_documents
 from ..table.counted import check_made_by
 from ..table.database import side_folder, storage_errors
 from ..table.schema import document_schema, user_fields
@@ -60,7 +61,8 @@ def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, option
             _apply_later_changes(index, int(plan["table"]), staging.noted("caught-up") or 0, maker)
             index_text(index)
             staging.finish()
-            return BuildReport(rows=index.table.count_rows())
+            rows, passages = index.table.count_rows(), index.header.passage_tokens is not None
+            return BuildReport(rows=rows, documents=count_documents(index), passages=passages)
         if plan.get("work") == "rebuild" and plan.get("table") == index.header.build_id:
             pinned = _at_version(index, int(plan["version"]))
             if pinned is None:  # `optimize` has removed that version
@@ -142,7 +144,7 @@ def _documents(batch: pa.RecordBatch) -> list[Document]:
 def _stage(
     pinned: IndexTable, maker: RowMaker, codec: ResidualCodec, staging: Staging, total: int, options: WriteOptions
 ) -> BuildReport:
-    report = BuildReport()
+    report = BuildReport(passages=maker.header.passage_tokens is not None)
     with storage_errors(pinned.place()):
         known = SampleCodes(staging.load_sample())
         for number, batch in enumerate(pinned.table.search().to_batches(DOCUMENTS_PER_CHUNK)):
@@ -151,6 +153,7 @@ def _stage(
                 rows, cut = _encoded_again(batch, maker, codec, known, report.rows)
                 staged = {
                     "documents": rows.num_rows,
+                    "firsts": rows["passage"].to_pylist().count(0) if report.passages else rows.num_rows,
                     "tokens": sum(rows["token_count"].to_pylist()),
                     "truncated": len(cut),
                     "truncated_ids": cut[:TRUNCATED_NAMED],
@@ -159,6 +162,7 @@ def _stage(
             else:
                 report.resumed += staged["documents"]
             report.rows += staged["documents"]
+            report.documents += staged.get("firsts", staged["documents"])
             report.tokens += staged["tokens"]
             report.truncated += staged.get("truncated", 0)
             report.truncated_ids = [*report.truncated_ids, *staged.get("truncated_ids", [])][:TRUNCATED_NAMED]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 
 
@@ -23,6 +22,8 @@ class BuildReport:
         updated: how many of ``rows`` replaced older rows.
         column_types: for each column of a new table whose values were text in CSV or TSV, its type; see
             `FieldNames`.
+        documents: number of documents that these rows are; fewer than ``rows`` in an index of passages.
+        passages: whether the rows are passages.
     """
 
     rows: int = 0
@@ -33,9 +34,5 @@ class BuildReport:
     updated: int = 0
     truncated_ids: list[str] = field(default_factory=list, compare=False)
     column_types: dict[str, str] = field(default_factory=dict, compare=False)
-
-    @property
-    def documents(self) -> int:
-        """Deprecated name of ``rows``, kept until version 0.2."""
-        warnings.warn("BuildReport.documents is deprecated; use BuildReport.rows", DeprecationWarning, stacklevel=2)
-        return self.rows
+    documents: int = field(default=0, compare=False)
+    passages: bool = field(default=False, compare=False)

@@ -201,9 +201,11 @@ def _matches(explanation: Explanation) -> Table:
 
 def show_build(report: BuildReport, seconds: float) -> None:
     """Print what was indexed and how long it took."""
+    rows = "passage" if report.passages else "document"
+    written = counted(report.documents, "document") + (f" in {counted(report.rows, rows)}" if report.passages else "")
     out.print(
-        f"{counted(report.rows, 'row')}, {counted(report.tokens, 'token vector')} in {seconds:.1f} s "
-        f"({report.rows / seconds:.0f} rows/s, {report.tokens / seconds:,.0f} tokens/s)"
+        f"{written}, {counted(report.tokens, 'token vector')} in {seconds:.1f} s "
+        f"({report.rows / seconds:,.0f} {rows}s/s, {report.tokens / seconds:,.0f} tokens/s)"
     )
     if report.resumed:
         out.print(f"{report.resumed:,} of them from before the interruption")
@@ -213,10 +215,14 @@ def show_build(report: BuildReport, seconds: float) -> None:
         types = ", ".join(f"{name} {kind}" for name, kind in report.column_types.items())
         out.print(f"column types, found in the values: {shown(types)}; --column-type sets one")
     if report.truncated:
+        remedy = (
+            "their titles leave no room for the text, shorten them"
+            if report.passages
+            else "--passage-tokens 256 divides documents into passages, in a new table (--mode overwrite)"
+        )
         show_warning(
-            f"{counted(report.truncated, 'row')} with more text than the model reads, whose end is not searched: "
-            f"{named(report.truncated_ids, report.truncated)}; to divide documents into passages, index them anew with "
-            "--passage-tokens"
+            f"{counted(report.truncated, rows)} with more text than the model reads, whose end is not searched: "
+            f"{named(report.truncated_ids, report.truncated)}; {remedy}"
         )
 
 
@@ -229,16 +235,18 @@ def show_rejects(rejects: Rejects) -> None:
 def show_tables(found: Sequence[IndexInfo]) -> None:
     """Print the indexes of a database."""
     table = Table(box=None)
-    for heading in ("table", "documents", "version", "model"):
-        table.add_column(heading, justify="right" if heading in ("documents", "version") else "left")
+    for heading in ("table", "documents", "passages", "version", "model"):
+        table.add_column(heading, justify="left" if heading in ("table", "model") else "right")
     for info in found:
-        table.add_row(shown(info.table), f"{info.documents:,}", str(info.version), shown(info.model))
+        passages = f"{info.rows:,}" if info.passage_tokens else "–"
+        table.add_row(shown(info.table), f"{info.documents:,}", passages, str(info.version), shown(info.model))
     out.print(table if found else "no indexes here")
 
 
 def show_delete(report: DeleteReport, *, dry_run: bool = False) -> None:
     """Print how many rows were deleted, or would be, and which ids the index does not have."""
-    out.print(f"{counted(report.rows, 'row')} {'would be deleted' if dry_run else 'deleted'}")
+    passages = f" ({counted(report.rows, 'passage')})" if report.rows != report.documents else ""
+    out.print(f"{counted(report.documents, 'document')}{passages} {'would be deleted' if dry_run else 'deleted'}")
     if report.missing:
         some = ", ".join(report.missing[:5]) + (", …" if len(report.missing) > 5 else "")
         out.print(f"{counted(len(report.missing), 'id')} not in the index: {shown(some)}")

@@ -202,7 +202,7 @@ def index(
 def delete(
     db: Db,
     table: TableName,
-    ids: Annotated[list[str] | None, typer.Option("--id", help="Id of a document; may be repeated.")] = None,
+    ids: Annotated[list[str] | None, typer.Option("--id", help="Id of a document or passage; may be repeated.")] = None,
     ids_file: Annotated[Path | None, typer.Option(help="File with one id per line.")] = None,
     where: Annotated[str | None, typer.Option(help="Condition over the columns, such as 'year < 1950'.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count of what would be deleted; nothing is.")] = False,

@@ -47,7 +47,16 @@ Where = Annotated[
     str | None,
     typer.Option("--where", help="Condition over the columns, such as 'year < 1950'; only matches are searched."),
 ]
-Ids = Annotated[list[str] | None, typer.Option("--id", help="Id of a document to search among; may be repeated.")]
+Ids = Annotated[
+    list[str] | None, typer.Option("--id", help="Id of a document or passage to search among; may be repeated.")
+]
+Passages = Annotated[
+    bool,
+    typer.Option(
+        "--passages",
+        help="Hits for single passages, if documents are divided into them; by default one for each document.",
+    ),
+]
 SourceOption = Annotated[
     SourceName,
     typer.Option("--source", help="Source of candidates: inverted lists, full text search (text), or both (fused)."),

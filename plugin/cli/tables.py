@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ...onnx_export.counts import counted
 from ...onnx_export.errors import InputError
 from . import display
 from .options import AsJson, Db, StorageOptions, TableName, storage_options
@@ -30,7 +31,7 @@ def tables(db: Db, as_json: AsJson = False, storage_option: StorageOptions = Non
 
 
 def get(
-    ids: Annotated[list[str], typer.Argument(help="Ids of documents.")],
+    ids: Annotated[list[str], typer.Argument(help="Ids of documents or passages.")],
     db: Db,
     table: TableName,
     storage_option: StorageOptions = None,
@@ -43,10 +44,12 @@ def get(
     from ...indexer.table.conditions import Condition
 
     opened = Index.open(db, table, storage_options=storage_options(storage_option))
-    column = "parent_id" if opened.info().passage_tokens else "id"
+    passages = opened.info().passage_tokens is not None
+    condition = "parent_id IN $ids OR id IN $ids" if passages else "id IN $ids"
     missing = dict.fromkeys(ids)
-    for document in opened.documents(where=Condition(f"{column} IN $ids", ids=ids)):
-        missing.pop(document[column], None)
+    for document in opened.documents(where=Condition(condition, ids=ids)):
+        missing.pop(document["id"], None)
+        missing.pop(document.get("parent_id", ""), None)
         typer.echo(_line(document))
     if missing:
         display.show_warning(f"not in the index: {', '.join(missing)}")
@@ -84,10 +87,10 @@ def drop(
     from ...indexer.index import Index
 
     options = storage_options(storage_option)
-    rows = len(Index.open(db, table, storage_options=options))
+    documents = counted(Index.open(db, table, storage_options=options).info().documents, "document")
     if not yes:
         try:
-            yes = typer.confirm(f"Remove the table {table!r} with {rows:,} rows?", err=True)
+            yes = typer.confirm(f"Remove the table {table!r} with {documents}?", err=True)
         except typer.Abort:
             yes = False
     if not yes:

@@ -13,8 +13,6 @@ from ...onnx_export.progress import Progress, no_progress
 from ..search.searcher import Searcher
 from .judgements import Run
 
-_PASSAGES_PER_DOCUMENT = 4  # looked at, so that there are enough different documents
-
 
 def search_all(
     searcher: Searcher,
@@ -26,7 +24,8 @@ def search_all(
 ) -> Run:
     """The ``k`` best documents for every query, as many queries at once as there are usable cores.
 
-    In an index of passages a document has the score of its best passage, and four passages a document are looked at.
+    In an index of passages a document has the score of its best passage; with the option ``passages``, the ids and
+    scores are those of passages.
 
     Args:
         searcher: of an index.
@@ -72,11 +71,9 @@ def rank_all(
     """
     ranked: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
-    rows_per_query = k * _PASSAGES_PER_DOCUMENT if searcher.has_passages else k
-
     def rank(query_id: str) -> tuple[np.ndarray, np.ndarray]:
         text = None if texts is None else texts[query_id]
-        return searcher.rank_vectors(queries[query_id], rows_per_query, query_text=text, **options)
+        return searcher.rank_vectors(queries[query_id], k, query_text=text, **options)
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         for query_id, found in zip(queries, pool.map(rank, queries), strict=True):
@@ -85,14 +82,12 @@ def rank_all(
     if not ranked:
         return {}
     rows = np.unique(np.concatenate([rows for rows, _ in ranked.values()]))
-    ids = dict(zip(rows.tolist(), searcher.document_ids(rows), strict=True))
-    run: Run = {}
-    for query_id, (rows, scores) in ranked.items():
-        found = run[query_id] = {}
-        for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
-            if len(found) < k:
-                found.setdefault(ids[row], score)  # the best of a document's passages comes first
-    return run
+    named = searcher.ids(rows) if options.get("passages") else searcher.document_ids(rows)
+    ids = dict(zip(rows.tolist(), named, strict=True))
+    return {
+        query_id: {ids[row]: score for row, score in zip(rows.tolist(), scores.tolist(), strict=True)}
+        for query_id, (rows, scores) in ranked.items()
+    }
 
 
 def exact_maxsim(queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:

@@ -65,6 +65,7 @@ class TansakuRetriever(BaseRetriever):
         recall: how much of the index is examined; see `SearchOptions`, as for the arguments that follow.
         where: condition over the index's columns, such as ``"year < 1950"``.
         ids: only these documents are found; the number of unknown ids is logged.
+        passages: whether each passage is found on its own, in an index of passages; False finds documents.
         source: where candidates come from.
         bm25_weight: weight given to the BM25 score, which is added to MaxSim.
         phrase_weight: weight given to the similarity of neighbouring tokens.
@@ -92,6 +93,7 @@ class TansakuRetriever(BaseRetriever):
         recall: Recall = "balanced",
         where: str | None = None,
         ids: Sequence[str] | None = None,
+        passages: bool = False,
         source: SourceName = "lists",
         bm25_weight: float = 0.0,
         phrase_weight: float | None = None,
@@ -111,6 +113,7 @@ class TansakuRetriever(BaseRetriever):
             recall=recall,
             where=where,
             ids=ids,
+            passages=passages,
             source=source,
             bm25_weight=bm25_weight,
             phrase_weight=phrase_weight,

@@ -183,12 +183,13 @@ def _one_line(text: str) -> str:
 
 def found_document(hit: Hit, score: float, query: str, searcher: Searcher) -> FoundDocument:
     """A hit of ``query`` with its excerpt; ``score`` is the mean score."""
-    columns, doc_id, passage = dict(hit.fields), hit.id, None
-    if hit.id == f"{columns.get('parent_id')}#{columns.get('passage')}":  # of a passage, but `read` takes documents
-        doc_id, passage = columns.pop("parent_id"), columns.pop("passage")
+    columns, passage = dict(hit.fields), None
+    if searcher.has_passages:
+        del columns["parent_id"]
+        passage = columns.pop("passage")
     fields, left_out = _bounded(columns, _FIELD_CHARS, _FIELDS_CHARS)
     return FoundDocument(
-        id=doc_id,
+        id=hit.id,
         title=_cut(hit.title, _TITLE_CHARS),
         text=_excerpt(hit, query, searcher),
         fields=fields,

@@ -70,7 +70,10 @@ Where = Annotated[
     ),
 ]
 OnlyIds = Annotated[
-    list[_Id] | None, Field(max_length=1_000, description="Ids of the only documents that may be found.")
+    list[_Id] | None, Field(max_length=1_000, description="Ids of the only documents or passages that may be found.")
+]
+OfPassages = Annotated[
+    bool, Field(description="True: each passage is a hit. False: each document is one hit, with its best passage.")
 ]
 HowMuch = Annotated[
     Recall, Field(description="Part of the index that is examined; exact scores every document and is slowest.")
@@ -267,6 +270,7 @@ class _Tools:
         recall: HowMuch = "balanced",
         where: Where = None,
         ids: OnlyIds = None,
+        passages: OfPassages = False,
         source: CandidatesFrom = "lists",
         bm25_weight: Bm25Weight = 0.0,
         phrase_weight: PhraseWeight = None,
@@ -286,6 +290,7 @@ class _Tools:
             recall=recall,
             where=where,
             ids=ids,
+            passages=passages,
             source=source,
             bm25_weight=bm25_weight,
             phrase_weight=phrase_weight,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lancedb.expr import col, lit
+import numpy as np
 
 from ...indexer.read.documents import Document
-from ...indexer.table.database import storage_errors
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.encode.tokenize import Span
 from ...onnx_export.errors import InputError
 from ..kernels.phrases import phrase_similarities
+from ..kernels.query_layout import QueryLanes
+from .fetch import take_rows
 from .query_encoder import EncodedQuery
+from .refine import best_scored
 from .stored_codes import StoredCodes
 
 
@@ -77,16 +79,17 @@ def explain_hit(
         codes: The index's codes.
         query_text: The query's text.
         query: The vectors of this text.
-        doc_id: Id of the document; in an index of passages, of the passage.
+        doc_id: Id of the document, of which the best passage is explained, or of a passage.
         phrase_weight: As in `SearchOptions`.
 
     Raises:
         InputError: An id that is not in the index, or a phrase weight that cannot be used.
     """
-    row, document = _find(codes, doc_id)
+    weight = codes.phrase_weight_for(phrase_weight)
+    row, document = _find(codes, doc_id, query, weight)
     text = document.encoded_text
     vectors = codes.vectors(row)
-    weights, similarities = phrase_similarities(query.vectors, vectors, codes.phrase_weight_for(phrase_weight))
+    weights, similarities = phrase_similarities(query.vectors, vectors, weight)
     best = similarities.argmax(axis=1)
     query_spans = encoder.query_spans(query_text)
     document_spans = encoder.document_spans(text)
@@ -108,15 +111,14 @@ def explain_hit(
     return Explanation(doc_id, score, text, matches, truncated=query.truncated, cut=tokenized.truncated)
 
 
-def _find(codes: StoredCodes, doc_id: str) -> tuple[int, Document]:
-    """The row with an id, and its title and text."""
-    index = codes.index
-    with storage_errors(index.place()):
-        query = index.table.search().where(col("id") == lit(doc_id)).select(["title", "text"])
-        found = query.with_row_id(True).to_arrow()
-    rows = codes.rows_of(found["_rowid"].to_numpy())
+def _find(codes: StoredCodes, doc_id: str, query: EncodedQuery, phrase_weight: float) -> tuple[int, Document]:
+    """The row with an id, of several the best for the query, and its title and text."""
+    _, rows = codes.find_ids([doc_id])
     if not len(rows):
-        raise InputError(f"{index.place()} has no document with the id {doc_id!r}")
+        raise InputError(f"{codes.index.place()} has no document with the id {doc_id!r}")
+    if len(rows) > 1:
+        rows, _ = best_scored(codes, QueryLanes.of(query.vectors, phrase_weight), np.sort(rows), 1)
+    found = take_rows(codes, rows[:1], ["title", "text"])
     return int(rows[0]), Document(doc_id, found["text"][0].as_py(), found["title"][0].as_py())
 
 

@@ -16,8 +16,13 @@ from .results import Hit, RankedRows
 from .stored_codes import StoredCodes
 
 
-def fetch_hits(codes: StoredCodes, ranked: RankedRows) -> list[Hit]:
+def fetch_hits(codes: StoredCodes, ranked: RankedRows, *, passages: bool = False) -> list[Hit]:
     """The ranked rows with their texts and the caller's columns, in the same order.
+
+    Args:
+        codes: The index's codes.
+        ranked: The rows.
+        passages: Whether hits have the ids of passages, not those of the documents.
 
     Raises:
         StorageError: The table cannot be read, or the version that is open has been removed.
@@ -28,7 +33,7 @@ def fetch_hits(codes: StoredCodes, ranked: RankedRows) -> list[Hit]:
     records = take_rows(codes, ranked.rows, columns).to_pylist()
     return [
         Hit(
-            id=record["id"],
+            id=record["id" if passages else header.document_id_field],
             score=float(score),
             title=record["title"],
             text=record["text"],
@@ -39,7 +44,7 @@ def fetch_hits(codes: StoredCodes, ranked: RankedRows) -> list[Hit]:
 
 
 def read_documents(codes: StoredCodes, ids: list[str]) -> list[Document | None]:
-    """Whole documents by id, in the order of ``ids``; None for an id that is not in the index.
+    """Whole documents or passages by id, in the order of ``ids``; None for an id that is not in the index.
 
     Raises:
         StorageError: As `fetch_hits`.
@@ -48,7 +53,7 @@ def read_documents(codes: StoredCodes, ids: list[str]) -> list[Document | None]:
     fields = [field.name for field in user_fields(codes.index.table.schema, header)]
     order = ["passage"] if header.passage_tokens else []
     distinct = list(dict.fromkeys(ids))
-    positions, rows = codes.by_id.find(distinct)
+    positions, rows = codes.find_ids(distinct)
     records = take_rows(codes, rows, ["title", "text", *order, *fields]).to_pylist()
     parts: dict[str, list[dict[str, Any]]] = {}
     for position, record in zip(positions.tolist(), records, strict=True):
@@ -64,7 +69,7 @@ def read_documents(codes: StoredCodes, ids: list[str]) -> list[Document | None]:
 
 
 def take_rows(codes: StoredCodes, rows: np.ndarray, columns: list[str]) -> pa.Table:
-    """Columns of rows given by number, in their order.
+    """Columns of rows given by number, in their order; a row may be given several times.
 
     Raises:
         StorageError: As `fetch_hits`.
@@ -73,10 +78,11 @@ def take_rows(codes: StoredCodes, rows: np.ndarray, columns: list[str]) -> pa.Ta
     if not len(rows):
         return index.table.schema.empty_table().select(columns)
     row_ids = codes.row_ids[rows].tolist()
+    distinct = list(dict.fromkeys(row_ids))
     with storage_errors(index.place()):
-        found = index.table.take_row_ids(row_ids).select(columns).with_row_id().to_arrow()
+        found = index.table.take_row_ids(distinct).select(columns).with_row_id().to_arrow()
     # LanceDB returns rows in an order of its own, and leaves out those that it does not find.
     position = {row_id: i for i, row_id in enumerate(found["_rowid"].to_pylist())}
-    if len(position) < len(row_ids):
+    if len(position) < len(distinct):
         raise StorageError(f"{index.place()}: version {index.table.version} has been removed; refresh and search again")
     return found.take([position[row_id] for row_id in row_ids]).drop_columns(["_rowid"])

@@ -36,7 +36,7 @@ def allowed_rows(codes: StoredCodes, where: Where | None, ids: Sequence[str] | N
     Args:
         codes: The index's codes.
         where: Condition over the table's columns, such as "year >= 2000 AND genre = '寺'".
-        ids: Ids of documents; in an index of passages, those of whole documents.
+        ids: Ids of documents, or of passages.
 
     Raises:
         InputError: A condition that does not parse, names an unknown column or is not true or false.
@@ -67,7 +67,7 @@ def _meeting(codes: StoredCodes, where: Where, condition: str) -> np.ndarray:
 
 def _among(codes: StoredCodes, ids: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     wanted = list(dict.fromkeys(checked_ids(ids)))
-    positions, rows = codes.by_id.find(wanted)
+    positions, rows = codes.find_ids(wanted)
     mask = np.zeros(len(codes.row_ids), bool)
     mask[rows] = True
     stored = set(positions.tolist())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,11 +18,13 @@ from .refine import best_scored, maxsim, refine
 from .results import RankedRows, Stopwatch
 from .stored_codes import StoredCodes
 
+_PASSAGES_PER_HIT = 4  # rows looked at for each document, and as many times more while there are too few documents
+
 
 def rank(
     codes: StoredCodes, query_text: str | None, query_vectors: np.ndarray, options: SearchOptions, watch: Stopwatch
 ) -> RankedRows:
-    """The best rows for a query.
+    """The best rows for a query: in an index of passages, the best of each document, unless passages are asked for.
 
     Args:
         codes: The index's codes.
@@ -34,8 +37,34 @@ def rank(
         InputError: Vectors of another shape or not finite, or options that this index cannot use.
     """
     query_vectors = _checked_vectors(query_vectors, codes.codec.dim)
+    if options.passages or not codes.index.header.passage_tokens:
+        return _rank_rows(codes, query_text, query_vectors, options, watch, options.k)
+    with watch.stage("group"):
+        documents = codes.documents
+    n_rows = _PASSAGES_PER_HIT * options.k
+    if options.recall == "exact":  # which scores all rows, so that once is enough
+        n_rows = max(n_rows, len(codes))
+    while True:
+        ranked = _rank_rows(codes, query_text, query_vectors, options, watch, n_rows)
+        with watch.stage("group"):
+            _, first = np.unique(documents[ranked.rows], return_index=True)
+        if len(first) >= options.k or len(ranked.rows) < n_rows:  # there are no more documents to be found
+            best = np.sort(first)[: options.k]
+            return replace(ranked, rows=ranked.rows[best], scores=ranked.scores[best])
+        n_rows *= _PASSAGES_PER_HIT
+
+
+def _rank_rows(
+    codes: StoredCodes,
+    query_text: str | None,
+    query_vectors: np.ndarray,
+    options: SearchOptions,
+    watch: Stopwatch,
+    n_rows: int,
+) -> RankedRows:
+    """The ``n_rows`` best rows, each for itself."""
     weight = codes.phrase_weight_for(options.phrase_weight)
-    plan = make_plan(options, len(codes), weight, outgrown=codes.outgrown)
+    plan = make_plan(replace(options, k=n_rows), len(codes), weight, outgrown=codes.outgrown)
     words = check_text(codes, query_text) if plan.source != "lists" else ""
 
     with watch.stage("filter"):
@@ -75,7 +104,7 @@ def rank(
 
     if plan.bm25_weight:
         rows, scores = with_bm25(rows, scores, by_text, bm25, plan.bm25_weight)
-    return RankedRows(rows[: options.k], scores[: options.k], scored, allowed.missing)
+    return RankedRows(rows[:n_rows], scores[:n_rows], scored, allowed.missing)
 
 
 def score_ids(
@@ -86,7 +115,7 @@ def score_ids(
     Args:
         codes: The index's codes.
         query_vectors: float32 (query tokens, dim).
-        ids: Ids of whole documents; in an index of passages, a document's score is that of its best passage.
+        ids: Ids of documents or passages; a document's score is that of its best passage.
         phrase_weight: As in `SearchOptions`.
 
     Raises:
@@ -95,7 +124,7 @@ def score_ids(
     """
     query_vectors = _checked_vectors(query_vectors, codes.codec.dim)
     query_lanes = QueryLanes.of(query_vectors, codes.phrase_weight_for(phrase_weight))
-    positions, rows = codes.by_id.find(checked_ids(ids))
+    positions, rows = codes.find_ids(checked_ids(ids))
     distinct, of_each = np.unique(rows, return_inverse=True)
     scores = np.full(len(ids), np.nan, np.float32)
     np.fmax.at(scores, positions, maxsim(codes, query_lanes, distinct)[of_each])

@@ -40,7 +40,9 @@ class SearchOptions:
         recall: How much of the index is examined: "fast", "balanced", or "exact", which scores every document.
         where: Condition over the table's columns: text, or a `Condition` with parameters; only documents that meet it
             are found.
-        ids: Ids of documents; only these are found. `Hits.missing` lists the ids that are not in the index.
+        ids: Ids of documents or passages; only these are found. `Hits.missing` lists the ids that are not in the index.
+        passages: In an index of passages: whether each passage is a hit of its own, under its own id. False: each
+            document is one hit, with its best passage as the text.
         source: Where candidates come from: "lists", the inverted lists of tansaku; "text", LanceDB's full-text search,
             in an index made with it; "fused", both, merged by reciprocal rank fusion. Candidates are ranked by MaxSim,
             and by BM25 if it has a weight.
@@ -63,6 +65,7 @@ class SearchOptions:
     recall: Recall = "balanced"
     where: Where | None = None
     ids: Sequence[str] | None = None
+    passages: bool = False
     source: SourceName = "lists"
     bm25_weight: float = 0.0
     phrase_weight: float | None = None
@@ -90,6 +93,8 @@ class SearchOptions:
             if value not in known:
                 raise InputError(f"unknown {name} {value!r}; use {_one_of(known)}")
         check_count("k", self.k)
+        if not isinstance(self.passages, bool):
+            raise InputError(f"passages is {self.passages!r}; use True or False")
         for name, value in (("nprobe", self.nprobe), ("candidates", self.candidates)):
             if value is not None:
                 check_count(name, value)

@@ -36,12 +36,13 @@ class Hit:
     """One document found.
 
     Attributes:
-        id: The document's id; in an index of passages, the passage's.
+        id: The document's id; the passage's, if passages were asked for.
         score: MaxSim, a sum over the query's tokens, plus weighted BM25 if it was asked for. Comparable only with
             scores of the same query.
         title: The document's title; may be empty.
-        text: The document's text.
-        fields: The caller's other columns, by name.
+        text: The document's text; in an index of passages, its best passage.
+        fields: The caller's other columns, by name; of a passage also ``parent_id``, its document, and ``passage``, its
+            number from 0.
     """
 
     id: str

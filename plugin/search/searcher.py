@@ -147,6 +147,7 @@ class Searcher:
         recall: Recall = "balanced",
         where: Where | None = None,
         ids: Sequence[str] | None = None,
+        passages: bool = False,
         source: SourceName = "lists",
         bm25_weight: float = 0.0,
         phrase_weight: float | None = None,
@@ -160,7 +161,8 @@ class Searcher:
             k: Number of hits; `SearchOptions` describes this and the other options in full.
             recall: How much of the index is examined.
             where: Condition over the table's columns: text, or a `Condition` with parameters.
-            ids: Ids of documents; only these are found.
+            ids: Ids of documents or passages; only these are found.
+            passages: Whether each passage is a hit of its own.
             source: Where candidates come from.
             bm25_weight: Weight given to a hit's BM25 score, which is added to MaxSim.
             phrase_weight: Weight given to the similarity of neighbouring tokens.
@@ -177,6 +179,7 @@ class Searcher:
             recall=recall,
             where=where,
             ids=ids,
+            passages=passages,
             source=source,
             bm25_weight=bm25_weight,
             phrase_weight=phrase_weight,
@@ -193,6 +196,7 @@ class Searcher:
         recall: Recall = "balanced",
         where: Where | None = None,
         ids: Sequence[str] | None = None,
+        passages: bool = False,
         source: SourceName = "lists",
         bm25_weight: float = 0.0,
         phrase_weight: float | None = None,
@@ -206,7 +210,8 @@ class Searcher:
             k: Number of hits; `SearchOptions` describes this and the other options in full.
             recall: How much of the index is examined.
             where: Condition over the table's columns: text, or a `Condition` with parameters.
-            ids: Ids of documents; only these are found.
+            ids: Ids of documents or passages; only these are found.
+            passages: Whether each passage is a hit of its own.
             source: Where candidates come from.
             bm25_weight: Weight given to a hit's BM25 score, which is added to MaxSim.
             phrase_weight: Weight given to the similarity of neighbouring tokens.
@@ -223,6 +228,7 @@ class Searcher:
             recall=recall,
             where=where,
             ids=ids,
+            passages=passages,
             source=source,
             bm25_weight=bm25_weight,
             phrase_weight=phrase_weight,
@@ -239,6 +245,7 @@ class Searcher:
         recall: Recall = "balanced",
         where: Where | None = None,
         ids: Sequence[str] | None = None,
+        passages: bool = False,
         source: SourceName = "lists",
         bm25_weight: float = 0.0,
         phrase_weight: float | None = None,
@@ -253,7 +260,8 @@ class Searcher:
             k: Number of hits; `SearchOptions` describes this and the other options in full.
             recall: How much of the index is examined.
             where: Condition over the table's columns: text, or a `Condition` with parameters.
-            ids: Ids of documents; only these are found.
+            ids: Ids of documents or passages; only these are found.
+            passages: Whether each passage is a hit of its own.
             source: Where candidates come from.
             bm25_weight: Weight given to a hit's BM25 score, which is added to MaxSim.
             phrase_weight: Weight given to the similarity of neighbouring tokens.
@@ -273,6 +281,7 @@ class Searcher:
             recall=recall,
             where=where,
             ids=ids,
+            passages=passages,
             source=source,
             bm25_weight=bm25_weight,
             phrase_weight=phrase_weight,
@@ -301,7 +310,7 @@ class Searcher:
                 query = encoded(opened.encode)
             ranked = rank(codes, query_text, query.vectors, options, watch)
             with watch.stage("fetch"):
-                hits = fetch_hits(codes, ranked)
+                hits = fetch_hits(codes, ranked, passages=options.passages)
             return Hits(
                 hits,
                 ranked=ranked,
@@ -321,6 +330,7 @@ class Searcher:
         recall: Recall = "balanced",
         where: Where | None = None,
         ids: Sequence[str] | None = None,
+        passages: bool = False,
         source: SourceName = "lists",
         bm25_weight: float = 0.0,
         phrase_weight: float | None = None,
@@ -335,7 +345,8 @@ class Searcher:
             k: Number of hits; `SearchOptions` describes this and the other options in full.
             recall: How much of the index is examined.
             where: Condition over the table's columns: text, or a `Condition` with parameters.
-            ids: Ids of documents; only these are found.
+            ids: Ids of documents or passages; only these are found.
+            passages: Whether each passage is a hit of its own.
             source: Where candidates come from.
             bm25_weight: Weight given to a hit's BM25 score, which is added to MaxSim.
             phrase_weight: Weight given to the similarity of neighbouring tokens.
@@ -356,6 +367,7 @@ class Searcher:
             recall=recall,
             where=where,
             ids=ids,
+            passages=passages,
             source=source,
             bm25_weight=bm25_weight,
             phrase_weight=phrase_weight,
@@ -389,17 +401,17 @@ class Searcher:
         return self._codes.index.header.passage_tokens is not None
 
     def unknown(self, ids: Sequence[str]) -> list[str]:
-        """Those ids, of documents, that are not in the index.
+        """Those ids that are not in the index.
 
         Args:
-            ids: Ids of documents.
+            ids: Ids of documents or passages.
 
         Raises:
             InputError: One string in place of ids.
             StorageError: The database cannot be read.
         """
         wanted = checked_ids(ids)
-        positions, _ = self._on_open_version(lambda opened: opened.codes.by_id.find(wanted))
+        positions, _ = self._on_open_version(lambda opened: opened.codes.find_ids(wanted))
         known = set(positions.tolist())
         return [doc_id for position, doc_id in enumerate(wanted) if position not in known]
 
@@ -408,7 +420,7 @@ class Searcher:
 
         Args:
             query: Question or keywords.
-            ids: Ids of documents; in an index of passages, a document's score is that of its best passage.
+            ids: Ids of documents or passages; a document's score is that of its best passage.
             phrase_weight: Weight given to the similarity of neighbouring tokens, as in `SearchOptions`.
 
         Returns:
@@ -466,7 +478,7 @@ class Searcher:
 
         Args:
             query: Question or keywords.
-            doc_id: Id of the document; in an index of passages, of the passage.
+            doc_id: Id of the document, of which the best passage is explained, or of a passage.
             phrase_weight: Weight given to the similarity of neighbouring tokens, as in `SearchOptions`.
 
         Raises:
@@ -480,10 +492,10 @@ class Searcher:
         )
 
     def read(self, ids: Sequence[str]) -> list[Document | None]:
-        """Whole documents by id.
+        """Whole documents by id, or passages.
 
         Args:
-            ids: Ids of documents.
+            ids: Ids of documents or passages.
 
         Returns:
             The documents in the order of ``ids``; None for an id that is not in the index. In an index of passages a

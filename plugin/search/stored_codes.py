@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -109,12 +109,48 @@ class StoredCodes:
     @cached_property
     def by_id(self) -> RowsById:
         """The rows in the table, by the ids of whole documents."""
+        return self._rows_by(self.index.header.document_id_field)
+
+    @cached_property
+    def _by_passage_id(self) -> RowsById:
+        return self._rows_by("id")
+
+    def _rows_by(self, column: str) -> RowsById:
         index = self.index
-        column = index.header.document_id_field
         with storage_errors(index.place()):
             found = index.table.search().select([column]).with_row_id(True).to_arrow()
         rows = self.rows_of(found["_rowid"].to_numpy())
         return RowsById(found[column].filter(pa.array(rows >= 0)), rows[rows >= 0])
+
+    @cached_property
+    def documents(self) -> np.ndarray:
+        """Number of the document that each row belongs to, from 0, in no particular order: int64 (rows,)."""
+        index = self.index
+        numbers = np.zeros(len(self.row_ids), np.int64)
+        with storage_errors(index.place()):
+            found = index.table.search().select([index.header.document_id_field]).with_row_id(True).to_arrow()
+        rows = self.rows_of(found["_rowid"].to_numpy())
+        ids = found[index.header.document_id_field].combine_chunks().dictionary_encode()
+        numbers[rows[rows >= 0]] = ids.indices.to_numpy()[rows >= 0]
+        return numbers
+
+    def find_ids(self, wanted: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of documents or passages by id; an id that both have is the document's.
+
+        Returns:
+            As `RowsById.find`.
+        """
+        positions, rows = self.by_id.find(wanted)
+        if not self.index.header.passage_tokens:
+            return positions, rows
+        known = set(positions.tolist())
+        others = [position for position, wanted_id in enumerate(wanted) if position not in known and "#" in wanted_id]
+        if not others:
+            return positions, rows
+        of_others, more = self._by_passage_id.find([wanted[position] for position in others])
+        positions = np.concatenate([positions, np.array(others)[of_others]])
+        order = np.argsort(positions, kind="stable")
+        return positions[order], np.concatenate([rows, more])[order]
 
     def rows_of(self, row_ids: np.ndarray) -> np.ndarray:
         """Row numbers of LanceDB's row ids, uint64, in their order: int64, -1 for those that are not in the table."""

@@ -641,8 +641,8 @@ class TestPassages:
         assert passages(db) == {d["id"]: d["text"] for d in essays({0: 1, 1: 5, 2: 3, 3: 2}, "新")}
 
     def test_are_deleted_by_the_documents_id(self, db, divided):
-        report = divided.delete(["e0", "e2", "e9", "e1#0"])
-        assert (report.rows, report.missing) == (4, ["e9", "e1#0"])
+        report = divided.delete(["e0", "e2", "e9", "e1#99"])
+        assert (report.rows, report.missing) == (4, ["e9", "e1#99"])
         assert set(passages(db)) == {"e1"}
         assert divided.info().documents == 1
 
@@ -720,6 +720,24 @@ class TestIds:
             assert searcher.score(text, [doc_id]) > 0
         assert index.delete([composed]).rows == 1
         assert index.delete([composed, decomposed]) == DeleteReport(1, [composed])
+
+    def test_of_passages_delete_passages_and_are_counted_as_documents_and_rows(self, db):
+        documents = [{"id": "a", "text": "abcd. efgh. ijkl."}, {"id": "b", "text": "mnop. qrst."}]
+        index = Index.create(db, "t", documents, encoder=FakeEncoder(), passage_tokens=5)
+        written = index.last_build
+        assert written is not None
+        assert (written.rows, written.documents, written.passages) == (5, 2, True)
+        tried = index.delete(["a#1", "b", "c#0"], dry_run=True)
+        assert (tried.rows, tried.documents, tried.missing) == (3, 2, ["c#0"])
+        tried = index.delete(where="passage >= 1", dry_run=True)
+        assert (tried.rows, tried.documents) == (3, 2)
+        report = index.delete(["a#1", "b", "c#0"])
+        assert (report.rows, report.documents, report.missing) == (3, 2, ["c#0"])
+        assert sorted(document["id"] for document in index.documents()) == ["a#0", "a#2"]
+        report = index.delete(where="passage >= 1")
+        assert (report.rows, report.documents) == (1, 1)
+        rebuilt = index.rebuild()
+        assert (rebuilt.rows, rebuilt.documents) == (1, 1)
 
     def test_twice_in_one_call_are_refused(self, index):
         with pytest.raises(InputError, match="occurs twice"):

@@ -323,11 +323,6 @@ class TestPassages:
         assert rows(db)[name].to_pylist() == ["x"]
 
 
-def test_the_old_name_of_the_rows_of_a_report_works_and_warns():
-    with pytest.warns(DeprecationWarning, match=r"use BuildReport\.rows"):
-        assert BuildReport(rows=3).documents == 3
-
-
 class TestRejects:
     def test_what_is_left_out_is_counted_and_written_down_and_the_rest_indexed(self, db, rejects, encoder):
         bad = [{"id": "x"}, {"id": "cat", "text": "寺"}, {"id": "y", "text": "寺", "year": "千年前"}, 7]

@@ -45,6 +45,7 @@ class TansakuRetriever:
             arguments that follow.
         where: condition over the table's columns, such as ``"year < 1950"``; for tables that the store has not made.
         ids: only these documents are found; the number of unknown ids is logged.
+        passages: whether each passage is found on its own, in an index of passages; False finds documents.
         source: where candidates come from.
         bm25_weight: weight given to the BM25 score, which is added to MaxSim.
         phrase_weight: weight given to the similarity of neighbouring tokens.
@@ -66,6 +67,7 @@ class TansakuRetriever:
         recall: Recall = "balanced",
         where: str | None = None,
         ids: list[str] | None = None,
+        passages: bool = False,
         source: SourceName = "lists",
         bm25_weight: float = 0.0,
         phrase_weight: float | None = None,
@@ -83,6 +85,7 @@ class TansakuRetriever:
             recall=recall,
             where=where,
             ids=ids,
+            passages=passages,
             source=source,
             bm25_weight=bm25_weight,
             phrase_weight=phrase_weight,

@@ -34,7 +34,7 @@ __all__ = ["TansakuCompressor", "TansakuRetriever"]
 RELEVANCE = "relevance_score"  # the key that LangChain's rerankers write
 
 # What a search may be given beside `k`: fields of the retriever, and arguments of one call.
-_OPTIONS = ("recall", "where", "ids", "source", "bm25_weight", "phrase_weight", "nprobe", "candidates")
+_OPTIONS = ("recall", "where", "ids", "passages", "source", "bm25_weight", "phrase_weight", "nprobe", "candidates")
 
 
 class TansakuRetriever(BaseRetriever):
@@ -52,6 +52,7 @@ class TansakuRetriever(BaseRetriever):
         recall: how much of the index is examined; see `SearchOptions`, as for the fields that follow.
         where: condition over the index's columns, such as ``"year < 1950"``.
         ids: only these documents are found; the number of unknown ids is logged.
+        passages: whether each passage is found on its own, in an index of passages; False finds documents.
         source: where candidates come from.
         bm25_weight: weight given to the BM25 score, which is added to MaxSim, if ``source`` is "fused" or "text".
         phrase_weight: weight given to the similarity of neighbouring tokens.
@@ -71,6 +72,7 @@ class TansakuRetriever(BaseRetriever):
     recall: Recall = "balanced"
     where: str | None = None
     ids: list[str] | None = None
+    passages: bool = False
     source: SourceName = "lists"
     bm25_weight: float = 0.0
     phrase_weight: float | None = None

@@ -31,7 +31,13 @@ class SearchRequest(StrictBody):
         description="Condition over the columns; only documents that meet it are found.",
         examples=["year < 1500"],
     )
-    ids: Annotated[list[Text], UntilError()] | None = Field(None, description="Ids of documents to search among.")
+    ids: Annotated[list[Text], UntilError()] | None = Field(
+        None, description="Ids of documents or passages to search among."
+    )
+    passages: bool = Field(
+        False,
+        description="Hits for single passages, if documents are divided into them; by default one for each document.",
+    )
     source: SourceName = Field(
         "lists", description="Source of candidates: inverted lists, full text search (text), or both (fused)."
     )
@@ -62,7 +68,7 @@ class SearchRequest(StrictBody):
 class SearchHit(BaseModel):
     """One document found."""
 
-    id: str = Field(description="Id of the document.")
+    id: str = Field(description="Id of the document; of the passage, if passages were asked for.")
     score: float = Field(description="How well the document fits the query.")
     title: str = Field(description="Title of the document; empty if it has none.")
     text: str = Field(description="Text of the document.")
@@ -103,6 +109,7 @@ def router(service: Service) -> APIRouter:
                     recall=body.recall,
                     where=body.where,
                     ids=body.ids,
+                    passages=body.passages,
                     source=body.source,
                     bm25_weight=body.bm25_weight,
                     phrase_weight=phrase_weight,

@@ -94,7 +94,7 @@ def two_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = write_jsonl(folder / "docs.jsonl", TWO)
     result = tansaku("index", source, "--db", folder / "db", "--table", "docs")
     assert result.returncode == 0, result.stderr
-    assert "2 rows" in result.stdout
+    assert "2 documents" in result.stdout
     return folder / "db"
 
 
@@ -109,7 +109,7 @@ def test_demo_indexes_and_answers_three_questions():
     environment = {**os.environ, **WIDE}
     result = subprocess.run([SCRIPT, "demo"], capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert result.returncode == 0, result.stderr
-    assert "300 rows" in result.stdout
+    assert "300 documents" in result.stdout
     assert "bytes/token" in result.stdout
     for question, answer in (("梅雨がない", "梅雨"), ("マーラー", "グスタフ"), ("活版印刷", "グーテンベルク")):
         first_hit = result.stdout.split(question)[1].split("\n")[1]
@@ -140,7 +140,7 @@ def test_what_the_model_did_not_read_is_said(tmp_path: Path):
     source = write_jsonl(tmp_path / "docs.jsonl", [*TWO, {"_id": "long", "text": long}])
     table = ("--db", tmp_path / "db", "--table", "docs")
     indexed = tansaku("index", source, *table)
-    assert "warning: 1 row with more text than the model reads, whose end is not searched: long;" in indexed.stderr
+    assert "warning: 1 document with more text than the model reads, whose end is not searched: long;" in indexed.stderr
     found = tansaku("search", long, *table, "--json")
     assert "warning: the query is longer than the" in found.stderr
     assert json.loads(found.stdout)["truncated"] is True
@@ -267,7 +267,7 @@ def test_append_upsert_and_overwrite(tmp_path: Path):
     succeeds("index", second, *table, "--mode", "append")
     assert contents(table) == {"dog": dog["text"], "sea": sea["text"]}
     shown = succeeds("index", third, *table, "--mode", "upsert")
-    assert "2 rows" in shown
+    assert "2 documents" in shown
     assert "1 of them replaced older ones" in shown
     assert contents(table) == {"dog": dog["text"], "sea": "海は広い。", "cat": "猫は眠る。"}
     succeeds("index", second, *table, "--mode", "overwrite")
@@ -312,7 +312,7 @@ def test_bad_records_are_rejected_to_a_file_on_request(tmp_path: Path, monkeypat
         file.write('{"_id": "cut o\n')
     table = ("--db", tmp_path / "db", "--table", "t")
     shown = succeeds("index", source, *table, "--on-error", "reject")
-    assert "2 rows" in shown
+    assert "2 documents" in shown
     assert "3 records rejected and written to t.rejects.jsonl" in shown
     assert sorted(contents(table)) == ["dog", "sea"]
     lines = [json.loads(line) for line in (tmp_path / "t.rejects.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -352,18 +352,18 @@ def test_delete_by_id_file_and_condition_then_optimize_and_rebuild(tmp_path: Pat
     table = ("--db", tmp_path / "db", "--table", "t")
     succeeds("index", source, *table)
     shown = succeeds("delete", *table, "--id", "d0", "--id", "none", "--id", "d1")
-    assert "2 rows deleted" in shown
+    assert "2 documents deleted" in shown
     assert "1 id not in the index: none" in shown
     (tmp_path / "ids.txt").write_text("d2\nd3\n\n", encoding="utf-8")
-    assert "3 rows deleted" in succeeds("delete", *table, "--ids-file", tmp_path / "ids.txt", "--id", "d4")
+    assert "3 documents deleted" in succeeds("delete", *table, "--ids-file", tmp_path / "ids.txt", "--id", "d4")
     # Its middle would be the id of another document, if U+2028 ended a line.
     (tmp_path / "ids.txt").write_text("章\u2028d5\u2028節\x0bd6\x85d7\r\n", encoding="utf-8")
-    assert "0 rows deleted" in succeeds("delete", *table, "--ids-file", tmp_path / "ids.txt")
-    assert "2 rows deleted" in succeeds("delete", *table, "--where", "year >= 2010")
+    assert "0 documents deleted" in succeeds("delete", *table, "--ids-file", tmp_path / "ids.txt")
+    assert "2 documents deleted" in succeeds("delete", *table, "--where", "year >= 2010")
     assert sorted(contents(table)) == ["d5", "d6", "d7", "d8", "d9"]
     assert "old versions" in succeeds("optimize", *table, "--keep-hours", "0")
     assert len(lancedb.connect(str(tmp_path / "db")).open_table("t").list_versions()) == 1
-    assert "5 rows" in succeeds("rebuild", *table, "--nbits", "4")
+    assert "5 documents" in succeeds("rebuild", *table, "--nbits", "4")
     info = json.loads(succeeds("info", *table, "--json"))
     assert (info["documents"], info["nbits"]) == (5, 4)
     assert sorted(contents(table)) == ["d5", "d6", "d7", "d8", "d9"]
@@ -575,7 +575,7 @@ def test_a_database_is_listed_read_and_emptied(tmp_path):
     assert "not in the index: z" in got.stderr
     dumped = tansaku("dump", *place, "--where", "year < 1500").stdout
     assert json.loads(dumped) == {"id": "a", "title": "", "text": "京都の寺", "year": 1397}
-    assert "1 row would be deleted" in tansaku("delete", *place, "--id", "a", "--dry-run").stdout
+    assert "1 document would be deleted" in tansaku("delete", *place, "--id", "a", "--dry-run").stdout
     refused = tansaku("drop", *place)
     assert (refused.returncode, "confirm with --yes" in refused.stderr) == (2, True)
     assert "removed" in tansaku("drop", *place, "--yes").stdout

@@ -75,13 +75,28 @@ class TestProgressWithoutATerminal:
 @pytest.mark.parametrize(
     ("report", "seconds", "lines"),
     [
-        (BuildReport(1200, 36000), 2.0, ["1,200 rows, 36,000 token vectors in 2.0 s (600 rows/s, 18,000 tokens/s"]),
-        (BuildReport(2, 9, resumed=1), 1.0, ["2 rows", "1 of them from before the interruption"]),
-        (BuildReport(2, 9, updated=1), 1.0, ["2 rows", "1 of them replaced older ones"]),
         (
-            BuildReport(2, 9, truncated=1, truncated_ids=["a"]),
+            BuildReport(1200, 36000, documents=1200),
+            2.0,
+            ["1,200 documents, 36,000 token vectors in 2.0 s (600 documents/s, 18,000 tokens/s)"],
+        ),
+        (
+            BuildReport(5, 9, documents=1, passages=True, truncated=1, truncated_ids=["a#0"]),
             1.0,
-            ["2 rows", "warning: 1 row with more text than the model reads, whose end is not searched: a; to div"],
+            [
+                "1 document in 5 passages, 9 token vectors in 1.0 s (5 passages/s",
+                "warning: 1 passage with more text than the model reads, whose end is not searched: a#0; their titles",
+            ],
+        ),
+        (BuildReport(2, 9, resumed=1, documents=2), 1.0, ["2 documents", "1 of them from before the interruption"]),
+        (BuildReport(2, 9, updated=1, documents=2), 1.0, ["2 documents", "1 of them replaced older ones"]),
+        (
+            BuildReport(2, 9, truncated=1, truncated_ids=["a"], documents=2),
+            1.0,
+            [
+                "2 documents",
+                "warning: 1 document with more text than the model reads, whose end is not searched: a; --passage-tok",
+            ],
         ),
     ],
 )
@@ -101,11 +116,13 @@ def test_rejects_are_counted_with_their_file_and_none_are_not_mentioned(shown, t
 
 
 def test_a_deletion_names_some_of_the_ids_that_were_not_there(shown):
-    display.show_delete(DeleteReport(1, []))
+    display.show_delete(DeleteReport(1, [], 1))
+    display.show_delete(DeleteReport(7, [], 2), dry_run=True)
     display.show_delete(DeleteReport(0, [f"[{i}]" for i in range(7)]))
     assert shown.getvalue().splitlines() == [
-        "1 row deleted",
-        "0 rows deleted",
+        "1 document deleted",
+        "2 documents (7 passages) would be deleted",
+        "0 documents deleted",
         "7 ids not in the index: [0], [1], [2], [3], [4], …",
     ]
 

@@ -156,7 +156,9 @@ def test_the_documents_of_an_index_of_passages_are_judged(tmp_path: Path):
     )
     assert set(run["q"]) <= set(scores)
     assert list(run["q"].values()) == sorted(scores.values(), reverse=True)[:3]
-    assert searcher.unknown(["d0", "gone", "d5#0"]) == ["gone", "d5#0"]
+    assert searcher.unknown(["d0", "gone", "d5#0", "d5#99"]) == ["gone", "d5#99"]
+    passages = search_all(searcher, {"q": sentences[5]}, k=3, recall="exact", passages=True)
+    assert all("#" in passage_id for passage_id in passages["q"])
 
 
 def test_trec_lines_are_ranked():

@@ -145,6 +145,7 @@ class TestSearch:
             "recall": "fast",
             "where": "year < 1905",
             "ids": ["d1", "d2"],
+            "passages": True,
             "source": "fused",
             "bm25_weight": 0.5,
             "phrase_weight": 0.1,
@@ -341,13 +342,14 @@ class TestRead:
         assert read["unknown_ids"] == ["zz", ""]
 
     async def test_the_passages_of_a_document_are_one_text(self, db, encoder):
-        read = await answer(server(db, encoder, "passages"), "read", ids=["long", "short", "long#1"])
+        read = await answer(server(db, encoder, "passages"), "read", ids=["long", "short", "long#1", "long#9"])
         assert [(doc["id"], doc["title"], doc["text"]) for doc in read["documents"]] == [
             ("long", "t", "3a9f。\nb0b0。\nc1c1。"),
             ("short", "", "d2"),
+            ("long#1", "t", "b0b0。"),
         ]
         assert read["documents"][0]["fields"] == {"year": 1}
-        assert read["unknown_ids"] == ["long#1"]
+        assert read["unknown_ids"] == ["long#9"]
 
     async def test_a_long_text_is_read_in_pages(self, tmp_path, encoder):
         text = "".join(f"{i}。" for i in range(150))

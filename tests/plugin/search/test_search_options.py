@@ -108,10 +108,78 @@ def test_ten_thousands_of_ids_are_as_good_as_few(searcher, full):
 def test_ids_of_an_index_of_passages_are_those_of_documents(tmp_path):
     records = [{"id": "long", "text": "0123. 4567. 89ab. cdef."}, {"id": "short", "text": "0123."}]
     Index.create(tmp_path, "t", records, encoder=FakeEncoder(), passage_tokens=6)
-    hits = Searcher.open(tmp_path, "t", encoder=FakeEncoder()).search("0123", 10, ids=["long", "none"])
+    searcher = Searcher.open(tmp_path, "t", encoder=FakeEncoder())
+    hits = searcher.search("0123", 10, ids=["long", "none"], passages=True)
     assert len(hits) > 1
     assert {hit.fields["parent_id"] for hit in hits} == {"long"}
     assert hits.missing == ("none",)
+    assert [hit.id for hit in searcher.search("0123", 10, ids=["long", "none"])] == ["long"]
+
+
+@pytest.fixture(scope="module")
+def divided(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("passages")
+    texts = [". ".join(f"{(7 * i + j) % 997:04x}" for j in range(2 + i % 9)) + "." for i in range(300)]
+    records = [{"id": f"d{i}", "text": text} for i, text in enumerate(texts)]
+    # All its passages come before those of others.
+    records.append({"id": "many", "text": ". ".join(f"0123{j:x}" for j in range(60)) + "."})
+    records.append({"id": "many#3", "text": "cafe."})  # as a passage is called
+    Index.create(folder, "t", records, encoder=FakeEncoder(), passage_tokens=6, fulltext=True)
+    return Searcher.open(folder, "t", encoder=FakeEncoder())
+
+
+class TestPassages:
+    """Hits of an index of passages are documents, unless passages are asked for."""
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"recall": "exact"},
+            {"recall": "balanced", "candidates": 10_000, "nprobe": 10_000},
+            {"source": "fused", "bm25_weight": 0.5, "recall": "exact"},
+        ],
+    )
+    def test_a_document_has_its_best_passage_and_its_place_among_them(self, divided, options):
+        every = divided.search("0123", 10_000, passages=True, **options)
+        best: dict[str, tuple[float, str]] = {}
+        for hit in every:
+            best.setdefault(hit.fields["parent_id"], (hit.score, hit.text))
+        for k in (1, 10, 100):
+            hits = divided.search("0123", k, **options)
+            np.testing.assert_allclose(
+                [hit.score for hit in hits], [score for score, _ in list(best.values())[:k]], atol=1e-4
+            )
+            assert [(hit.id, hit.text) for hit in hits] == [(d, text) for d, (_, text) in list(best.items())[:k]]
+
+    def test_there_are_as_many_documents_as_asked_for(self, divided):
+        hits = divided.search("0123", 5)
+        assert len({hit.id for hit in hits}) == 5
+        rows, _ = divided.rank_vectors(FakeEncoder().vectors("0123"), 5)
+        assert divided.document_ids(rows) == [hit.id for hit in hits]
+        assert len(divided.search("0123", 1000)) == 302
+
+    def test_the_ids_of_hits_can_be_searched_read_scored_and_explained(self, divided):
+        for passages in (False, True):
+            first, *_, last = divided.search("0123", 7, passages=passages)
+            again = divided.search("0123", ids=[last.id, first.id], passages=passages)
+            assert [hit.id for hit in again] == [first.id, last.id]
+            assert first.text in divided.read([first.id])[0].text
+            np.testing.assert_allclose(divided.score("0123", [first.id]), [first.score], atol=1e-4)
+            explained = divided.explain("0123", first.id)
+            assert (explained.text, round(explained.score, 3)) == (first.text, round(first.score, 3))
+            assert divided.unknown([first.id, "many#999"]) == ["many#999"]
+
+    def test_an_id_of_both_a_document_and_a_passage_is_the_documents(self, divided):
+        assert [document.text for document in divided.read(["many#3", "many#4"])] == ["cafe.", "01234."]
+
+    def test_without_passages_the_option_changes_nothing(self, tmp_path):
+        Index.create(tmp_path, "t", corpus(5), encoder=FakeEncoder())
+        searcher = Searcher.open(tmp_path, "t", encoder=FakeEncoder())
+        assert searcher.search("d", passages=True) == searcher.search("d")
+
+    def test_passages_is_true_or_false(self, divided):
+        with pytest.raises(InputError, match="passages is 'no'; use True or False"):
+            divided.search("d", passages="no")
 
 
 @pytest.mark.parametrize(

@@ -228,7 +228,8 @@ class TestRead:
         b, a = whole(searcher.read(["b", "a"]))
         assert (a.text, a.fields) == ("\n".join(sentences), {"n": 1})
         assert (b.text, b.fields) == ("\n".join(sentences[::-1]), {"n": 3})
-        assert searcher.read(["a#1"]) == [None]
+        assert [d.text for d in whole(searcher.read(["a#1"]))] == [sentences[1]]
+        assert searcher.read(["a#99"]) == [None]
 
     def test_what_is_read_is_the_version_that_is_open(self, tmp_path: Path):
         encoder = FakeEncoder()
