@@ -32,15 +32,11 @@ def count_documents(index: IndexTable, condition: str | None = None) -> int:
     Args:
         index: the open table.
         condition: LanceDB's SQL that rows must meet; None means all rows.
-
-    Raises:
-        StorageError: the table cannot be read.
     """
     if not index.header.passage_tokens:
         return index.table.count_rows(condition)
     rows = index.table.search().select(["parent_id"])
-    with storage_errors(index.place()):
-        found = (rows if condition is None else rows.where(condition)).to_arrow()
+    found = (rows if condition is None else rows.where(condition)).to_arrow()
     return len(found["parent_id"].unique())
 
 

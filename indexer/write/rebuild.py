@@ -61,8 +61,9 @@ def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, option
             _apply_later_changes(index, int(plan["table"]), staging.noted("caught-up") or 0, maker)
             index_text(index)
             staging.finish()
-            rows, passages = index.table.count_rows(), index.header.passage_tokens is not None
-            return BuildReport(rows=rows, documents=count_documents(index), passages=passages)
+            passages = index.header.passage_tokens is not None
+            with storage_errors(index.place()):
+                return BuildReport(index.table.count_rows(), documents=count_documents(index), passages=passages)
         if plan.get("work") == "rebuild" and plan.get("table") == index.header.build_id:
             pinned = _at_version(index, int(plan["version"]))
             if pinned is None:  # `optimize` has removed that version
