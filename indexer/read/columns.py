@@ -74,28 +74,6 @@ class ColumnTypes:
         return [pa.field(name, kind if name in self._given else _with_room(kind)) for name, kind in self._types.items()]
 
 
-def check_fields(documents: Sequence[Document], fields: Sequence[pa.Field]) -> None:
-    """Check that documents fit the columns of an existing table.
-
-    Args:
-        documents: the documents.
-        fields: the caller's columns of the table.
-
-    Raises:
-        InputError: a document does not fit; the message names the document and the field.
-    """
-    known = {field.name for field in fields}
-    for document in documents:
-        for name in document.fields:
-            if name not in known:
-                raise InputError(
-                    f"{_named(document)} has a field {name!r}, which the index does not have "
-                    f"(its fields: {', '.join(sorted(known)) or 'none'}); drop the field or create a new index"
-                )
-    for field in fields:
-        field_array(documents, field)
-
-
 def field_array(documents: Sequence[Document], field: pa.Field) -> pa.Array:
     """Make the values of one column.
 
@@ -126,8 +104,8 @@ def field_array(documents: Sequence[Document], field: pa.Field) -> pa.Array:
 def _misfit_error(document: Document, field: pa.Field, reason: str) -> InputError:
     value = document.fields.get(field.name)
     remedy = "correct the value"
-    if isinstance(value, str):  # the commonest cause
-        remedy += "; if it comes from CSV or TSV, whose values are all text, give the documents as JSONL or Parquet"
+    if isinstance(value, str) and not pa.types.is_nested(field.type):  # the commonest cause
+        remedy += "; text in quotes is no number, date or truth value"
     if isinstance(value, Decimal):
         remedy += "; give the column more digits when an index is made: FieldNames(types={...: 'decimal(38,9)'})"
     return InputError(

@@ -50,7 +50,8 @@ class FieldNames:
         rename: names of fields, and the names that their columns get.
         types: names of columns, and their types: "string", "integer", "number", "boolean", "date", "timestamp" or
             "decimal(P,S)". For other columns of CSV and TSV, whose values are all text, all values decide; for those of
-            other sources, the values have types.
+            other sources, the values have types. JSON has no dates, times and decimals: for columns of these types its
+            texts are read like those of CSV, and its numbers as decimals.
 
     Raises:
         InputError: a type is unknown, or ``text`` has no name.
@@ -318,7 +319,7 @@ class DocumentReader:
         document = _as_document(content, place, self._names, self._reserved, self._vectors is None)
         if isinstance(content, TextRecord):
             return replace(document, fields=self._types.read(document.fields, place))
-        return document
+        return replace(document, fields=self._types.read_json(document.fields, place)) if document.fields else document
 
     def _note(self, place: str, error: InputError, record: Any) -> None:
         if self._rejects is None:

@@ -22,6 +22,7 @@ _DATE = re.compile(r"([0-9]{4})[-/]([0-9]{1,2})[-/]([0-9]{1,2})")
 _TIME = re.compile(_DATE.pattern + r"(?:[ T]([0-9]{1,2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,6}))?)?)?")
 _DECIMAL = re.compile(r"decimal\(\s*([0-9]{1,2})\s*,\s*([0-9]{1,2})\s*\)")
 _MAX_DIGITS = 38
+_FLOAT_DIGITS = 15
 _MAX_EXACT = 2**53  # integers up to this are floats too
 
 
@@ -128,7 +129,7 @@ class TextTypes:
         return {name: self._kind(name) for name in self._possible}
 
     def read(self, fields: Mapping[str, Any], place: str) -> dict[str, Any]:
-        """The values that texts stand for: an empty text is null, except in a column of text.
+        """The values that texts stand for: an empty text is null, except in a column that has texts.
 
         Args:
             fields: the texts of a record; other values stay as they are.
@@ -139,6 +140,26 @@ class TextTypes:
         """
         return {name: self._value(name, value, place) for name, value in fields.items()}
 
+    def read_json(self, fields: Mapping[str, Any], place: str) -> dict[str, Any]:
+        """The values of a record that has types, where JSON lacks the one of the column: dates, times and decimals.
+
+        Args:
+            fields: the values; text is read for such columns, and numbers for decimals. Others stay as they are.
+            place: where the record was read.
+
+        Raises:
+            InputError: a text is no value of the type, or a number has more digits than JSON readers keep.
+        """
+        kinds = {name: _kind_of(self._given[name]) for name in fields if name in self._given}
+        read = dict(fields)
+        for name, kind in kinds.items():
+            value = fields[name]
+            if kind == "decimal" and isinstance(value, float):
+                read[name] = _decimal_of(value, name, place)
+            elif kind in ("decimal", "date", "timestamp") and isinstance(value, str):
+                read[name] = self._value(name, value, place)
+        return read
+
     def _kind(self, name: str) -> str:
         kind = (self._possible.get(name) or ["string"])[0]
         return "string" if kind == "number" and name in self._large else kind
@@ -146,10 +167,13 @@ class TextTypes:
     def _value(self, name: str, text: Any, place: str) -> Any:
         given = self._given.get(name)
         kind = self._kind(name) if given is None else _kind_of(given)
-        if not isinstance(text, str) or kind in ("string", "other"):
+        if not isinstance(text, str):
             return text
-        if not text:
+        never_filled = given is None and self._possible.get(name) == []
+        if not text and (never_filled or kind not in ("string", "other")):
             return None
+        if kind in ("string", "other"):
+            return text
         try:
             return Decimal(text) if kind == "decimal" else _READERS[kind](text)
         except (ValueError, InvalidOperation) as error:
@@ -157,6 +181,17 @@ class TextTypes:
                 f"{place}: field {name!r} is {text!r}, but its column has the type {kind} ({error}); correct the "
                 "value, or give the column the type string"
             ) from error
+
+
+def _decimal_of(value: float, name: str, place: str) -> Decimal:
+    """The decimal that was written as a number; floats keep 15 digits of one for sure."""
+    decimal = Decimal(repr(value))
+    if not decimal.is_finite() or len(decimal.as_tuple().digits) > _FLOAT_DIGITS:
+        raise InputError(
+            f"{place}: field {name!r} is {value!r}, but its column has the type decimal, and a number in JSON keeps "
+            f"{_FLOAT_DIGITS} digits; write it in quotes"
+        )
+    return decimal
 
 
 def _reads(kind: str, text: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -14,12 +14,13 @@ from ...onnx_export.errors import InputError
 from ...onnx_export.extras import require_extra
 from ..codec.codec import OUTGROWN_REMEDY, is_outgrown
 from ..errors import WriteConflictError
-from ..read.columns import check_fields
-from ..read.documents import Document, DocumentReader, GivenVectors
+from ..read.columns import ColumnTypes
+from ..read.documents import Document, DocumentReader, FieldNames, GivenVectors
 from ..read.passages import Passages
 from ..read.scan import scan
 from ..table.changes import delete_rows, merge_rows, on_latest, slices, whole_documents
 from ..table.database import side_folder
+from ..table.new_columns import add_columns, empty_columns
 from ..table.schema import document_schema, reserved_fields, user_fields
 from ..table.table import IndexTable
 from .build_steps import stage_rows, with_progress
@@ -59,23 +60,30 @@ def merge_documents(
     if index.header.pool > 1:
         require_extra("pooling")
     header = index.header
-    fields = user_fields(index.table.schema, header)
-    types = {field.name: field.type for field in fields}
-    reader = DocumentReader(records, options.names, options.rejects, reserved_fields(header), vectors, types)
+    there = user_fields(index.table.schema, header)
+    empty = empty_columns(index, there)
+    known = {field.name: field.type for field in there if field.name not in empty}
+    given = (options.names or FieldNames()).arrow_types()
+    _check_types(index, given, known)
+    reader = DocumentReader(records, options.names, options.rejects, reserved_fields(header), vectors, known)
     documents = Passages(reader, encoder and encoder.count_document_tokens, header.passage_tokens)
     with Staging(side_folder(index.database, index.name), resume=options.resume, merges=True) as staging:
         earlier = staging.write_id()
+        types = ColumnTypes(given | known)
+        column_types = reader.infer_types()
 
         def check(chunk: list[Document]) -> None:
-            check_fields(chunk, fields)
+            types.update(chunk)
             if not update:
                 check_ids(index, chunk, earlier)
 
         found = scan(documents, check, reader.leave_out, options.progress)
+        fields = _merged(there, types.fields())
         plan = {
             "work": "upsert" if update else "append",
             "table": header.build_id,
             "model": header.fingerprint,
+            "columns": sorted(str(field) for field in fields),
             "source": found.digests,
         }
         write_id = staging.begin(plan)
@@ -83,6 +91,7 @@ def merge_documents(
         report = stage_rows(documents, found, maker, index.codec, staging, reader.reject, options.progress)
         staged = staging.batches(document_schema(fields, header), report.rows)
         batches = with_progress(staged, report.rows, options.progress)
+        _add_new(index, there, fields)
         report.updated, lost = _merge_staged(index, batches, write_id, update=update, resumed=earlier is not None)
         if lost:
             delete_rows(index, col("write_id") == write_id)
@@ -92,9 +101,40 @@ def merge_documents(
                 f"{index.place()}: another writer added {lost} of these rows at the same time, and this call added "
                 "nothing; leave those documents out, or upsert them"
             )
+    report.column_types = {name: kind for name, kind in column_types.items() if name not in known}
     report.rejected = 0 if options.rejects is None else options.rejects.of_call
     _say_if_outgrown(index, report)
     return report
+
+
+def _check_types(index: IndexTable, given: Mapping[str, pa.DataType], known: Mapping[str, pa.DataType]) -> None:
+    for name, kind in given.items():
+        if known.get(name, kind) != kind:
+            raise InputError(
+                f"{index.place()}: the column {name!r} has the type {known[name]}, and values; a write cannot make it "
+                f"{kind}. Leave out its type, or index all documents into a new table"
+            )
+
+
+def _merged(there: list[pa.Field], found: list[pa.Field]) -> list[pa.Field]:
+    """The columns of a table with the types that were found, and after them those that it lacks."""
+    types = {field.name: field.type for field in found}
+    known = {field.name for field in there}
+    return [
+        *(field.with_type(types.get(field.name, field.type)) for field in there),
+        *(field for field in found if field.name not in known),
+    ]
+
+
+def _add_new(index: IndexTable, there: list[pa.Field], fields: list[pa.Field]) -> None:
+    """Give the table the columns that it lacks, and log a warning that names them."""
+    before = {field.name: field.type for field in there}
+    new = [field for field in fields if before.get(field.name) != field.type]
+    if not new:
+        return
+    add_columns(index, new)
+    named = ", ".join(f"{field.name!r} ({field.type})" for field in new)
+    _logger.warning("%s: new columns %s; the rows before have no value there", index.place(), named)
 
 
 def _say_if_outgrown(index: IndexTable, report: BuildReport) -> None:

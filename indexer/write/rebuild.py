@@ -25,6 +25,7 @@ from ..table.changes import delete_rows, index_text, merge_rows
 from ..table.contents import count_documents
 from ..table.counted import check_made_by
 from ..table.database import side_folder, storage_errors
+from ..table.new_columns import add_columns
 from ..table.schema import document_schema, user_fields
 from ..table.table import IndexTable, create_index_table, open_index_table
 from .build_steps import TRUNCATED_NAMED, train_codec
@@ -95,13 +96,15 @@ def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, option
         maker = replace(maker, header=replace(maker.header, codec_id=codec.codec_id))
         report = _stage(pinned, maker, codec, staging, found.count, options)
 
-        schema = document_schema(fields, maker.header)
         latest = open_index_table(index.database, index.name)
         if latest.header != index.header:
             raise _replaced(index)
+        maker = replace(maker, fields=user_fields(latest.table.schema, latest.header))
+        schema = document_schema(maker.fields, maker.header)
         staging.note("caught-up", latest.table.version)
         note_rows = partial(staging.note, "rows")
-        rows = _caught_up(staging, report.rows, pinned.table.version, latest, maker, codec, schema)
+        staged = document_schema(fields, maker.header)
+        rows = _caught_up(staging, staged, report.rows, pinned.table.version, latest, maker, codec)
         create_index_table(index.database, index.name, schema, codec, fit, rows, overwrite=True, note_rows=note_rows)
         _apply_later_changes(index, index.header.build_id, latest.table.version, maker)
         index_text(open_index_table(index.database, index.name))
@@ -196,24 +199,36 @@ def _encoded_again(
 
 def _caught_up(
     staging: Staging,
+    schema: pa.Schema,
     count: int,
     version: int,
     latest: IndexTable,
     maker: RowMaker,
     codec: ResidualCodec,
-    schema: pa.Schema,
 ) -> Iterator[pa.RecordBatch]:
-    """Staged rows (``count``), which were read at ``version``, with the changes up to ``latest`` applied."""
+    """Staged rows (``count`` of ``schema``), read at ``version``, with the changes up to ``latest`` applied."""
     ids = {doc_id for batch in staging.batches(schema, count) for doc_id in batch["id"].to_pylist()}
     gone, changed = _changes(ids, version, latest)
     for batch in staging.batches(schema, count):
         keep = [doc_id not in gone for doc_id in batch["id"].to_pylist()] if gone else None
-        yield batch if keep is None else batch.filter(pa.array(keep))
+        yield _with_columns(batch if keep is None else batch.filter(pa.array(keep)), maker)
     for batch in changed:
         yield _encoded_again(batch, maker, codec)[0]
     # LanceDB notices overwrites that happen after it started to take these rows. This check covers those before.
     if open_index_table(latest.database, latest.name).header != latest.header:
         raise _replaced(latest)
+
+
+def _with_columns(batch: pa.RecordBatch, maker: RowMaker) -> pa.RecordBatch:
+    """Rows as ``maker`` makes them. Columns that another writer added after they were read are null in them."""
+    there = dict(zip(batch.schema.names, batch.columns, strict=True))
+    missing = {
+        field.name: field.type
+        for field in maker.fields
+        if field.name not in there or there[field.name].type != field.type
+    }
+    nulls = {name: pa.nulls(len(batch), kind) for name, kind in missing.items()}
+    return maker.batch({**there, **nulls}) if missing else batch
 
 
 def _apply_later_changes(index: IndexTable, old_build: int, version: int, maker: RowMaker) -> None:
@@ -231,6 +246,9 @@ def _apply_later_changes(index: IndexTable, old_build: int, version: int, maker:
             break
     if before_swap is None:
         return
+    add_columns(rebuilt, user_fields(before_swap.table.schema, before_swap.header))
+    rebuilt = open_index_table(index.database, index.name)
+    maker = replace(maker, fields=user_fields(rebuilt.table.schema, rebuilt.header))
     with storage_errors(rebuilt.place()):
         rows = rebuilt.table.search().select(["id", "write_id"]).to_arrow().to_pylist()
         at_swap = _ids(swapped)

@@ -338,7 +338,8 @@ class Staging:
             for number in range(len(list(self.folder.glob("chunk-*.arrow")))):
                 for batch in self._read(_chunk_name(number)).to_batches():
                     left -= batch.num_rows
-                    yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+                    # By name: the order of columns is another if one was added before an interruption.
+                    yield pa.RecordBatch.from_arrays([batch.column(name) for name in schema.names], schema=schema)
         if left:
             raise StorageError(
                 f"folder {self.folder}: {rows - left:,} rows in its chunks, expected {rows:,}; repeat the call"

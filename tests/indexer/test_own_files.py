@@ -173,6 +173,28 @@ class TestColumnTypes:
             with pytest.raises(InputError, match=r"unknown column type .*; use string, integer, number"):
                 FieldNames(types={"a": kind})
 
+    def test_what_json_has_no_type_for_is_read_as_the_type_that_is_given(self, tmp_path):
+        path = tmp_path / "docs.jsonl"
+        lines = [
+            '{"id": "a", "text": "寺", "day": "2024/1/3", "price": 19.80, "cost": "123456789012345678.90", "n": 1}'
+        ]
+        path.write_text("\n".join(lines), encoding="utf-8")
+        types = {"day": "date", "price": "decimal(10,2)", "cost": "decimal(20,2)", "n": "decimal(3,0)"}
+        row = create(tmp_path, path, names=FieldNames(types=types))["a"]
+        assert (row["day"], row["price"]) == (datetime.date(2024, 1, 3), Decimal("19.80"))
+        assert (row["cost"], row["n"]) == (Decimal("123456789012345678.90"), 1)
+        # Later rows take the types of the table.
+        Index.open(tmp_path / "db", "t", encoder=FakeEncoder()).upsert([{"id": "b", "text": "城", "day": "2024-01-04"}])
+        assert rows_by_id(tmp_path / "db")["b"]["day"] == datetime.date(2024, 1, 4)
+
+    @pytest.mark.parametrize(
+        ("value", "problem"),
+        [(1234567890123456.7, "keeps 15 digits; write it in quotes"), ("1.234", r"1\.234.*does not fit"), ("x", "'x'")],
+    )
+    def test_no_digit_of_a_decimal_is_lost_in_silence(self, tmp_path, value, problem):
+        with pytest.raises(InputError, match=problem):
+            create(tmp_path, [{"id": "a", "text": "寺", "p": value}], names=FieldNames(types={"p": "decimal(20,2)"}))
+
     @given(st.lists(st.one_of(st.integers(), st.floats(allow_nan=False).map(repr), st.text(max_size=5)).map(str)))
     def test_nothing_is_lost_by_them(self, values):
         types = TextTypes()
