@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,8 @@ import pyarrow as pa
 from ...onnx_export.errors import InputError
 from ..errors import SourceError
 from .given import as_records
-from .line_formats import NOT_ISO_2022_JP, BadRecord, is_iso_2022_jp
+from .line_formats import BOM, NOT_ISO_2022_JP, BadRecord, is_iso_2022_jp
+from .names import field_name
 from .rejects import Rejects
 from .sources import Source
 from .typed_text import TextRecord, TextTypes, column_type
@@ -75,10 +75,16 @@ class FieldNames:
     def __post_init__(self) -> None:
         if not self.texts:
             raise InputError("FieldNames.text has no name; name the field with the text")
+        # Names are the same in all forms that look the same, see `field_name`.
         for name in ("id", "title", "text"):
             value = getattr(self, name)
-            if isinstance(value, str):
-                object.__setattr__(self, name, unicodedata.normalize("NFC", value))
+            if value is not None:
+                object.__setattr__(self, name, field_name(value) if isinstance(value, str) else _field_names(value))
+        object.__setattr__(self, "keep", None if self.keep is None else _field_names(self.keep))
+        object.__setattr__(self, "drop", _field_names(self.drop))
+        for name in ("rename", "types"):
+            renamed = {field_name(old): new for old, new in getattr(self, name).items()}
+            object.__setattr__(self, name, renamed)
         self.arrow_types()
 
     @property
@@ -336,9 +342,11 @@ def _as_document(
         names, fields = FieldNames("id"), record.fields
         values: Mapping[str, Any] = {"id": record.id, "title": record.title, "text": record.text}
     elif isinstance(record, Mapping):
-        values = {unicodedata.normalize("NFC", str(name)): value for name, value in record.items()}
+        values = {field_name(str(name)): value for name, value in record.items()}
         if len(values) < len(record):
-            raise InputError(f"{place}: two fields have the same name in different forms (NFC, NFD); rename one")
+            raise InputError(
+                f"{place}: two fields have the same name in different forms (NFC, NFD, spaces at an end); rename one"
+            )
         fields = names.columns_of(values)
     else:
         raise InputError(f"{place}: a document must be a mapping of field names to values, not {_kind(record)}")
@@ -371,7 +379,12 @@ def _id(values: Mapping[str, Any], names: FieldNames, place: str) -> str:
             f"{place}: both _id ({values['_id']!r}) and id ({values['id']!r}) are here; name the field with the id: "
             "--id-field, in Python names=FieldNames(id=...)"
         )
-    return _text_value(values, names.id_of(values), place, part="id", integers=True)
+    name = names.id_of(values)
+    doc_id = _text_value(values, name, place, part="id", integers=True)
+    doc_id = doc_id.removeprefix(BOM) or doc_id  # files that were joined have it there
+    if "\0" in doc_id:
+        raise InputError(f"{place}: field {name!r} is {doc_id!r}, an id with a null character; correct the id")
+    return doc_id
 
 
 def _text(values: Mapping[str, Any], names: FieldNames, place: str, owner: str, *, may_be_empty: bool) -> str:
@@ -420,6 +433,10 @@ def _text_value(
     if not _is_utf8(value):
         raise InputError(f"{place}: field {name!r}{owner} has a lone surrogate (half a character); correct the text")
     return value
+
+
+def _field_names(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(field_name, names))
 
 
 def _is_utf8(text: str) -> bool:

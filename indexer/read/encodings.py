@@ -13,6 +13,8 @@ from .line_formats import BAD_BYTES, is_iso_2022_jp
 
 _SAMPLE = 2**20  # bytes at the start of a file that an encoding is found by
 _BLOCK = 2**16
+# Share of null bytes that only UTF-16 has; in a text that could be UTF-8, which UTF-16 can only if it is mostly ASCII.
+_NULLS, _NULLS_OF_ASCII = 0.02, 0.25
 _ENOUGH = 0.8  # share of the lines with other characters than ASCII that an encoding must be able to read
 
 _JAPANESE = ["cp932", "euc_jp"]  # what is looked for; UTF-16 has a byte order mark, ISO-2022-JP its escapes
@@ -67,13 +69,15 @@ def find_encoding(file: IO[bytes]) -> str:
         file: the text, at its start.
 
     Returns:
-        "utf-8"; "utf-16" for a text with such a byte order mark; or "cp932", "euc_jp" or one like "iso2022_jp",
-        which are guesses.
+        "utf-8"; "utf-16" for a text with such a byte order mark; or "cp932", "euc_jp", one like "iso2022_jp",
+        "utf-16-le" or "utf-16-be", which are guesses.
     """
     sample = file.read(_SAMPLE)
     for mark, encoding in _MARKS:
         if sample.startswith(mark):
             return encoding
+    if b"\0" in sample and (wide := _utf_16(sample)):
+        return wide
     lines = sample.split(b"\n")
     if len(sample) == _SAMPLE:  # the last line is not whole
         lines = lines[:-1] or lines
@@ -90,6 +94,31 @@ def find_encoding(file: IO[bytes]) -> str:
         if best is not None and best.encoding == encoding:
             return encoding
     return "utf-8"
+
+
+def _utf_16(sample: bytes) -> str:
+    """How UTF-16 without a byte order mark is written; empty if the text is not that.
+
+    The high bytes of ASCII are null, so that all null bytes are at even or all at odd places.
+    """
+    even, odd = sample[::2].count(0), sample[1::2].count(0)
+    enough = _NULLS_OF_ASCII if _is_utf8(sample) else _NULLS
+    if (even and odd) or max(even, odd) < len(sample) * enough:
+        return ""
+    encoding = "utf-16-be" if even else "utf-16-le"
+    try:
+        sample[: len(sample) // 4 * 4 - 2].decode(encoding)  # without a half of a pair at its end
+    except UnicodeDecodeError:
+        return ""
+    return encoding
+
+
+def _is_utf8(sample: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(sample)  # the last character may be cut
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _iso_2022_jp(sample: bytes) -> str:

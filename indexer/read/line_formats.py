@@ -1,6 +1,7 @@
 r"""Read records from lines of text: JSONL, TSV and CSV. Memory: one record.
 
-The text is UTF-8 (`encodings` makes it so); a byte order mark at its start is ignored. A line ends with "\n" or "\r\n".
+The text is UTF-8 (`encodings` makes it so). A byte order mark at the start of a line is ignored: files that were joined
+have it there. Null characters of CSV and TSV are left out, which is said. A line ends with "\n" or "\r\n".
 Blank lines are ignored (JSONL: only white space; TSV and CSV: empty). Each other line, or CSV record of several lines,
 yields a pair of its place and the record, or a BadRecord if it cannot be parsed.
 """
@@ -12,13 +13,13 @@ import csv
 import json
 import re
 import threading
-import unicodedata
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
 from ..errors import SourceError
+from .names import field_name
 from .typed_text import TextRecord
 
 MAX_LINE = 64 * 2**20  # largest number of bytes of a line, or of a CSV record
@@ -85,10 +86,9 @@ class Header:
         if not any(name.strip() for name in names):
             raise SourceError(f"{place}: expected a header line with the field names")
         self._counted_by = counted_by
-        self._names = [unicodedata.normalize("NFC", name.strip(BOM)) for name in names]
-        named = [name for name in self._names if name.strip()]
-        check_unique(named, place)
-        if not self._names[0].strip():
+        self._names = [field_name(name) for name in names]
+        check_unique([name for name in self._names if name], place)
+        if not self._names[0]:
             say(f"{place}: the first column has no name; it is left out")
 
     def record(
@@ -107,7 +107,7 @@ class Header:
             return BadRecord(f"{len(row)} fields, but the {self._counted_by} has {len(names)}{where}", raw)
         record: dict[str, Any] = {} if typed else TextRecord()
         for column, (name, cell) in enumerate(zip(names, row, strict=False)):
-            if name.strip():
+            if name:
                 record[name] = cell
             elif column and cell not in ("", None):
                 return BadRecord(f"column {column + 1} has the value {cell!r} but no name in the header{where}", raw)
@@ -166,13 +166,12 @@ def read_tsv(
         if isinstance(line, BadRecord):
             yield f"{name}:{number}", line
         elif line:
+            line = without_nulls(line, name, say)
             yield f"{name}:{number}", header.record(line.split("\t"), cut(line))
 
 
 def read_lines(file: IO[bytes], name: str) -> Iterator[tuple[int, str]]:
     """Number and text of each line, for files that have no records in the sense of the other functions.
-
-    A byte order mark at the start of a line is ignored too: files that are put together have it there.
 
     Args:
         file: the file, opened in binary mode.
@@ -187,7 +186,7 @@ def read_lines(file: IO[bytes], name: str) -> Iterator[tuple[int, str]]:
     for number, line in _text_lines(file, name, _LINE_ENDS):
         if isinstance(line, BadRecord):
             raise SourceError(f"{name}:{number}: {line.reason}")
-        yield number, line.removeprefix(BOM)
+        yield number, line
 
 
 def read_csv(file: IO[bytes], name: str, say: Callable[[str], None] = lambda text: None) -> Iterator[Record]:
@@ -206,7 +205,7 @@ def read_csv(file: IO[bytes], name: str, say: Callable[[str], None] = lambda tex
         SourceError: the file cannot be read; the header is missing or has a field twice; or a record of several lines
             has wrong quotes, so that it is unknown where the next record begins.
     """
-    lines = _CsvLines(file, name)
+    lines = _CsvLines(file, name, say)
     header: Header | None = None
     for row in lines.rows():
         place = f"{name}:{lines.first}"
@@ -248,6 +247,20 @@ def not_readable(error: UnicodeDecodeError) -> str:
     if error.object.startswith(BAD_BYTES, error.start):
         return "bytes that the encoding of the file does not have; name the right one (--encoding), or correct the line"
     return f"not UTF-8 ({error}); name the encoding (--encoding), or correct the line"
+
+
+def without_nulls(text: str, name: str, say: Callable[[str], None]) -> str:
+    """A text without null characters.
+
+    Args:
+        text: the text.
+        name: what the message calls its file.
+        say: called with a sentence if there is one.
+    """
+    if "\0" not in text:
+        return text
+    say(f"{name}: null characters are left out; if there are many, the file has another encoding (--encoding)")
+    return text.replace("\0", "")
 
 
 def cut(text: str) -> str:
@@ -297,8 +310,7 @@ def _lines(
     try:
         while line := file.readline(MAX_LINE + 1):
             number += 1
-            if number == 1:
-                line = line.removeprefix(codecs.BOM_UTF8)
+            line = line.removeprefix(codecs.BOM_UTF8)
             is_whole = len(line) <= MAX_LINE or line.endswith(b"\n")
             yield number, line, is_whole
             while not is_whole:
@@ -363,8 +375,9 @@ class _CsvLines:
     long record is parsed, by one reader at a time.
     """
 
-    def __init__(self, file: IO[bytes], name: str) -> None:
+    def __init__(self, file: IO[bytes], name: str, say: Callable[[str], None]) -> None:
         self.first = self.last = 0  # line numbers of the current record
+        self._say = say
         self._lines = _lines(file, name, _LINE_ENDS, lambda: not self.first)
         self._name = name
         self._start = b""
@@ -419,6 +432,7 @@ class _CsvLines:
             # Escapes contain no quotes, commas or line ends, so the end of the record is still found.
             self._reason = self._reason or not_readable(error)
             text = data.decode("utf-8", "backslashreplace")
+        text = without_nulls(text, self._name, self._say)  # the csv module of Python 3.10 refuses them
         self._length += len(text)
         if self._limit is None and self._length > min(csv.field_size_limit(), _CSV_DEFAULT_LIMIT):
             _csv_limit_lock.acquire()

@@ -69,7 +69,7 @@ class Source:
             None finds the format by the file's suffix. For standard input, one of the first four; None means
             ``"jsonl"``. For a folder, None.
         encoding: encoding of text, such as "cp932" or "utf-16". None: UTF-8, or UTF-16 with a byte order mark; a text
-            that is not UTF-8 but Shift_JIS (CP932), EUC-JP or ISO-2022-JP is recognized.
+            that is not UTF-8 but Shift_JIS (CP932), EUC-JP, ISO-2022-JP or UTF-16 is recognized.
         sheet: name of the sheet of a spreadsheet; None takes the first.
         fields: names of the fields of a TSV file that has no header.
         arrays: whether a JSON array is a record too; its field `items` then holds what is in it.
@@ -181,7 +181,7 @@ class Source:
             elif file.kind == "tsv":
                 yield from read_tsv(text, name, self._say, fields=self._fields)
             else:
-                yield from read_text(text, name, file.doc_id)
+                yield from read_text(text, name, file.doc_id, self._say)
 
     def _guess(self, name: str, open_file: Callable[[], IO[bytes]]) -> str:
         try:

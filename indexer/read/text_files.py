@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from .line_formats import MAX_LINE, BadRecord, Record, not_readable
+from .line_formats import MAX_LINE, BadRecord, Record, not_readable, without_nulls
 
 _BOM = "\ufeff"
 
 
-def read_text(file: IO[bytes], name: str, doc_id: str) -> Iterator[Record]:
-    """Read a text or Markdown file.
+def read_text(
+    file: IO[bytes], name: str, doc_id: str, say: Callable[[str], None] = lambda text: None
+) -> Iterator[Record]:
+    """Read a text or Markdown file. Null characters are left out.
 
     Args:
         file: the file as UTF-8, opened in binary mode.
         name: what places and error messages call the file.
         doc_id: the id of the record.
+        say: called with a sentence if there are null characters.
 
     Yields:
         One pair of place and record. The title is the name of the file without its suffix.
@@ -31,4 +34,4 @@ def read_text(file: IO[bytes], name: str, doc_id: str) -> Iterator[Record]:
     except UnicodeDecodeError as error:
         yield name, BadRecord(not_readable(error), data[:1000].decode("utf-8", "backslashreplace"))
         return
-    yield name, {"id": doc_id, "title": Path(doc_id).stem, "text": text}
+    yield name, {"id": doc_id, "title": Path(doc_id).stem, "text": without_nulls(text, name, say)}

@@ -8,6 +8,7 @@ it is compared with (`condition_values`), and what is written here is all that L
 from __future__ import annotations
 
 import contextlib
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Union
@@ -116,6 +117,11 @@ def condition_errors(place: str, condition: object) -> Iterator[None]:
         yield
     except ValueError as error:
         raise InputError(f"{place}: the condition {condition!r} cannot be used ({condition_problem(error)})") from error
+
+
+def _folded(name: str) -> str:
+    """A name without the differences that are not seen or are of no account: Unicode form, and case."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 @dataclass(frozen=True)
@@ -257,7 +263,7 @@ class _Writer:
 
     def _column(self, column: Column) -> _Typed:
         first, *rest = column.path
-        found = [first] if first in self._fields else [n for n in self._fields if n.casefold() == first.casefold()]
+        found = [first] if first in self._fields else [n for n in self._fields if _folded(n) == _folded(first)]
         if len(found) != 1:
             hint = ""
             if self._text[column.at - 1] == '"':

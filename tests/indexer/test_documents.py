@@ -57,7 +57,9 @@ class TestReading:
         assert [document.id for document in read(record(id=number))] == [f"{number:d}"]
 
     @deterministic
-    @given(st.lists(st.text().filter(str.strip), unique=True, max_size=8))
+    @given(
+        st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0\ufeff")).filter(str.strip), unique=True)
+    )
     def test_string_ids_and_the_order_of_records_are_kept(self, ids):
         assert [document.id for document in read(*(record(id=doc_id) for doc_id in ids))] == ids
 

@@ -270,6 +270,76 @@ class TestFields:
         assert "column 4 has the value 'x' but no name in the header" in bad.reason
 
 
+class TestNoise:
+    """What is not seen in files that were joined, padded or typed by hand."""
+
+    @pytest.mark.parametrize("noise", ["\ufeff", " ", "\u3000", "\u2028", "\u200b", "\t\ufeff ", "\0"])
+    def test_at_the_ends_of_names_is_no_part_of_them(self, tmp_path, noise):
+        rows = {
+            "csv": f'"{noise}id{noise}",text{noise}\na,寺\n',
+            "tsv": f"{noise.strip()}id\ttext{noise.strip()}\na\t寺\n",
+        }
+        rows["jsonl"] = json.dumps({f"{noise}id": "a", f"text{noise}": "寺"})
+        for kind, content in rows.items():
+            (tmp_path / f"docs.{kind}").write_text(content, encoding="utf-8")
+            found = create(tmp_path, tmp_path / f"docs.{kind}", overwrite=True)["a"]
+            assert found["text"] == "寺", kind
+
+    def test_two_names_that_differ_in_it_alone_are_refused(self, tmp_path):
+        with pytest.raises(InputError, match="two fields have the same name in different forms"):
+            create(tmp_path, [{"id": "a", "text": "寺", "text ": "城"}])
+
+    @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
+    def test_byte_order_marks_of_joined_files_are_left_out(self, tmp_path, kind):
+        line = {"csv": "{},寺", "tsv": "{}\t寺", "jsonl": '{{"id": "{}", "text": "寺"}}'}[kind]
+        header = {"csv": "id,text\n", "tsv": "id\ttext\n", "jsonl": ""}[kind]
+        lines = "\n\ufeff".join(line.format(name) for name in "ab")
+        (tmp_path / f"docs.{kind}").write_text("\ufeff" + header + lines, encoding="utf-8")
+        assert sorted(create(tmp_path, tmp_path / f"docs.{kind}")) == ["a", "b"]
+
+    @pytest.mark.parametrize("kind", ["csv", "tsv", "txt"])
+    def test_null_characters_of_text_files_are_left_out_and_that_is_said(self, tmp_path, caplog, kind):
+        content = {"csv": "id,text\na\0,寺\0院\n", "tsv": "id\ttext\na\0\t寺\0院\n", "txt": "寺\0院"}[kind]
+        (tmp_path / f"a.{kind}").write_text(content, encoding="utf-8")
+        ((_, row),) = create(tmp_path, tmp_path / f"a.{kind}").items()
+        assert row["text"] == "寺院"
+        assert "null characters are left out" in caplog.text
+
+    def test_an_id_with_a_null_character_is_refused(self, tmp_path):
+        with pytest.raises(InputError, match=r"field 'id' is 'a\\x00', an id with a null character; correct the id"):
+            create(tmp_path, [{"id": "a\0", "text": "寺"}])
+
+    def test_line_separators_within_values_stay(self, tmp_path):
+        (tmp_path / "a.csv").write_text("id,text\na\u2028b,寺\u2028院\n", encoding="utf-8")
+        assert create(tmp_path, tmp_path / "a.csv")["a\u2028b"]["text"] == "寺\u2028院"
+
+    @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+    @pytest.mark.parametrize("text", [TEXT, "id,text\na,abc\n", "id,text\n" + "a,金閣寺は北山にある寺院。\n" * 9])
+    def test_utf_16_without_a_byte_order_mark_is_recognized(self, text, encoding):
+        assert find_encoding(io.BytesIO(text.encode(encoding))) == encoding
+        assert find_encoding(io.BytesIO(text.replace("金", "\0").encode())) == "utf-8"
+
+    @pytest.mark.parametrize("form", ["NFC", "NFD"])
+    def test_names_in_options_and_conditions_match_in_either_form(self, tmp_path, form):
+        def of(name):
+            return unicodedata.normalize(form, name)
+
+        other = "NFD" if form == "NFC" else "NFC"
+        header = unicodedata.normalize(other, "ガイド,ページ,プラン,バス,id")
+        (tmp_path / "a.csv").write_text(f"{header}\n寺,3,x,y,a\n", encoding="utf-8")
+        names = FieldNames(
+            text=(of("ガイド"),),
+            keep=(of("ページ"), of("プラン"), of("バス")),
+            drop=(of("プラン"),),
+            rename={of("バス"): "bus"},
+            types={of("ページ"): "number"},
+        )
+        row = create(tmp_path, tmp_path / "a.csv", names=names)["a"]
+        assert (row["text"], row["ページ"], row["bus"], "プラン" in row) == ("寺", 3.0, "y", False)
+        searcher = Searcher.open(tmp_path / "db", "t", encoder=FakeEncoder())
+        assert [hit.id for hit in searcher.search("寺", where=of("ページ") + " = 3")] == ["a"]
+
+
 class TestSources:
     def test_json_lines_have_another_suffix_too(self, tmp_path):
         (tmp_path / "docs.ndjson").write_text('{"id": "a"}\n\n{"id": "b"}\n', encoding="utf-8")
