@@ -816,9 +816,7 @@ class TestColumns:
         assert hit.fields == fields
 
     @pytest.mark.parametrize("how", ["add", "upsert"])
-    @pytest.mark.parametrize(
-        "field", [{"year": "MCM"}, {"year": 1.5}, {"write_id": 3}, {"token_count": 3}]
-    )
+    @pytest.mark.parametrize("field", [{"year": "MCM"}, {"year": 1.5}, {"write_id": 3}, {"token_count": 3}])
     def test_that_do_not_fit_are_refused(self, db, index, how, field):
         before = stored(db)
         with pytest.raises(InputError):
