@@ -336,10 +336,11 @@ def _made_again(
 
 
 def _node(hit: Hit) -> BaseNode:
-    if NODE_COLUMN in hit.fields:
-        stored = json.loads(hit.fields[NODE_COLUMN])
+    if content := hit.fields.get(NODE_COLUMN):
+        stored = json.loads(content)
         if stored["_node_type"] == Document.class_name():  # LlamaIndex's function makes a TextNode of it
             return Document.from_json(stored["_node_content"])
         return metadata_dict_to_node(stored)
     title = {"title": hit.title} if hit.title else {}
-    return TextNode(id_=hit.id, text=hit.text, metadata={**hit.fields, **title})
+    fields = {name: value for name, value in hit.fields.items() if name != NODE_COLUMN}
+    return TextNode(id_=hit.id, text=hit.text, metadata={**fields, **title})

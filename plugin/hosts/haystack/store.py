@@ -399,8 +399,9 @@ class TansakuDocumentStore(MetadataReports):
 
 
 def _as_document(doc_id: str, title: str, text: str, fields: Mapping[str, Any]) -> Document:
-    """A row as Haystack has it. In a table that the store has not made, the columns are the metadata."""
-    if META_COLUMN not in fields:
-        return Document(id=doc_id, content=text, meta={**({"title": title} if title else {}), **fields})
+    """A row as Haystack has it. Of a row that the store has not written, the columns are the metadata."""
+    if fields.get(META_COLUMN) is None:
+        columns = {name: value for name, value in fields.items() if name not in (META_COLUMN, OTHER_COLUMN)}
+        return Document(id=doc_id, content=text, meta={**({"title": title} if title else {}), **columns})
     other = json.loads(fields.get(OTHER_COLUMN) or "{}")
     return Document.from_dict({"id": doc_id, "content": text, "meta": json.loads(fields[META_COLUMN]), **other})

@@ -330,7 +330,8 @@ class TansakuVectorStore(VectorStore):
 
 
 def _document(row: Hit | StoredDocument) -> Document:
-    return Document(row.text, id=row.id, metadata=json.loads(row.fields[METADATA]))
+    # A document that something else added to the table has none.
+    return Document(row.text, id=row.id, metadata=json.loads(row.fields[METADATA] or "{}"))
 
 
 def _columns(table: IndexTable) -> list[str]:

@@ -220,15 +220,16 @@ class TestStore:
         assert set(encoder.encoded) == {"京 4 ab"}
         assert store.filter_documents()[0].content == "ab"
 
-    def test_a_table_made_otherwise_can_be_read(self, tmp_path, encoder):
+    def test_a_table_made_otherwise_can_be_read_and_written(self, tmp_path, encoder):
         documents = [{"id": f"k{i}", "text": f"a{i}", "title": "t" * (i % 2), "year": 1990 + i} for i in range(6)]
         Index.create(tmp_path / "db", "mine", documents, encoder=encoder)
         store = TansakuDocumentStore(tmp_path / "db", "mine")
         later = {"field": "meta.year", "operator": ">", "value": 1993}
         assert [d.meta for d in store.filter_documents(later)] == [{"year": 1994}, {"title": "t", "year": 1995}]
         assert {d.id for d in store.late_interaction_retrieval(QUERY, later)} == {"k4", "k5"}
-        with pytest.raises(InputError, match="haystack_meta"):
-            store.write_documents([Document(content="x")])
+        store.write_documents([Document(id="x", content="x", meta={"year": 1999, "tag": "n"})])
+        found = {document.id: document.meta for document in store.filter_documents()}
+        assert (found["x"], found["k4"]) == ({"year": 1999, "tag": "n"}, {"year": 1994})
 
     def test_a_table_of_passages_is_refused(self, tmp_path, encoder):
         Index.create(tmp_path / "db", "p", corpus(3), encoder=encoder, passage_tokens=5)

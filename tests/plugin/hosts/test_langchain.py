@@ -414,6 +414,11 @@ class TestStore:
             with pytest.raises(InputError, match=said):
                 store.similarity_search(query, **options)
 
+    def test_documents_that_something_else_added_have_no_metadata(self, store, tmp_path, encoder):
+        store.add_texts(["abc"], ids=["a"], metadatas=[{"n": 1}])
+        Index.open(tmp_path / "store", "t", encoder=encoder).add([{"id": "b", "text": "abd"}])
+        assert {d.id: d.metadata for d in store.get_by_ids(["a", "b"])} == {"a": {"n": 1}, "b": {}}
+
     def test_wrong_names_and_foreign_tables_are_refused(self, store, db, tmp_path, encoder):
         wrong: list[tuple[dict[str, Any], str]] = [
             ({"columns": "year"}, "columns is one string"),

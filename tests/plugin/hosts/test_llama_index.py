@@ -315,6 +315,14 @@ class TestNodeRecords:
         assert [by_id[node.node_id] for node in given] == given
         assert [type(by_id[node.node_id]) for node in given] == [type(node) for node in given]
 
+    def test_documents_that_are_no_nodes_come_back_with_their_columns(self, split, tmp_path):
+        index = Index.create(tmp_path, "t", node_records(split), encoder=FakeEncoder())
+        index.add([{"id": "plain", "text": QUERY, "year": 1904}])
+        retriever = TansakuRetriever(Searcher.open(tmp_path, "t", encoder=FakeEncoder()), 9)
+        found = {scored.node_id: scored.node for scored in retriever.retrieve(QUERY)}
+        assert found["plain"].metadata == {"year": 1904}
+        assert [found[node.node_id] for node in split] == split
+
     def test_what_is_searched_is_what_would_be_embedded(self, split):
         assert [record["text"] for record in node_records(split)] == [n.get_content(MetadataMode.EMBED) for n in split]
 
