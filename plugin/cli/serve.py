@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -103,10 +104,16 @@ def run(settings: Settings, *, host: str, port: int, drain_seconds: float = 0.0)
     """
     # These need the extra `serve`, which other commands do not.
     from ..service.app import create_app
-    from ..service.observability import log_json_lines
+    from ..service.observability import json_lines, log_json_lines
     from ..service.server import DrainingServer, config_of
 
     log_json_lines()
+    if settings.token is None and not is_loopback(host):
+        json_lines().warning(
+            "no token",
+            host=host,
+            remedy="anyone who reaches the port can search; set TANSAKU_TOKEN, or --host 127.0.0.1",
+        )
     failures: list[Exception] = []
 
     def on_failure(error: Exception) -> None:
@@ -119,6 +126,14 @@ def run(settings: Settings, *, host: str, port: int, drain_seconds: float = 0.0)
     server.run()
     if failures:
         raise failures[0]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _indexes(

@@ -46,6 +46,7 @@ class RerankResult(list[RerankedDocument]):
         truncated: Whether the query was longer than the model reads (`Bundle.query`), so that its end was ignored.
         cut: Positions, from 0, of documents whose texts are longer than the model reads (`Bundle.document`); they were
             scored by their beginnings. Of documents that were scored by their codes it is not known.
+        tokens: Number of tokens that the model read: of the query, and of each different text that was encoded.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class RerankResult(list[RerankedDocument]):
         missing: tuple[str, ...],
         truncated: bool = False,
         cut: tuple[int, ...] = (),
+        tokens: int = 0,
     ) -> None:
         super().__init__(ranked)
         self.stored = stored
@@ -64,6 +66,7 @@ class RerankResult(list[RerankedDocument]):
         self.missing = missing
         self.truncated = truncated
         self.cut = cut
+        self.tokens = tokens
 
 
 class Reranker:
@@ -156,7 +159,7 @@ class Reranker:
         stored = np.isfinite(scores)
         texts = [] if documents is None else documents
         to_encode = {i: text for i, text in enumerate(texts) if text is not None and not stored[i]}
-        text_scores, too_long = _score_texts(of_query, list(to_encode.values()), before_batch)
+        text_scores, too_long, n_tokens = _score_texts(of_query, list(to_encode.values()), before_batch)
         for i, text in to_encode.items():
             scores[i] = text_scores[text]
         scored = np.flatnonzero(np.isfinite(scores))
@@ -170,6 +173,7 @@ class Reranker:
             missing=tuple(str(names[i]) for i in np.flatnonzero(~np.isfinite(scores)).tolist()),
             truncated=of_query.scores.truncated,
             cut=tuple(i for i, text in to_encode.items() if text in too_long),
+            tokens=len(of_query.query_vectors) + n_tokens,
         )
 
     def _check(self, documents: Sequence | None, ids: Sequence | None, k: int | None, score: ScoreMode) -> int:
@@ -206,8 +210,9 @@ class Reranker:
 
 def _score_texts(
     query: ScoredQuery, texts: list[str], before_batch: Callable[[], None] | None
-) -> tuple[dict[str, float], set[str]]:
-    """MaxSim of each distinct text in float32, 0 for those without a word; and the texts that were cut."""
+) -> tuple[dict[str, float], set[str], int]:
+    """MaxSim of each distinct text in float32, 0 for those without a word; the texts that were cut; how many tokens."""
+    n_tokens = 0
     too_long: set[str] = set()
     scores: dict[str, float] = dict.fromkeys(texts, 0.0)
     distinct = [text for text in scores if text.strip()]
@@ -219,5 +224,6 @@ def _score_texts(
         for text, text_vectors in zip(batch, encoder.encode_documents(batch), strict=True):
             scores[text] = phrase_maxsim(query.query_vectors, text_vectors, query.phrase_weight)
         tokenized = encoder.tokenize_documents(batch)
+        n_tokens += sum(len(tokens.ids) for tokens in tokenized)
         too_long.update(text for text, tokens in zip(batch, tokenized, strict=True) if tokens.truncated)
-    return scores, too_long
+    return scores, too_long, n_tokens

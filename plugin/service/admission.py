@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import re
+import zlib
 from collections.abc import Callable, Collection
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 _VALUES_PER_ITEM = 20  # a document of ten fields has that many commas, braces and colons
 
 _READS = ("GET", "HEAD", "OPTIONS")
+_GZIP = ("gzip", "x-gzip")
+_SHOWN = 60  # characters of a header
 # How much of the body of a refused request is read, and for how long.
 _DRAIN_BYTES, _DRAIN_SECONDS = 1 << 18, 1.0
 
@@ -79,6 +82,7 @@ class Admission:
             try:
                 self._check_token(scope)
                 _check_framing(scope)
+                _check_content(scope)
                 await self._load(wait=scope["method"] not in _READS)
                 if scope["method"] in _READS:
                     await self._app(scope, receive, send)
@@ -146,6 +150,7 @@ class Admission:
             with anyio.move_on_after(seconds) as limit:
                 body = await self._body(receive)
                 if body is not None:
+                    body = await self._unpacked(body, scope)
                     await self._check_values(body)
                     progress.phase = "queue"
                     await self._answer(body, scope, receive, answer)
@@ -172,6 +177,17 @@ class Admission:
                 raise self._too_large()
             if not message.get("more_body"):
                 return b"".join(parts)
+
+    async def _unpacked(self, body: bytes, scope: Scope) -> bytes:
+        """The body as it was before the client compressed it."""
+        if _header(scope, b"content-encoding") not in _GZIP:
+            return body
+        limit = self._service.settings.max_body_bytes
+        unpacked = await anyio.to_thread.run_sync(_gunzip, body, limit)
+        if len(unpacked) > limit:
+            raise self._too_large()
+        scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"content-encoding"]
+        return unpacked
 
     async def _check_values(self, body: bytes) -> None:
         """Refuse a body with very many values before it is parsed: 8 MiB of `{}` take seconds and gigabytes."""
@@ -223,6 +239,39 @@ class Admission:
 def _check_framing(scope: Scope) -> None:
     if has_two_lengths(scope):
         raise ServiceError(400, "the request has Content-Length beside Transfer-Encoding; send one of them", "framing")
+
+
+def _check_content(scope: Scope) -> None:
+    """Refuse a body in another form than JSON, plain or in gzip; one without a Content-Type is taken for JSON."""
+    if scope["method"] in _READS:
+        return
+    given = _header(scope, b"content-type").partition(";")[0].strip()
+    if given and not (given == "application/json" or given.endswith("+json")):
+        raise ServiceError(415, f"the Content-Type is {given[:_SHOWN]!r}; send application/json", "input")
+    encoding = _header(scope, b"content-encoding")
+    if encoding not in ("", "identity", *_GZIP):
+        raise ServiceError(415, f"the Content-Encoding is {encoding[:_SHOWN]!r}; send gzip, or none", "input")
+
+
+def _header(scope: Scope, wanted: bytes) -> str:
+    return next((value for name, value in scope["headers"] if name == wanted), b"").decode("latin-1").strip().lower()
+
+
+def _gunzip(body: bytes, limit: int) -> bytes:
+    """``body`` unpacked; of one that is longer than ``limit`` at least a byte more than that."""
+    parts: list[bytes] = []
+    room = limit + 1
+    while body and room > 0:  # a file of gzip may have several members
+        unpacking = zlib.decompressobj(wbits=31)
+        try:
+            parts.append(unpacking.decompress(body, room))
+        except zlib.error as error:
+            raise ServiceError(400, "the body is not in gzip, as its Content-Encoding says", "input") from error
+        room -= len(parts[-1])
+        if not unpacking.eof and room > 0:
+            raise ServiceError(400, "the end of the body in gzip is missing", "input")
+        body = unpacking.unused_data
+    return b"".join(parts)
 
 
 def _separators(body: bytes) -> int:

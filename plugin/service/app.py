@@ -21,7 +21,7 @@ except ImportError as _error:
 
 from . import health
 from .admission import Admission
-from .dialects import cohere, jina, ours, rerank, tei, weaviate
+from .dialects import cohere, infinity, jina, mixedbread, nim, ours, rerank, tei, vllm, voyage, weaviate
 from .errors import (
     OURS,
     ErrorShape,
@@ -36,9 +36,21 @@ from .observability import Observe, json_lines
 from .service import Service
 from .settings import Settings
 
-# A dialect is a file and a name here. Of those that share `/rerank`, the first that claims a request gets it, so
-# Cohere's, which claims all, comes last.
-DIALECTS = (ours.DIALECT, jina.DIALECT, tei.DIALECT, weaviate.DIALECT, cohere.DIALECT)
+# A dialect is a file and a name here. Of those that share a path, the first that claims a request gets it, so Cohere's,
+# which claims all, comes last.
+DIALECTS = (
+    ours.DIALECT,
+    jina.DIALECT,
+    mixedbread.DIALECT,
+    nim.DIALECT,
+    vllm.DIALECT,
+    weaviate.DIALECT,
+    tei.DIALECT,
+    infinity.DIALECT,
+    voyage.DIALECT,
+    cohere.DIALECT,
+)
+SHARED_PATHS = ("/rerank", "/v1/rerank", "/v2/rerank")
 
 
 def create_app(
@@ -81,7 +93,7 @@ def create_app(
 
     loading = Loading(service, log, on_failure)
 
-    app = FastAPI(
+    app = _App(
         title="tansaku",
         summary="Japanese late-interaction search and reranking.",
         lifespan=lambda _: loading.lifespan(),
@@ -91,8 +103,8 @@ def create_app(
     )
     app.state.service = service
     shapes: dict[str, ErrorShape] = {"/openapi.json": OURS}
-    open_paths = health.OPEN_PATHS.union(*(dialect.open_paths for dialect in DIALECTS))
-    for dialect in (rerank.shared(DIALECTS), *DIALECTS):
+    app.state.open_paths = open_paths = health.OPEN_PATHS.union(*(dialect.open_paths for dialect in DIALECTS))
+    for dialect in (*(rerank.shared(DIALECTS, path) for path in SHARED_PATHS), *DIALECTS):
         router = dialect.router(service)
         app.include_router(router)
         shapes |= {route.path: dialect.errors for route in router.routes if isinstance(route, APIRoute)}
@@ -104,5 +116,22 @@ def create_app(
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     app.add_middleware(Admission, service=service, loading=loading, open_paths=open_paths)
-    app.add_middleware(Observe, metrics=service.metrics, log=log, shapes=shapes, log_text=settings.log_text)
+    app.add_middleware(
+        Observe, metrics=service.metrics, log=log, shapes=shapes, quiet=health.QUIET_PATHS, log_text=settings.log_text
+    )
     return app
+
+
+class _App(FastAPI):
+    """FastAPI's application, whose description has the token that all paths but the probes may require."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            schema = super().openapi()
+            schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            required = [{"token": []}] if self.state.service.settings.token is not None else [{"token": []}, {}]
+            for path, operations in schema["paths"].items():
+                if path not in self.state.open_paths:
+                    for operation in operations.values():
+                        operation["security"] = required
+        return self.openapi_schema or {}

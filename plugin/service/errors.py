@@ -16,6 +16,7 @@ from ...onnx_export.errors import InputError
 
 _MAX_PROBLEMS = 5  # of a body that are listed
 _RETRY_AFTER_SECONDS = 1
+_NOT_AN_OBJECT = ("dict_type", "mapping_type", "model_type", "model_attributes_type")
 
 _MEANINGS = {
     400: "The body is not JSON.",
@@ -23,6 +24,7 @@ _MEANINGS = {
     404: "The index is unknown.",
     408: "The body came too slowly.",
     413: "The body, or a list in it, is too long.",
+    415: "The body is not sent as JSON, or is compressed in another way than gzip.",
     422: "The request is not valid.",
     429: "Too many requests; try again after Retry-After.",
     500: "The service failed.",
@@ -73,6 +75,17 @@ class ErrorMessage(BaseModel):
 
     id: str | None = None
     message: str
+
+
+class ErrorDetail(ErrorMessage):
+    """An error as the clients of Cohere (``message``) and of Jina (``detail``) read it."""
+
+    detail: str
+
+
+def detail_body(status: int, message: str, request_id: str | None) -> dict[str, Any]:
+    """The body of an `ErrorDetail`."""
+    return {**message_body(status, message, request_id), "detail": message}
 
 
 def message_body(status: int, message: str, request_id: str | None) -> dict[str, Any]:
@@ -142,13 +155,30 @@ def _problems(errors: Sequence[Any], body: object) -> ServiceError:
     """What validation found in a body; the values themselves are not repeated."""
     if errors and errors[0]["type"] == "json_invalid":
         return ServiceError(400, "the body is not JSON", "input")
-    listed = [f"{_place(error, body)}: {error['msg']}" for error in errors]
+    said: dict[tuple[str, ...], list[str]] = {}
+    for error in errors:
+        message = "Input should be an object" if error["type"] in _NOT_AN_OBJECT else str(error["msg"])
+        messages = said.setdefault(_place(error, body), [])
+        if message not in messages:
+            messages.append(message)
+    # A value may be of one of several types, and validation says of each why it is not that. What lies deeper is of the
+    # type that was meant.
+    listed = [
+        f"{'.'.join(place) or 'the body'}: {_either(messages)}"
+        for place, messages in said.items()
+        if not any(len(other) > len(place) and other[: len(place)] == place for other in said)
+    ]
     more = f" (and {len(listed) - _MAX_PROBLEMS} more)" if len(listed) > _MAX_PROBLEMS else ""
     return ServiceError(422, "; ".join(listed[:_MAX_PROBLEMS]) + more, "input")
 
 
-def _place(error: Mapping[str, Any], body: object) -> str:
-    """Where in ``body`` a problem is, such as ``documents.0``.
+def _either(messages: Sequence[str]) -> str:
+    first, *others = messages
+    return " or ".join([first, *(message.removeprefix("Input should be ") for message in others)])
+
+
+def _place(error: Mapping[str, Any], body: object) -> tuple[str, ...]:
+    """Where in ``body`` a problem is, such as ``documents``, ``0``.
 
     Validation also gives the names of the models and types that it tried; those are not in the body and are left out.
     """
@@ -161,4 +191,4 @@ def _place(error: Mapping[str, Any], body: object) -> str:
             path.append(str(part))
     if error["type"] == "missing":
         path.append(str(error["loc"][-1]))
-    return ".".join(path) or "the body"
+    return tuple(path)

@@ -1,17 +1,21 @@
-"""Endpoints for operators: health, readiness and metrics."""
+"""Endpoints for operators and for clients that look around first: probes, metrics, and what is served."""
 
 from __future__ import annotations
 
-from typing import Literal
+from importlib.metadata import version
+from typing import Any, Literal
 
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from .errors import ErrorMessage
 from .service import Service
 
-OPEN_PATHS = frozenset({"/health", "/ready"})
+_LIVE, _READY, _MODELS = ("/health", "/healthz", "/livez"), ("/ready", "/readyz"), ("/v1/models", "/models")
+OPEN_PATHS = frozenset({*_LIVE, *_READY})
+QUIET_PATHS = frozenset({*OPEN_PATHS, "/metrics"})
 
 
 class Health(BaseModel):
@@ -27,16 +31,43 @@ class Readiness(BaseModel):
     notice: str | None = Field(None, description="What is amiss although requests are answered; absent if nothing is.")
 
 
+class ModelEntry(BaseModel):
+    """A model, as clients of OpenAI's API list it."""
+
+    id: str = Field(description="Name of the model.")
+    object: Literal["model"]
+    created: int = Field(description="Always 0.")
+    owned_by: Literal["tansaku"]
+
+
+class ModelList(BaseModel):
+    """The one model."""
+
+    object: Literal["list"]
+    data: list[ModelEntry]
+
+
+class Info(BaseModel):
+    """What is served here."""
+
+    name: Literal["tansaku"]
+    version: str = Field(description="Version of tansaku.")
+    model_id: str = Field(description="Name of the model.")
+    indexes: list[str] = Field(description="Names of the indexes; the first one is the default.")
+    max_input_length: int = Field(description="Number of tokens of a text that the model reads.")
+    max_client_batch_size: int = Field(description="Largest number of documents in a rerank request.")
+    max_concurrent_requests: int = Field(description="Number of requests that are worked on or wait.")
+    deadline_seconds: float = Field(description="Time limit of a request.")
+
+
 def router(service: Service) -> APIRouter:
-    """`/health`, `/ready` and `/metrics`."""
+    """The probes, `/metrics`, `/info` and `/v1/models`."""
     routes = APIRouter(tags=["operations"])
 
-    @routes.get("/health", response_model=Health, summary="Liveness")
     async def health() -> dict[str, str]:
         """Whether the process answers."""
         return {"status": "ok"}
 
-    @routes.get("/ready", response_model=Readiness, responses={503: {"model": Readiness}}, summary="Readiness")
     async def ready() -> Response:
         """Whether requests are answered; 503 while the model is being loaded, while stopping, and with no worker left.
 
@@ -48,6 +79,36 @@ def router(service: Service) -> APIRouter:
         notice = _notice(service)
         content = {"status": status} if notice is None else {"status": status, "notice": notice}
         return JSONResponse(content, status_code=200 if status == "ready" else 503)
+
+    for path in _LIVE:
+        routes.add_api_route(path, health, response_model=Health, summary="Liveness")
+    for path in _READY:
+        unready: dict[int | str, dict[str, Any]] = {503: {"model": Readiness}}
+        routes.add_api_route(path, ready, response_model=Readiness, responses=unready, summary="Readiness")
+
+    @routes.get("/info", response_model=Info, responses={503: {"model": ErrorMessage}}, summary="What is served")
+    async def info() -> dict[str, Any]:
+        """Version, model, indexes and limits."""
+        settings = service.settings
+        return {
+            "name": "tansaku",
+            "version": version("tansaku"),
+            "model_id": service.model,
+            "indexes": list(service.searchers),
+            "max_input_length": service.encoder.bundle.document.max_length,
+            "max_client_batch_size": settings.max_documents,
+            "max_concurrent_requests": settings.slots + settings.queue,
+            "deadline_seconds": settings.deadline_seconds,
+        }
+
+    async def models() -> dict[str, Any]:
+        """The one model, as clients of OpenAI's API list models."""
+        model = {"id": service.model, "object": "model", "created": 0, "owned_by": "tansaku"}
+        return {"object": "list", "data": [model]}
+
+    for path in _MODELS:
+        unloaded: dict[int | str, dict[str, Any]] = {503: {"model": ErrorMessage}}
+        routes.add_api_route(path, models, response_model=ModelList, responses=unloaded, summary="Models")
 
     @routes.get("/metrics", response_class=PlainTextResponse, summary="Metrics")
     async def metrics() -> Response:

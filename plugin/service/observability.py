@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TextIO
 
 from starlette.requests import ClientDisconnect
@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ...onnx_export.errors import MissingExtraError
 from ..serving.workers import Workers
 from .errors import OURS, ErrorShape, ServiceError, error_response
-from .paths import route_path
+from .paths import plain_path, route_path
 
 try:
     import structlog
@@ -131,23 +131,33 @@ def _processors() -> list[Any]:
 class Observe:
     """Outermost ASGI middleware: gives each request an id, measures and logs it, and turns unexpected errors into 500.
 
-    The log has the route, not the path as it was sent, and no text of the request.
+    The log has the route, not the path as it was sent, and no text of the request. A path is taken as `plain_path` has
+    it, and HEAD, which probes send, is answered as GET is, without the body.
 
     Args:
         app: The application inside.
         metrics: Where requests are counted.
         log: A structlog logger.
         shapes: Path of each route → shape of its errors. All other paths count as one.
+        quiet: Paths that are asked for again and again, and are logged only if they fail.
         log_text: Whether to log the messages of unexpected errors.
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, log: Any, *, shapes: Mapping[str, ErrorShape], log_text: bool = False
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        log: Any,
+        *,
+        shapes: Mapping[str, ErrorShape],
+        quiet: Collection[str] = (),
+        log_text: bool = False,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._log = log
         self._shapes = shapes
+        self._quiet = frozenset(quiet)
         self._log_text = log_text
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -158,10 +168,12 @@ class Observe:
         started = time.perf_counter()
         given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        method = scope["method"]
+        scope = {**scope, "path": plain_path(scope), "method": "GET" if method == "HEAD" else method}
         shape = self._shapes.get(route_path(scope), OURS)
-        state = dict(scope.get("state") or {})
+        state = dict(scope.get("state") or {})  # an application that this one is mounted in has a state of its own
         state.update(request_id=request_id, errors=shape, reason=None, documents=None)
-        scope = {**scope, "state": state}  # an application that this one is mounted in has a state of its own
+        scope["state"] = state
         status = 0
 
         async def answer(message: Message) -> None:
@@ -169,6 +181,8 @@ class Observe:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message.setdefault("headers", []).append((b"x-request-id", request_id.encode("latin-1")))
+            elif method == "HEAD":
+                message = {**message, "body": b""}
             await send(message)
 
         try:
@@ -181,7 +195,7 @@ class Observe:
                 failed = ServiceError(500, "the service failed; its log has the details", "failed")
                 await error_response(scope, failed)(scope, receive, answer)
         finally:
-            self._note(scope, status, time.perf_counter() - started)
+            self._note(scope, method, status, time.perf_counter() - started)
 
     def _failed(self, error: Exception, request_id: str) -> None:
         # The message may hold users' text; the place in the code does not.
@@ -193,7 +207,7 @@ class Observe:
             **({"message": str(error)} if self._log_text else {}),
         )
 
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+    def _note(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         state = scope["state"]
         path = route_path(scope)
         route = path if path in self._shapes else "other"
@@ -202,12 +216,12 @@ class Observe:
         self._metrics.answered(route, dialect, status, seconds)
         if state["reason"]:
             self._metrics.refused(state["reason"])
-        if status >= 400 or route not in ("/health", "/ready", "/metrics"):
+        if status >= 400 or route not in self._quiet:
             extra = {name: state[name] for name in ("reason", "documents") if state[name] is not None}
             self._log.info(
                 "request",
                 request_id=state["request_id"],
-                method=scope["method"],
+                method=method,
                 route=route,
                 dialect=dialect,
                 status=status,

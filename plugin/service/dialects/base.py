@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter
-from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
 from pydantic_core import PydanticCustomError, to_json
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,6 +17,7 @@ from starlette.responses import Response
 from ....onnx_export.counts import counted
 from ....onnx_export.encode.encoder import Encoder
 from ...rerank.reranker import RerankResult
+from ...search.choices import ScoreMode
 from ...search.cuts import documents_warning, query_warning
 from ..admission import entered
 from ..errors import ErrorShape, ServiceError
@@ -32,19 +33,21 @@ _ALIKE = 0.8  # from here on a name is taken for a misspelt one; `top_k` and `to
 
 @dataclass(frozen=True)
 class SharedRerank:
-    """A dialect's part in the path `/rerank`, which several dialects share.
+    """A dialect's part in the paths that several dialects share: `/rerank`, `/v1/rerank` and `/v2/rerank`.
 
     Attributes:
         request: Model of the request.
         response: Type of the answer, for OpenAPI.
         claims: Whether a body is in this dialect.
         answer: Answers a request.
+        paths: The shared paths at which clients of this dialect ask.
     """
 
     request: type[BaseModel]
     response: Any
     claims: Callable[[Mapping[str, Any]], bool]
     answer: Callable[[Service, Any, Request], Awaitable[Response]]
+    paths: tuple[str, ...] = ("/rerank",)
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,13 @@ class Dialect:
 
     Attributes:
         errors: Shape of its errors; the dialect is called by its name.
-        router: Makes the endpoints.
-        rerank: Its part in `/rerank`, if it has one.
+        router: Makes the endpoints at paths of its own.
+        rerank: Its part in the shared paths, if it has one.
         open_paths: Paths that need no token, where clients ask whether the service is up.
     """
 
     errors: ErrorShape
-    router: Callable[[Service], APIRouter]
+    router: Callable[[Service], APIRouter] = lambda _: APIRouter()
     rerank: SharedRerank | None = None
     open_paths: frozenset[str] = frozenset()
 
@@ -74,6 +77,27 @@ def checked_text(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(checked_text)]
+
+
+def id_text(given: Any) -> Any:
+    """An integer as the text that an index has for it; all else as it is."""
+    return str(given) if isinstance(given, int) and not isinstance(given, bool) else given
+
+
+Id = Annotated[Text, BeforeValidator(id_text, json_schema_input_type=str | int)]
+"""Id of a document: a text or an integer, as in the documents of an index."""
+
+
+class Usage(BaseModel):
+    """Number of tokens that the model read."""
+
+    total_tokens: int = Field(description="Tokens of the query and of the texts that were encoded.")
+    prompt_tokens: int = Field(description="The same.")
+
+
+def usage_of(tokens: int) -> dict[str, int]:
+    """The content of a `Usage`."""
+    return {"total_tokens": tokens, "prompt_tokens": tokens}
 
 
 class UntilError(FailFast):
@@ -145,6 +169,40 @@ async def respond(
     said = [*warnings, *(f"parameter {_shown(name)!r} in the URL was ignored" for name in request.query_params)]
     headers = {WARNINGS_HEADER: _header(said)} if said else {}
     return Response(body, media_type="application/json", headers=headers)
+
+
+async def rank(
+    service: Service,
+    body: ClientBody,
+    request: Request,
+    query: str,
+    texts: Sequence[str],
+    content: Callable[[RerankResult], dict[str, Any]],
+    *,
+    score: ScoreMode | None = None,
+    k: int | None = None,
+) -> Response:
+    """Check a query and texts, rank them in a worker, and answer.
+
+    Args:
+        service: Whose workers do it.
+        body: The request's body, for the warnings.
+        request: The request that is answered.
+        query: The question or keywords.
+        texts: Texts of the documents.
+        content: Makes the content of the answer.
+        score: Scale of the scores; None is the service's.
+        k: Number of documents to return; None returns all.
+    """
+    check_rerank(service, query, len(texts))
+    warnings: list[str] = []
+
+    def task() -> dict[str, Any]:
+        result = service.rerank(query, texts, k=k, score=score or service.settings.score)
+        warnings.extend(warnings_of(service, body, texts, result, service.encoder))
+        return content(result)
+
+    return await respond(service, request, task, documents=len(texts), warnings=warnings)
 
 
 def _header(warnings: Sequence[str]) -> str:

@@ -1,21 +1,35 @@
-"""The rerank API of Cohere, Jina and Infinity, with documents by id as an addition of ours."""
+"""The rerank API of Cohere and Jina, with documents by id as an addition of ours."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
 from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ...rerank.reranker import RerankedDocument
 from ...search.choices import ScoreMode
-from ..errors import ErrorMessage, ErrorShape, ServiceError, message_body
+from ..errors import ErrorDetail, ErrorShape, ServiceError, detail_body
+from ..paths import route_path
 from ..service import Service
-from .base import ClientBody, Dialect, SharedRerank, Text, UntilError, check_rerank, checked_text, respond, warnings_of
+from .base import (
+    ClientBody,
+    Dialect,
+    SharedRerank,
+    Text,
+    UntilError,
+    Usage,
+    check_rerank,
+    checked_text,
+    respond,
+    usage_of,
+    warnings_of,
+)
 
-_ERRORS = ErrorShape("cohere", ErrorMessage, message_body)
+_ERRORS = ErrorShape("cohere", ErrorDetail, detail_body)
+_PATHS = ("/rerank", "/v1/rerank", "/v2/rerank")
 
 
 class RequestDocument(BaseModel):
@@ -24,7 +38,7 @@ class RequestDocument(BaseModel):
     model_config = ConfigDict(extra="allow")  # `rank_fields` may name any field
 
     text: Text | None = Field(None, description="Text of the document.")
-    id: Text | None = Field(None, description="Id of the document in the index.")
+    id: Text | StrictInt | None = Field(None, description="Id of the document in the index.")
 
 
 class RerankRequest(ClientBody):
@@ -51,10 +65,11 @@ class RerankRequest(ClientBody):
 
 
 class ReturnedDocument(BaseModel):
-    """A document of the request, repeated."""
+    """A document of the request, repeated with its fields."""
 
-    text: str | None = None
-    id: str | None = None
+    model_config = ConfigDict(extra="allow")
+
+    text: str = Field(description="Its text, or the fields of `rank_fields` as one; empty for one that had an id only.")
 
 
 class RankedDocument(BaseModel):
@@ -71,18 +86,33 @@ class ApiVersion(BaseModel):
     version: str
 
 
+class BilledUnits(BaseModel):
+    """What Cohere would bill."""
+
+    search_units: int = Field(description="Always 1.")
+
+
+class Tokens(BaseModel):
+    """Number of tokens."""
+
+    input_tokens: int = Field(description="Tokens of the query and of the texts that were encoded.")
+    output_tokens: int = Field(description="Always 0.")
+
+
 class Meta(BaseModel):
     """Further information."""
 
     api_version: ApiVersion
+    billed_units: BilledUnits
+    tokens: Tokens
     warnings: list[str] | None = Field(None, description="What was cut, left out or ignored.")
 
 
-class Usage(BaseModel):
-    """Billed tokens: always 0."""
+class DataDocument(BaseModel):
+    """One document in its new place, in brief."""
 
-    total_tokens: int
-    prompt_tokens: int
+    index: int
+    relevance_score: float
 
 
 class RerankResponse(BaseModel):
@@ -91,6 +121,11 @@ class RerankResponse(BaseModel):
     id: str = Field(description="Id of the request.")
     model: str = Field(description="Name of the model.")
     results: list[RankedDocument] = Field(description="The documents, best first.")
+    data: list[DataDocument] | None = Field(
+        None,
+        description="The same as `results`, without documents, at `/v1/rerank` without `top_n`: clients of Voyage that "
+        "name no number of documents look like those of Jina.",
+    )
     missing: list[str] | None = Field(None, description="Ids in the request that the index does not have.")
     usage: Usage
     meta: Meta
@@ -103,6 +138,7 @@ async def answer(service: Service, body: RerankRequest, request: Request) -> Res
     request_id = request.state.request_id
     score = body.score or ("raw" if body.raw_scores else service.settings.score)
     warnings: list[str] = []
+    may_be_voyage = body.top_n is None and route_path(request.scope) == "/v1/rerank"
 
     def task() -> dict[str, Any]:
         result = service.rerank(body.query, texts, ids=ids, index=body.index, k=body.top_n, score=score)
@@ -115,36 +151,29 @@ async def answer(service: Service, body: RerankRequest, request: Request) -> Res
                 {
                     "index": ranked.index,
                     "relevance_score": float(ranked.score),
-                    **({"document": _returned(body.documents[ranked.index])} if body.return_documents else {}),
+                    **(
+                        {"document": _returned(body.documents[ranked.index], texts[ranked.index])}
+                        if body.return_documents
+                        else {}
+                    ),
                 }
                 for ranked in result
             ],
+            **({"data": [_in_brief(ranked) for ranked in result]} if may_be_voyage else {}),
             **({"missing": list(result.missing)} if result.missing else {}),
-            "usage": {"total_tokens": 0, "prompt_tokens": 0},
-            "meta": {"api_version": {"version": "2"}, **({"warnings": warnings} if warnings else {})},
+            "usage": usage_of(result.tokens),
+            "meta": {
+                "api_version": {"version": "2"},
+                "billed_units": {"search_units": 1},
+                "tokens": {"input_tokens": result.tokens, "output_tokens": 0},
+                **({"warnings": warnings} if warnings else {}),
+            },
         }
 
     return await respond(service, request, task, documents=len(body.documents), warnings=warnings)
 
 
-def router(service: Service) -> APIRouter:
-    """`/v1/rerank` and `/v2/rerank`."""
-    routes = APIRouter(tags=["rerank"], responses=_ERRORS.documented())
-
-    @routes.post("/v1/rerank", response_model=RerankResponse, summary="Rerank documents (Cohere v1, Jina)")
-    async def rerank_v1(body: RerankRequest, request: Request) -> Response:
-        """Rank documents for a query, best first. The API of Cohere, version 1, and of Jina."""
-        return await answer(service, body, request)
-
-    @routes.post("/v2/rerank", response_model=RerankResponse, summary="Rerank documents (Cohere v2)")
-    async def rerank_v2(body: RerankRequest, request: Request) -> Response:
-        """Rank documents for a query, best first. The API of Cohere, version 2."""
-        return await answer(service, body, request)
-
-    return routes
-
-
-DIALECT = Dialect(_ERRORS, router, SharedRerank(RerankRequest, RerankResponse, lambda _: True, answer))
+DIALECT = Dialect(_ERRORS, rerank=SharedRerank(RerankRequest, RerankResponse, lambda _: True, answer, _PATHS))
 
 
 def _texts_and_ids(body: RerankRequest) -> tuple[list[str | None], list[str | None] | None]:
@@ -160,16 +189,18 @@ def _texts_and_ids(body: RerankRequest) -> tuple[list[str | None], list[str | No
             texts.append(document)
             ids.append(None)
             continue
-        text = _text(document, body.rank_fields)
+        text = text_of(document, body.rank_fields)
         if text is None and document.id is None:
             lacking = "none of rank_fields" if body.rank_fields else "neither a text nor an id"
             raise ServiceError(422, f"documents.{i} has {lacking}", "input")
         texts.append(text)
-        ids.append(document.id if text is None or body.index is not None else None)
+        is_known = document.id is not None and (text is None or body.index is not None)
+        ids.append(str(document.id) if is_known else None)
     return texts, ids if any(doc_id is not None for doc_id in ids) else None
 
 
-def _text(document: RequestDocument, fields: list[str] | None) -> str | None:
+def text_of(document: RequestDocument, fields: list[str] | None) -> str | None:
+    """The text of a document with fields, or those named in ``fields`` as one; None if it has none of them."""
     if not fields:
         return document.text
     values = {"text": document.text, "id": document.id, **(document.model_extra or {})}
@@ -180,7 +211,13 @@ def _text(document: RequestDocument, fields: list[str] | None) -> str | None:
         raise ServiceError(422, f"a field of a document: {error.message()}", "input") from error
 
 
-def _returned(document: str | RequestDocument) -> dict[str, str]:
+def _returned(document: str | RequestDocument, text: str | None) -> dict[str, Any]:
+    """A document as it was sent; one without a text gets the one that it was ranked by, as strict clients need one."""
     if isinstance(document, str):
         return {"text": document}
-    return {name: value for name, value in (("text", document.text), ("id", document.id)) if value is not None}
+    sent = document.model_dump(exclude_none=True)
+    return {**sent, "text": sent.get("text") or text or ""}
+
+
+def _in_brief(ranked: RerankedDocument) -> dict[str, Any]:
+    return {"index": ranked.index, "relevance_score": float(ranked.score)}

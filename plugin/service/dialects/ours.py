@@ -14,7 +14,7 @@ from ...search.choices import Recall, ScoreMode, SourceName
 from ...search.cuts import query_warning
 from ..errors import OURS, ServiceError
 from ..service import Service
-from .base import Dialect, StrictBody, Text, UntilError, check_query_limits, respond
+from .base import Dialect, Id, StrictBody, Text, UntilError, check_query_limits, respond
 
 
 class SearchRequest(StrictBody):
@@ -31,7 +31,7 @@ class SearchRequest(StrictBody):
         description="Condition over the columns; only documents that meet it are found.",
         examples=["year < 1500"],
     )
-    ids: Annotated[list[Text], UntilError()] | None = Field(
+    ids: Annotated[list[Id], UntilError()] | None = Field(
         None, description="Ids of documents or passages to search among."
     )
     passages: bool = Field(

@@ -1,4 +1,4 @@
-"""The path `/rerank`, which several dialects share: the body says which one a request is in."""
+"""The paths that several dialects share, such as `/rerank`: the body says which one a request is in."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from ..service import Service
 from .base import Dialect, SharedRerank
 
 
-def shared(dialects: Sequence[Dialect]) -> Dialect:
-    """The path `/rerank`, as a dialect.
+def shared(dialects: Sequence[Dialect], path: str) -> Dialect:
+    """A shared path, as a dialect.
 
     Args:
-        dialects: All dialects. Of those that have a part in `/rerank`, the first that claims a body gets it; the last
+        dialects: All dialects. Of those that have a part in the path, the first that claims a body gets it; the last
             one must claim all.
+        path: The path.
     """
-    parts = [(dialect.errors, dialect.rerank) for dialect in dialects if dialect.rerank is not None]
+    parts = [
+        (dialect.errors, dialect.rerank)
+        for dialect in dialects
+        if dialect.rerank is not None and path in dialect.rerank.paths
+    ]
 
     def part_of(body: object) -> tuple[ErrorShape, SharedRerank]:
         claimed = (part for part in parts if isinstance(body, Mapping) and part[1].claims(body))
@@ -40,29 +45,27 @@ def shared(dialects: Sequence[Dialect]) -> Dialect:
 
     any_errors = ErrorShape("any", Union[tuple(errors.model for errors, _ in parts)], error_body, of_request)  # noqa: UP007
     requests = tuple(Annotated[rerank.request, Tag(errors.dialect)] for errors, rerank in parts)
-    body_type = Annotated[Union[requests], Discriminator(lambda body: part_of(body)[0].dialect)]  # noqa: UP007
+    of_body = Discriminator(lambda body: part_of(body)[0].dialect)
+    body_type = Annotated[Union[requests], of_body] if len(parts) > 1 else parts[0][1].request  # noqa: UP007
 
     def router(service: Service) -> APIRouter:
         routes = APIRouter(tags=["rerank"])
 
         async def rerank(body: Any, request: Request) -> Response:
-            """Rank documents for a query, in the dialect of the request.
-
-            A body with `texts` is in the API of text-embeddings-inference, one with `property` in that of Weaviate, and
-            all others are in that of Cohere, Jina and Infinity.
-            """
             errors, part = next(part for part in parts if isinstance(body, part[1].request))
             request.state.errors = errors
             return await part.answer(service, body, request)
 
         rerank.__annotations__["body"] = body_type
+        names = ", ".join(errors.dialect.capitalize() for errors, _ in parts)
         routes.add_api_route(
-            "/rerank",
+            path,
             rerank,
             methods=["POST"],
             response_model=Union[tuple(part.response for _, part in parts)],  # noqa: UP007
             responses=any_errors.documented(),
-            summary="Rerank documents (any dialect)",
+            summary=f"Rerank documents ({names})",
+            description="Rank documents for a query, in the dialect of the request's body.",
         )
         return routes
 

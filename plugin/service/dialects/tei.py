@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -27,7 +27,10 @@ from .base import (
 
 _ERROR_TYPES = {429: "Overloaded", 500: "Backend", 503: "Unhealthy", 504: "Backend"}
 
-Direction = Literal["left", "right", "Left", "Right"]
+# In small letters for OpenAPI, where two names that differ only in that are one to generators of clients.
+Direction = Annotated[
+    Literal["left", "right"], BeforeValidator(lambda given: given.lower() if isinstance(given, str) else given)
+]
 
 
 class TeiError(BaseModel):
@@ -140,7 +143,7 @@ def _check_truncation(service: Service, body: TeiRerankRequest | EmbedRequest, t
     if body.truncate is False and service.n_too_long(texts):
         message = f"a text has more than {limit:,} characters; send truncate: true to have it cut"
         raise ServiceError(422, message, "input")
-    if (body.truncation_direction or "right").lower() == "left" and body.truncate is not False:
+    if body.truncation_direction == "left" and body.truncate is not False:
         raise ServiceError(422, "texts are cut at their end; leave truncation_direction out", "input")
 
 

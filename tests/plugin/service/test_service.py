@@ -125,7 +125,8 @@ class TestCohere:
         body = answer.json()
         assert answer.status_code == 200
         assert pairs(body["results"]) == expected(encoder, TEXTS)
-        assert set(body) == {"id", "model", "results", "usage", "meta"}
+        in_brief = {"data"} if path == "/v1/rerank" else set()
+        assert set(body) == {"id", "model", "results", "usage", "meta"} | in_brief
         assert body["id"] == answer.headers["x-request-id"]
         assert set(body["results"][0]) == {"index", "relevance_score"}
 
@@ -458,8 +459,8 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("path", "body", "keys"),
         [
-            ("/v2/rerank", {"query": "", "documents": ["a"]}, {"id", "message"}),
-            ("/rerank", {"query": "", "documents": ["a"]}, {"id", "message"}),
+            ("/v2/rerank", {"query": "", "documents": ["a"]}, {"id", "message", "detail"}),
+            ("/rerank", {"query": "", "documents": ["a"]}, {"id", "message", "detail"}),
             ("/rerank", {"query": "", "texts": ["a"]}, {"error", "error_type"}),
             ("/rerank", {"query": QUERY, "texts": [3]}, {"error", "error_type"}),
             ("/rerank", {"query": "", "documents": ["a"], "property": ""}, {"error"}),
@@ -509,7 +510,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("path", "body", "said"),
         [
-            ("/v1/rerank", {"query": QUERY, "documents": TEXTS, "top_k": 3}, "'top_k'; did you mean 'top_n'?"),
+            ("/v2/rerank", {"query": QUERY, "documents": TEXTS, "top_k": 3}, "'top_k'; did you mean 'top_n'?"),
             ("/rerank", {"query": QUERY, "documents": TEXTS, "return_document": True}, "mean 'return_documents'?"),
             ("/rerank", {"query": QUERY, "texts": TEXTS, "raw_score": True}, "mean 'raw_scores'?"),
             ("/v1/multi-vector", {"input": TEXTS, "input_typ": "query"}, "mean 'input_type'?"),
@@ -633,15 +634,15 @@ class TestLimits:
 
             chunked = await s.client.post("/v1/rerank", content=unannounced())
             assert await s.metric('tansaku_refused_total{reason="body"}') == 2
-        assert (answer.status_code, set(answer.json())) == (413, {"id", "message", "error", "error_type"})
-        assert (chunked.status_code, set(chunked.json())) == (413, {"id", "message"})
+        assert (answer.status_code, set(answer.json())) == (413, {"id", "message", "detail", "error", "error_type"})
+        assert (chunked.status_code, set(chunked.json())) == (413, {"id", "message", "detail"})
 
     async def test_the_token_opens_what_is_no_probe(self, encoder):
         request = {"query": QUERY, "documents": TEXTS}
         async with running(Settings(token=TOKEN), encoder=encoder) as s:
             for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic x"}):
                 refused = await s.post("/v2/rerank", request, headers=headers)
-                assert (refused.status_code, set(refused.json())) == (401, {"id", "message"})
+                assert (refused.status_code, set(refused.json())) == (401, {"id", "message", "detail"})
                 assert refused.headers["www-authenticate"] == "Bearer"
             for path in ("/metrics", "/openapi.json"):
                 assert (await s.client.get(path)).status_code == 401
@@ -846,7 +847,7 @@ class TestOperations:
             schema["paths"]
         )
         body = schema["paths"]["/rerank"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-        assert len(body["oneOf"]) == 3
+        assert len(body["oneOf"]) == 5
         assert "HTTPValidationError" not in schema["components"]["schemas"]
 
 

@@ -132,17 +132,39 @@ class TestLiteLLM:
         assert pairs(answer.results) == expected[:3]
         assert [result["document"]["text"] for result in answer.results] == [TEXTS[i] for i, _ in expected[:3]]
 
-    def test_infinity_without_documents(self, url, expected):
-        # With documents this provider wants plain strings where all the others want objects.
+    def test_infinity(self, url, expected):
+        # It wants documents as plain strings where all the others want objects, and sends what they send.
         answer = litellm.rerank(
-            model="infinity/tansaku",
+            model="infinity/tansaku", query=QUERY, documents=TEXTS, api_base=f"{url}/infinity", api_key=TOKEN
+        )
+        assert pairs(answer.results) == expected
+        assert [result["document"]["text"] for result in answer.results] == [TEXTS[i] for i, _ in expected]
+
+    @pytest.mark.parametrize("top_n", [None, 2])
+    def test_voyage(self, url, expected, top_n):
+        answer = litellm.rerank(
+            model="voyage/tansaku", query=QUERY, documents=TEXTS, top_n=top_n, api_base=url, api_key=TOKEN
+        )
+        assert pairs(answer.results) == expected[:top_n]
+
+    def test_nvidia(self, url, expected):
+        answer = litellm.rerank(
+            model="nvidia_nim/ranking/tansaku", query=QUERY, documents=TEXTS, api_base=url, api_key=TOKEN
+        )
+        assert [result["index"] for result in answer.results] == [i for i, _ in expected]
+
+    def test_documents_with_fields(self, url):
+        documents = [{"title": "寺", "body": text} for text in TEXTS]
+        answer = litellm.rerank(
+            model="cohere/tansaku",
             query=QUERY,
-            documents=TEXTS,
-            return_documents=False,
+            documents=documents,
+            rank_fields=["title", "body"],
+            return_documents=True,
             api_base=url,
             api_key=TOKEN,
         )
-        assert pairs(answer.results) == expected
+        assert answer.results[0]["document"]["text"] == f"寺\n{TEXTS[1]}"
 
     def test_wrong_token(self, url):
         with pytest.raises(litellm.AuthenticationError):
@@ -217,6 +239,13 @@ class TestStopping:
         monkeypatch.setattr(observability, "log_json_lines", lambda: None)
         with pytest.raises(TableNotFoundError, match="none"):
             run(Settings(indexes={"t": (str(tmp_path), "none")}), host="127.0.0.1", port=0)
+
+    @pytest.mark.parametrize(("token", "warns"), [(None, True), ("t", False)])
+    def test_an_open_address_without_a_token_is_warned_of(self, tmp_path, monkeypatch, capfd, token, warns):
+        monkeypatch.setattr(observability, "log_json_lines", lambda: None)
+        with pytest.raises(TableNotFoundError):
+            run(Settings(indexes={"t": (str(tmp_path), "none")}, token=token), host="0.0.0.0", port=0)  # noqa: S104
+        assert ("set TANSAKU_TOKEN" in capfd.readouterr().err) == warns
 
 
 def wait_until_ready(client):

@@ -1,0 +1,108 @@
+"""The rerank API of Mixedbread: `/v1/reranking` with `input`, and an answer with `data`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ...rerank.reranker import RerankResult
+from ..errors import ErrorShape, ServiceError
+from ..service import Service
+from .base import ClientBody, Dialect, Text, UntilError, Usage, rank, usage_of
+from .cohere import RequestDocument, text_of
+
+
+class MixedbreadError(BaseModel):
+    """An error as Mixedbread's clients show it."""
+
+    detail: str
+
+
+_ERRORS = ErrorShape("mixedbread", MixedbreadError, lambda status, message, request_id: {"detail": message})
+
+
+class MixedbreadRerankRequest(ClientBody):
+    """A rerank request of Mixedbread's clients."""
+
+    query: Text = Field(description="The question or keywords.", examples=["金閣寺はどこにありますか"])
+    input: Annotated[list[Text | RequestDocument], UntilError()] = Field(
+        description='The documents: texts, or objects with "text" or the fields of `rank_fields`.',
+        examples=[["金閣寺は京都市北区にある。", {"text": "海の水は塩辛い。"}]],
+    )
+    model: str | None = Field(None, description="Name of a model; not used, as there is only one.")
+    top_k: Annotated[int | None, Field(ge=1, description="Number of documents to return; by default all.")] = None
+    return_input: bool | None = Field(None, description="Whether the answer repeats the documents.")
+    rank_fields: Annotated[list[str], UntilError()] | None = Field(
+        None, description="Fields of a document that make up its text."
+    )
+    rewrite_query: bool | None = Field(None, description="Not used: the query is taken as it is.")
+
+
+class MixedbreadRankedDocument(BaseModel):
+    """One document in its new place."""
+
+    index: int = Field(description="Place of the document in the request, from 0.")
+    score: float = Field(description="How well the document fits the query.")
+    input: str | dict[str, Any] | None = Field(None, description="The document, as it was sent.")
+    object: Literal["rank_result"]
+
+
+class MixedbreadRerankResponse(BaseModel):
+    """The documents in their new order, best first."""
+
+    object: Literal["list"]
+    data: list[MixedbreadRankedDocument] = Field(description="The documents, best first.")
+    model: str = Field(description="Name of the model.")
+    top_k: int = Field(description="Number of documents in the answer.")
+    return_input: bool = Field(description="Whether the answer repeats the documents.")
+    usage: Usage
+
+
+def router(service: Service) -> APIRouter:
+    """`/v1/reranking`."""
+    routes = APIRouter(tags=["rerank"], responses=_ERRORS.documented())
+
+    @routes.post("/v1/reranking", response_model=MixedbreadRerankResponse, summary="Rerank documents (Mixedbread)")
+    async def reranking(body: MixedbreadRerankRequest, request: Request) -> Response:
+        """Rank documents for a query, best first. The API of Mixedbread."""
+        texts = [_text(document, i, body.rank_fields) for i, document in enumerate(body.input)]
+
+        def content(result: RerankResult) -> dict[str, Any]:
+            return {
+                "object": "list",
+                "data": [
+                    {
+                        "index": ranked.index,
+                        "score": float(ranked.score),
+                        **({"input": _sent(body.input[ranked.index])} if body.return_input else {}),
+                        "object": "rank_result",
+                    }
+                    for ranked in result
+                ],
+                "model": service.model,
+                "top_k": len(result),
+                "return_input": bool(body.return_input),
+                "usage": usage_of(result.tokens),
+            }
+
+        return await rank(service, body, request, body.query, texts, content, k=body.top_k)
+
+    return routes
+
+
+def _text(document: str | RequestDocument, i: int, fields: list[str] | None) -> str:
+    text = document if isinstance(document, str) else text_of(document, fields)
+    if text is None:
+        raise ServiceError(422, f"input.{i} has {'none of rank_fields' if fields else 'no text'}", "input")
+    return text
+
+
+def _sent(document: str | RequestDocument) -> str | dict[str, Any]:
+    return document if isinstance(document, str) else document.model_dump(exclude_unset=True)
+
+
+DIALECT = Dialect(_ERRORS, router)
