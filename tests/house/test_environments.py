@@ -28,9 +28,9 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-# `dev` and `docs` are for us; pylate asks for older packages than the rest, base-model for one on no public registry.
-EXTRAS = sorted(PROJECT["optional-dependencies"].keys() - {"dev", "docs", "pylate", "base-model"})
-WITH_TORCH = {"export", "mteb", "train"}  # gigabytes each
+# `dev` and `docs` are for us; base-model asks for a package on no public registry.
+EXTRAS = sorted(PROJECT["optional-dependencies"].keys() - {"dev", "docs", "base-model"})
+WITH_TORCH = {"export", "mteb", "pylate", "train"}  # gigabytes each
 LIGHT = [extra for extra in EXTRAS if extra not in WITH_TORCH]
 THIS = f"{sys.version_info[0]}.{sys.version_info[1]}"
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]

@@ -15,6 +15,7 @@ import time
 import urllib.request
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import tansaku
 from tansaku import Index, Searcher
@@ -157,6 +158,19 @@ def mteb() -> None:
     kyoto, dog = model.encoder.encode_documents([TEXTS["kyoto"], TEXTS["dog"]])
     first, second = model.similarity(model.encoder.encode_queries([QUERY]), [kyoto, dog])[0].tolist()
     assert first > second
+
+
+def pylate() -> None:
+    """The index for PyLate, under its retriever."""
+    from pylate import retrieve  # pyright: ignore[reportMissingImports]
+
+    from tansaku.plugin.hosts.pylate import TansakuIndex
+
+    made, model = TansakuIndex(index_folder="db", index_name="docs"), tansaku.Encoder.load()
+    made.add_documents(list(TEXTS), model.encode_documents(TEXTS.values()))
+    queries: Any = model.encode_queries([QUERY])
+    found = retrieve.ColBERT(index=made).retrieve(queries, k=2)
+    assert next(hit["id"] for hit in found[0]) == "kyoto"
 
 
 def postgres() -> None:
