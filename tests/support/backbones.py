@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of every backbone with every kind of tokenizer, in PyLate's format."""
+"""Tiny random checkpoints of every backbone with every kind of tokenizer, in PyLate's format, and a cross-encoder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from . import checkpoints
 
@@ -132,7 +132,22 @@ def backbone(kind: str, rows: int) -> Any:
     torch.manual_seed(17)
     special = {"bos_token_id": 0, "eos_token_id": 2, "cls_token_id": 0, "sep_token_id": 2}
     config = AutoConfig.for_model(kind, vocab_size=rows, **{**special, **CONFIGS[kind]})
-    model = AutoModel.from_config(config, attn_implementation="eager").eval()
+    return _stirred(AutoModel.from_config(config, attn_implementation="eager"))
+
+
+def cross_encoder(folder: Path) -> Path:
+    """A random BERT with one output for a pair of texts, as sentence-transformers reads it."""
+    checkpoints.stanford(folder, tokenizer="bert")
+    (folder / "artifact.metadata").unlink()
+    torch.manual_seed(17)
+    config = AutoConfig.for_model("bert", vocab_size=len(checkpoints.pieces()), num_labels=1, **CONFIGS["bert"])
+    model = _stirred(AutoModelForSequenceClassification.from_config(config))
+    model.classifier.weight.data *= 10.0  # its logits leave the range of probabilities
+    model.save_pretrained(folder)
+    return folder
+
+
+def _stirred(model: Any) -> Any:
     for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)  # biases are zero and gains are one otherwise
-    return model
+    return model.eval()

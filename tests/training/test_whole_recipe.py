@@ -1,7 +1,8 @@
 """The recipe from its first command to its last, from every kind of start, on the sample corpus.
 
-Mine, distil from two teachers (killed and taken up again), train further on that, average, export, index, evaluate: by
-the commands as they are documented. What comes out must read texts as the tokenizer of the start does.
+Mine with two teachers, one of them a cross-encoder; distil (killed and taken up again); train further on that, with the
+scores in a file of their own; average, export, index, evaluate: by the commands as they are documented. What comes out
+must read texts as the tokenizer of the start does.
 """
 
 from __future__ import annotations
@@ -60,7 +61,16 @@ def run(*arguments: object) -> str:
     return done.stdout
 
 
-def write_config(path: Path, start: Path, extra: str, steps: int) -> Path:
+def divide_scores(groups: Path) -> None:
+    """Write groups without scores and a run with the scores, as the paper's data have them."""
+    lines = [json.loads(line) for line in groups.read_text(encoding="utf-8").splitlines()]
+    bare = [[query, *(passage for passage, _ in pairs)] for query, *pairs in lines]
+    groups.with_name("bare.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in bare), encoding="utf-8")
+    scored = [f"{query}\t{passage}\t{score}\n" for query, *pairs in lines for passage, score in pairs]
+    groups.with_name("scores.tsv").write_text("".join(scored), encoding="utf-8")
+
+
+def write_config(path: Path, start: Path, extra: str, steps: int, data: str = 'groups = ["groups.jsonl"]') -> Path:
     """A configuration; the model is written to the folder ``path`` without its suffix."""
     path.write_text(
         f"""
@@ -70,7 +80,7 @@ query_length = 16
 document_length = 60
 {extra}
 [data]
-groups = ["groups.jsonl"]
+{data}
 queries = ["queries.jsonl"]
 collection = ["{SAMPLE / "corpus.jsonl"}"]
 nway = 4
@@ -133,15 +143,18 @@ def test_the_recipe_ends_in_a_model_that_works(tmp_path, start):
     judged = (SAMPLE / "qrels.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [judged[0], *(line for line in judged[1:] if line.split("\t")[0] in asked)]
     (tmp_path / "qrels.tsv").write_text("".join(kept), encoding="utf-8")
-    data = ("--queries", tmp_path / "queries.jsonl", "--collection", SAMPLE / "corpus.jsonl")
-    teachers = ("--teacher", "bm25", "--teacher", "0.5*labels", "--nway", 4, "--depth", 20)
-    run("mine", tmp_path / "groups.jsonl", *data, "--qrels", tmp_path / "qrels.tsv", "--bm25", *teachers)
+    texts = ("--queries", tmp_path / "queries.jsonl", "--collection", SAMPLE / "corpus.jsonl")
+    teacher = f"0.2*cross-encoder:{backbones.cross_encoder(tmp_path / 'teacher')}"
+    teachers = ("--teacher", "bm25", "--teacher", teacher, "--nway", 4, "--depth", 20)
+    run("mine", tmp_path / "groups.jsonl", *texts, "--qrels", tmp_path / "qrels.tsv", "--bm25", *teachers)
 
     first = write_config(tmp_path / "first.toml", folder, extra, steps=14)
     kill_when_saved(first)
     run("train", first)
     form = "stanford" if start == "jacolbert" else "pylate"
-    second = write_config(tmp_path / "second.toml", tmp_path / "first" / form, "", steps=4)
+    divide_scores(tmp_path / "groups.jsonl")
+    data = 'groups = ["bare.jsonl"]\nscores = ["scores.tsv"]'
+    second = write_config(tmp_path / "second.toml", tmp_path / "first" / form, "", 4, data)
     run("train", second)
     steps = [tmp_path / "second" / f"checkpoint-{step}" for step in (2, 4, 4)]
     run("average", second, tmp_path / "mean", *steps)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tansaku import Encoder, Index
+from tansaku import Encoder, Index, Source
 from tansaku.plugin.cli.demo import SAMPLE
 from tansaku.plugin.cli.main import main
 
@@ -217,6 +217,25 @@ def test_evaluate_says_which_judged_documents_the_index_does_not_have(two_db: Pa
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "1 of 2 judged documents (1 of 1 relevant ones) are not here" in refused.stderr
     assert "ndcg@10  0.0000" in succeeds(*table, "--qrels", tmp_path / "most", "--allow-missing")
+
+
+@pytest.mark.parametrize(
+    "judged",
+    [
+        "q1\tdog\t1\nq2\tsea\t1\n",  # BEIR's, whose first line may also be a header
+        "\ufeffq1\t0\tdog\t1\r\nq2\t0\tsea\t1\r\n",  # TREC's, as Windows writes it
+        "q1 0 dog 1\nq2 0 sea 1\n",
+    ],
+)
+def test_evaluate_takes_files_without_a_header(tmp_path: Path, judged: str):
+    (tmp_path / "c.tsv").write_text("dog\t犬は嗅覚が鋭い。\nsea\t海は塩辛い。\n", encoding="utf-8")
+    (tmp_path / "q.tsv").write_text("q1\t嗅覚が鋭いのは\nq2\t塩辛いのは\n", encoding="utf-8")
+    (tmp_path / "qrels.tsv").write_text(judged, encoding="utf-8")
+    Index.create(tmp_path / "db", "docs", Source(tmp_path / "c.tsv", fields=("id", "text")))
+    asked = ("--queries", tmp_path / "q.tsv", "--qrels", tmp_path / "qrels.tsv")
+    printed = json.loads(succeeds("evaluate", "--db", tmp_path / "db", "--table", "docs", *asked, "--json"))
+    # The first line is a query, a judgement and a passage, and not a header.
+    assert (printed["queries"], printed["missing"], printed["metrics"]["hit@1"]) == (2, 0, 1.0)
 
 
 def test_evaluate_tries_the_file_of_the_run_before_the_work(two_db: Path, tmp_path: Path):
