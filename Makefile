@@ -90,8 +90,8 @@ model: $(VENV)/.installed-dev $(LINKED)
 	$(BIN)/python -m tansaku.training.default_model build $(BUNDLE) --data $(DATA) \
 		--config training/default_model/default_model.toml --card $(BUNDLE)/README.md \
 		--average 184 --average 276 --average 368 --average 460
-	$(BIN)/python -m tansaku.training.default_model.variants onnx_export/convert/variants_1.tsv
-	$(BIN)/python -m tansaku.training.default_model.characters $(BUNDLE)
+	$(BIN)/python -m tansaku.training.default_model variants onnx_export/convert/variants_1.tsv
+	$(BIN)/python -m tansaku.training.default_model characters $(BUNDLE)
 	$(BIN)/tansaku weigh $(BUNDLE) --queries $(WORK)/jaquad/queries.jsonl --collection $(WORK)/jaquad/corpus.jsonl \
 		--qrels $(WORK)/jaquad/qrels.tsv
 

@@ -1,7 +1,7 @@
 """What each part of the recipe does at our small scale: one change at a time, several seeds, sets not trained on.
 
     python -m tansaku.training.default_model data WORK --data ../shared/data
-    python -m tansaku.training.default_model.base_model WORK/teacher --data ../shared/data --layers 12 --dim 384
+    python -m tansaku.training.default_model base-model WORK/teacher --data ../shared/data --layers 12 --dim 384
     M='--queries WORK/jaquad/queries.jsonl --collection WORK/jaquad/corpus.jsonl --qrels WORK/jaquad/qrels.tsv'
     M="$M --clusters WORK/teacher --nway 16"
     tansaku mine WORK/jaquad/groups.jsonl $M --teacher '2*labels' --teacher maxsim:WORK/teacher  # the baseline

@@ -28,20 +28,10 @@ from tansaku.onnx_export.encode.encoder import SLOW_FUSIONS, graph_inputs, runs
 from tansaku.onnx_export.encode.find_bundle import DEFAULT_BUNDLE
 from tansaku.training.default_model.vocabulary import build_tokenizer
 
+from ..support.vocabulary import vocabulary
+
 DIM = 6
-PIECES = [
-    "<s>",
-    "<pad>",
-    "</s>",
-    "<unk>",
-    "▁",
-    "。",
-    "、",
-    *"検索質問文書あいうえお",
-    "<query>",
-    "<document>",
-    "<mask>",
-]
+PIECES = vocabulary("。", "、", *"検索質問文書あいうえお", "<query>", "<document>")
 ID = {piece: i for i, piece in enumerate(PIECES)}
 TABLE = np.random.default_rng(3).normal(size=(len(PIECES), DIM)).astype(np.float32)
 QUERY = TextRules("", "<query>", 12)

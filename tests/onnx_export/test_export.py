@@ -23,14 +23,13 @@ from tansaku.onnx_export.convert.export import export_checkpoint
 from tansaku.onnx_export.convert.quantize import quantize
 from tansaku.training.default_model.vocabulary import build_tokenizer
 
+from ..support.vocabulary import ASCII, KANA, vocabulary
+
 pytestmark = pytest.mark.integration
 
 HIDDEN, DIM, POSITIONS = 32, 16, 96
-KANA = [chr(code) for code in [*range(0x3041, 0x3097), *range(0x30A1, 0x30F7)]]
-ASCII = [chr(code) for code in range(0x21, 0x7F)]
 # More than 1,024 pieces, so that the embedding table is quantized too.
-SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "▁", "。", "、", "<query>", "<mask>"]
-PIECES = [*SPECIAL, *ASCII, *KANA, *(chr(code) for code in range(0x4E00, 0x4E00 + 2000))]
+PIECES = vocabulary("。", "、", "<query>", *ASCII, *KANA, *map(chr, range(0x4E00, 0x4E00 + 2000)))
 QUERY = TextRules("", "<query>", 24, expansion=Expansion("<mask>", "minimum", 10))
 DOCUMENT = TextRules("文: ", None, POSITIONS, ("。", "、"))
 CARD = "# 小さなモデル\n"

@@ -12,24 +12,9 @@ from tansaku import BundleError, Expansion, InputError, TextRules
 from tansaku.onnx_export.encode.tokenize import TextTokenizer
 from tansaku.training.default_model.vocabulary import build_tokenizer
 
-ASCII = [chr(code) for code in range(0x21, 0x7F)]
-KANA = [chr(code) for code in [*range(0x3041, 0x3097), *range(0x30A1, 0x30F7)]]
-PIECES = [
-    "<s>",
-    "<pad>",
-    "</s>",
-    "<unk>",
-    "▁",
-    "。",
-    "、",
-    "ー",
-    *ASCII,
-    *KANA,
-    *"検索質問文書",
-    "<query>",
-    "検索",
-    "<mask>",
-]
+from ..support.vocabulary import ASCII, KANA, vocabulary
+
+PIECES = vocabulary("。", "、", "ー", *ASCII, *KANA, *"検索質問文書", "<query>", "検索")
 ID = {piece: i for i, piece in enumerate(PIECES)}
 START, PAD, END, UNKNOWN, SPACE = range(5)
 MARKER = ID["<query>"]

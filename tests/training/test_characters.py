@@ -12,24 +12,9 @@ from tansaku.training.default_model import characters, variants
 from tansaku.training.default_model.characters import initial_rows, new_characters, normalizer
 from tansaku.training.default_model.e5_weights import E5Weights
 
-PIECES = [
-    "<s>",
-    "<pad>",
-    "</s>",
-    "<unk>",
-    "▁",
-    "▁sardine",
-    "▁fish",
-    "魚",
-    "鯨",
-    "木",
-    "林",
-    "国",
-    "鷗",
-    "한",
-    "ع",
-    "<mask>",
-]
+from ..support.vocabulary import vocabulary
+
+PIECES = vocabulary("▁sardine", "▁fish", *"魚鯨木林国鷗한ع")
 HIDDEN = 32
 RADICALS = {"魚": "195.0", "鯨": "195.8", "鰯": "195.10", "鮒": "195.5", "木": "75.0", "林": "75.4", "栂": "75.5"}
 UNIHAN = {

@@ -14,7 +14,7 @@ from tansaku.onnx_export.convert.load import load_checkpoint
 from tansaku.plugin.evaluation.judgements import read_passages, read_queries
 from tansaku.training.data.groups import Group, raw_groups, write_groups
 from tansaku.training.default_model import recipe as default_model
-from tansaku.training.default_model.recipe import app
+from tansaku.training.default_model.__main__ import app
 from tansaku.training.errors import TrainingDataError
 from tansaku.training.run.averaging import average_weights
 

@@ -15,11 +15,13 @@ import pytest
 import torch
 
 from tansaku import CheckpointError, InputError, MissingExtraError
-from tansaku.training.default_model.base_model import CORPORA, base_checkpoint, main
+from tansaku.training.default_model.base_model import CORPORA, base_checkpoint, write_base_model
 from tansaku.training.default_model.e5_weights import E5Weights, packaged_weights, read_e5_weights
 
+from ..support.vocabulary import vocabulary
+
 HIDDEN, LAYERS, HEADS, FFN, POSITIONS, TYPES = 8, 2, 2, 12, 16, 1
-PIECES = ["<s>", "<pad>", "</s>", "<unk>", "▁", "。", "検索", "検", "索", "あ", "é", "𠮟", "<mask>"]
+PIECES = vocabulary("。", "検索", "検", "索", "あ", "é", "𠮟")
 SCORES = [0, 0, 0, 0, -1, -2.5, -3, -8, -8, -4, -5, -6, 0]
 VOCABULARY = len(PIECES) + 3  # the real file's embedding has more rows than pieces too
 BLOCK = 32
@@ -350,7 +352,7 @@ def test_two_builds_are_equal(weights):
 def test_missing_corpora_are_named_before_anything_is_built(tmp_path):
     (tmp_path / CORPORA[0]).mkdir()
     with pytest.raises(InputError, match=f"no folder {', '.join(CORPORA[1:])} here"):
-        main(tmp_path / "out", data=tmp_path)
+        write_base_model(tmp_path / "out", data=tmp_path)
     assert not (tmp_path / "out").exists()
 
 

@@ -12,9 +12,9 @@ from tokenizers import Tokenizer
 
 from tansaku.training.default_model.vocabulary import build_tokenizer, choose_pieces, count_pieces, jis_kanji, pieces_of
 
-ASCII = [chr(code) for code in range(0x21, 0x7F)]
-KANA = [chr(code) for code in [*range(0x3041, 0x3097), *range(0x30A1, 0x30F7)]]
-PIECES = ["<s>", "<pad>", "</s>", "<unk>", "▁", "〜", "ー", *ASCII, *KANA, *"東京都", "東京", "▁東京", "<mask>"]
+from ..support.vocabulary import ASCII, KANA, vocabulary
+
+PIECES = vocabulary("〜", "ー", *ASCII, *KANA, *"東京都", "東京", "▁東京")
 SCORES = np.full(len(PIECES), -5, np.float32)
 SPECIAL = {"<s>", "<pad>", "</s>", "<mask>"}
 

@@ -1,6 +1,6 @@
 """The base model: multilingual-e5-small, cut to Japanese, as a token encoder; the default model is trained from it.
 
-    python -m tansaku.training.default_model.base_model OUT --data FOLDER
+    python -m tansaku.training.default_model base-model OUT --data FOLDER
 
 No training: the vocabulary is cut (`vocabulary`), the last layer is left out (measured, see the model card), token
 vectors are centred and projected by principal components, and the result is exported at int8.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import random
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +22,7 @@ from tokenizers import Tokenizer
 from ...indexer.read.documents import DocumentReader
 from ...onnx_export.convert.checkpoint import Checkpoint, linear_projection
 from ...onnx_export.encode.rules import TextRules
-from ...onnx_export.errors import InputError, MissingExtraError, TansakuError
+from ...onnx_export.errors import InputError, MissingExtraError
 from ...plugin.evaluation.judgements import Corpus, read_queries
 from .e5_weights import E5Weights, packaged_weights, read_e5_weights
 from .vocabulary import build_tokenizer, choose_pieces, count_pieces, pieces_of
@@ -50,7 +49,7 @@ _PASSAGES_PER_CORPUS = 400  # for the projection
 _SEED = 20240729
 
 
-def main(
+def write_base_model(
     out: Annotated[Path, typer.Argument(help="Folder for the bundle.")],
     data: Annotated[Path, typer.Option(help="Folder with the corpora " + ", ".join(CORPORA) + ".")],
     layers: Annotated[int, typer.Option(help="Number of transformer layers to keep.")] = LAYERS,
@@ -59,7 +58,7 @@ def main(
 ) -> None:
     """Build the bundle and print its size."""
     checkpoint = base_model(data, layers=layers, dim=dim)
-    made_by = {"made_by": "python -m tansaku.training.default_model.base_model"}
+    made_by = {"made_by": "python -m tansaku.training.default_model base-model"}
     checkpoint = dataclasses.replace(checkpoint, origin={**checkpoint.origin, **made_by})
     card = Path(__file__).with_name("base_model_card.md").read_text(encoding="utf-8")
     bundle = export_checkpoint(checkpoint, out, precision="float32" if float32 else "int8", card=card)
@@ -207,11 +206,3 @@ def _principal_components(
     # A component's sign is arbitrary; fixing it makes two builds equal.
     signs = components.gather(1, components.abs().argmax(dim=1, keepdim=True)).sign()
     return mean.float(), (components * signs).float()
-
-
-if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except TansakuError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)

@@ -1,6 +1,6 @@
 """Give the default model the characters that its vocabulary lacks, and the text rules for Japanese.
 
-    python -m tansaku.training.default_model.characters BUNDLE
+    python -m tansaku.training.default_model characters BUNDLE
 
 Without this, all characters that the vocabulary lacks are one unknown token. The new tokens are
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import unicodedata
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +26,6 @@ from tokenizers import Regex, Tokenizer, normalizers
 
 from ...onnx_export.convert.japanese_text import VERSION, japanese_text, variants
 from ...onnx_export.convert.more_tokens import add_tokens
-from ...onnx_export.errors import TansakuError
 from .e5_weights import E5Weights, packaged_weights, read_e5_weights
 from .variants import unicode_file, unihan
 from .vocabulary import build_tokenizer
@@ -45,7 +43,7 @@ _SEED = 20251130
 _RANDOM, _NEAR, _MEANING, _RADICAL = 1.0, 1.5, 0.6, 0.5
 
 
-def main(bundle: Annotated[Path, typer.Argument(help="Folder of the bundle, which is changed.")]) -> None:
+def write_characters(bundle: Annotated[Path, typer.Argument(help="Folder of the bundle, which is changed.")]) -> None:
     """Add the characters and the text rules to a bundle of the default model."""
     weights = read_e5_weights(packaged_weights())
     tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
@@ -188,11 +186,3 @@ def _emoji() -> set[str]:
         if match := re.match(r"([0-9A-F]+)(?:\.\.([0-9A-F]+))? *; *Emoji", line):
             found |= {chr(code) for code in range(int(match[1], 16), int(match[2] or match[1], 16) + 1)}
     return found
-
-
-if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except TansakuError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +21,7 @@ import typer
 from ...indexer.errors import SourceError
 from ...onnx_export.convert.checkpoint import Checkpoint
 from ...onnx_export.convert.export import export_checkpoint
-from ...onnx_export.errors import InputError, TansakuError
+from ...onnx_export.errors import InputError
 from ...onnx_export.files import read_lines, write_atomically
 from ...plugin.evaluation.judgements import read_passages, read_qrels, read_queries, read_records
 from ..config import read_config
@@ -41,11 +40,9 @@ CORPORA = ("jaquad", "msdocs-ja", "kyoto-wiki-ja")
 _SEED = 20240729
 _BLOCKS = (160, 160, 160)
 
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 Data = Annotated[Path, typer.Option(help="Folder with the corpora " + ", ".join(CORPORA) + " and queries-ja.")]
 
 
-@app.command("data")
 def write_data(
     work: Annotated[Path, typer.Argument(help="Folder for the queries, passages and judgements.")],
     data: Data,
@@ -72,7 +69,6 @@ def write_data(
         (work / name / "qrels.tsv").write_bytes((data / name / "qrels" / "train.tsv").read_bytes())
 
 
-@app.command("neighbours")
 def write_neighbours(
     work: Annotated[Path, typer.Argument(help="The folder that `data` wrote.")],
     nway: Annotated[int, typer.Option(help="Number of neighbouring passages of a group.")] = 16,
@@ -104,7 +100,6 @@ def write_neighbours(
         typer.echo(f"{folder}: {len(groups):,} groups, {len(sentences):,} of them asked by a sentence")
 
 
-@app.command("build")
 def build(
     out: Annotated[Path, typer.Argument(help="Folder for the bundle.")],
     config: Annotated[Path, typer.Option(help="Configuration of the training, a TOML file.")],
@@ -183,12 +178,3 @@ def _records(path: Path) -> list[dict[str, Any]]:
         return [record for _, record in read_records(path)]
     except SourceError as error:
         raise SourceError(f"{error}; --data is the folder with the corpora") from error
-
-
-def main() -> None:
-    """Entry point; an error of tansaku is printed and ends the command with status 2."""
-    try:
-        app()
-    except TansakuError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)

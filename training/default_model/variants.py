@@ -1,6 +1,6 @@
 """Make the table of variant characters that `onnx_export.convert.japanese_text` folds.
 
-    python -m tansaku.training.default_model.variants OUT
+    python -m tansaku.training.default_model variants OUT
 
 A variant is another form of the same character: 髙 of 高, 德 of 徳. It is folded into the form that is usual in Japan,
 so that 髙橋 and 高橋 are one name. Characters that Japanese uses with different meanings stay apart, even where a
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import sys
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ...onnx_export.errors import MissingExtraError, TansakuError
+from ...onnx_export.errors import MissingExtraError
 from ...onnx_export.files import write_atomically
 from .vocabulary import jis_kanji
 
@@ -51,7 +50,7 @@ APART = set(
 )
 
 
-def main(out: Annotated[Path, typer.Argument(help="File for the table.")]) -> None:
+def write_variants(out: Annotated[Path, typer.Argument(help="File for the table.")]) -> None:
     """Write the table of variant characters, as lines of variant, tab, usual form, tab, source."""
     lines = [f"{variant}\t{usual}\t{source}\n" for variant, (usual, source) in sorted(table().items())]
     head = """\
@@ -172,11 +171,3 @@ def _package(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or name, "base-model") from error
-
-
-if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except TansakuError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
