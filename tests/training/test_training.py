@@ -227,6 +227,28 @@ def test_float16_is_for_a_gpu(world, tmp_path):
         train(config_for(world, tmp_path / "out", run={"precision": "float16"}))
 
 
+@pytest.mark.parametrize("schedule", ["schedule_free", "linear"])
+def test_scaled_gradients_make_the_same_step_and_those_that_overflow_none(schedule):
+    """What float16 does on a GPU; the scaler is the same on a CPU."""
+
+    def stepped(scaler: torch.amp.GradScaler, *gradients: float) -> torch.Tensor:
+        weight = torch.nn.Parameter(torch.ones(3))
+        optimizer = Optimizer(OptimizerConfig(schedule=schedule, learning_rate=0.1, warmup_steps=0), [weight], 9)
+        for gradient in gradients:
+            # Larger than the limit that gradients are clipped at: clipped before they are unscaled, they would be tiny.
+            scaler.scale((weight * gradient).sum()).backward()
+            optimizer.step(scaler)
+        return weight.detach()
+
+    plain = stepped(torch.amp.GradScaler("cpu", enabled=False), 5.0, -3.0)
+    scaled = stepped(torch.amp.GradScaler("cpu", init_scale=1024.0), 5.0, -3.0)
+    torch.testing.assert_close(scaled, plain)
+    assert not torch.equal(plain, torch.ones(3))
+    overflowing = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    assert torch.equal(stepped(overflowing, float("inf")), torch.ones(3))
+    assert overflowing.get_scale() == 512.0
+
+
 def gradients_and_scores(student, queries, passages, precision):
     """Of a KL loss towards falling scores."""
     student.zero_grad()

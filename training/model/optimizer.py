@@ -54,14 +54,20 @@ class Optimizer:
             )
 
     def step(self, scaler: torch.amp.GradScaler) -> None:
-        """Do one step with the accumulated gradients and clear them."""
+        """Do one step with the accumulated gradients and clear them.
+
+        Args:
+            scaler: scaler of the loss, which is enabled for float16. Gradients that overflow in its scale make no step,
+                neither of the weights nor of the schedule, and the next ones are scaled less.
+        """
         if self._schedule is not None:  # as in the paper's code, which clips nothing without a schedule
             scaler.unscale_(self._inner)
             torch.nn.utils.clip_grad_norm_(self._parameters, 2.0)
+        before = scaler.get_scale()
         scaler.step(self._inner)
         scaler.update()
         self._inner.zero_grad(set_to_none=True)
-        if self._schedule is not None:
+        if self._schedule is not None and scaler.get_scale() >= before:
             self._schedule.step()
 
     def averaged(self) -> _Averaged:
