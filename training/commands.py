@@ -151,14 +151,15 @@ def mine(
         _warn_of_missing(judgements, query_texts, passages)
         positives = _relevant(judgements, query_texts, passages)
         by_text: dict[str, set[str]] = {}
-        for query_id, found in positives.items():
-            by_text.setdefault(query_texts[query_id], set()).update(found)
+        if any(name.endswith("labels") for name in teacher):
+            for query_id, found in positives.items():
+                by_text.setdefault(query_texts[query_id], set()).update(found)
         asked: Mapping[str, str] = query_texts
         named = [teacher_named(name, index, by_text, threads=threads) for name in teacher]
         if clusters is not None:
-            vectors = dense_vectors(clusters, list(passages.values()), threads=threads)
+            vectors = dense_vectors(clusters, passages.values(), threads=threads)
             numbers = cluster_passages(vectors, nway, seed)
-            shared = shared_candidates(list(query_texts), list(passages), numbers, candidates, positives)
+            shared = shared_candidates(query_texts, passages, numbers, candidates, positives)
             asked = {query_id: query_texts[query_id] for query_id in dict.fromkeys([*shared, *query_texts])}
             candidates = [shared]
         with display.ProgressDisplay() as progress:

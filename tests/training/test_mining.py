@@ -10,12 +10,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
 from tansaku import InputError, ResumeError
 from tansaku.onnx_export.encode.find_bundle import DEFAULT_BUNDLE
 from tansaku.plugin.cli.main import app
 from tansaku.plugin.evaluation.bm25 import Bm25
+from tansaku.training.data import teachers
 from tansaku.training.data.clusters import cluster_passages, shared_candidates
 from tansaku.training.data.groups import raw_groups
 from tansaku.training.data.mining import MiningPlan, mine
@@ -25,11 +27,13 @@ from tansaku.training.data.teachers import (
     LabelTeacher,
     MaxSimTeacher,
     TokenVectors,
+    dense_vectors,
     ensemble,
     teacher_named,
 )
 from tansaku.training.errors import TrainingDataError
 
+from ..support import backbones
 from ..support.fakes import FakeEncoder
 
 COLLECTION = {f"p{i}": f"{i:04d}番の文章。" + "長い" * (i % 5) for i in range(60)}
@@ -237,22 +241,20 @@ class TestTeachers:
         vectors.of_passages(["a"])
         assert sorted(encoder.encoded) == ["a", "a", "b", "c", "d"]
 
-    def test_a_cross_encoder_gives_logits(self, monkeypatch):
+    @pytest.mark.integration
+    def test_a_cross_encoder_gives_logits(self, tmp_path):
         """Not probabilities, of which those of hard negatives are all near 0."""
-        asked = []
-
-        class Model:
-            def __init__(self, name):
-                pass
-
-            def predict(self, pairs, activation_fn=torch.nn.Sigmoid(), **_):  # noqa: B008  the default of many models
-                asked.extend(pairs)
-                return activation_fn(torch.tensor([-9.0, -12.0, 3.0])[: len(pairs)]).numpy()
-
-        monkeypatch.setattr("sentence_transformers.CrossEncoder", Model)
-        teacher, _ = teacher_named("cross-encoder:some/model")
-        assert teacher.scores("q", self.PASSAGES).tolist() == [-9.0, -12.0, 3.0]
-        assert asked == [("q", text) for text in self.PASSAGES.values()]
+        folder = backbones.cross_encoder(tmp_path / "teacher")
+        passages = dict(list(COLLECTION.items())[:8])
+        teacher, _ = teacher_named(f"cross-encoder:{folder}")
+        scores = teacher.scores("0003番", passages)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForSequenceClassification.from_pretrained(folder)
+        with torch.no_grad():
+            pairs = tokenizer(["0003番"] * 8, list(passages.values()), padding=True, return_tensors="pt")
+            expected = model(**pairs).logits[:, 0].tolist()
+        assert scores.tolist() == pytest.approx(expected, abs=1e-4)
+        assert scores.min() < 0 or scores.max() > 1
         # So that mining which an earlier version began, with probabilities, is not continued.
         assert "logits" in getattr(teacher, "name", "")
 
@@ -292,6 +294,32 @@ class TestClusters:
             ["a", "b", "c", "d"], ["p0", "p1", "p2", "p3"], np.array([0, 0, 1, 1]), [found], {"d": ["p1"]}
         )
         assert list(shared.items()) == [("b", ["p0", "p1"]), ("d", ["p0", "p1"]), ("a", ["p2", "p3"])]
+
+    def test_a_candidate_that_is_no_passage_is_named(self):
+        with pytest.raises(TrainingDataError, match="query 'a': the passage 'gone' is not in the collection"):
+            shared_candidates(["a"], ["p0", "p1"], np.array([0, 0]), [{"a": ["gone"]}], {})
+
+    def test_of_equally_near_passages_the_earlier_are_taken(self):
+        clusters = cluster_passages(np.ones((7, 2), np.float32), 3, 0)
+        first = np.random.default_rng(0).permutation(7)[0]
+        earlier = [number for number in range(7) if number != first][:2]
+        assert set(np.flatnonzero(clusters == clusters[first])) == {first, *earlier}
+
+    def test_of_the_passages_a_batch_is_held_at_a_time(self, monkeypatch):
+        encoder, ahead = FakeEncoder(), []
+
+        class Texts(list):
+            def __iter__(self):
+                for number, text in enumerate(super().__iter__()):
+                    ahead.append(number - len(encoder.encoded))
+                    yield text
+
+        monkeypatch.setattr(teachers, "_token_vectors", lambda *_: TokenVectors(encoder))
+        monkeypatch.setattr(teachers, "_PASSAGES_PER_BATCH", 4)
+        texts = [f"{number:02d}番" for number in range(10)]
+        vectors = dense_vectors(None, Texts(texts))
+        assert max(ahead) < 4
+        assert vectors.tolist() == TokenVectors(encoder).means_of_passages(texts).tolist()
 
 
 class TestCommand:

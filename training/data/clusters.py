@@ -6,9 +6,11 @@ queries of a cluster together add the passages of the cluster, once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
+
+from ..errors import TrainingDataError
 
 
 def cluster_passages(vectors: np.ndarray, size: int, seed: int) -> np.ndarray:
@@ -29,17 +31,24 @@ def cluster_passages(vectors: np.ndarray, size: int, seed: int) -> np.ndarray:
     number = 0
     for passage in np.random.default_rng(seed).permutation(len(vectors)):
         if clusters[passage] < 0:
-            free = np.flatnonzero(clusters < 0)
-            near = vectors[free] @ vectors[passage]
-            near[free == passage] = np.inf  # itself, however many are equal to it
-            clusters[free[np.argsort(-near, kind="stable")[:size]]] = number
+            near = vectors @ vectors[passage]  # with those that have a cluster: to leave them out is to copy the rest
+            near[clusters >= 0] = -np.inf
+            near[passage] = np.inf  # itself, however many are equal to it
+            clusters[_best(near, size)] = number
             number += 1
     return clusters
 
 
+def _best(scores: np.ndarray, count: int) -> np.ndarray:
+    """Numbers of the best scores that are not -inf, best first; of equal ones the earlier first."""
+    least = np.partition(scores, -count)[-count] if count < len(scores) else -np.inf
+    found = np.flatnonzero((scores >= least) & (scores > -np.inf))
+    return found[np.argsort(-scores[found], kind="stable")][:count]
+
+
 def shared_candidates(
-    queries: Sequence[str],
-    ids: Sequence[str],
+    queries: Collection[str],
+    ids: Collection[str],
     clusters: np.ndarray,
     candidates: Sequence[Mapping[str, Sequence[str]]],
     positives: Mapping[str, Sequence[str]],
@@ -51,21 +60,30 @@ def shared_candidates(
 
     Args:
         queries: ids of the queries.
-        ids: ids of the passages.
+        ids: ids of the passages, which are read twice and of which those are kept that the result has.
         clusters: cluster of each passage, int64 (passages,).
         candidates: for each engine, query id → passage ids, best first.
         positives: query id → ids of relevant passages.
 
     Returns:
         Query id → ids of the cluster's passages; the queries of a cluster follow each other.
+
+    Raises:
+        TrainingDataError: the passage that a query's cluster is found by is not among ``ids``.
     """
-    of_passage = dict(zip(ids, clusters.tolist(), strict=True))
-    members: dict[int, list[str]] = {}
-    for doc_id, number in of_passage.items():
-        members.setdefault(number, []).append(doc_id)
-    of_query = {}
+    firsts = {}
     for query in queries:
         first = next((found[query][0] for found in [positives, *candidates] if found.get(query)), None)
         if first is not None:
-            of_query[query] = of_passage[first]
-    return {query: members[number] for query, number in sorted(of_query.items(), key=lambda item: item[1])}
+            firsts[query] = first
+    wanted = set(firsts.values())
+    of_passage = {doc_id: number for doc_id, number in zip(ids, clusters.tolist(), strict=True) if doc_id in wanted}
+    members: dict[int, list[str]] = {number: [] for number in of_passage.values()}
+    for doc_id, number in zip(ids, clusters.tolist(), strict=True):
+        if number in members:
+            members[number].append(doc_id)
+    for query, first in firsts.items():
+        if first not in of_passage:
+            raise TrainingDataError(f"query {query!r}: the passage {first!r} is not in the collection")
+    of_query = sorted(((query, of_passage[first]) for query, first in firsts.items()), key=lambda item: item[1])
+    return {query: members[number] for query, number in of_query}

@@ -195,14 +195,19 @@ def _digest(
     weights: Sequence[float],
     teachers: Iterable[Teacher],
 ) -> dict[str, object]:
-    def of(content: object) -> str:
-        return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:16]
+    def of(*contents: Mapping[str, str | Sequence[str]]) -> str:
+        digest = hashlib.sha256()
+        for content in contents:
+            for query_id, value in content.items():
+                digest.update(json.dumps([query_id, value if isinstance(value, str) else list(value)]).encode())
+            digest.update(b"\n")
+        return digest.hexdigest()[:16]
 
     return {
         "plan": asdict(plan),
-        "queries": of(dict(queries)),
-        "candidates": of([{q: list(found) for q, found in ranked.items()} for ranked in candidates]),
-        "positives": of({q: list(found) for q, found in positives.items()}),
+        "queries": of(queries),
+        "candidates": of(*candidates),
+        "positives": of(positives),
         "teachers": [
             [getattr(teacher, "name", type(teacher).__name__), weight]
             for teacher, weight in zip(teachers, weights, strict=True)

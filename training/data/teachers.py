@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -81,6 +82,7 @@ class TokenVectors:
 
     def __init__(self, encoder: Encoder, kept: int = 20_000) -> None:
         self.model = f"{encoder.bundle.name} {encoder.bundle.scoring_fingerprint}"
+        self.dim = encoder.bundle.dim
         self._encoder, self._limit = encoder, kept
         self._kept: OrderedDict[str, np.ndarray] = OrderedDict()  # the oldest first
         self._asked: tuple[str, np.ndarray] | None = None  # the last query, which several teachers ask for in turn
@@ -227,23 +229,24 @@ def teacher_named(
     )
 
 
-def dense_vectors(bundle: str | None, texts: Sequence[str], *, threads: int | None = None) -> np.ndarray:
+def dense_vectors(bundle: str | None, texts: Collection[str], *, threads: int | None = None) -> np.ndarray:
     """One vector for each passage: the mean of its token vectors by a bundle.
 
     Args:
         bundle: folder of the bundle; None is the model inside tansaku.
-        texts: the passages.
+        texts: the passages, of which a batch is held at a time.
         threads: number of threads for encoding; None is one per usable core.
 
     Returns:
         float32 (passages, dim), of unit length.
     """
     vectors = _token_vectors(bundle, threads)
-    parts = [
-        vectors.means_of_passages(texts[start : start + _PASSAGES_PER_BATCH])
-        for start in range(0, len(texts), _PASSAGES_PER_BATCH)
-    ]
-    return np.concatenate(parts)
+    means = np.empty((len(texts), vectors.dim), np.float32)
+    remaining = iter(texts)
+    for start in range(0, len(means), _PASSAGES_PER_BATCH):
+        some = list(islice(remaining, _PASSAGES_PER_BATCH))
+        means[start : start + len(some)] = vectors.means_of_passages(some)
+    return means
 
 
 @lru_cache
