@@ -26,7 +26,9 @@ from .table.contents import drop_index, index_names, stored_documents
 from .table.database import Database, connect, database_exists, local_folder, location_of
 from .table.model import Models, VectorsOnly
 from .table.table import IndexTable, check_table_name, open_index_table
+from .table.versions import IndexVersion, kept_versions, restore_version
 from .write.build import build_table
+from .write.copying import copy_index, rename_index
 from .write.merge import merge_documents
 from .write.options import WriteOptions
 from .write.rebuild import rebuild_table
@@ -512,6 +514,111 @@ class Index:
             StorageError: the disk or the object store failed.
         """
         drop_index(connect(db, storage_options=storage_options), table)
+
+    def copy(
+        self,
+        to_db: Database | None = None,
+        to_table: str | None = None,
+        *,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> Index:
+        """Copy the index into another table or database. Nothing is encoded again.
+
+        The copy appears in one transaction and has the latest version only. Its rows are counted.
+
+        Args:
+            to_db: the database of the copy, as in `create`; None means that of this index.
+            to_table: name of the copy; None means the name of this index.
+            overwrite: replace a table of that name.
+            progress: called while the work proceeds.
+            storage_options: LanceDB's options for the object store of the copy.
+
+        Returns:
+            The copy.
+
+        Raises:
+            InputError: an index cannot have the name, or it would be copied onto itself.
+            TableExistsError: the table exists and ``overwrite`` is false.
+            TableNotFoundError: this index has been dropped.
+            StorageError: the disk or the object store failed, or rows are missing in the copy.
+
+        Example:
+            >>> from tansaku import Index
+            >>> index = Index.create(folder, "first", [{"id": "kinkaku", "text": "京都の寺院。"}])
+            >>> len(index.copy(to_table="second"))
+            1
+            >>> Index.rename(folder, "second", "third")
+            >>> Index.names(folder)
+            ['first', 'third']
+        """
+        with _database(self._database if to_db is None else to_db, storage_options) as database:
+            name = to_table or self.name
+            copy_index(self._now(), database, name, overwrite=overwrite, progress=progress or no_progress)
+        return Index(name, open_index_table(database, name), self._models)
+
+    @staticmethod
+    def rename(
+        db: Database,
+        table: str,
+        to_table: str,
+        *,
+        progress: Progress | None = None,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> None:
+        """Give an index another name: it is copied, and removed under the old name. Old versions are not kept.
+
+        Args:
+            db: see `open`.
+            table: name of the table.
+            to_table: the new name.
+            progress: called while the work proceeds.
+            storage_options: see `open`.
+
+        Raises:
+            InputError: an index cannot have the name.
+            TableExistsError: the database has a table of that name.
+            TableNotFoundError: the database or the table does not exist.
+            ResumeError: an interrupted write of the table would be lost.
+            WriteConflictError: another writer has changed the table meanwhile, which is now there under both names.
+            StorageError: the disk or the object store failed.
+        """
+        index = open_index_table(connect(db, storage_options=storage_options), table)
+        rename_index(index, to_table, progress or no_progress)
+
+    def versions(self) -> list[IndexVersion]:
+        """The versions that are kept, the oldest first: each write leaves one, and `optimize` removes old ones.
+
+        Raises:
+            TableNotFoundError: the table has been dropped.
+            StorageError: the table cannot be read.
+        """
+        return kept_versions(self._now())
+
+    def restore(self, version: int) -> None:
+        """Make an earlier version the latest one. The versions in between are kept.
+
+        Args:
+            version: number of the version, see `versions`.
+
+        Raises:
+            InputError: the version is not kept.
+            TableNotFoundError: the table has been dropped.
+            WriteConflictError: other writers got in the way several times.
+            StorageError: the disk or the object store failed.
+
+        Example:
+            >>> from tansaku import Index
+            >>> index = Index.create(folder, "temples", [{"id": "kinkaku", "text": "京都の寺院。"}])
+            >>> before = index.versions()[-1].version
+            >>> index.delete(["kinkaku"]).documents
+            1
+            >>> index.restore(before)
+            >>> len(index)
+            1
+        """
+        restore_version(self._now(), version)
 
     def documents(self, *, where: Where | None = None) -> Iterator[dict[str, Any]]:
         """Read what was given for each row, in no particular order. `create` makes the same index from it again.

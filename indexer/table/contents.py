@@ -8,6 +8,7 @@ from typing import Any
 
 from lancedb.db import DBConnection
 
+from ..errors import WriteConflictError
 from .codec_table import codec_table
 from .conditions import Where, condition_errors, condition_sql
 from .database import drop_table, side_folder, storage_errors, table_names
@@ -65,19 +66,23 @@ def stored_documents(index: IndexTable, where: Where | None = None) -> Iterator[
             yield from (rows if condition is None else rows.where(condition)).to_arrow().to_pylist()
 
 
-def drop_index(database: DBConnection, name: str) -> None:
+def drop_index(database: DBConnection, name: str, *, version: int | None = None) -> None:
     """Remove an index: its table, its codecs and what is kept beside it.
 
     Args:
         database: the database.
         name: name of the table.
+        version: the version that it must still have; None means any.
 
     Raises:
         TableNotFoundError: there is no such table.
+        WriteConflictError: it has another version.
         NotAnIndexError: the table was not made by tansaku.
         StorageError: the disk or the object store failed; or there is a link in what would be removed.
     """
     index = open_index_table(database, name)
+    if version is not None and index.table.version != version:
+        raise WriteConflictError(f"{index.place()} was changed meanwhile, and was not removed")
     beside = side_folder(database, name)
     with storage_errors(index.place()):
         database.drop_table(name)

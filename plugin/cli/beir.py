@@ -15,7 +15,7 @@ from ...onnx_export.errors import InputError
 from ...onnx_export.extras import require_extra
 from ...onnx_export.files import check_output
 from . import display
-from .options import AllowMissing, AsJson, RecallOption, Threads
+from .options import AllowMissing, AsJson, Quiet, RecallOption, Threads
 
 if TYPE_CHECKING:
     from ...onnx_export.encode.encoder import Encoder
@@ -52,6 +52,7 @@ def beir(
     ] = None,
     allow_missing: AllowMissing = False,
     as_json: AsJson = False,
+    quiet: Quiet = False,
     threads: Threads = None,
 ) -> None:
     """Measure how well models rank a BEIR folder: exhaustively, through an index, and BM25 for comparison.

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from ...indexer.info import Drift, IndexInfo
     from ...indexer.read.rejects import Rejects
     from ...indexer.table.changes import DeleteReport, OptimizeReport
+    from ...indexer.table.versions import IndexVersion
     from ...indexer.write.report import BuildReport
     from ...indexer.write.staging import LeftWork
     from ...onnx_export.encode.bundle import Bundle
     from ...onnx_export.encode.rules import TextRules
     from ..search.explain import Explanation
     from ..search.results import Hits
+    from ..search.snippets import Snippet
 
 # Name of a stage -> what people read, and what is counted.
 _STAGES = {
@@ -38,6 +40,7 @@ _STAGES = {
     "commit": ("storing", "documents"),
     "check files": ("checking files", "files"),
     "check rows": ("checking codes", "rows"),
+    "copy": ("copying", "rows"),
     "search": ("searching", "queries"),
     "train": ("training", "steps"),
     "mine": ("mining", "queries"),
@@ -125,8 +128,14 @@ class ProgressDisplay:
         return f", {minutes}:{seconds:02d} left"
 
 
+def be_quiet(quiet: bool = True) -> None:
+    """Print no progress, warnings and notes any more; errors and results are printed."""
+    err.quiet = quiet
+
+
 def show_error(error: Exception) -> None:
     """Print an error to standard error."""
+    be_quiet(False)
     err.print(f"[red]error:[/red] {escape(visible(str(error), keep=_LINES))}")
 
 
@@ -163,24 +172,53 @@ def show_json(content: dict[str, Any]) -> None:
     typer.echo(as_json(content))
 
 
-def show_hits(query: str, hits: Hits, explanations: Sequence[Explanation] = ()) -> None:
-    """Print ranked hits with scores and snippets; with explanations also the matches and the time of each stage."""
+def show_hits(
+    query: str,
+    hits: Hits,
+    explanations: Sequence[Explanation] = (),
+    snippets: Sequence[Snippet] = (),
+    columns: Sequence[str] = (),
+) -> None:
+    """Print ranked hits with scores, snippets and columns; with explanations also matches and the time of each stage.
+
+    What matches in a snippet is bold and yellow on a terminal, and elsewhere between « and ».
+    """
     out.print(f"\n[bold]{shown(query)}[/bold]")
     if not hits:
         out.print("  nothing found")
     for rank, hit in enumerate(hits, start=1):
-        snippet = " ".join(hit.text.split())
-        snippet = snippet[:_SNIPPET_CHARS] + ("…" if len(snippet) > _SNIPPET_CHARS else "")
         title = f"{shown(hit.title)}  " if hit.title else ""
         out.print(f"{rank:>3}  [green]{hit.score:7.3f}[/green]  [bold]{title}[/bold][dim]{shown(hit.id)}[/dim]")
-        out.print(f"              {shown(snippet)}")
+        snippet = _marked(snippets[rank - 1], hit.text) if snippets else shown(_one_line(hit.text[:_SNIPPET_CHARS]))
+        out.print(f"              {snippet}")
+        for name in columns:
+            value = hit.text if name == "text" else hit.fields[name]
+            out.print(
+                f"              [dim]{shown(name)}:[/dim] {shown(_one_line('' if value is None else str(value)))}"
+            )
         if explanations:
             out.print(_matches(explanations[rank - 1]))
     if hits.missing:
         out.print(f"[yellow]not in the index:[/yellow] {shown(', '.join(hits.missing))}")
     if explanations:
         stages = ", ".join(f"{name} {value:.2f}" for name, value in hits.stages.items())
-        out.print(f"[dim]{hits.scored:,} documents scored; milliseconds: {stages}[/dim]")
+        out.print(f"[dim]{counted(hits.scored, 'document')} scored; milliseconds: {stages}[/dim]")
+
+
+def _marked(snippet: Snippet, text: str) -> str:
+    """A snippet on one line, with … where the text goes on before or after it."""
+    before, after = ("[bold yellow]", "[/bold yellow]") if out.is_terminal else ("«", "»")
+    line, done = _one_line(snippet.text), 0
+    parts = ["…" if snippet.start else ""]
+    for start, end in snippet.marks:
+        parts += [shown(line[done:start]), before, shown(line[start:end]), after]
+        done = end
+    return "".join([*parts, shown(line[done:]), "…" if snippet.start + len(line) < len(text) else ""])
+
+
+def _one_line(text: str) -> str:
+    """``text`` with a space for each white space character."""
+    return "".join(" " if character.isspace() else character for character in text)
 
 
 def _matches(explanation: Explanation) -> Table:
@@ -241,6 +279,16 @@ def show_tables(found: Sequence[IndexInfo]) -> None:
         passages = f"{info.rows:,}" if info.passage_tokens else "–"
         table.add_row(shown(info.table), f"{info.documents:,}", passages, str(info.version), shown(info.model))
     out.print(table if found else "no indexes here")
+
+
+def show_versions(found: Sequence[IndexVersion]) -> None:
+    """Print the versions of an index, the latest last."""
+    table = Table(box=None)
+    for heading in ("version", "written", "rows"):
+        table.add_column(heading, justify="left" if heading == "written" else "right")
+    for version in found:
+        table.add_row(str(version.version), f"{version.time:%Y-%m-%d %H:%M:%S}", f"{version.rows:,}")
+    out.print(table)
 
 
 def show_delete(report: DeleteReport, *, dry_run: bool = False) -> None:

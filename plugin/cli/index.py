@@ -20,6 +20,7 @@ from .options import (
     AsJson,
     Db,
     Model,
+    Quiet,
     Resume,
     StorageOptions,
     TableName,
@@ -123,6 +124,7 @@ def index(
     rejects: Annotated[
         Path | None, typer.Option(help="File for rejected records; by default TABLE.rejects.jsonl in this folder.")
     ] = None,
+    quiet: Quiet = False,
     model: Model = None,
     threads: Threads = None,
     storage_option: StorageOptions = None,
@@ -190,7 +192,7 @@ def index(
                 progress=progress,
                 storage_options=options,
             )
-    if built.last_build:
+    if built.last_build and not quiet:
         display.show_build(built.last_build, time.perf_counter() - started)
     if rejected is not None:
         rejected.close()
@@ -253,6 +255,7 @@ def rebuild(
         bool, typer.Option("--change-model", help="Change of the index to the model inside tansaku, or to --model.")
     ] = False,
     resume: Resume = True,
+    quiet: Quiet = False,
     model: Model = None,
     threads: Threads = None,
     storage_option: StorageOptions = None,
@@ -272,7 +275,8 @@ def rebuild(
     started = time.perf_counter()
     with _interruptible(db, table, options), display.ProgressDisplay() as progress:
         report = opened.rebuild(nbits=nbits, encoder=encoder, resume=resume, progress=progress)
-    display.show_build(report, time.perf_counter() - started)
+    if not quiet:
+        display.show_build(report, time.perf_counter() - started)
 
 
 def check(db: Db, table: TableName, as_json: AsJson = False, storage_option: StorageOptions = None) -> None:

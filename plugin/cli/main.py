@@ -24,12 +24,27 @@ from .mcp import mcp
 from .models import models
 from .search import search
 from .serve import serve
-from .tables import drop, dump, get, tables
+from .tables import copy, drop, dump, get, rename, restore, tables, versions
 from .terminal import show_all_characters
 
 _GROUPS = {
     "Search": (demo, search),
-    "Index": (index, tables, info, get, dump, check, delete, optimize, rebuild, drop),
+    "Index": (
+        index,
+        tables,
+        info,
+        get,
+        dump,
+        delete,
+        check,
+        optimize,
+        rebuild,
+        copy,
+        rename,
+        versions,
+        restore,
+        drop,
+    ),
     "Serve": (serve, mcp),
     "Model": (export, models),
     "Evaluate": (evaluate, beir),
@@ -69,6 +84,7 @@ for _point in sorted(entry_points(group="tansaku.commands"), key=lambda point: p
 def main() -> None:
     """Entry point: errors that tansaku raises on purpose, and of files and output, end the command with status 2."""
     show_all_characters()
+    display.be_quiet(False)
     try:
         try:
             app()

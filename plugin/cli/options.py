@@ -10,6 +10,7 @@ import typer
 
 from ...onnx_export.errors import InputError
 from ..search.choices import Recall, SourceName
+from . import display
 
 if TYPE_CHECKING:
     from ...indexer.table.model import Models
@@ -91,6 +92,20 @@ Resume = Annotated[
 AllowMissing = Annotated[
     bool,
     typer.Option("--allow-missing", help="Measures even if most judged documents are not there to be found."),
+]
+
+
+def _be_quiet(quiet: bool) -> bool:
+    if quiet:
+        display.be_quiet()
+    return quiet
+
+
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="Errors and results only: no progress, warnings or reports.", callback=_be_quiet
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ...onnx_export.errors import InputError
 from . import display
+from .hits import Answer, HitFormat, chosen_fields, show_answers
 from .options import (
     AsJson,
     Bm25Weight,
@@ -19,6 +22,7 @@ from .options import (
     Nprobe,
     Passages,
     PhraseWeight,
+    Quiet,
     RecallOption,
     SourceOption,
     StorageOptions,
@@ -30,11 +34,24 @@ from .options import (
     storage_options,
 )
 
+if TYPE_CHECKING:
+    from ..search.searcher import Searcher
+
+_AT_ONCE = 64  # queries searched before their hits are printed
+
 
 def search(
-    query: Annotated[str, typer.Argument(help="Question or keywords.")],
     db: Db,
     table: TableName,
+    query: Annotated[str | None, typer.Argument(help="Question or keywords.", show_default=False)] = None,
+    queries: Annotated[
+        Path | None,
+        typer.Option(
+            "--queries",
+            help="File of queries in place of one: a query in each line of .txt; or JSONL, JSON, CSV, TSV or Parquet "
+            "with id and text.",
+        ),
+    ] = None,
     k: K = 10,
     recall: RecallOption = "balanced",
     where: Where = None,
@@ -49,6 +66,17 @@ def search(
         bool,
         typer.Option("--explain", help="Explanation of each hit by the tokens that matched, and each stage's time."),
     ] = False,
+    fields: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fields",
+            help="Names of the fields to show, between commas: columns, title, text or snippet. May be repeated.",
+        ),
+    ] = None,
+    hit_format: Annotated[
+        HitFormat,
+        typer.Option("--format", help="Format of the hits: text for people; json; jsonl or tsv, a hit in each line."),
+    ] = "text",
     derived: Annotated[
         bool,
         typer.Option(
@@ -57,44 +85,94 @@ def search(
         ),
     ] = True,
     as_json: AsJson = False,
+    quiet: Quiet = False,
     model: Model = None,
     threads: Threads = None,
     storage_option: StorageOptions = None,
 ) -> None:
-    """Search an index.
+    """Search an index; what matches is marked.
 
     Example: `tansaku search "金閣寺" --db ./db --table docs --where "year < 1500" --explain`
     """
-    from ..search.cuts import documents_warning, query_warning
+    from ..search.cuts import queries_warning, query_warning
+    from ..search.fetch import hit_columns
     from ..search.searcher import Searcher
 
+    form = _format(hit_format, as_json, explain)
+    asked = _queries(query, queries)
     opened = open_table(db, table, storage_options(storage_option))
     searcher = Searcher(opened, load_models(model, threads), derived=derived)
-    hits = searcher.search(
-        query,
-        k,
-        recall=recall,
-        where=where,
-        ids=ids,
-        passages=passages,
-        source=source,
-        bm25_weight=bm25_weight,
-        phrase_weight=phrase_weight,
-        nprobe=nprobe,
-        candidates=candidates,
-    )
-    if hits.truncated:
-        display.show_warning(query_warning(searcher.encoder))
-    explanations = [searcher.explain(query, hit.id, phrase_weight=phrase_weight) for hit in hits] if explain else []
-    if cut := [explanation.id for explanation in explanations if explanation.cut]:
-        display.show_warning(documents_warning(searcher.encoder, cut, len(explanations)))
-    if not as_json:
-        display.show_hits(query, hits, explanations)
-        return
-    shown = [{"rank": rank, **dataclasses.asdict(hit)} for rank, hit in enumerate(hits, start=1)]
-    for hit, explanation in zip(shown, explanations, strict=False):
-        hit["matches"] = [dataclasses.asdict(match) for match in explanation.matches]
-        hit["cut"] = explanation.cut
-    missing = {"missing": hits.missing} if ids else {}
-    about = {"stages_ms": hits.stages, "scored": hits.scored, "truncated": hits.truncated}
-    display.show_json({"query": query, "hits": shown, **about, **missing})
+    names = chosen_fields(fields, hit_columns(opened))
+    options: dict[str, Any] = {
+        "recall": recall,
+        "where": where,
+        "ids": ids,
+        "passages": passages,
+        "source": source,
+        "bm25_weight": bm25_weight,
+        "phrase_weight": phrase_weight,
+        "nprobe": nprobe,
+        "candidates": candidates,
+    }
+    with_snippets = form in ("text", "json") if names is None or form == "text" else "snippet" in names
+    if queries is not None:
+        warning = queries_warning(searcher.encoder, asked.values())
+    else:
+        warning = query_warning(searcher.encoder) if queries_warning(searcher.encoder, asked.values()) else None
+    if warning:
+        display.show_warning(warning)
+    answers = _answers(searcher, asked, k, options, with_snippets, explain)
+    show_answers(answers, form, names, several=queries is not None)
+
+
+def _format(given: HitFormat, as_json: bool, explain: bool) -> HitFormat:
+    if as_json and given not in ("text", "json"):
+        raise InputError(f"--json and --format {given} are different formats; give one of them")
+    form: HitFormat = "json" if as_json else given
+    if explain and form == "tsv":
+        raise InputError("TSV has no place for what --explain says; use --format jsonl")
+    return form
+
+
+def _queries(query: str | None, file: Path | None) -> Mapping[str, str]:
+    """Query id → text."""
+    from ..evaluation.judgements import read_queries, read_query_lines
+    from ..search.query_encoder import check_query
+
+    if (query is None) == (file is None):
+        raise InputError("search needs a query or a file of queries (--queries FILE); give one of them")
+    if file is None:
+        return {"1": check_query(query or "")}
+    found = read_query_lines(file) if file.suffix.lower() == ".txt" else read_queries(file)
+    if not found:
+        raise InputError(f"{file}: there are no queries in it")
+    return found
+
+
+def _answers(
+    searcher: Searcher,
+    asked: Mapping[str, str],
+    k: int,
+    options: Mapping[str, Any],
+    with_snippets: bool,
+    explain: bool,
+) -> Iterator[Answer]:
+    from ..search.cuts import documents_warning
+
+    phrase_weight = options["phrase_weight"]
+    items = list(asked.items())
+    for start in range(0, len(items), _AT_ONCE):
+        part = items[start : start + _AT_ONCE]
+        texts = [text for _, text in part]
+        ranked = (
+            searcher.search_many(texts, k, **options) if len(items) > 1 else [searcher.search(texts[0], k, **options)]
+        )
+        for (query_id, text), hits in zip(part, ranked, strict=True):
+            found = [hit.id for hit in hits]
+            snippets = searcher.snippets(text, found, phrase_weight=phrase_weight) if with_snippets else []
+            explanations = (
+                [searcher.explain(text, doc_id, phrase_weight=phrase_weight) for doc_id in found] if explain else []
+            )
+            if cut := [explanation.id for explanation in explanations if explanation.cut]:
+                display.show_warning(documents_warning(searcher.encoder, cut, len(explanations)))
+            yield Answer(query_id, text, hits, snippets, explanations)

@@ -1,7 +1,8 @@
-"""The commands about what a database holds: `tables`, `get`, `dump`, `drop`."""
+"""The commands about what a database holds, from `tables` to `drop`."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Any
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from ...onnx_export.counts import counted
 from ...onnx_export.errors import InputError
 from . import display
-from .options import AsJson, Db, StorageOptions, TableName, storage_options
+from .options import AsJson, Db, Quiet, StorageOptions, TableName, storage_options
 from .terminal import as_json as json_of
 
 
@@ -72,6 +73,85 @@ def dump(
 
     for document in Index.open(db, table, storage_options=storage_options(storage_option)).documents(where=where):
         typer.echo(_line(document))
+
+
+def copy(
+    db: Db,
+    table: TableName,
+    to_db: Annotated[
+        str | None, typer.Option(help="Folder or URI of the copy's database; by default that of the index.")
+    ] = None,
+    to_table: Annotated[str | None, typer.Option(help="Name of the copy; by default that of the index.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replacement of a table with that name.")] = False,
+    quiet: Quiet = False,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Copy an index into another table or database; the rows of the copy are counted.
+
+    Example: `tansaku copy --db ./db --table docs --to-db ./backup`
+    """
+    from ...indexer.index import Index
+
+    options = storage_options(storage_option)
+    opened = Index.open(db, table, storage_options=options)
+    with display.ProgressDisplay() as progress:
+        made = opened.copy(to_db, to_table, overwrite=overwrite, progress=progress, storage_options=options)
+    if not quiet:
+        documents = counted(made.info().documents, "document")
+        where = f"{to_table or table} in {db if to_db is None else to_db}"
+        display.out.print(f"{documents} copied to the table {display.shown(where)}")
+
+
+def rename(
+    db: Db,
+    table: TableName,
+    to_table: Annotated[str, typer.Option(help="New name of the table.")],
+    quiet: Quiet = False,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Give an index another name; old versions are not kept.
+
+    Example: `tansaku rename --db ./db --table docs --to-table articles`
+    """
+    from ...indexer.index import Index
+
+    with display.ProgressDisplay() as progress:
+        Index.rename(db, table, to_table, progress=progress, storage_options=storage_options(storage_option))
+    if not quiet:
+        display.out.print(f"table {display.shown(table)} is now {display.shown(to_table)}")
+
+
+def versions(db: Db, table: TableName, as_json: AsJson = False, storage_option: StorageOptions = None) -> None:
+    """List the versions of an index that are kept: each write leaves one, `tansaku optimize` removes old ones.
+
+    Example: `tansaku versions --db ./db --table docs`
+    """
+    from ...indexer.index import Index
+
+    found = Index.open(db, table, storage_options=storage_options(storage_option)).versions()
+    if as_json:
+        display.show_json({"versions": [dataclasses.asdict(version) for version in found]})
+    else:
+        display.show_versions(found)
+
+
+def restore(
+    db: Db,
+    table: TableName,
+    version: Annotated[int, typer.Option("--version", help="Number of the version, as `tansaku versions` shows it.")],
+    storage_option: StorageOptions = None,
+) -> None:
+    """Make an earlier version of an index the latest one; the versions in between are kept.
+
+    Example: `tansaku restore --db ./db --table docs --version 3`
+    """
+    from ...indexer.index import Index
+
+    opened = Index.open(db, table, storage_options=storage_options(storage_option))
+    opened.restore(version)
+    info = opened.info()
+    documents = counted(info.documents, "document")
+    display.out.print(f"version {info.version} of {display.shown(table)} is version {version} again, with {documents}")
 
 
 def drop(

@@ -128,6 +128,15 @@ def read_queries(paths: str | Path | Iterable[str | Path]) -> dict[str, str]:
     return _read_texts(paths, passages=False)
 
 
+def read_query_lines(path: Path) -> dict[str, str]:
+    """Number of the line → text of a query, from a file with a query in each line; empty lines are left out.
+
+    Raises:
+        SourceError: the file cannot be read.
+    """
+    return {str(number): line.strip() for _, number, line in _lines(path) if line.strip()}
+
+
 def read_passages(paths: str | Path | Iterable[str | Path]) -> dict[str, str]:
     """Passage id → "title text", from one file or several.
 

@@ -25,6 +25,7 @@ from .indexer.table.changes import DeleteReport as DeleteReport
 from .indexer.table.changes import OptimizeReport as OptimizeReport
 from .indexer.table.conditions import Condition as Condition
 from .indexer.table.conditions import UncheckedSQL as UncheckedSQL
+from .indexer.table.versions import IndexVersion as IndexVersion
 from .indexer.write.report import BuildReport as BuildReport
 from .onnx_export.convert.checkpoint import Checkpoint as Checkpoint
 from .onnx_export.convert.export import export_checkpoint as export_checkpoint
@@ -59,6 +60,7 @@ from .plugin.search.results import Hit as Hit
 from .plugin.search.results import Hits as Hits
 from .plugin.search.results import Scores as Scores
 from .plugin.search.searcher import Searcher as Searcher
+from .plugin.search.snippets import Snippet as Snippet
 from .plugin.service.app import create_app as create_app
 from .plugin.service.settings import Settings as Settings
 from .training.errors import ConfigError as ConfigError

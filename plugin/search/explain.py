@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from lancedb.expr import col, lit
 
 from ...indexer.read.documents import Document
+from ...indexer.table.database import storage_errors
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.encode.tokenize import Span
 from ...onnx_export.errors import InputError
 from ..kernels.phrases import phrase_similarities
 from ..kernels.query_layout import QueryLanes
-from .fetch import take_rows
 from .query_encoder import EncodedQuery
 from .refine import best_scored
 from .stored_codes import StoredCodes
@@ -86,7 +87,7 @@ def explain_hit(
         InputError: An id that is not in the index, or a phrase weight that cannot be used.
     """
     weight = codes.phrase_weight_for(phrase_weight)
-    row, document = _find(codes, doc_id, query, weight)
+    row, document = row_of(codes, doc_id, query, weight)
     text = document.encoded_text
     vectors = codes.vectors(row)
     weights, similarities = phrase_similarities(query.vectors, vectors, weight)
@@ -111,15 +112,34 @@ def explain_hit(
     return Explanation(doc_id, score, text, matches, truncated=query.truncated, cut=tokenized.truncated)
 
 
-def _find(codes: StoredCodes, doc_id: str, query: EncodedQuery, phrase_weight: float) -> tuple[int, Document]:
-    """The row with an id, of several the best for the query, and its title and text."""
-    _, rows = codes.find_ids([doc_id])
-    if not len(rows):
-        raise InputError(f"{codes.index.place()} has no document with the id {doc_id!r}")
-    if len(rows) > 1:
-        rows, _ = best_scored(codes, QueryLanes.of(query.vectors, phrase_weight), np.sort(rows), 1)
-    found = take_rows(codes, rows[:1], ["title", "text"])
-    return int(rows[0]), Document(doc_id, found["text"][0].as_py(), found["title"][0].as_py())
+def row_of(codes: StoredCodes, doc_id: str, query: EncodedQuery, phrase_weight: float) -> tuple[int, Document]:
+    """The row of a document, of several passages the best for a query, and its title and text.
+
+    Args:
+        codes: The index's codes.
+        doc_id: Id of the document, or of a passage.
+        query: The query's vectors.
+        phrase_weight: The phrase weight of the scores.
+
+    Raises:
+        InputError: An id that is not in the index.
+    """
+    index = codes.index
+    column = index.header.document_id_field
+    columns = list(dict.fromkeys(["id", column, "title", "text"]))
+    with storage_errors(index.place()):
+        named = index.table.search().where((col(column) == lit(doc_id)) | (col("id") == lit(doc_id)))
+        found = named.select(columns).with_row_id(True).to_arrow()
+    rows = codes.rows_of(found["_rowid"].to_numpy())
+    whole = np.array([name == doc_id for name in found[column].to_pylist()], bool)  # an id of both is the document's
+    at = np.flatnonzero((rows >= 0) & (whole if (whole & (rows >= 0)).any() else ~whole))
+    if not len(at):
+        raise InputError(f"{index.place()} has no document with the id {doc_id!r}")
+    best = int(at[0])
+    if len(at) > 1:
+        (row,), _ = best_scored(codes, QueryLanes.of(query.vectors, phrase_weight), np.sort(rows[at]), 1)
+        best = int(np.flatnonzero(rows == row)[0])
+    return int(rows[best]), Document(doc_id, found["text"][best].as_py(), found["title"][best].as_py())
 
 
 def _cut(text: str, span: Span) -> str:

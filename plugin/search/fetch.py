@@ -12,6 +12,7 @@ from ...indexer.read.documents import Document
 from ...indexer.table.database import storage_errors
 from ...indexer.table.fulltext import FULLTEXT_FIELD
 from ...indexer.table.schema import CODE_FIELDS, RESERVED_FIELDS, build_column, user_fields
+from ...indexer.table.table import IndexTable
 from .results import Hit, RankedRows
 from .stored_codes import StoredCodes
 
@@ -28,8 +29,8 @@ def fetch_hits(codes: StoredCodes, ranked: RankedRows, *, passages: bool = False
         StorageError: The table cannot be read, or the version that is open has been removed.
     """
     header = codes.index.header
-    internal = (*CODE_FIELDS, build_column(header), *((FULLTEXT_FIELD,) if header.fulltext else ()))
-    columns = [name for name in codes.index.table.schema.names if name not in internal]
+    fields = hit_columns(codes.index)
+    columns = [*(name for name in RESERVED_FIELDS if name in codes.index.table.schema.names), *fields]
     records = take_rows(codes, ranked.rows, columns).to_pylist()
     return [
         Hit(
@@ -37,10 +38,17 @@ def fetch_hits(codes: StoredCodes, ranked: RankedRows, *, passages: bool = False
             score=float(score),
             title=record["title"],
             text=record["text"],
-            fields={name: record[name] for name in columns if name not in RESERVED_FIELDS},
+            fields={name: record[name] for name in fields},
         )
         for record, score in zip(records, ranked.scores, strict=True)
     ]
+
+
+def hit_columns(index: IndexTable) -> list[str]:
+    """The names of `Hit.fields`: the caller's columns, and in an index of passages the passage's place."""
+    header = index.header
+    internal = (*RESERVED_FIELDS, *CODE_FIELDS, build_column(header), *((FULLTEXT_FIELD,) if header.fulltext else ()))
+    return [name for name in index.table.schema.names if name not in internal]
 
 
 def read_documents(codes: StoredCodes, ids: list[str]) -> list[Document | None]:

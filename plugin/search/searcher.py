@@ -33,9 +33,10 @@ from .choices import Recall, SourceName
 from .explain import Explanation, explain_hit
 from .fetch import fetch_hits, read_documents, take_rows
 from .pipeline import rank, score_ids
-from .plan import SearchOptions
+from .plan import SearchOptions, check_count
 from .query_encoder import EncodedQuery, QueryEncoder, check_query
 from .results import Hits, Scores, Stopwatch
+from .snippets import SNIPPET_CHARS, Snippet, snippets_of
 from .stored_codes import StoredCodes
 
 T = TypeVar("T")
@@ -488,6 +489,38 @@ class Searcher:
         return self._on_open_version(
             lambda opened: explain_hit(
                 opened.encode.encoder, opened.codes, query, opened.encode(query), doc_id, phrase_weight
+            )
+        )
+
+    def snippets(
+        self, query: str, ids: Sequence[str], *, chars: int = SNIPPET_CHARS, phrase_weight: float | None = None
+    ) -> list[Snippet]:
+        """The parts of documents that match most of a query, and the words in them that match.
+
+        Args:
+            query: Question or keywords.
+            ids: Ids of documents, of which the best passage is shown, or of passages: those of the hits.
+            chars: Largest number of characters of a snippet.
+            phrase_weight: Weight given to the similarity of neighbouring tokens, as in `SearchOptions`.
+
+        Returns:
+            One for each id, in their order.
+
+        Raises:
+            InputError: An empty query, an id that is not in the index, or a number below 1.
+            StorageError: The database cannot be read.
+        """
+        check_count("chars", chars)
+        wanted = checked_ids(ids)
+        return self._on_open_version(
+            lambda opened: snippets_of(
+                opened.encode.encoder,
+                opened.codes,
+                query,
+                opened.encode(query),
+                wanted,
+                chars=chars,
+                phrase_weight=phrase_weight,
             )
         )
 

@@ -122,7 +122,7 @@ def test_search_prints_hits_and_json(two_db: Path):
     table = ("--db", two_db, "--table", "docs")
     shown = tansaku("search", "嗅覚が鋭いのは", *table, "-k", "1")
     assert "dog" in shown.stdout
-    assert "犬は嗅覚が鋭い。" in shown.stdout
+    assert "犬は«嗅覚»が«鋭い»。" in shown.stdout
     printed = json.loads(tansaku("search", "嗅覚が鋭いのは", *table, "--json").stdout)
     assert [hit["rank"] for hit in printed["hits"]] == [1, 2]
     assert printed["hits"][0] == {
@@ -132,6 +132,7 @@ def test_search_prints_hits_and_json(two_db: Path):
         "title": "犬",
         "text": "犬は嗅覚が鋭い。",
         "fields": {"year": 2001},
+        "snippet": {"text": "犬は嗅覚が鋭い。", "start": 0, "marks": [[2, 4], [5, 7]]},
     }
 
 
@@ -599,3 +600,55 @@ def test_a_database_is_listed_read_and_emptied(tmp_path):
     assert (refused.returncode, "confirm with --yes" in refused.stderr) == (2, True)
     assert "removed" in tansaku("drop", *place, "--yes").stdout
     assert "no indexes here" in tansaku("tables", "--db", tmp_path / "db").stdout
+
+
+@pytest.mark.integration
+def test_a_file_of_queries_is_searched_and_its_hits_are_lines(two_db: Path, tmp_path: Path):
+    place = ("--db", two_db, "--table", "docs", "-k", "1")
+    (tmp_path / "q.txt").write_text("嗅覚が鋭い動物\n\n塩辛い水\n", encoding="utf-8")
+    lines = succeeds("search", "--queries", tmp_path / "q.txt", *place, "--format", "jsonl").splitlines()
+    assert [(hit["query_id"], hit["id"]) for hit in map(json.loads, lines)] == [("1", "dog"), ("3", "sea")]
+    queries = write_jsonl(tmp_path / "q.jsonl", [{"_id": "a", "text": "海"}])
+    found = json.loads(succeeds("search", "--queries", queries, *place, "--json"))["queries"]
+    assert [(query["query_id"], query["hits"][0]["id"]) for query in found] == [("a", "sea")]
+    shown = succeeds("search", "--queries", queries, *place, "--fields", "year,title")
+    assert "year:" in shown
+    assert "«海»" in shown
+    for wrong, said in (
+        ((), "a query or a file of queries"),
+        (("犬", "--queries", queries), "give one of them"),
+        (("犬", "--json", "--format", "tsv"), "different formats"),
+        (("犬", "--explain", "--format", "tsv"), "--format jsonl"),
+        (("犬", "--fields", "month"), "no field 'month'"),
+    ):
+        refused = tansaku("search", *wrong, *place)
+        assert (refused.returncode, said in refused.stderr) == (2, True), refused.stderr
+
+
+@pytest.mark.integration
+def test_quiet_leaves_out_progress_and_warnings_but_no_errors(tmp_path: Path):
+    source = write_jsonl(tmp_path / "docs.jsonl", TWO)
+    place = ("--db", tmp_path / "db", "--table", "t")
+    done = tansaku("index", source, *place, "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    long = tansaku("search", "犬" * 600, *place, "-q")
+    assert (long.stderr, "dog" in long.stdout) == ("", True)
+    again = tansaku("index", source, *place, "-q")
+    assert (again.returncode, "exists already" in again.stderr) == (2, True)
+    assert "longer than" in tansaku("search", "犬" * 600, *place).stderr
+
+
+@pytest.mark.integration
+def test_an_index_is_copied_renamed_and_taken_back(two_db: Path, tmp_path: Path):
+    place = ("--db", tmp_path / "db", "--table", "t")
+    copied = tansaku("copy", "--db", two_db, "--table", "docs", "--to-db", tmp_path / "db", "--to-table", "first")
+    assert (copied.returncode, copied.stdout) == (0, f"2 documents copied to the table first in {tmp_path / 'db'}\n")
+    succeeds("rename", "--db", tmp_path / "db", "--table", "first", "--to-table", "t")
+    assert contents(place) == contents(("--db", two_db, "--table", "docs"))
+    (before,) = json.loads(succeeds("versions", *place, "--json"))["versions"]
+    succeeds("delete", *place, "--id", "dog")
+    listed = succeeds("versions", *place).split()
+    assert listed[:3] == ["version", "written", "rows"]
+    assert "again, with 2 documents" in succeeds("restore", *place, "--version", str(before["version"]))
+    assert set(contents(place)) == {"dog", "sea"}
+    assert "does not keep version 99" in tansaku("restore", *place, "--version", "99").stderr

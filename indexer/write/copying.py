@@ -1,0 +1,93 @@
+"""Copy an index into another table or database, and give it another name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+from lancedb.db import DBConnection
+
+from ...onnx_export.errors import InputError
+from ...onnx_export.progress import Progress
+from ..errors import ResumeError
+from ..read.scan import DOCUMENTS_PER_CHUNK
+from ..table.changes import index_text
+from ..table.contents import drop_index
+from ..table.database import side_folder, storage_errors
+from ..table.table import (
+    IndexTable,
+    check_absent,
+    check_replaceable,
+    check_table_name,
+    create_index_table,
+    open_index_table,
+)
+from .staging import left_work
+
+
+def copy_index(index: IndexTable, database: DBConnection, name: str, *, overwrite: bool, progress: Progress) -> int:
+    """Copy the latest version of an index in one transaction; the rows are counted when they are stored.
+
+    Earlier versions and derived arrays are not copied.
+
+    Args:
+        index: the open table.
+        database: the database of the copy.
+        name: name of the copy.
+        overwrite: replace a table of that name.
+        progress: called after each batch of rows, with the stage "copy".
+
+    Returns:
+        The number of rows copied.
+
+    Raises:
+        InputError: an index cannot have the name, or it is the index itself.
+        TableExistsError: the table exists and ``overwrite`` is false.
+        NotAnIndexError: tansaku did not make the table that would be replaced.
+        StorageError: a database cannot be read or written, or rows are missing after the commit.
+    """
+    check_table_name(name)
+    if name == index.name and database.uri == index.database.uri:
+        raise InputError(f"{index.place()} would be copied onto itself; give another name or another database")
+    if not overwrite:
+        check_absent(database, name)
+    check_replaceable(database, name)
+    with storage_errors(index.place()):
+        total = index.table.count_rows()
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        done = 0
+        with storage_errors(index.place()):
+            for batch in index.table.search().to_batches(DOCUMENTS_PER_CHUNK):
+                yield batch.select(schema.names).cast(schema)
+                done += batch.num_rows
+                progress("copy", done, total, 0)
+
+    schema = index.table.schema
+    create_index_table(
+        database, name, schema, index.codec, index.fit, batches(), overwrite=overwrite, note_rows=lambda rows: None
+    )
+    index_text(open_index_table(database, name))
+    return total
+
+
+def rename_index(index: IndexTable, name: str, progress: Progress) -> None:
+    """Give an index another name in its database: it is copied, and then removed under the old name.
+
+    Args:
+        index: the open table.
+        name: the new name.
+        progress: as in `copy_index`.
+
+    Raises:
+        ResumeError: an interrupted write would be lost.
+        WriteConflictError: another writer has changed the table meanwhile; it stays under both names.
+        TansakuError: the errors of `copy_index`.
+    """
+    left = left_work(side_folder(index.database, index.name))
+    if left is not None:
+        raise ResumeError(
+            f"the interrupted write in {left.folder} would be lost; repeat that call first, or remove the folder"
+        )
+    copy_index(index, index.database, name, overwrite=False, progress=progress)
+    drop_index(index.database, index.name, version=index.table.version)

@@ -1,0 +1,130 @@
+"""The hits of searches as text for people, and as JSON, JSONL and TSV for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
+from pydantic_core import to_jsonable_python
+
+from ...onnx_export.errors import InputError
+from . import display
+from .terminal import as_json
+
+if TYPE_CHECKING:
+    from ..search.explain import Explanation
+    from ..search.results import Hit, Hits
+    from ..search.snippets import Snippet
+
+HitFormat = Literal["text", "json", "jsonl", "tsv"]
+
+_OWN = ("title", "text", "snippet")  # what `--fields` may name besides columns
+_PLACE = ("query_id", "rank", "id", "score")  # of a line of TSV, before the fields
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """A query and what was found.
+
+    Attributes:
+        query_id: Its id in the file of queries; "1" of a query in the command.
+        query: Its text.
+        hits: The hits.
+        snippets: The snippet of each hit; empty where none are shown.
+        explanations: The explanation of each hit; empty unless they were asked for.
+    """
+
+    query_id: str
+    query: str
+    hits: Hits
+    snippets: Sequence[Snippet] = ()
+    explanations: Sequence[Explanation] = ()
+
+
+def chosen_fields(given: Sequence[str] | None, columns: Iterable[str]) -> list[str] | None:
+    """What `--fields` was given: names, between commas; None if nothing was.
+
+    Args:
+        given: The values of the option.
+        columns: The columns of the index that hits have.
+
+    Raises:
+        InputError: A name that is neither a column nor title, text or snippet.
+    """
+    if not given:
+        return None
+    known = [*_OWN, *columns]
+    names = [name for value in given for name in ([value] if value in known else value.split(","))]
+    for name in names:
+        if name not in known:
+            raise InputError(f"--fields: hits have no field {name!r}; use {', '.join(known)}")
+    return names
+
+
+def show_answers(answers: Iterable[Answer], form: HitFormat, fields: Sequence[str] | None, *, several: bool) -> None:
+    """Print what was found.
+
+    Args:
+        answers: The queries with their hits, which may be found as they are printed.
+        form: The format.
+        fields: Names of fields to show; None shows title, text, snippet and all columns, and in TSV title and text.
+        several: Whether the queries come from a file; JSON is then an object with a list of them.
+    """
+    if form == "text":
+        for answer in answers:
+            columns = [name for name in fields or () if name not in ("title", "snippet")]
+            display.show_hits(answer.query, answer.hits, answer.explanations, answer.snippets, columns)
+    elif form == "json":
+        shown = [{"query_id": answer.query_id, **_as_object(answer, fields)} for answer in answers]
+        display.show_json({"queries": shown} if several else {k: v for k, v in shown[0].items() if k != "query_id"})
+    elif form == "jsonl":
+        for answer in answers:
+            for hit in _as_object(answer, fields)["hits"]:
+                typer.echo(as_json({"query_id": answer.query_id, "query": answer.query, **hit}, indent=None))
+    else:
+        named = list(fields or ("title", "text"))
+        typer.echo("\t".join(map(_cell, (*_PLACE, *named))))
+        for answer in answers:
+            for rank, hit in enumerate(answer.hits, start=1):
+                place = (answer.query_id, rank, hit.id, f"{hit.score:.6f}")
+                values = (value_of(hit, name, answer.snippets, rank) for name in named)
+                typer.echo("\t".join(map(_cell, (*place, *values))))
+
+
+def value_of(hit: Hit, name: str, snippets: Sequence[Snippet], rank: int) -> Any:
+    """A field of a hit by its name: title, text, snippet or a column."""
+    if name == "snippet":
+        return snippets[rank - 1].text
+    return getattr(hit, name) if name in ("title", "text") else hit.fields[name]
+
+
+def _as_object(answer: Answer, fields: Sequence[str] | None) -> dict[str, Any]:
+    shown = []
+    for rank, hit in enumerate(answer.hits, start=1):
+        content: dict[str, Any] = {"rank": rank, **dataclasses.asdict(hit)}
+        if answer.snippets:
+            content["snippet"] = dataclasses.asdict(answer.snippets[rank - 1])
+        if fields is not None:
+            content["fields"] = {name: hit.fields[name] for name in fields if name not in _OWN}
+            for name in _OWN:
+                if name not in fields:
+                    content.pop(name, None)
+        if answer.explanations:
+            explanation = answer.explanations[rank - 1]
+            content["matches"] = [dataclasses.asdict(match) for match in explanation.matches]
+            content["cut"] = explanation.cut
+        shown.append(content)
+    hits = answer.hits
+    about = {"stages_ms": hits.stages, "scored": hits.scored, "truncated": hits.truncated, "missing": hits.missing}
+    return {"query": answer.query, "hits": shown, **about}
+
+
+def _cell(value: Any) -> str:
+    """A value in one cell of TSV: its tabs and line ends, which would end it, as spaces."""
+    if value is None:
+        return ""
+    plain = to_jsonable_python(value, inf_nan_mode="null", bytes_mode="base64", fallback=str)
+    text = plain if isinstance(plain, str) else as_json(plain, indent=None)
+    return " ".join(text.split("\t")).replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
