@@ -106,6 +106,7 @@ def costly(rng: random.Random) -> str:
             "text LIKE '" + "%_" * rng.choice((10, 2_000)) + "z'",
             f"year = 1e{rng.choice((5, 999, 99_999))}",
             f"year = {'9' * rng.choice((76, 77, 9_000))}",
+            rng.choice(("year IN (1{})", "year = 1{}")).format(rng.choice((",1", " or 1", "(", "a.")) * 240_000),
         )
     )
 
@@ -140,6 +141,9 @@ def body(rng: random.Random) -> Input:
         content = content[:at] + bytes(rng.randrange(256) for _ in range(rng.randint(1, 4))) + content[at:]
     elif damage < 0.25:
         content = rng.choice((b"[", b'{"a":', b'"\\', b"1e9", b"[{},")) * rng.choice((10, 10_000, 60_000))
+    elif damage < 0.26:  # as long as a body may be
+        item = rng.choice(('""', '"a"', "{}", "[]", "1", '{"text":1}', '"\\""', '{"a":'))
+        content = f'{{"query":"a","{rng.choice(fields)}":[{f"{item}," * (8_380_000 // (len(item) + 1))}1]}}'.encode()
     return Input("bodies", path, content)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import datetime
 import functools
+import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -26,6 +28,7 @@ MAX_NESTING = 32
 MAX_COMPARISONS = 5_000
 MAX_ANDED = 1_000  # LanceDB's time grows with the square of it
 MAX_VALUES = 50_000
+MAX_TOKENS = 200_000  # counted before they are parsed, which takes a hundred times as long
 MAX_DIGITS = 76
 
 _GRAMMAR = r"""
@@ -73,6 +76,8 @@ PARAMETER: /\$\w+|\?/
 NAME: /[^\W\d][\w\u0300-\u036f\u3099\u309a]*/i
 %ignore /[\s\u3000]+/
 """
+
+_TOKENS = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|`[^`]*`|[\w.]+|[^\w\s]""")
 
 
 @dataclass(frozen=True)
@@ -210,6 +215,8 @@ def parse(text: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Node
     if len(text) > MAX_CHARACTERS:
         raise InputError(f"the condition has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
     check_unicode(text, "the condition")
+    if sum(1 for _ in itertools.islice(_TOKENS.finditer(text), MAX_TOKENS + 1)) > MAX_TOKENS:
+        raise InputError(f"the condition has more than {MAX_TOKENS:,} words, values and signs; give fewer")
     try:
         tree = _parser().parse(text)
     except exceptions.UnexpectedCharacters as error:

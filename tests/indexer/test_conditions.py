@@ -215,8 +215,10 @@ def test_finds_what_it_says(table, where, ids):
         (Condition("genre = ?", "\ud800"), "lone surrogate"),
         (" AND ".join(["public"] * 1001), "joins more than 1,000 parts with AND"),
         (" OR ".join(["public"] * 5001), "more than 5,000 comparisons; name many values with IN"),
-        (f"year IN ({','.join(['1'] * 50_001)})", "more than 50,000 values"),
+        (f"year IN ({','.join(['-1.5'] * 50_001)})", "more than 50,000 values"),
         ("x" * 1_000_001, "at most 1,000,000"),
+        (f"year IN ({'1,' * 250_000}1)", "more than 200,000 words"),
+        ("(" * 400_000 + "public" + ")" * 400_000, "more than 200,000 words"),
     ],
 )
 def test_what_cannot_be_used_says_why(where, said):

@@ -7,13 +7,17 @@ import contextlib
 import json
 import os
 import threading
+from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer import Typer
 from typer.testing import CliRunner
 
 from tansaku.plugin.cli.serve import serve
+from tansaku.plugin.service import admission
 from tansaku.plugin.service.app import create_app
 from tansaku.plugin.service.observability import json_lines
 from tansaku.plugin.service.server import DrainingServer, config_of
@@ -24,6 +28,7 @@ from tansaku.plugin.serving.workers import Workers
 from ...support.fakes import FakeEncoder
 
 pytestmark = pytest.mark.anyio
+SIGNS = st.text('\\",[]{}:a寺', max_size=6)
 
 
 @pytest.fixture
@@ -41,6 +46,13 @@ def app():
 
 def client_of(app) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t")
+
+
+def separators_of(value: Any) -> int:
+    """The brackets that open, colons and commas of a value in JSON."""
+    if isinstance(value, dict):
+        return 1 + len(value) + max(0, len(value) - 1) + sum(map(separators_of, value.values()))
+    return 1 + max(0, len(value) - 1) + sum(map(separators_of, value)) if isinstance(value, list) else 0
 
 
 class TestBodies:
@@ -70,6 +82,21 @@ class TestBodies:
             answer = await client.post("/v1/rerank", json=body)
         assert answer.status_code == 200
         assert len(answer.json()["results"]) == 100
+
+    @settings(deadline=None, max_examples=200)
+    @given(st.recursive(st.none() | SIGNS, lambda x: st.lists(x) | st.dictionaries(SIGNS, x)), st.booleans())
+    def test_separators_outside_of_strings_are_counted(self, value, ascii_only):
+        body = json.dumps(value, ensure_ascii=ascii_only, separators=(",", ":")).encode()
+        count = separators_of(value)
+        assert not admission._has_more(body, count)
+        assert not count or admission._has_more(body, count - 1)
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+    async def test_another_encoding_is_refused(self, app, encoding):
+        """In UTF-16 a character may hold the byte of a quotation mark, and hide what follows from the count."""
+        async with client_of(app) as client:
+            answer = await client.post("/search", content='{"query": "∀"}'.encode(encoding))
+        assert (answer.status_code, "send it in UTF-8" in answer.text) == (400, True)
 
     @pytest.mark.parametrize(
         "content", [b'{"query": "' + b'\\"' * 3_000_000, b'"' + b"\\" * 3_000_001, b"[" * 4_000_000]
