@@ -10,6 +10,7 @@ import typer
 
 from ...onnx_export.errors import InputError
 from ..search.choices import Recall, SourceName
+from ..serving.access import TOKEN_VARIABLE
 from . import display
 
 if TYPE_CHECKING:
@@ -36,6 +37,12 @@ Model = Annotated[
 ]
 Threads = Annotated[
     int | None, typer.Option("--threads", help="Number of threads for encoding; by default one per usable core.")
+]
+
+# A server.
+Token = Annotated[
+    str | None,
+    typer.Option("--token", envvar=TOKEN_VARIABLE, help="Token that clients must send; safer in the environment."),
 ]
 
 # What a search is given: the fields of `tansaku.SearchOptions`, with their defaults.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +10,8 @@ import typer
 from ...onnx_export.errors import InputError
 from ...onnx_export.extras import require_extra
 from ..search.choices import ScoreMode
-from .options import Model, PhraseWeight, StorageOptions, Threads, storage_options
+from ..serving.access import checked_token, is_loopback
+from .options import Model, PhraseWeight, StorageOptions, Threads, Token, storage_options
 
 if TYPE_CHECKING:
     from ...indexer.table.database import Database
@@ -32,10 +31,7 @@ def serve(
     model: Model = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 means every one.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 means any free one.")] = 8080,
-    token: Annotated[
-        str | None,
-        typer.Option("--token", envvar="TANSAKU_TOKEN", help="Token that clients must send; safer in the environment."),
-    ] = None,
+    token: Token = None,
     score: Annotated[
         ScoreMode,
         typer.Option(help="Scale of scores: mean MaxSim per query token, raw sum, or logit, the log-odds of the mean."),
@@ -74,15 +70,13 @@ def serve(
         raise InputError(f"max-body is {max_body}; it must be more than 0 and at most 1,024 MiB")
     if not drain_seconds >= 0:
         raise InputError(f"drain-seconds is {drain_seconds}; it must not be negative")
-    if token is None and "TANSAKU_TOKEN" in os.environ:
-        raise InputError("TANSAKU_TOKEN is set but empty, and would let everybody in; give a token, or unset it")
     settings = Settings(
         indexes=_indexes(db, table, index),
         model=model,
         threads=threads,
         score=score,
         phrase_weight=phrase_weight,
-        token=token,
+        token=checked_token(token),
         max_body_bytes=int(max_body * 2**20),
         max_documents=max_documents,
         max_text_chars=max_text,
@@ -126,14 +120,6 @@ def run(settings: Settings, *, host: str, port: int, drain_seconds: float = 0.0)
     server.run()
     if failures:
         raise failures[0]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def _indexes(

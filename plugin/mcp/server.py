@@ -35,7 +35,7 @@ try:
     from mcp.server.mcpserver.exceptions import ToolError
     from mcp.server.mcpserver.tools import Tool
     from mcp.types import CallToolResult, TextContent, ToolAnnotations
-    from pydantic import Field, ValidationError
+    from pydantic import BeforeValidator, Field, ValidationError
 except ImportError as error:
     raise MissingExtraError("mcp", "mcp") from error
 
@@ -58,7 +58,19 @@ __all__ = ["make_server"]
 _MAX_WAITING = 64  # calls that may wait for a worker
 _MAX_MESSAGE_CHARS = 2_000  # of an error
 
-_Id = Annotated[str, Field(max_length=1_000)]
+
+def _id_text(given: Any) -> Any:
+    """An integer as the text that an index has for it; all else as it is."""
+    return str(given) if isinstance(given, int) and not isinstance(given, bool) else given
+
+
+def _id_list(given: Any) -> Any:
+    """One id as a list of it; all else as it is."""
+    return [given] if isinstance(given, str) or (isinstance(given, int) and not isinstance(given, bool)) else given
+
+
+_Id = Annotated[str, BeforeValidator(_id_text, json_schema_input_type=str | int), Field(max_length=1_000)]
+_OneOrMore = BeforeValidator(_id_list, json_schema_input_type=list[str | int] | str | int)
 Query = Annotated[str, Field(min_length=1, max_length=2_000, description="Question or keywords, in plain language.")]
 K = Annotated[int, Field(ge=1, le=50, description="Number of hits.")]
 Where = Annotated[
@@ -70,7 +82,9 @@ Where = Annotated[
     ),
 ]
 OnlyIds = Annotated[
-    list[_Id] | None, Field(max_length=1_000, description="Ids of the only documents or passages that may be found.")
+    list[_Id] | None,
+    BeforeValidator(_id_list, json_schema_input_type=list[str | int] | str | int | None),
+    Field(max_length=1_000, description="Ids of the only documents or passages that may be found."),
 ]
 OfPassages = Annotated[
     bool, Field(description="True: each passage is a hit. False: each document is one hit, with its best passage.")
@@ -102,7 +116,11 @@ NProbe = Annotated[
 MaxCandidates = Annotated[
     int | None, Field(ge=1, le=1_000_000, description="Number of documents that may be scored; null is by recall.")
 ]
-Ids = Annotated[list[_Id], Field(min_length=1, max_length=20, description="Ids of documents, as `search` gives them.")]
+Ids = Annotated[
+    list[_Id],
+    _OneOrMore,
+    Field(min_length=1, max_length=20, description="Ids of documents, as `search` gives them, or one id."),
+]
 Offset = Annotated[int, Field(ge=0, description="Position of the first character to read; for one document only.")]
 MaxChars = Annotated[int, Field(ge=100, le=20_000, description="Number of characters to return, in all documents.")]
 TableName = Annotated[
@@ -250,6 +268,10 @@ class _Tool(Tool):
         for name in arguments:
             if name not in known:
                 raise ToolError(_message(f"{name[:100]!r} is no argument of {self.name}; use {', '.join(known)}"))
+        # Many agents send all arguments, and nothing for those that they do not mean.
+        arguments = {
+            name: value for name, value in arguments.items() if known[name].is_required() or value not in ("", [], None)
+        }
         try:
             self.fn_metadata.validate_arguments(arguments)
         except ValidationError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from ...onnx_export.errors import MissingExtraError
@@ -25,13 +25,13 @@ except ImportError as error:
     raise MissingExtraError("mcp", "mcp") from error
 
 from ..serving.connections import BoundedProtocol, has_two_lengths
+from .access import Access
 from .logs import log_plainly
 
 MAX_MESSAGE_BYTES = 1 << 20
 
 _SHOWN_CHARS = 100  # of a name that the client has sent and that is not known here
 _NOT_SERVED = {"prompts/get": "prompts", "resources/read": "resources"}
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _LARGEST_ID = 2**53  # of a message that cannot be read; larger numbers are no ids that a client waits for
 
 
@@ -39,7 +39,7 @@ class Server(MCPServer):
     """The SDK's server with these differences.
 
     Over stdio a message that cannot be read is answered with an error, which the SDK drops, and a message has at most
-    1 MiB. Over HTTP on this machine, Host and Origin must name the port too. Headers and bodies must arrive in time.
+    1 MiB. Over HTTP, `Access` checks the token, Host and Origin. Headers and bodies must arrive in time.
     Names of tools, methods, prompts and resources that do not exist are not repeated in full, as the SDK does, and an
     entry of the log has a limit.
 
@@ -86,29 +86,32 @@ class Server(MCPServer):
         *,
         host: str = "127.0.0.1",
         port: int = 8000,
-        transport_security: TransportSecuritySettings | None = None,
+        token: str | None = None,
+        allowed_hosts: Sequence[str] = (),
+        allowed_origins: Sequence[str] = (),
         **options: Any,
     ) -> None:
-        """Serve over HTTP; the options are those of `MCPServer.run`."""
-        if transport_security is None and host in _LOOPBACK:
-            transport_security = this_machine(port)
-        app = self.streamable_http_app(host=host, transport_security=transport_security, **options)
+        """Serve over HTTP.
+
+        Args:
+            host: address to listen on.
+            port: port to listen on.
+            token: token that clients must send as ``Authorization: Bearer``; None asks for none.
+            allowed_hosts: names that clients may reach the server by; see `Access`.
+            allowed_origins: web pages that may ask; see `Access`.
+            options: other options of `MCPServer.run`.
+        """
+        unchecked = TransportSecuritySettings(enable_dns_rebinding_protection=False)  # `Access` checks more
+        app = self.streamable_http_app(host=host, transport_security=unchecked, **options)
+        checked = Access(app, host=host, port=port, token=token, hosts=allowed_hosts, origins=allowed_origins)
         config = uvicorn.Config(
-            BodiesInTime(app, self._seconds),
+            BodiesInTime(checked, self._seconds),
             host=host,
             port=port,
             http=BoundedProtocol,
             log_level=self.settings.log_level.lower(),
         )
         await uvicorn.Server(config).serve()
-
-
-def this_machine(port: int) -> TransportSecuritySettings:
-    """Only requests to this machine and this port, and from no other web page: another port is another program."""
-    names = [f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")]
-    if port == 80:  # which clients leave out
-        names += ["127.0.0.1", "localhost", "[::1]"]
-    return TransportSecuritySettings(allowed_hosts=names, allowed_origins=[f"http://{name}" for name in names])
 
 
 async def refuse_what_is_not_served(ctx: Any, call_next: Any) -> Any:

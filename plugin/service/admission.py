@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import zlib
 from collections.abc import Callable, Collection
 from contextvars import ContextVar
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..serving.access import has_token
 from ..serving.connections import has_two_lengths
 from .errors import ServiceError, error_response
 from .loading import Loading
@@ -114,9 +114,7 @@ class Admission:
     def _check_token(self, scope: Scope) -> None:
         if self._token is None or route_path(scope) in self._open_paths:
             return
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        scheme, _, token = given.partition(b" ")
-        if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
+        if not has_token(scope, self._token):
             raise ServiceError(401, "the token is missing or wrong; send it as Authorization: Bearer", "token")
 
     def _check_room(self, scope: Scope) -> None:

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import httpx2  # which the client of the SDK takes
 import pytest
 from mcp import Client, MCPError, StdioServerParameters, stdio_client
+from mcp.client.streamable_http import streamable_http_client
 from mcp.server import MCPServer
 from mcp.types import CallToolResult, EmptyResult, Notification, Request, TextContent
 
@@ -446,6 +448,26 @@ class TestTables:
             server(db, encoder, "docs", "nowhere")
 
 
+class TestArguments:
+    async def test_ids_may_be_integers_and_one_alone(self, encoder, tmp_path):
+        Index.create(tmp_path, "t", [{"id": i, "text": f"3a9f{i}"} for i in range(3)], encoder=encoder)
+        served = server(tmp_path, encoder, "t")
+        for ids, expected in ((1, ["1"]), ("2", ["2"]), ([2, "0"], ["2", "0"])):
+            read = await answer(served, "read", ids=ids)
+            assert [document["id"] for document in read["documents"]] == expected
+        found = await answer(served, "search", query=QUERY, ids=1)
+        assert [hit["id"] for hit in found["hits"]] == ["1"]
+
+    async def test_empty_ones_count_as_left_out(self, db, encoder):
+        served = server(db, encoder)
+        nothing = dict.fromkeys(("where", "ids", "recall", "source", "table", "k", "phrase_weight", "nprobe"), "")
+        assert await answer(served, "search", query=QUERY, **nothing) == await answer(served, "search", query=QUERY)
+        assert await answer(served, "search", query=QUERY, ids=[], k=None) == await answer(
+            served, "search", query=QUERY
+        )
+        assert await answer(served, "describe", table="") == await answer(served, "describe")
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("tool", "arguments", "message"),
@@ -458,7 +480,7 @@ class TestBadInput:
             ("search", {"query": QUERY, "k": 0}, "greater than or equal to 1"),
             ("search", {"query": QUERY, "k": 51}, "less than or equal to 50"),
             ("search", {"query": QUERY, "recall": "all"}, "'fast', 'balanced' or 'exact'"),
-            ("search", {"query": QUERY, "where": ""}, "the condition is empty"),
+            ("search", {"query": QUERY, "where": " "}, "the condition is empty"),
             ("search", {"query": QUERY, "where": "nope = 1"}, "there is no column 'nope'"),
             ("search", {"query": QUERY, "where": "year = 1; DROP TABLE docs"}, "semicolon"),
             ("search", {"query": QUERY, "where": "x" * 4_001}, "4000"),
@@ -468,9 +490,10 @@ class TestBadInput:
             ("search", {"query": QUERY, "phrase_weight": -1}, "greater than or equal to 0"),
             ("search", {"query": QUERY, "nprobe": 0}, "greater than or equal to 1"),
             ("read", {"ids": []}, "ids"),
-            ("read", {"ids": "d1"}, "ids"),
+            ("read", {"ids": {"a": 1}}, "ids"),
             ("read", {"ids": ["d1"] * 21}, "20"),
-            ("read", {"ids": [1]}, "ids[0]"),
+            ("read", {"ids": [1.5]}, "ids[0] is 1.5; it must be a valid string"),
+            ("read", {"ids": True}, "ids"),
             ("read", {"ids": ["x" * 1_001]}, "1000"),
             ("read", {"ids": ["d1"], "offset": -1}, "offset"),
             ("read", {"ids": ["d1"], "max_chars": 20_001}, "20000"),
@@ -608,6 +631,27 @@ class TestCommand:
             serving.terminate()
             _, errors = serving.communicate(timeout=20)
         assert b"Traceback" not in errors
+
+    async def test_agents_in_containers_ask_by_name_and_with_a_token(self, sample_db, monkeypatch):
+        monkeypatch.setenv("TANSAKU_TOKEN", "secret")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [TANSAKU, "mcp", "--db", sample_db, "--table", "sample", "--http", str(port), "--host", "0.0.0.0"]  # noqa: S104
+        serving = subprocess.Popen([*command, "--allowed-host", "tansaku"], stderr=subprocess.PIPE)
+        try:
+            url = f"http://127.0.0.1:{port}/mcp"
+            wait_for(port, serving)
+            async with httpx2.AsyncClient(timeout=60, headers={"host": f"tansaku:{port}"}) as http:
+                assert (await http.post(url, json={})).status_code == 401
+                http.headers["authorization"] = "Bearer secret"
+                async with Client(streamable_http_client(url, http_client=http)) as client:
+                    found = await client.call_tool("search", {"query": "入梅は何の目安の時期か？", "k": 1, "where": ""})
+                    assert typed(found)["hits"][0]["id"] == "jsquad-a10336p1"
+        finally:
+            serving.terminate()
+            _, errors = serving.communicate(timeout=20)
+        assert errors == b""
 
     def test_an_interrupt_ends_it(self, sample_db):
         command = [TANSAKU, "mcp", "--db", sample_db, "--table", "sample"]

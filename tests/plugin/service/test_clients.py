@@ -11,10 +11,10 @@ import httpx
 import pytest
 
 from tansaku import Index, Searcher
-from tansaku.plugin.cli.serve import is_loopback
 from tansaku.plugin.service.app import create_app
 from tansaku.plugin.service.observability import json_lines
 from tansaku.plugin.service.settings import Settings
+from tansaku.plugin.serving.access import is_loopback
 
 from ...support.fakes import FakeEncoder
 

@@ -1,0 +1,46 @@
+"""Who may reach a server: addresses of this machine, and the token of a request."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ...onnx_export.errors import InputError
+
+TOKEN_VARIABLE = "TANSAKU_TOKEN"  # noqa: S105 - a name
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def has_token(scope: Mapping[str, Any], token: bytes) -> bool:
+    """Whether a request has the token, as ``Authorization: Bearer``.
+
+    Args:
+        scope: The ASGI scope of the request.
+        token: The token, without spaces around it.
+    """
+    given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+    scheme, _, sent = given.partition(b" ")
+    return scheme.lower() == b"bearer" and hmac.compare_digest(sent.strip(), token)
+
+
+def checked_token(token: str | None) -> str | None:
+    """The token of an option or its variable.
+
+    Raises:
+        InputError: the token is empty, or the variable is set to nothing: either would let everybody in.
+    """
+    if token is None and TOKEN_VARIABLE in os.environ:
+        raise InputError(f"{TOKEN_VARIABLE} is set but empty, and would let everybody in; give a token, or unset it")
+    if token is not None and not token.strip():
+        raise InputError("the token is empty, and would let everybody in; give one, or leave it out")
+    return token
