@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -26,20 +27,30 @@ def known_bundles() -> Iterator[tuple[Path, Bundle]]:
     Yields:
         The folder and the description of each bundle. Folders without a readable description are left out.
     """
-    given = os.environ.get(ENVIRONMENT)
-    if given is None:
-        folders = [platformdirs.user_data_path("tansaku", appauthor=False) / "models"]
-    else:
-        folders = [Path(folder) for folder in given.split(os.pathsep) if folder]
-    candidates = [DEFAULT_BUNDLE]
-    for folder in folders:
-        if folder.is_dir():
-            candidates += [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
-    for candidate in candidates:
+    for candidate in _candidates():
         try:
             yield candidate, read_description(candidate)
         except (BundleError, OSError):
             continue
+
+
+def _candidates() -> Iterator[Path]:
+    yield DEFAULT_BUNDLE
+    for folder in _folders():
+        with contextlib.suppress(OSError):  # it may not be read by this user
+            if folder.is_dir():
+                yield from [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
+
+
+def _folders() -> list[Path]:
+    given = os.environ.get(ENVIRONMENT)
+    try:
+        if given is None:
+            # Without a home folder some releases of platformdirs raise RuntimeError, and others leave "~" in the path.
+            return [platformdirs.user_data_path("tansaku", appauthor=False).expanduser() / "models"]
+        return [Path(folder).expanduser() for folder in given.split(os.pathsep) if folder]
+    except RuntimeError:
+        return []
 
 
 def find_bundle(fingerprint: str) -> Path | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 from tansaku import Encoder, Index, InputError, ModelMismatchError, ResumeError, Searcher, read_bundle
 from tansaku.indexer.write import build_steps
+from tansaku.onnx_export.encode import find_bundle as find_bundle_module
 from tansaku.onnx_export.encode.bundle import write_bundle
 from tansaku.onnx_export.encode.find_bundle import DEFAULT_BUNDLE, find_bundle, keep_bundle, known_bundles
 from tansaku.plugin.cli.main import app
@@ -142,6 +145,22 @@ class TestEarlierModels:
         assert [folder for folder, _ in known_bundles()] == [DEFAULT_BUNDLE, earlier]
         assert find_bundle(read_bundle(earlier).fingerprint) == earlier
         assert find_bundle("0" * 16) is None
+
+    @pytest.mark.parametrize("given", [None, "~/models", "~nobody-of-that-name/models"])
+    def test_without_a_home_folder_there_is_the_model_inside(self, monkeypatch, given):
+        for name in ("HOME", "USERPROFILE", "XDG_DATA_HOME", "TANSAKU_MODELS"):
+            monkeypatch.delenv(name, raising=False)
+        if given is not None:
+            monkeypatch.setenv("TANSAKU_MODELS", given)
+        monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where the user has no entry in /etc/passwd
+        assert [folder for folder, _ in known_bundles()] == [DEFAULT_BUNDLE]
+
+    def test_a_folder_that_cannot_be_read_is_passed_over(self, earlier, monkeypatch):
+        def is_dir():
+            raise PermissionError("a home folder of root's")
+
+        monkeypatch.setattr(find_bundle_module, "_folders", lambda: [SimpleNamespace(is_dir=is_dir), earlier])
+        assert [folder for folder, _ in known_bundles()] == [DEFAULT_BUNDLE, earlier]
 
     def test_copy_of_the_model_inside_is_kept_once(self, tmp_path, monkeypatch):
         kept = keep_bundle(tmp_path / "models")

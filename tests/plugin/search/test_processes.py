@@ -10,6 +10,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
 from functools import partial
 
 import lancedb
@@ -22,6 +23,7 @@ from tansaku.indexer import forks
 from tansaku.onnx_export.encode.find_bundle import DEFAULT_BUNDLE
 from tansaku.plugin.search.latest_searcher import LatestSearcher
 
+from ...support.environment import NOBODY, as_nobody, bare_environment
 from ...support.fakes import SUPPORT, FakeEncoder
 
 TEXTS = ["京都は古い都だった。", "犬は嗅覚が鋭い。", "奈良の都。"]
@@ -160,3 +162,30 @@ def test_what_another_process_cannot_open_is_not_pickled(tmp_path, default_encod
     index = Index.create(lancedb.connect("memory://"), "t", [{"id": "1", "text": "都"}], encoder=FakeEncoder())
     with pytest.raises(InputError, match=r"memory:.* another process cannot open it"):
         pickle.dumps(index)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("settings", [{}, {"HOME": "/root"}])
+def test_a_user_without_a_home_folder_indexes_and_searches(settings):
+    """The folders of caches and of models are in none, or in one that this user may not read."""
+    prefix = as_nobody()
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+        os.chown(folder, NOBODY, NOBODY)
+        done = subprocess.run(
+            [*prefix, sys.executable, "-W", "ignore", "-c", _INDEX_AND_SEARCH],
+            cwd=folder,
+            env=bare_environment(**settings),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        left = os.listdir(folder)
+    assert (done.returncode, done.stdout.split()) == (0, ["1"]), done.stderr
+    assert left == ["db"]
+
+
+_INDEX_AND_SEARCH = f"""
+from tansaku import Index, Searcher
+Index.create("db", "t", {DOCUMENTS!r})
+print(Searcher.open("db", "t").search("犬の嗅覚", k=1)[0].id)
+"""
