@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from ...onnx_export.errors import InputError
 from . import display
 
 SAMPLE = Path(__file__).parents[1] / "sample"
@@ -20,22 +22,44 @@ QUESTIONS = (
 )
 
 _TABLE = "sample"
+# What the files of the sample are called in a copy: as the documentation calls those of a user.
+_COPIES = {"corpus.jsonl": "docs.jsonl", "queries.jsonl": "queries.jsonl", "qrels.tsv": "qrels.tsv"}
 
 
 def demo(
     db: Annotated[
         Path | None, typer.Option("--db", help="Folder to keep the database in; by default a temporary one.")
     ] = None,
+    copy_to: Annotated[
+        Path | None,
+        typer.Option(help="Folder that gets a copy of the sample to try on: docs.jsonl, queries.jsonl, qrels.tsv."),
+    ] = None,
 ) -> None:
     """Index the sample corpus inside tansaku and answer three questions.
 
     Example: `tansaku demo`
     """
+    if copy_to is not None:
+        _copy_sample(copy_to.expanduser())
+        return
     if db is not None:
         _demonstrate(db)
         return
     with tempfile.TemporaryDirectory(prefix="tansaku-demo-") as scratch:
         _demonstrate(Path(scratch))
+
+
+def _copy_sample(folder: Path) -> None:
+    there = [name for name in _COPIES.values() if (folder / name).exists()]
+    if there:
+        raise InputError(f"{folder} has {', '.join(there)} already; choose another folder, or move the files away")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, copy in _COPIES.items():
+        shutil.copyfile(SAMPLE / name, folder / copy)
+    display.out.print(
+        f"wrote {', '.join(_COPIES.values())} to {display.shown(folder)}: 300 paragraphs of the Japanese Wikipedia, a "
+        "question on each, and which paragraph answers it (JSQuAD, CC BY-SA 4.0)"
+    )
 
 
 def _demonstrate(folder: Path) -> None:

@@ -174,12 +174,14 @@ def pylate() -> None:
 
 
 def postgres() -> None:
-    """The adapter and its client; no server."""
+    """The adapter, its client and the client's pool; no server."""
     import psycopg
+    import psycopg_pool
 
     from tansaku.plugin.hosts.postgres import PostgresSource
 
     assert psycopg.pq.version()
+    assert psycopg_pool.ConnectionPool
     assert PostgresSource
 
 
