@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import faiss
 import numpy as np
 
 _COMPARED_ONE_BY_ONE = 256  # up to this number of centroids, each vector is compared with all of them
@@ -82,6 +81,8 @@ def _nearest_in_block(
 
 
 def _kmeans(vectors: np.ndarray, n_centroids: int, seed: int) -> np.ndarray:
+    import faiss  # only where a codec is trained
+
     kmeans = faiss.Kmeans(
         vectors.shape[1],
         int(n_centroids),

@@ -11,12 +11,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import faiss
 import numpy as np
 
 from ...onnx_export.errors import InputError
 from .clustering import cluster, nearest
+
+if TYPE_CHECKING:  # it is loaded where rows are written; searches do without
+    import faiss
 
 OUTGROWN = 16
 OUTGROWN_REMEDY = (
@@ -239,6 +242,8 @@ def _pieces(residuals: np.ndarray, n_bytes: int) -> np.ndarray:
 
 
 def _product_quantizer(codewords: np.ndarray) -> faiss.ProductQuantizer:
+    import faiss
+
     n_bytes, _, length = codewords.shape
     quantizer = faiss.ProductQuantizer(n_bytes * length, n_bytes, 8)
     faiss.copy_array_to_vector(np.ascontiguousarray(codewords, np.float32).ravel(), quantizer.centroids)

@@ -164,6 +164,13 @@ def test_without_any_extra(wheel, environment, tmp_path):
     try_extras(environment(sys.executable, with_extras(wheel)), tmp_path, "base")
 
 
+def test_uninstalling_leaves_nothing(wheel, environment):
+    python = environment(sys.executable, wheel, "pip")
+    for command in (("-m", "tansaku", "--help"), ("-m", "pip", "uninstall", "--quiet", "--yes", "tansaku")):
+        subprocess.run([python, *command], check=True, stdout=subprocess.DEVNULL)
+    assert not [path for path in python.parents[1].rglob("*tansaku*") if path.parent.name != "cache"]
+
+
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_one_extra_alone(wheel, environment, tmp_path, extra):
     try_extras(environment(sys.executable, with_extras(wheel, extra)), tmp_path, extra)

@@ -117,6 +117,11 @@ def code_lines(path: Path) -> int:
 
 
 # A file is one idea. CONTRIBUTING.md says why there is a limit and why kernels may be longer.
+def test_searching_needs_nothing_of_what_only_writing_does():
+    command = "import sys; from tansaku import Reranker, Searcher; sys.exit('faiss' in sys.modules)"
+    subprocess.run([sys.executable, "-c", command], check=True)
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_files_are_one_idea_long(folder: str):
     for path in modules(folder):

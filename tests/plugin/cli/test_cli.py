@@ -118,6 +118,18 @@ def test_demo_indexes_and_answers_three_questions():
     assert "encoding" in result.stderr  # plain progress lines where there is no terminal
 
 
+def test_demo_gives_files_to_try_on_and_replaces_none(tmp_path: Path):
+    folder = tmp_path / "new"
+    assert "docs.jsonl, queries.jsonl, qrels.tsv" in tansaku("demo", "--copy-to", folder).stdout
+    for name, copy in (("corpus.jsonl", "docs.jsonl"), ("queries.jsonl", "queries.jsonl"), ("qrels.tsv", "qrels.tsv")):
+        assert (folder / copy).read_bytes() == (SAMPLE / name).read_bytes()
+    (folder / "docs.jsonl").write_text("mine", encoding="utf-8")
+    again = tansaku("demo", "--copy-to", folder)
+    assert again.returncode == 2
+    assert "has docs.jsonl, queries.jsonl, qrels.tsv already; choose another folder" in " ".join(again.stderr.split())
+    assert (folder / "docs.jsonl").read_text(encoding="utf-8") == "mine"
+
+
 def test_search_prints_hits_and_json(two_db: Path):
     table = ("--db", two_db, "--table", "docs")
     shown = tansaku("search", "嗅覚が鋭いのは", *table, "-k", "1")
