@@ -7,7 +7,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, cast
@@ -42,7 +42,9 @@ class CharacterEncoder:
     def count_document_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(text) for text in texts]
 
-    def encode_tokens(self, tokenized: Sequence[SimpleNamespace]) -> list[np.ndarray]:
+    def encode_tokens(
+        self, tokenized: Sequence[SimpleNamespace], note: Callable[[int], None] | None = None
+    ) -> list[np.ndarray]:
         return [self._vectors[text.ids] for text in tokenized]
 
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:

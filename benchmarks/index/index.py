@@ -22,7 +22,7 @@ import resource
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -171,7 +171,9 @@ class Known(Encoder):
             tokenized.append(TokenizedText(ids, np.ones(length, np.int64), np.ones(length, bool), False))
         return tokenized
 
-    def encode_tokens(self, tokenized: Sequence[TokenizedText]) -> list[np.ndarray]:
+    def encode_tokens(
+        self, tokenized: Sequence[TokenizedText], note: Callable[[int], None] | None = None
+    ) -> list[np.ndarray]:
         return [self._documents[int(text.ids[0])] for text in tokenized]
 
 
@@ -188,9 +190,11 @@ class Timed(Encoder):
         self.seconds += time.perf_counter() - started
         return tokenized
 
-    def encode_tokens(self, tokenized: Sequence[TokenizedText]) -> list[np.ndarray]:
+    def encode_tokens(
+        self, tokenized: Sequence[TokenizedText], note: Callable[[int], None] | None = None
+    ) -> list[np.ndarray]:
         started = time.perf_counter()
-        vectors = super().encode_tokens(tokenized)
+        vectors = super().encode_tokens(tokenized, note)
         self.seconds += time.perf_counter() - started
         return vectors
 

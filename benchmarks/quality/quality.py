@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import random
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -107,9 +107,11 @@ class Remembering(Encoder):
         self.__dict__.update(encoder.__dict__)
         self._known: dict[bytes, np.ndarray] = {}
 
-    def encode_tokens(self, tokenized: Sequence[TokenizedText]) -> list[np.ndarray]:
+    def encode_tokens(
+        self, tokenized: Sequence[TokenizedText], note: Callable[[int], None] | None = None
+    ) -> list[np.ndarray]:
         fresh = [text for text in tokenized if text.ids.tobytes() not in self._known]
-        for text, vectors in zip(fresh, super().encode_tokens(fresh), strict=True):
+        for text, vectors in zip(fresh, super().encode_tokens(fresh, note), strict=True):
             self._known[text.ids.tobytes()] = vectors
         return [self._known[text.ids.tobytes()] for text in tokenized]
 

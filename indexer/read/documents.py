@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...onnx_export.errors import InputError
+from ...onnx_export.progress import Progress, no_progress
 from ..errors import SourceError
 from .given import as_records
 from .line_formats import BOM, NOT_ISO_2022_JP, BadRecord, is_iso_2022_jp
@@ -32,6 +33,7 @@ RESERVED_FIELDS = (
     "centroid_cosine",
     "write_id",
 )
+_RECORDS_BETWEEN_REPORTS = 4096
 PASSAGE_FIELDS = ("parent_id", "passage")
 
 
@@ -219,6 +221,9 @@ class DocumentReader:
         reserved: field names that the index needs for itself.
         vectors: one matrix for each record, in the same order; a text may then be missing or empty.
         types: types of columns that are there already, for the values of CSV and TSV.
+
+    Attributes:
+        total: number of records; 0 if that is not known before they are read.
     """
 
     def __init__(
@@ -231,6 +236,7 @@ class DocumentReader:
         types: Mapping[str, pa.DataType] | None = None,
     ) -> None:
         self._records = as_records(records)
+        self.total = len(self._records) if isinstance(self._records, Sized) else 0
         self._names = names or FieldNames()
         self._types = TextTypes(self._names.arrow_types() | dict(types or {}))
         self._reserved = reserved
@@ -240,8 +246,11 @@ class DocumentReader:
         if rejects is not None:
             rejects.begin()
 
-    def infer_types(self) -> dict[str, str]:
+    def infer_types(self, progress: Progress = no_progress) -> dict[str, str]:
         """Find the types of the columns of CSV and TSV by reading all records once.
+
+        Args:
+            progress: called now and then, with the stage "types".
 
         Returns:
             Name of each such column and its type, see `FieldNames`; empty if there are none.
@@ -250,7 +259,10 @@ class DocumentReader:
             SourceError: a file cannot be read.
         """
         if isinstance(self._records, Source) and self._records.is_untyped:
-            for _, record in self._records:
+            for number, (_, record) in enumerate(self._records, start=1):
+                self.total = number
+                if number % _RECORDS_BETWEEN_REPORTS == 0:
+                    progress("types", number, 0, 0)
                 if isinstance(record, TextRecord):
                     self._types.see(self._names.columns_of(record))
         return self._types.found()

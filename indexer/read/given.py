@@ -63,6 +63,9 @@ class _Rows:
             raise InputError(f"the table has two columns {repeated[0]!r}; rename one")
         self._table = table
 
+    def __len__(self) -> int:
+        return len(self._table)
+
     def __iter__(self) -> Iterator[Record]:
         number = 0
         for batch in self._table.to_batches(max_chunksize=_ROWS):
@@ -80,6 +83,9 @@ class _PandasRows:
         if repeated:
             raise InputError(f"the DataFrame has two columns {repeated[0]!r}; rename one")
         self._frame, self._names = frame, names
+
+    def __len__(self) -> int:
+        return len(self._frame)
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for start in range(0, len(self._frame), _ROWS):

@@ -41,6 +41,7 @@ def scan(
     check: Callable[[list[Document]], None],
     reject: Reject,
     progress: Progress,
+    total: int = 0,
 ) -> Scan:
     """Read all documents once and check them.
 
@@ -49,6 +50,7 @@ def scan(
         check: raises InputError if one of the given documents cannot be indexed.
         reject: called for each document that cannot be indexed; it may raise the error.
         progress: called for each chunk.
+        total: number of documents; 0 if that is not known.
 
     Returns:
         What was found.
@@ -65,9 +67,11 @@ def scan(
             result.size += document.size
             if result.count % DOCUMENTS_PER_CHUNK == 0:
                 result.digests.append(digest.hexdigest())
-        progress("read", result.count, 0, 0)
+        progress("read", result.count, total, 0)
     if result.count % DOCUMENTS_PER_CHUNK:
         result.digests.append(digest.hexdigest())
+    if total != result.count:
+        progress("read", result.count, result.count, 0)
     if result.count == 0:
         raise InputError("there are no documents to index; give one or more")
     return result

@@ -76,8 +76,9 @@ def build_table(
             check_absent(database, name)
         check_replaceable(database, name)
         types = ColumnTypes((options.names or FieldNames()).arrow_types())
-        column_types = reader.infer_types()
-        found = scan(documents, types.update, reader.leave_out, options.progress)
+        column_types = reader.infer_types(options.progress)
+        total = 0 if passage_tokens else reader.total
+        found = scan(documents, types.update, reader.leave_out, options.progress, total)
         fields = types.fields()
         plan = {
             "work": "overwrite" if overwrite else "create",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -79,7 +80,8 @@ def train_codec(
     done = 0
     scanned = chain.from_iterable(_as_scanned(documents, found))
     for number, part in enumerate(chunks(_at_positions(scanned, wanted))):
-        encoded, cut = _sample_vectors(number, part, maker, staging)
+        note = partial(noted, progress, "sample", done, len(wanted), sum(lengths))
+        encoded, cut = _sample_vectors(number, part, maker, staging, note)
         usable = usable_documents(part, encoded, reject)
         pooled = [pool_tokens(encoded[i], maker.header.pool) for i in usable]
         parts += [np.concatenate(pooled)] if pooled else []
@@ -138,21 +140,29 @@ def stage_rows(
     report = BuildReport(passages=maker.header.passage_tokens is not None)
     known = SampleCodes(sample)
     done = 0
+    shown = 0
     waiting: deque[Future[dict]] = deque()
+
+    def show(documents: int) -> None:
+        nonlocal shown
+        shown = max(shown, documents)  # chunks are staged while later ones are encoded
+        progress("encode", min(shown, found.count), found.count, report.tokens)
 
     def collect(limit: int) -> None:
         nonlocal done
         while len(waiting) > limit:
             _add(report, waiting.popleft().result())
             done += 1
-            progress("encode", min(done * DOCUMENTS_PER_CHUNK, found.count), found.count, report.tokens)
+            show(done * DOCUMENTS_PER_CHUNK)
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tansaku-stage") as stager:
         for number, chunk in enumerate(_as_scanned(documents, found)):
             earlier = staging.chunk_report(number)
             if earlier is None:
                 fresh = [d for position, d in enumerate(chunk, number * DOCUMENTS_PER_CHUNK) if position not in known]
-                vectors, truncated = maker.vectors(fresh) if fresh else ([], [])
+                before = (number + 1) * DOCUMENTS_PER_CHUNK - len(fresh)
+                note = partial(lambda before, encoded: show(before + encoded), before)
+                vectors, truncated = maker.vectors(fresh, note) if fresh else ([], [])
                 job = _StageJob(number, chunk, fresh, vectors, truncated, known, maker, codec, staging, reject)
                 waiting.append(stager.submit(job.run))
             else:
@@ -227,15 +237,29 @@ class _StageJob:
         return report
 
 
+def noted(progress: Progress, stage: str, before: int, total: int, tokens: int, done: int) -> None:
+    """Report progress within a chunk.
+
+    Args:
+        progress: gets the report.
+        stage: name of the stage.
+        before: number of documents encoded before this chunk.
+        total: number of all documents.
+        tokens: number of token vectors before this chunk.
+        done: number of documents encoded of this chunk.
+    """
+    progress(stage, before + done, total, tokens)
+
+
 def _sample_vectors(
-    number: int, part: list[Document], maker: RowMaker, staging: Staging
+    number: int, part: list[Document], maker: RowMaker, staging: Staging, note: Callable[[int], None]
 ) -> tuple[list[np.ndarray], list[bool]]:
     """Token vectors of a chunk of the sample, and whether each text was cut. What is made is kept for a resume."""
     if maker.encoder is None:
         return maker.vectors(part)
     staged = staging.load_vectors(number)
     if staged is None or len(staged[0]) != len(part):
-        staged = maker.vectors(part)
+        staged = maker.vectors(part, note)
         staging.write_vectors(number, *staged)
     return staged
 

@@ -77,7 +77,8 @@ def merge_documents(
             if not update:
                 check_ids(index, chunk, earlier)
 
-        found = scan(documents, check, reader.leave_out, options.progress)
+        total = 0 if header.passage_tokens else reader.total
+        found = scan(documents, check, reader.leave_out, options.progress, total)
         fields = _merged(there, types.fields())
         plan = {
             "work": "upsert" if update else "append",

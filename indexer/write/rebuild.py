@@ -6,7 +6,7 @@ swap, and once more after it, for commits that arrived just before the swap.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -28,7 +28,7 @@ from ..table.database import side_folder, storage_errors
 from ..table.new_columns import add_columns
 from ..table.schema import document_schema, user_fields
 from ..table.table import IndexTable, create_index_table, open_index_table
-from .build_steps import TRUNCATED_NAMED, train_codec
+from .build_steps import TRUNCATED_NAMED, noted, train_codec
 from .options import WriteOptions
 from .report import BuildReport
 from .rows import RowMaker, SampleCodes, compress_documents
@@ -154,7 +154,8 @@ def _stage(
         for number, batch in enumerate(pinned.table.search().to_batches(DOCUMENTS_PER_CHUNK)):
             staged = staging.chunk_report(number)
             if staged is None:
-                rows, cut = _encoded_again(batch, maker, codec, known, report.rows)
+                note = partial(noted, options.progress, "encode", report.rows, total, report.tokens)
+                rows, cut = _encoded_again(batch, maker, codec, known, report.rows, note)
                 staged = {
                     "documents": rows.num_rows,
                     "firsts": rows["passage"].to_pylist().count(0) if report.passages else rows.num_rows,
@@ -180,16 +181,17 @@ def _encoded_again(
     codec: ResidualCodec,
     known: SampleCodes | None = None,
     start: int = 0,
+    note: Callable[[int], None] | None = None,
 ) -> tuple[pa.RecordBatch, list[str]]:
     """The rows of ``batch`` with codes of the new codec; all other columns stay as they are. And the ids of cut rows.
 
     ``known`` has the codes of rows that were in the codec's sample, by position. ``start`` is the position of the first
-    row of ``batch``.
+    row of ``batch``. ``note`` is called now and then with the number of rows that are encoded.
     """
     known = known or SampleCodes(None)
     documents = _documents(batch)
     fresh = [document for position, document in enumerate(documents, start) if position not in known]
-    vectors, truncated = maker.vectors(fresh) if fresh else ([], [])
+    vectors, truncated = maker.vectors(fresh, note) if fresh else ([], [])
     codes = compress_documents(fresh, vectors, truncated, maker, codec, _no_rejects)
     codes |= {document.id: known[p] for p, document in enumerate(documents, start) if p in known}
     kept = dict(zip(batch.schema.names, batch.columns, strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -52,11 +52,14 @@ class RowMaker:
     fields: list[pa.Field]
     write_id: int
 
-    def vectors(self, documents: Sequence[Document]) -> tuple[list[np.ndarray], list[bool]]:
+    def vectors(
+        self, documents: Sequence[Document], note: Callable[[int], None] | None = None
+    ) -> tuple[list[np.ndarray], list[bool]]:
         """Encode documents, unless they have vectors.
 
         Args:
             documents: documents or passages; either all or none have vectors.
+            note: called now and then with the number of documents that are encoded.
 
         Returns:
             For each document its token vectors, float32 (tokens, dim), and whether its text was cut.
@@ -66,7 +69,7 @@ class RowMaker:
             return given, [False] * len(given)
         assert self.encoder is not None  # noqa: S101
         tokenized = self.encoder.tokenize_documents([document.encoded_text for document in documents])
-        return self.encoder.encode_tokens(tokenized), [text.truncated for text in tokenized]
+        return self.encoder.encode_tokens(tokenized, note), [text.truncated for text in tokenized]
 
     def rows(self, documents: Sequence[Document], codes: Sequence[RowCodes], codec: ResidualCodec) -> pa.RecordBatch:
         """Make rows of the table.

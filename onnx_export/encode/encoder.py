@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -292,7 +293,9 @@ class Encoder:
         """
         return self._parts.tokenize_document.spans(text)
 
-    def encode_tokens(self, tokenized: Sequence[TokenizedText]) -> list[np.ndarray]:
+    def encode_tokens(
+        self, tokenized: Sequence[TokenizedText], note: Callable[[int], None] | None = None
+    ) -> list[np.ndarray]:
         """Encode tokenized texts: the second half of `encode_queries` and `encode_documents`.
 
         Texts of one length run together, at most 512 tokens at a time in each thread, so working memory does not grow
@@ -300,6 +303,7 @@ class Encoder:
 
         Args:
             tokenized: what `tokenize_queries` or `tokenize_documents` gave.
+            note: called now and then, in this thread, with the number of texts that are done.
 
         Returns:
             For each text the vectors that it keeps: float32 (tokens, dim), unit length, without query weights.
@@ -310,19 +314,24 @@ class Encoder:
         session = self._parts.session
         vectors: list[np.ndarray] = [np.empty((0, self.dim), np.float32)] * len(tokenized)
 
-        def encode(run: list[int]) -> None:
+        def encode(run: list[int]) -> int:
             inputs = graph_inputs([tokenized[i] for i in run])
             output = run_graph(session, self.bundle.name, inputs, (*inputs["input_ids"].shape, self.dim))
             for row, i in enumerate(run):
                 vectors[i] = output[row][tokenized[i].keep]
+            return len(run)
+
+        def count(lengths: Iterable[int]) -> None:
+            for done in accumulate(lengths):
+                if note is not None:
+                    note(done)
 
         all_runs = list(runs(tokenized, _TOKENS_PER_RUN))
         if self._threads == 1 or len(all_runs) == 1:
-            for run in all_runs:
-                encode(run)
+            count(map(encode, all_runs))
         else:
             with ThreadPoolExecutor(self._threads) as pool:
-                list(pool.map(encode, all_runs))
+                count(pool.map(encode, all_runs))
         return vectors
 
 

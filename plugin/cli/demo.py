@@ -12,6 +12,7 @@ import typer
 
 from ...onnx_export.errors import InputError
 from . import display
+from .hits import show_hits
 
 SAMPLE = Path(__file__).parents[1] / "sample"
 
@@ -76,9 +77,11 @@ def _demonstrate(folder: Path) -> None:
     display.show_info(index.info())
 
     searcher = Searcher.open(folder, _TABLE, encoder=index.encoder)
+    with display.NoteOfCompiling():
+        searcher.search(QUESTIONS[0], k=1)  # so that the times below are those of later searches
     for question in QUESTIONS:
         started = time.perf_counter()
         hits = searcher.search(question, k=3)
         milliseconds = (time.perf_counter() - started) * 1000
-        display.show_hits(question, hits)
+        show_hits(question, hits, snippets=searcher.snippets(question, [hit.id for hit in hits]))
         display.out.print(f"[dim]     {milliseconds:.0f} ms, including the encoding of the question[/dim]")

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from ...onnx_export.counts import counted, named
@@ -28,12 +37,10 @@ if TYPE_CHECKING:
     from ...indexer.write.staging import LeftWork
     from ...onnx_export.encode.bundle import Bundle
     from ...onnx_export.encode.rules import TextRules
-    from ..search.explain import Explanation
-    from ..search.results import Hits
-    from ..search.snippets import Snippet
 
 # Name of a stage -> what people read, and what is counted.
 _STAGES = {
+    "types": ("finding types", "records"),
     "read": ("reading", "documents"),
     "sample": ("encoding a sample", "documents"),
     "encode": ("encoding", "documents"),
@@ -47,9 +54,8 @@ _STAGES = {
     "weigh": ("weighing", "passages"),
 }
 _SECONDS_BETWEEN_LINES = 5.0  # where there is no terminal
+_WIDE = 80  # columns of a terminal in which a bar has room for counts and rates
 _LINES = "\n"  # messages may have several lines
-_SNIPPET_CHARS = 80
-_CONTEXT_CHARS = 12  # shown on either side of a token that matched
 _ENOUGH_ROWS = 30  # of fewer, a quarter may be outliers by chance
 _HIGH_DRIFT = 0.25  # share of later rows that lie farther out than 95% of those the codec was trained on
 
@@ -60,20 +66,22 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 class ProgressDisplay:
     """A `tansaku.Progress` for people: bars on a terminal, elsewhere a plain line now and then; on standard error.
 
+    Args:
+        items: what is indexed: "documents" or "passages".
+
     Example:
         >>> with ProgressDisplay() as progress:
         ...     progress("train", 10, 100)
         ...     progress.note("loss 0.1234")
     """
 
-    def __init__(self) -> None:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rates]}"),
-            TimeRemainingColumn(),
-        )
+    def __init__(self, items: str = "documents") -> None:
+        columns: list[ProgressColumn] = [TextColumn("{task.description}")]
+        if err.width >= _WIDE:
+            columns += [BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rates]}"), TimeRemainingColumn()]
+        else:  # what is left of a short line after the name of the stage
+            columns += [BarColumn(bar_width=8), TaskProgressColumn(), TimeRemainingColumn(compact=True)]
+        self._items = items
         self._bars = Progress(*columns, console=err) if err.is_terminal else None
         self._tasks: dict[str, TaskID] = {}
         self._stage = ""
@@ -95,6 +103,7 @@ class ProgressDisplay:
         """Show how far a stage is; the arguments are those of `tansaku.Progress`."""
         group, _, name = stage.rpartition(": ")
         label, items = _STAGES.get(name, (name, "items"))
+        items = self._items if items == "documents" else items
         label = shown(f"{group}: {label}" if group else label)
         now = time.monotonic()
         rates = self._rates(stage, done, tokens, now, items)
@@ -162,6 +171,26 @@ class LoggedWarnings(logging.Handler):
         logging.getLogger("tansaku").removeHandler(self)
 
 
+class NoteOfCompiling(logging.Handler):
+    """Says that the search loops are being compiled, while it is entered: the first search takes longer for that."""
+
+    _logger = logging.getLogger("tansaku.plugin.kernels.compiling")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print what was logged."""
+        err.print(shown(record.getMessage()))
+
+    def __enter__(self) -> NoteOfCompiling:
+        self._level = self._logger.level
+        self._logger.setLevel(logging.INFO)
+        self._logger.addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.removeHandler(self)
+        self._logger.setLevel(self._level)
+
+
 def shown(text: object) -> str:
     """``text``, which may come from documents, as it is printed: no markup, and control characters as escapes."""
     return escape(visible(str(text)))
@@ -170,71 +199,6 @@ def shown(text: object) -> str:
 def show_json(content: dict[str, Any]) -> None:
     """Print as JSON, see `terminal.as_json`."""
     typer.echo(as_json(content))
-
-
-def show_hits(
-    query: str,
-    hits: Hits,
-    explanations: Sequence[Explanation] = (),
-    snippets: Sequence[Snippet] = (),
-    columns: Sequence[str] = (),
-) -> None:
-    """Print ranked hits with scores, snippets and columns; with explanations also matches and the time of each stage.
-
-    What matches in a snippet is bold and yellow on a terminal, and elsewhere between « and ».
-    """
-    out.print(f"\n[bold]{shown(query)}[/bold]")
-    if not hits:
-        out.print("  nothing found")
-    for rank, hit in enumerate(hits, start=1):
-        title = f"{shown(hit.title)}  " if hit.title else ""
-        out.print(f"{rank:>3}  [green]{hit.score:7.3f}[/green]  [bold]{title}[/bold][dim]{shown(hit.id)}[/dim]")
-        snippet = _marked(snippets[rank - 1], hit.text) if snippets else shown(_one_line(hit.text[:_SNIPPET_CHARS]))
-        out.print(f"              {snippet}")
-        for name in columns:
-            value = hit.text if name == "text" else hit.fields[name]
-            out.print(
-                f"              [dim]{shown(name)}:[/dim] {shown(_one_line('' if value is None else str(value)))}"
-            )
-        if explanations:
-            out.print(_matches(explanations[rank - 1]))
-    if hits.missing:
-        out.print(f"[yellow]not in the index:[/yellow] {shown(', '.join(hits.missing))}")
-    if explanations:
-        stages = ", ".join(f"{name} {value:.2f}" for name, value in hits.stages.items())
-        out.print(f"[dim]{counted(hits.scored, 'document')} scored; milliseconds: {stages}[/dim]")
-
-
-def _marked(snippet: Snippet, text: str) -> str:
-    """A snippet on one line, with … where the text goes on before or after it."""
-    before, after = ("[bold yellow]", "[/bold yellow]") if out.is_terminal else ("«", "»")
-    line, done = _one_line(snippet.text), 0
-    parts = ["…" if snippet.start else ""]
-    for start, end in snippet.marks:
-        parts += [shown(line[done:start]), before, shown(line[start:end]), after]
-        done = end
-    return "".join([*parts, shown(line[done:]), "…" if snippet.start + len(line) < len(text) else ""])
-
-
-def _one_line(text: str) -> str:
-    """``text`` with a space for each white space character."""
-    return "".join(" " if character.isspace() else character for character in text)
-
-
-def _matches(explanation: Explanation) -> Table:
-    """What each query token matched, with the text around it; a bar shows their similarity."""
-    table = Table(box=None, padding=(0, 1, 0, 2), show_header=False)
-    for match in explanation.matches:
-        around = "[dim](no text)[/dim]"
-        if match.document_span:
-            start, end = match.document_span
-            before = explanation.text[max(0, start - _CONTEXT_CHARS) : start].replace("\n", " ")
-            after = explanation.text[end : end + _CONTEXT_CHARS].replace("\n", " ")
-            around = f"{shown(before)}[bold yellow]{shown(match.document_text)}[/bold yellow]{shown(after)}"
-        bar = "█" * round(8 * max(match.similarity, 0))
-        similarity = f"{match.weight:4.2f} × {match.similarity:6.3f}"
-        table.add_row(similarity, bar.ljust(8), shown(match.query_text) or "[dim]·[/dim]", around)
-    return table
 
 
 def show_build(report: BuildReport, seconds: float) -> None:
@@ -310,6 +274,11 @@ def show_interrupted(left: LeftWork | None) -> None:
         f"interrupted; {kept}, and kept in {escape(str(left.folder))}. The same command continues from there, "
         "and with --no-resume starts over"
     )
+
+
+def show_stopped(kept: str) -> None:
+    """Print, after an interruption of any other command, what is kept."""
+    err.print(f"interrupted; {shown(kept)}")
 
 
 def show_check(report: CheckReport) -> None:

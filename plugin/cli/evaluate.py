@@ -103,7 +103,7 @@ def evaluate(
         display.show_warning(said)
     if warning := queries_warning(searcher.encoder, asked.values()):
         display.show_warning(warning)
-    with display.ProgressDisplay() as progress:
+    with display.NoteOfCompiling(), display.ProgressDisplay() as progress:
         run = search_all(
             searcher,
             asked,

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 from pydantic_core import to_jsonable_python
+from rich.table import Table
 
+from ...onnx_export.counts import counted
 from ...onnx_export.errors import InputError
 from . import display
+from .display import shown
 from .terminal import as_json
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 HitFormat = Literal["text", "json", "jsonl", "tsv"]
 
 _OWN = ("title", "text", "snippet")  # what `--fields` may name besides columns
+_SNIPPET_CHARS = 80
+_CONTEXT_CHARS = 12  # shown on either side of a token that matched
 _PLACE = ("query_id", "rank", "id", "score")  # of a line of TSV, before the fields
 
 
@@ -75,10 +80,12 @@ def show_answers(answers: Iterable[Answer], form: HitFormat, fields: Sequence[st
     if form == "text":
         for answer in answers:
             columns = [name for name in fields or () if name not in ("title", "snippet")]
-            display.show_hits(answer.query, answer.hits, answer.explanations, answer.snippets, columns)
+            show_hits(answer.query, answer.hits, answer.explanations, answer.snippets, columns)
     elif form == "json":
-        shown = [{"query_id": answer.query_id, **_as_object(answer, fields)} for answer in answers]
-        display.show_json({"queries": shown} if several else {k: v for k, v in shown[0].items() if k != "query_id"})
+        answered = [{"query_id": answer.query_id, **_as_object(answer, fields)} for answer in answers]
+        display.show_json(
+            {"queries": answered} if several else {k: v for k, v in answered[0].items() if k != "query_id"}
+        )
     elif form == "jsonl":
         for answer in answers:
             for hit in _as_object(answer, fields)["hits"]:
@@ -101,7 +108,7 @@ def value_of(hit: Hit, name: str, snippets: Sequence[Snippet], rank: int) -> Any
 
 
 def _as_object(answer: Answer, fields: Sequence[str] | None) -> dict[str, Any]:
-    shown = []
+    found = []
     for rank, hit in enumerate(answer.hits, start=1):
         content: dict[str, Any] = {"rank": rank, **dataclasses.asdict(hit)}
         if answer.snippets:
@@ -115,10 +122,10 @@ def _as_object(answer: Answer, fields: Sequence[str] | None) -> dict[str, Any]:
             explanation = answer.explanations[rank - 1]
             content["matches"] = [dataclasses.asdict(match) for match in explanation.matches]
             content["cut"] = explanation.cut
-        shown.append(content)
+        found.append(content)
     hits = answer.hits
     about = {"stages_ms": hits.stages, "scored": hits.scored, "truncated": hits.truncated, "missing": hits.missing}
-    return {"query": answer.query, "hits": shown, **about}
+    return {"query": answer.query, "hits": found, **about}
 
 
 def _cell(value: Any) -> str:
@@ -128,3 +135,67 @@ def _cell(value: Any) -> str:
     plain = to_jsonable_python(value, inf_nan_mode="null", bytes_mode="base64", fallback=str)
     text = plain if isinstance(plain, str) else as_json(plain, indent=None)
     return " ".join(text.split("\t")).replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
+
+
+def show_hits(
+    query: str,
+    hits: Hits,
+    explanations: Sequence[Explanation] = (),
+    snippets: Sequence[Snippet] = (),
+    columns: Sequence[str] = (),
+) -> None:
+    """Print ranked hits with scores, snippets and columns; with explanations also matches and the time of each stage.
+
+    What matches in a snippet is bold and yellow on a terminal, and elsewhere between « and ».
+    """
+    display.out.print(f"\n[bold]{shown(query)}[/bold]")
+    if not hits:
+        display.out.print("  nothing found")
+    for rank, hit in enumerate(hits, start=1):
+        title = f"{shown(hit.title)}  " if hit.title else ""
+        display.out.print(f"{rank:>3}  [green]{hit.score:7.3f}[/green]  [bold]{title}[/bold][dim]{shown(hit.id)}[/dim]")
+        snippet = _marked(snippets[rank - 1], hit.text) if snippets else shown(_one_line(hit.text[:_SNIPPET_CHARS]))
+        display.out.print(f"              {snippet}")
+        for name in columns:
+            value = hit.text if name == "text" else hit.fields[name]
+            line = "" if value is None else _one_line(str(value))
+            display.out.print(f"              [dim]{shown(name)}:[/dim] {shown(line)}")
+        if explanations:
+            display.out.print(_matches(explanations[rank - 1]))
+    if hits.missing:
+        display.out.print(f"[yellow]not in the index:[/yellow] {shown(', '.join(hits.missing))}")
+    if explanations:
+        stages = ", ".join(f"{name} {value:.2f}" for name, value in hits.stages.items())
+        display.out.print(f"[dim]{counted(hits.scored, 'document')} scored; milliseconds: {stages}[/dim]")
+
+
+def _marked(snippet: Snippet, text: str) -> str:
+    """A snippet on one line, with … where the text goes on before or after it."""
+    before, after = ("[bold yellow]", "[/bold yellow]") if display.out.is_terminal else ("«", "»")
+    line, done = _one_line(snippet.text), 0
+    parts = ["…" if snippet.start else ""]
+    for start, end in snippet.marks:
+        parts += [shown(line[done:start]), before, shown(line[start:end]), after]
+        done = end
+    return "".join([*parts, shown(line[done:]), "…" if snippet.start + len(line) < len(text) else ""])
+
+
+def _one_line(text: str) -> str:
+    """``text`` with a space for each white space character."""
+    return "".join(" " if character.isspace() else character for character in text)
+
+
+def _matches(explanation: Explanation) -> Table:
+    """What each query token matched, with the text around it; a bar shows their similarity."""
+    table = Table(box=None, padding=(0, 1, 0, 2), show_header=False)
+    for match in explanation.matches:
+        around = "[dim](no text)[/dim]"
+        if match.document_span:
+            start, end = match.document_span
+            before = explanation.text[max(0, start - _CONTEXT_CHARS) : start].replace("\n", " ")
+            after = explanation.text[end : end + _CONTEXT_CHARS].replace("\n", " ")
+            around = f"{shown(before)}[bold yellow]{shown(match.document_text)}[/bold yellow]{shown(after)}"
+        bar = "█" * round(8 * max(match.similarity, 0))
+        similarity = f"{match.weight:4.2f} × {match.similarity:6.3f}"
+        table.add_row(similarity, bar.ljust(8), shown(match.query_text) or "[dim]·[/dim]", around)
+    return table

@@ -167,7 +167,8 @@ def index(
     )
     rejected = None if rejects_path is None else Rejects(rejects_path)
     started = time.perf_counter()
-    with _interruptible(db, table, options), display.LoggedWarnings(), display.ProgressDisplay() as progress:
+    rows = _rows(db, table, options, passage_tokens, mode)
+    with _interruptible(db, table, options), display.LoggedWarnings(), display.ProgressDisplay(rows) as progress:
         if mode in ("append", "upsert"):
             opened = open_table(db, table, options)
             built = Index(table, opened, models)
@@ -326,6 +327,13 @@ def _interruptible(db: str, table: str, options: Mapping[str, str] | None) -> It
             left = left_work(side_folder(connect(db, storage_options=options), table))
         display.show_interrupted(left)
         raise typer.Exit(130) from None
+
+
+def _rows(db: str, table: str, options: Mapping[str, str] | None, passage_tokens: int | None, mode: Mode) -> str:
+    """What is indexed: documents or passages."""
+    if mode in ("append", "upsert"):
+        passage_tokens = open_table(db, table, options).header.passage_tokens
+    return "documents" if passage_tokens is None else "passages"
 
 
 def _check_layout(context: typer.Context, index: IndexTable, layout: Mapping[str, Any]) -> None:

@@ -6,10 +6,12 @@ Each command imports what it needs when it runs, so that `tansaku --help` loads 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
+from collections.abc import Callable
 from importlib.metadata import entry_points, version
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -74,9 +76,35 @@ def tansaku(
     """Options of `tansaku` itself."""
 
 
+# What is kept when a command is interrupted that does not say so itself.
+_KEPT = {
+    "delete": "what was deleted before stays deleted, the same command deletes the rest",
+    "optimize": "the index is whole, the same command continues",
+    "copy": "there is no copy, the same command starts over",
+    "rename": "the index is there under its old name, or under both",
+    "evaluate": "no measures are kept, the same command starts over",
+    "beir": "no measures are kept, the same command starts over",
+    "export": "no bundle was written, the same command starts over",
+}
+
+
+def _interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``command``, which at Ctrl-C says what is kept and ends with status 130."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **options: Any) -> Any:
+        try:
+            return command(*args, **options)
+        except KeyboardInterrupt:
+            display.show_stopped(_KEPT.get(command.__name__, "nothing was changed"))
+            raise typer.Exit(130) from None
+
+    return run
+
+
 for _group, _commands in _GROUPS.items():
     for _command in _commands:
-        app.command(rich_help_panel=_group)(_command)
+        app.command(rich_help_panel=_group)(_interruptible(_command))
 for _point in sorted(entry_points(group="tansaku.commands"), key=lambda point: point.name):
     app.command(_point.name, rich_help_panel="Train")(_point.load())
 

@@ -122,7 +122,8 @@ def search(
     if warning:
         display.show_warning(warning)
     answers = _answers(searcher, asked, k, options, with_snippets, explain)
-    show_answers(answers, form, names, several=queries is not None)
+    with display.NoteOfCompiling():
+        show_answers(answers, form, names, several=queries is not None)
 
 
 def _format(given: HitFormat, as_json: bool, explain: bool) -> HitFormat:

@@ -8,6 +8,7 @@ be imported. This one looks for its folder when a loop is compiled, and uses it 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import pickle
 import sys
@@ -25,6 +26,8 @@ from numba.core.serialize import dumps
 
 from ...onnx_export.cache_folder import CACHE_VARIABLE, cache_folder, make_private
 from ...onnx_export.files import write_atomically
+
+_logger = logging.getLogger(__name__)
 
 # Loops run without Python's global lock.
 _jit: Callable[..., Any] = numba.njit(nogil=True, error_model="numpy")
@@ -62,9 +65,10 @@ class _KeptLoop(NullCache):
         try:
             content = b"" if file is None else file.read_bytes()
         except OSError:
-            return None
+            content = b""
         stamp, kept = content[:32], content[32:]
         if stamp != _stamp(kept):
+            _say_once()
             return None
         target_context.refresh()
         return CompileResult._rebuild(target_context, *pickle.loads(kept))  # noqa: S301  a folder of this user alone
@@ -86,6 +90,11 @@ class _KeptLoop(NullCache):
         key = repr((str(sig), codegen.magic_tuple(), sys.implementation.cache_tag))
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         return None if folder is None else folder / f"{self._name}-{digest}.loop"
+
+
+@cache
+def _say_once() -> None:
+    _logger.info("compiling the search loops: once on this machine, which takes some seconds")
 
 
 @cache

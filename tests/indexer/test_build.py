@@ -174,7 +174,11 @@ class TestScan:
     def test_tells_how_many_were_read_after_each_chunk(self):
         calls = []
         scan(documents(DOCUMENTS_PER_CHUNK + 1), accept, no_rejects, lambda *call: calls.append(call))
-        assert calls == [("read", DOCUMENTS_PER_CHUNK, 0, 0), ("read", DOCUMENTS_PER_CHUNK + 1, 0, 0)]
+        n = DOCUMENTS_PER_CHUNK
+        assert calls == [("read", n, 0, 0), ("read", n + 1, 0, 0), ("read", n + 1, n + 1, 0)]
+        calls.clear()
+        scan(documents(n + 1), accept, no_rejects, lambda *call: calls.append(call), n + 1)
+        assert calls == [("read", n, n + 1, 0), ("read", n + 1, n + 1, 0)]
 
     @deterministic
     @given(st.sets(st.integers(0, 39)))

@@ -79,7 +79,9 @@ class FakeEncoder(Encoder):
     def count_document_tokens(self, texts: Iterable[str]) -> list[int]:
         return [_length(text) for text in texts]
 
-    def encode_tokens(self, tokenized: Sequence[TokenizedText]) -> list[np.ndarray]:
+    def encode_tokens(
+        self, tokenized: Sequence[TokenizedText], note: Callable[[int], None] | None = None
+    ) -> list[np.ndarray]:
         texts = ["".join(map(chr, item.ids)) for item in tokenized]
         self.before_encoding(texts)
         self.encoded += texts

@@ -531,16 +531,34 @@ def test_storage_options_reach_the_database(
 class TestInterrupted:
     """Ctrl-C says what is kept and how to go on."""
 
+    @pytest.mark.parametrize(
+        ("command", "kept"),
+        [
+            (("search", "犬"), "nothing was changed"),
+            (("delete", "--id", "dog"), "what was deleted before stays deleted"),
+            (("copy", "--to-table", "u"), "there is no copy"),
+            (("evaluate", "--queries", SAMPLE / "queries.jsonl", "--run", "/dev/null"), "no measures are kept"),
+        ],
+    )
+    def test_of_every_other_command(self, two_db: Path, monkeypatch: pytest.MonkeyPatch, command, kept: str):
+        def interrupted(*_, **__):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("tansaku.indexer.table.database.connect", interrupted)
+        monkeypatch.setattr("tansaku.indexer.index.connect", interrupted)
+        ended = tansaku(*command, "--db", two_db, "--table", "docs")
+        assert (ended.returncode, ended.stderr) == (130, f"interrupted; {kept}{ended.stderr.partition(kept)[2]}")
+
     @staticmethod
     def interrupted(monkeypatch: pytest.MonkeyPatch, calls: int, *command: str | Path):
         """Run a command in which the call of the encoder after so many is interrupted."""
         original, made = Encoder.encode_tokens, []
 
-        def encode(self, tokenized):
+        def encode(self, tokenized, note=None):
             made.append(1)
             if len(made) > calls:
                 raise KeyboardInterrupt
-            return original(self, tokenized)
+            return original(self, tokenized, note)
 
         with monkeypatch.context() as patched:
             patched.setattr(Encoder, "encode_tokens", encode)

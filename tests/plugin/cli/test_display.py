@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from types import SimpleNamespace
 
 import pytest
@@ -70,6 +71,37 @@ class TestProgressWithoutATerminal:
             clock(10)
             progress("read", 1512, 0, 0)
         assert shown.getvalue().splitlines()[-1] == "reading: 1,512, 100 documents/s"
+
+
+class TestProgressOnATerminal:
+    @pytest.mark.parametrize("width", [40, 100])
+    def test_a_bar_with_its_count_fits_on_a_line(self, monkeypatch, width):
+        stream = io.StringIO()
+        console = Console(file=stream, width=width, force_terminal=True, color_system=None, highlight=False)
+        monkeypatch.setattr(display, "err", console)
+        with display.ProgressDisplay("passages") as progress:
+            progress("sample", 300, 900, 9000)
+            progress("sample", 450, 900, 9000)
+        last = [line for line in stream.getvalue().splitlines() if "encoding a sample" in line][-1]
+        assert "━" in last
+        assert ("450/900" if width == 100 else "50%") in last
+        assert "…" not in last
+
+
+def test_passages_are_called_passages(shown, clock):
+    with display.ProgressDisplay("passages") as progress:
+        progress("encode", 1, 9, 10)
+        clock(5)
+        progress("encode", 6, 9, 60)
+    assert "1 passages/s" in shown.getvalue()
+
+
+def test_compiling_is_said_while_it_is_listened_to(shown):
+    logger = logging.getLogger("tansaku.plugin.kernels.compiling")
+    with display.NoteOfCompiling():
+        logger.info("compiling")
+    logger.info("not heard")
+    assert shown.getvalue() == "compiling\n"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from tansaku import DeleteReport, Explanation, Hit, Hits, Index, InputError, Match
 from tansaku.onnx_export.files import check_output, check_output_folder, write_output
 from tansaku.plugin.cli import display
+from tansaku.plugin.cli.hits import show_hits
 from tansaku.plugin.cli.main import app
 from tansaku.plugin.cli.terminal import as_json, visible
 from tansaku.plugin.search.results import RankedRows
@@ -55,7 +56,7 @@ def test_nothing_that_is_printed_reaches_the_terminal_raw(printed):
     ranked = RankedRows(rows=None, scores=None, scored=1, missing=(f"gone{BAD}",))  # pyright: ignore[reportArgumentType]
     hits = Hits([hit], ranked=ranked, stages={}, version=1, query_tokens=1)
     match = Match(0.5, 1.0, (0, 1), f"q{BAD}", (2, 3), f"d{BAD}")
-    display.show_hits(f"query{BAD}", hits, [Explanation(hit.id, 1.0, hit.text, (match,))])
+    show_hits(f"query{BAD}", hits, [Explanation(hit.id, 1.0, hit.text, (match,))])
     display.show_delete(DeleteReport(0, [f"id{BAD}"]))
     display.show_error(InputError(f"error{BAD}"))
     display.show_warning(f"warning{BAD}")
