@@ -116,9 +116,10 @@ def mine(
 
     Example: `tansaku mine groups.jsonl --queries q.jsonl --collection c.jsonl --bm25 --teacher bm25`
     """
-    if bm25 or any(name.endswith("bm25") for name in teacher):
+    kinds = {name.rpartition("*")[2].partition(":")[0] for name in teacher}
+    if bm25 or "bm25" in kinds:
         require_extra("train", "bm25s")
-    if any("cross-encoder:" in name for name in teacher):
+    if "cross-encoder" in kinds:
         require_extra("train", "sentence_transformers")
     from ..plugin.evaluation.bm25 import Bm25
     from ..plugin.evaluation.judgements import read_qrels, read_run
@@ -142,7 +143,7 @@ def mine(
         query_texts = open_texts(Path(folder), "queries", queries, max_left_out, display.show_warning)
         passages = open_texts(Path(folder), "collection", collection, max_left_out, display.show_warning)
         candidates = [{query_id: list(found) for query_id, found in read_run(path).items()} for path in run or ()]
-        index = Bm25(passages.items()) if bm25 or any(name.endswith("bm25") for name in teacher) else None
+        index = Bm25(passages.items()) if bm25 or "bm25" in kinds else None
         if bm25 and index is not None:
             candidates.append({query_id: list(index.best(text, depth)) for query_id, text in query_texts.items()})
         if not candidates and not (clusters and qrels):
@@ -151,7 +152,7 @@ def mine(
         _warn_of_missing(judgements, query_texts, passages)
         positives = _relevant(judgements, query_texts, passages)
         by_text: dict[str, set[str]] = {}
-        if any(name.endswith("labels") for name in teacher):
+        if "labels" in kinds:
             for query_id, found in positives.items():
                 by_text.setdefault(query_texts[query_id], set()).update(found)
         asked: Mapping[str, str] = query_texts

@@ -2,7 +2,7 @@
 
 Every judged query is ranked by plain MaxSim over a pool of passages; its relevant passage and the best of the others
 are kept, each as one similarity per query token. Weights are then a small network of a token's vector (see
-`onnx_export.query_weights`), trained to put the relevant passage first.
+`onnx_export.convert.query_weights_graph`), trained to put the relevant passage first.
 The similarities take most of the time, encoding the passages the rest.
 """
 

@@ -25,6 +25,7 @@ from onnxscript.rewriter.ort_fusions.sdpa_via_mha import replace_sdpa_by_mha
 
 from .attention import skip_empty_masks
 from .checkpoint import Checkpoint
+from .formats.backbone import attention_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -117,7 +118,7 @@ def _as_proto(model: ir.Model) -> onnx.ModelProto:
 @contextlib.contextmanager
 def _eager_attention(backbone: PreTrainedModel) -> Iterator[None]:
     """Eager attention traces to the plain pattern that the fusions know; the backbone's own comes back afterwards."""
-    before = backbone.config._attn_implementation or "eager"  # transformers has no public name for it
+    before = attention_of(backbone)
     backbone.set_attn_implementation("eager")
     try:
         yield

@@ -138,7 +138,8 @@ def _chosen(
 ) -> list[list[str]]:
     """The passages of each group of a query: a positive first if there is one, then negatives in random order."""
     pools = [list(ranked.get(query_id, ()))[plan.skip : plan.depth] for ranked in candidates]
-    pool = list(dict.fromkeys(doc_id for found in pools for doc_id in found if doc_id not in set(positives)))
+    relevant = set(positives)
+    pool = list(dict.fromkeys(doc_id for found in pools for doc_id in found if doc_id not in relevant))
     seed = int.from_bytes(hashlib.sha256(f"{plan.seed} {query_id}".encode()).digest()[:8], "little")
     random = np.random.default_rng(seed)
     groups = []

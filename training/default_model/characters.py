@@ -28,7 +28,7 @@ from ...onnx_export.convert.japanese_text import VERSION, japanese_text, variant
 from ...onnx_export.convert.more_tokens import add_tokens
 from .e5_weights import E5Weights, packaged_weights, read_e5_weights
 from .variants import unicode_file, unihan
-from .vocabulary import build_tokenizer
+from .vocabulary import NEVER, build_tokenizer
 
 # Of the base model's single characters, those of these scripts are not taken over; they become their bytes.
 _LEFT_OUT = tuple(
@@ -36,7 +36,6 @@ _LEFT_OUT = tuple(
     "MONGOLIAN MYANMAR ORIYA SINHALA SYRIAC TAMIL TELUGU THAANA THAI TIBETAN".split(" ")
 )
 _CODECS = ("iso2022_jp", "cp932", "shift_jis_2004")
-_NEVER = -1e4  # the score of a piece that no text may match
 _SEED = 20251130
 # How much of a made embedding's direction is random, and how much comes from variants, else from the definition and the
 # radical. With these, benchmarks.quality.characters tells all characters apart.
@@ -55,7 +54,7 @@ def write_characters(bundle: Annotated[Path, typer.Argument(help="Folder of the 
     rows = np.concatenate([table[[base[character] for character in taken]], *made_rows])
     # No other piece has these characters, so how likely they are changes nothing.
     score = float(weights.scores.min())
-    pieces = dict.fromkeys([*taken, *made], score) | {f"<0x{byte:02X}>": _NEVER for byte in range(256)}
+    pieces = dict.fromkeys([*taken, *made], score) | {f"<0x{byte:02X}>": NEVER for byte in range(256)}
     tokenizer.normalizer = normalizer()
     done = add_tokens(
         bundle,

@@ -14,7 +14,7 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 _SPACE = "▁"  # SentencePiece's sign for a space
-_NEVER = -1e4  # the score of a piece that no text may match
+NEVER = -1e4  # the score of a piece that no text may match
 _REMOVED = Regex("[\u0001-\u0008\u000b\u000e-\u001f\u007f\u008f\u009f]")
 _SPACES = Regex("[\t\n\u000c\r\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]")
 
@@ -38,7 +38,7 @@ def build_tokenizer(
     ids = {piece: i for i, piece in enumerate(pieces)}
     special = {piece for piece in pieces if piece.startswith("<") and piece.endswith(">") and len(piece) > 2}
     special |= {start, end, unknown}
-    vocabulary = [(p, _NEVER if p in special else float(s)) for p, s in zip(pieces, scores, strict=True)]
+    vocabulary = [(p, NEVER if p in special else float(s)) for p, s in zip(pieces, scores, strict=True)]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=ids[unknown], byte_fallback=False))
     tokenizer.normalizer = normalizers.Sequence(
         [

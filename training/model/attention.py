@@ -7,6 +7,7 @@ import logging
 import torch
 from transformers import PreTrainedModel
 
+from ...onnx_export.convert.formats.backbone import attention_of
 from ...onnx_export.encode.tokenize import TokenizedText
 from .student import Student
 
@@ -24,7 +25,7 @@ def use_sdpa(student: Student, texts: list[TokenizedText]) -> bool:
         Whether it is used; otherwise the backbone is as before.
     """
     backbone = student.backbone
-    before = _implementation(backbone)
+    before = attention_of(backbone)
     training = student.training
     student.eval()
     with torch.no_grad():
@@ -35,11 +36,7 @@ def use_sdpa(student: Student, texts: list[TokenizedText]) -> bool:
     same = torch.allclose(expected[kept], found[kept], rtol=_TOLERANCE, atol=_TOLERANCE)
     if not same:
         _set(backbone, before)
-    return _implementation(backbone) == "sdpa"
-
-
-def _implementation(backbone: PreTrainedModel) -> str:
-    return backbone.config._attn_implementation or "eager"  # transformers has no public name for it
+    return attention_of(backbone) == "sdpa"
 
 
 def _set(backbone: PreTrainedModel, implementation: str) -> None:

@@ -39,7 +39,15 @@ def min_max(scores: torch.Tensor) -> torch.Tensor:
 
 
 def divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """KL divergence of the student's softmax over each group from the teacher's, the mean over groups."""
+    """KL divergence of the student's softmax over each group from the teacher's, the mean over groups.
+
+    Args:
+        student: float32 (groups, nway).
+        teacher: the same.
+
+    Returns:
+        A scalar.
+    """
     return functional.kl_div(
         functional.log_softmax(student, dim=1),
         functional.log_softmax(teacher, dim=1),
@@ -49,7 +57,15 @@ def divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 
 
 def margin_mse(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Mean squared difference of the margins between each group's first passage and its others."""
+    """Mean squared difference of the margins between each group's first passage and its others.
+
+    Args:
+        student: float32 (groups, nway).
+        teacher: the same.
+
+    Returns:
+        A scalar.
+    """
     return functional.mse_loss(student[:, :1] - student[:, 1:], teacher[:, :1] - teacher[:, 1:])
 
 

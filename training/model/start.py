@@ -10,14 +10,14 @@ import torch
 from ...onnx_export.convert.checkpoint import Checkpoint, linear_projection
 from ...onnx_export.convert.formats.backbone import load_backbone, positions
 from ...onnx_export.convert.formats.files import find_folder
+from ...onnx_export.convert.formats.queries import query_rules
 from ...onnx_export.convert.formats.tokenizer import LoadedTokenizer, load_tokenizer
 from ...onnx_export.convert.load import load_checkpoint
-from ...onnx_export.encode.rules import Expansion, TextRules
+from ...onnx_export.encode.rules import TextRules
 from ...onnx_export.errors import CheckpointError, InputError
 from ..config import ModelConfig
 
 _MARKERS = ("[unused0]", "[unused1]")  # the paper's, which BERT's and ModernBERT's vocabularies have
-_MASK_MULTIPLE = 32  # of the paper's dynamic query length
 
 
 def load_start(config: ModelConfig, seed: int) -> Checkpoint:
@@ -55,17 +55,17 @@ def _plain_encoder(config: ModelConfig, dim: int, seed: int) -> Checkpoint:
     query, document = _markers(config, tokenizer)
     spread = getattr(backbone.config, "initializer_range", 0.02)
     new = torch.randn(dim, backbone.config.hidden_size, generator=torch.Generator().manual_seed(seed)) * spread
-    expansion = Expansion(tokenizer.mask, "paper", _MASK_MULTIPLE) if tokenizer.mask else None
     # As Stanford's: the first token of each symbol of ASCII. Here no other text is skipped with an unknown symbol.
     skipped = [token for token in tokenizer.first_tokens(string.punctuation) if token != tokenizer.unknown]
     longest = positions(backbone.config)
+    rules = TextRules("", query, longest)
     return Checkpoint(
         name=folder.resolve().name if Path(config.checkpoint).is_dir() else config.checkpoint,
         backbone=backbone,
         projection=linear_projection(new),
         tokenizer=tokenizer.tokenizer,
         segmenter=tokenizer.segmenter,
-        query=TextRules("", query, longest, expansion=expansion),
+        query=query_rules("paper" if tokenizer.mask else None, rules, tokenizer.mask, longest, folder),
         document=TextRules("", document, longest, skiplist=tuple(dict.fromkeys(skipped))),
         origin={"format": "encoder", "projection": f"new, seed {seed}"},
         tokenizer_files=tokenizer.files,

@@ -6,7 +6,6 @@ skiplist of the model's own, …) is in a field `tansaku` beside them, which `lo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from ...onnx_export.convert.formats.tokenizer import load_tokenizer
 from ...onnx_export.encode.rules import TextRules
 from ...onnx_export.errors import InputError
 from ..config import Format
-from .tokenizer_files import name_padding, save_config, save_tokenizer
+from .tokenizer_files import name_padding, save_config, save_tokenizer, write_json
 
 
 def _stanford(checkpoint: Checkpoint, folder: Path, facts: dict[str, Any]) -> None:
@@ -56,7 +55,7 @@ def _stanford(checkpoint: Checkpoint, folder: Path, facts: dict[str, Any]) -> No
         "attend_to_mask_tokens": bool(query.expansion and query.expansion.attend),
         "mask_punctuation": set(punctuation(load_tokenizer(folder))) <= set(document.skiplist),
     }
-    _write(folder / METADATA_FILE, {**facts, **with_own_rules(settings, query, document)})
+    write_json(folder / METADATA_FILE, {**facts, **with_own_rules(settings, query, document)})
 
 
 def _pylate(checkpoint: Checkpoint, folder: Path, facts: dict[str, Any]) -> None:
@@ -69,11 +68,11 @@ def _pylate(checkpoint: Checkpoint, folder: Path, facts: dict[str, Any]) -> None
         place = folder / f"{number}_Dense"
         place.mkdir()
         _save_tensors(layer.state_dict(), place)
-        _write(place / "config.json", dense_settings(layer))
+        write_json(place / "config.json", dense_settings(layer))
         modules.append({"idx": number, "name": str(number), "path": place.name, "type": "pylate.models.Dense.Dense"})
-    _write(folder / MODULES_FILE, modules)
+    write_json(folder / MODULES_FILE, modules)
     longest = max(query.max_length, document.max_length)
-    _write(folder / TRANSFORMER_FILE, {"max_seq_length": longest, "do_lower_case": checkpoint.lower_case})
+    write_json(folder / TRANSFORMER_FILE, {"max_seq_length": longest, "do_lower_case": checkpoint.lower_case})
     settings = {
         "prompts": {"query": query.prefix, "document": document.prefix},
         "query_prefix": query.marker or "",
@@ -91,7 +90,7 @@ def _pylate(checkpoint: Checkpoint, folder: Path, facts: dict[str, Any]) -> None
         **with_own_rules(settings, query, document),
         "training": facts,
     }
-    _write(folder / SETTINGS_FILE, content)
+    write_json(folder / SETTINGS_FILE, content)
 
 
 WRITERS: dict[Format, Callable[[Checkpoint, Path, dict[str, Any]], None]] = {"stanford": _stanford, "pylate": _pylate}
@@ -134,7 +133,3 @@ def _matrix(checkpoint: Checkpoint) -> torch.Tensor:
 def _save_tensors(tensors: dict[str, torch.Tensor], folder: Path) -> None:
     plain = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(plain, folder / "model.safetensors", {"format": "pt"})
-
-
-def _write(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -66,7 +66,7 @@ def name_padding(checkpoint: Checkpoint, folder: Path) -> None:
         content: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
         named = content.get("pad_token")
         if known and mask is not None and mask in (named, named.get("content") if isinstance(named, dict) else None):
-            _write(path, {**content, "pad_token": known[0]})
+            write_json(path, {**content, "pad_token": known[0]})
 
 
 def save_config(checkpoint: Checkpoint, folder: Path, architecture: str) -> None:
@@ -83,7 +83,7 @@ def save_config(checkpoint: Checkpoint, folder: Path, architecture: str) -> None
     loaded = json.loads(checkpoint.tokenizer_files.get(_CONFIG_FILE, b"{}"))
     # Keys of transformers 4 are kept beside those of 5, which version 4 does not know (the theta of ModernBERT's RoPE).
     content = {**written, **loaded, "architectures": [architecture], "vocab_size": written["vocab_size"]}
-    _write(path, {name: value for name, value in content.items() if name not in ("torch_dtype", "dtype")})
+    write_json(path, {name: value for name, value in content.items() if name not in ("torch_dtype", "dtype")})
 
 
 def _for_transformers_4(path: Path) -> None:
@@ -97,8 +97,17 @@ def _for_transformers_4(path: Path) -> None:
         del changed["extra_special_tokens"]
         changed["additional_special_tokens"] = extra
     if changed != content:
-        _write(path, changed)
+        write_json(path, changed)
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: Any) -> None:
+    """Write a file of JSON as other libraries do, for people to read.
+
+    Args:
+        path: the file.
+        content: what goes in it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

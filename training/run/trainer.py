@@ -303,6 +303,7 @@ class _Run:
         self.log.close()
 
     def finish(self) -> Path:
+        """Write the model in all formats; returns the folder of the last checkpoint."""
         folder = self.output / f"checkpoint-{self.step}"
         if self.ranks.number == 0:
             with self.optimizer.averaged():

@@ -92,6 +92,11 @@ def _check_complete(folder: Path, report: dict[str, Any]) -> None:
         )
 
 
+def attention_of(backbone: PreTrainedModel) -> str:
+    """The implementation of a backbone's attention, such as "eager" or "sdpa"."""
+    return backbone.config._attn_implementation or "eager"  # transformers has no public name for it
+
+
 def positions(config: PreTrainedConfig) -> int:
     """The longest sequence that the backbone reads, in tokens."""
     longest = config.max_position_embeddings

@@ -109,8 +109,7 @@ def load_modules(folder: Path, name: str, query_expansion: QueryExpansion | None
     native = model_type == "MultiVectorEncoder" or _MASK_MODULE in modules
     transformer = folder / modules["Transformer"][0]
     backbone = load_backbone(transformer)
-    tokenizer = load_tokenizer(transformer)
-    tokenizer = _in_case(transformer, tokenizer)
+    tokenizer = _in_case(transformer, load_tokenizer(transformer))
     projection = load_projection(folder, modules.get("Dense", []), backbone.config.hidden_size, native)
     longest = positions(backbone.config)
     if native:
