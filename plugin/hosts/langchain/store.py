@@ -12,20 +12,14 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
-from ....indexer.errors import TableExistsError, TableNotFoundError
 from ....indexer.index import Index
-from ....indexer.read.documents import RESERVED_FIELDS
 from ....indexer.read.documents import Document as StoredDocument
-from ....indexer.table.database import Database, connect
+from ....indexer.table.database import Database
 from ....indexer.table.ids import checked_ids
-from ....indexer.table.model import Models
-from ....indexer.table.schema import user_fields
-from ....indexer.table.table import IndexTable, check_table_name, open_index_table
 from ....onnx_export.encode.encoder import Encoder
 from ....onnx_export.errors import InputError, MissingExtraError
 
@@ -36,12 +30,10 @@ try:
 except ImportError as error:
     raise MissingExtraError("langchain-core", "langchain") from error
 
-from ....onnx_export.counts import named
-from ...search.latest_searcher import LatestSearcher
 from ...search.plan import SearchOptions
 from ...search.results import Hit
-from ...search.searcher import Searcher
 from .._framework_search import refuse_unknown, search
+from .._framework_table import FrameworkTable
 
 __all__ = ["TansakuVectorStore"]
 
@@ -75,9 +67,6 @@ class TansakuVectorStore(VectorStore):
         fulltext: index the texts of a new table for full text search, for ``source="fused"`` and ``source="text"``.
         storage_options: LanceDB's options for object stores, such as credentials, endpoint and region.
 
-    Attributes:
-        encoder: the model that the table had last.
-
     Raises:
         InputError: a name that cannot be used; raised by methods too, for a table that was not made by a store or does
             not have one of ``columns``.
@@ -95,20 +84,22 @@ class TansakuVectorStore(VectorStore):
         fulltext: bool = False,
         storage_options: Mapping[str, str] | None = None,
     ) -> None:
-        check_table_name(table)
-        if isinstance(columns, str):
-            raise InputError("columns is one string; give a list of metadata keys")
-        for name in columns:
-            if name in (*RESERVED_FIELDS, METADATA):
-                raise InputError(f"columns has {name!r}, a name that the index itself uses; rename the metadata key")
-        self._database = connect(db, create=True, storage_options=storage_options)
-        self._models = Models(encoder)
-        self.encoder = self._models.find_by_name(self._database, table)
-        self._name = table
-        self._columns = list(columns)
-        self._layout = {"nbits": nbits, "fulltext": fulltext}
-        self._latest = LatestSearcher(lambda: Searcher(self._open(), self._models))
-        self._writing = threading.Lock()
+        self._table = FrameworkTable(
+            db,
+            table,
+            store="TansakuVectorStore",
+            own=(METADATA,),
+            columns=columns,
+            encoder=encoder,
+            nbits=nbits,
+            fulltext=fulltext,
+            storage_options=storage_options,
+        )
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model that the table had last."""
+        return self._table.encoder
 
     @classmethod
     def from_texts(
@@ -144,8 +135,7 @@ class TansakuVectorStore(VectorStore):
     @property
     def index(self) -> Index | None:
         """The index underneath, to `rebuild`, `optimize` or describe it; None before the first documents."""
-        table = self._opened()
-        return None if table is None else Index(self._name, table, self._models)
+        return self._table.index
 
     def add_texts(
         self,
@@ -179,19 +169,10 @@ class TansakuVectorStore(VectorStore):
         if not texts:
             return []
         names = [str(uuid4()) if doc_id is None else doc_id for doc_id in ids or [None] * len(texts)]
-        records = [
-            {"id": name, "text": text, METADATA: metadata}
-            for name, text, metadata in zip(names, texts, metadatas or [{}] * len(texts), strict=True)
-        ]
-        with self._writing:
-            report = self._write(records).last_build
-        if report and report.truncated:
-            _logger.warning(
-                "%d of %d texts are longer than the model reads, and their ends are not searched (%s); split them",
-                report.truncated,
-                report.rows,
-                named(report.truncated_ids, report.truncated),
-            )
+        records = []
+        for name, text, metadata in zip(names, texts, metadatas or [{}] * len(texts), strict=True):
+            records.append(({"id": name, "text": text, METADATA: _as_json(name, metadata)}, metadata))
+        self._table.write(records)
         return names
 
     def delete(self, ids: list[str] | None = None, *, where: str | None = None, **kwargs: Any) -> bool:
@@ -209,10 +190,7 @@ class TansakuVectorStore(VectorStore):
             InputError: both ``ids`` and ``where``, a condition that cannot be used, or an unknown argument.
         """
         refuse_unknown(kwargs, ("ids", "where"))
-        with self._writing:
-            index = self.index
-            if index is not None:
-                index.delete(ids, where="true" if ids is None and where is None else where)
+        self._table.delete(ids, "true" if ids is None and where is None else where)
         return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
@@ -221,7 +199,7 @@ class TansakuVectorStore(VectorStore):
         Raises:
             InputError: ``ids`` is one string.
         """
-        searcher = self._latest.or_none()
+        searcher = self._table.searcher.or_none()
         wanted = list(dict.fromkeys(checked_ids(ids)))
         found = [] if searcher is None else searcher.read(wanted)
         return [_document(row) for row in found if row is not None]
@@ -278,9 +256,9 @@ class TansakuVectorStore(VectorStore):
             InputError: as in `similarity_search`.
         """
         options = SearchOptions.of({"k": k, **kwargs})
-        searcher = self._latest.or_none()
+        searcher = self._table.searcher.or_none()
         if searcher is None:
-            _logger.warning("table %r does not exist yet; the first documents added make it", self._name)
+            _logger.warning("table %r does not exist yet; the first documents added make it", self._table.name)
             return []
         hits = search(searcher, query, options)
         return list(zip(map(_document, hits), hits.scores(), strict=True))
@@ -289,67 +267,16 @@ class TansakuVectorStore(VectorStore):
         # LangChain wants 0 to 1; a cosine below 0 means no more than 0 does.
         return lambda score: min(max(score, 0.0), 1.0)
 
-    def _write(self, records: list[dict[str, Any]]) -> Index:
-        table = self._opened()
-        if table is None:
-            try:
-                made = _with_columns(records, self._columns)
-                options: dict[str, Any] = {**self._layout, "encoder": self.encoder, "resume": False}
-                return Index.create(self._database, self._name, made, **options)
-            except TableExistsError:  # another process was faster
-                table = self._opened()
-                if table is None:
-                    raise
-        index = Index(self._name, table, self._models)
-        index.upsert(_with_columns(records, _columns(table)), resume=False)  # later writes are of other documents
-        return index
-
-    def _opened(self) -> IndexTable | None:
-        """The table as it is now; None if it is not there."""
-        try:
-            return self._open()
-        except TableNotFoundError:
-            return None
-
-    def _open(self) -> IndexTable:
-        table = open_index_table(self._database, self._name)
-        self.encoder = self._models.find(table)
-        names = {field.name for field in user_fields(table.table.schema, table.header)}
-        if METADATA not in names or table.header.passage_tokens:
-            raise InputError(
-                f"{table.place()} was not made by TansakuVectorStore; search it with TansakuRetriever, or choose "
-                "another name"
-            )
-        absent = [name for name in self._columns if name not in names]
-        if absent:
-            raise InputError(
-                f"{table.place()} has no column {absent[0]!r}; columns are settled when the table is made: add its "
-                "documents to a new one"
-            )
-        return table
-
 
 def _document(row: Hit | StoredDocument) -> Document:
     # A document that something else added to the table has none.
     return Document(row.text, id=row.id, metadata=json.loads(row.fields[METADATA] or "{}"))
 
 
-def _columns(table: IndexTable) -> list[str]:
-    return [f.name for f in user_fields(table.table.schema, table.header) if f.name != METADATA]
-
-
-def _with_columns(records: list[dict[str, Any]], columns: Sequence[str]) -> list[dict[str, Any]]:
-    return [
-        {**record, METADATA: _as_json(record), **{name: record[METADATA].get(name) for name in columns}}
-        for record in records
-    ]
-
-
-def _as_json(record: dict[str, Any]) -> str:
+def _as_json(doc_id: str, metadata: Any) -> str:
     """Metadata as JSON; raises InputError, naming document and key, for what would not come back as it is."""
-    metadata = record[METADATA]
     if not isinstance(metadata, dict):
-        raise InputError(f"document {record['id']!r}: its metadata is {type(metadata).__name__}, not a dict")
+        raise InputError(f"document {doc_id!r}: its metadata is {type(metadata).__name__}, not a dict")
     for key, value in metadata.items():
         try:
             reason = "" if json.loads(json.dumps({key: value}, allow_nan=False)) == {key: value} else "it would change"
@@ -357,7 +284,7 @@ def _as_json(record: dict[str, Any]) -> str:
             reason = str(error)
         if reason:
             raise InputError(
-                f"document {record['id']!r}: metadata key {key!r} has a {type(value).__name__} that JSON cannot keep "
+                f"document {doc_id!r}: metadata key {key!r} has a {type(value).__name__} that JSON cannot keep "
                 f"({reason}); keys must be strings, values strings, numbers, booleans, None, lists or dicts of these"
             )
     return json.dumps(metadata, ensure_ascii=False)

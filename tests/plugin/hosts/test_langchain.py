@@ -347,7 +347,7 @@ class TestStore:
         assert index is not None
         index.rebuild()
         assert len(store.similarity_search("abc")) == 2
-        store._database.drop_table("t")
+        store._table.database.drop_table("t")
         assert store.similarity_search("abc") == []
 
     def test_several_threads_may_add_and_search(self, store):
@@ -360,8 +360,8 @@ class TestStore:
 
     def test_a_table_that_another_process_makes_meanwhile_is_added_to(self, store, tmp_path, encoder, monkeypatch):
         TansakuVectorStore(tmp_path / "store", "t", encoder=encoder, columns=["year"]).add_texts(["abc"])
-        answers = iter([None, store._opened()])
-        monkeypatch.setattr(store, "_opened", lambda: next(answers))
+        answers = iter([None, store._table._opened()])
+        monkeypatch.setattr(store._table, "_opened", lambda: next(answers))
         store.add_texts(["abd"])
         monkeypatch.undo()
         assert len(store.similarity_search("abc")) == 2

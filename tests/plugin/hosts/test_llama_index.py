@@ -24,8 +24,8 @@ from llama_index_instrumentation.event_handlers import BaseEventHandler
 from pydantic import ValidationError
 
 from tansaku import Index, InputError, MissingExtraError, Reranker, Searcher
-from tansaku.plugin.hosts import llama_index
 from tansaku.plugin.hosts.llama_index import TansakuRerank, TansakuRetriever, node_records
+from tansaku.plugin.hosts.llama_index import rerank as rerank_module
 
 from ...support.fakes import FakeEncoder, corpus, exhaustive
 
@@ -267,7 +267,7 @@ class TestRerank:
         Index.create(tmp_path, "t", DOCS, encoder=default_encoder)
         opened = Searcher.open(tmp_path, "t", encoder=default_encoder)
         made = TansakuRerank(Reranker(searcher=opened))
-        monkeypatch.setattr(llama_index, "location_of", lambda database: ("s3://a/b", {"secret": "x"}))
+        monkeypatch.setattr(rerank_module, "location_of", lambda database: ("s3://a/b", {"secret": "x"}))
         with pytest.raises(InputError, match="credentials"):
             made.to_dict()
         other = {"reranker": {**TansakuRerank(Reranker(default_encoder)).to_dict()["reranker"], "fingerprint": "x"}}
@@ -354,11 +354,14 @@ def test_the_recipe_runs_as_printed(tmp_path, monkeypatch):
     assert names["found"][0].node_id == "kyoto"
     assert [node.node_id for node in names["older"]] == ["horyuji"]
     assert [node.node_id for node in names["answer"].source_nodes] == ["kyoto"]
+    assert {node.node_id for node in names["before_1000"]} == {"kyoto", "horyuji"}
+    assert [node.node_id for node in names["fast"]] == ["horyuji"]
 
 
 def test_without_llama_index_the_extra_is_named(monkeypatch):
     for name in [name for name in sys.modules if name.startswith("llama_index")]:
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, "tansaku.plugin.hosts.llama_index")
+    for name in [name for name in sys.modules if name.startswith("tansaku.plugin.hosts.llama_index")]:
+        monkeypatch.delitem(sys.modules, name)
     with pytest.raises(MissingExtraError, match=re.escape("pip install 'tansaku[llama-index]'")):
         importlib.import_module("tansaku.plugin.hosts.llama_index")
