@@ -58,6 +58,8 @@ class Info(BaseModel):
     max_client_batch_size: int = Field(description="Largest number of documents in a rerank request.")
     max_concurrent_requests: int = Field(description="Number of requests that are worked on or wait.")
     deadline_seconds: float = Field(description="Time limit of a request.")
+    tokens_per_second: float = Field(description="Number of tokens of texts that this machine encodes in a second.")
+    tokens_within_deadline: int = Field(description="Number of tokens of the texts of a rerank request; more get 413.")
 
 
 def router(service: Service) -> APIRouter:
@@ -99,6 +101,8 @@ def router(service: Service) -> APIRouter:
             "max_client_batch_size": settings.max_documents,
             "max_concurrent_requests": settings.slots + settings.queue,
             "deadline_seconds": settings.deadline_seconds,
+            "tokens_per_second": round(service.pace.tokens_per_second or 0.0, 1),
+            "tokens_within_deadline": service.pace.tokens_in_time or 0,
         }
 
     async def models() -> dict[str, Any]:

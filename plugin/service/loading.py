@@ -13,6 +13,8 @@ from typing import Any
 from .follow import follow_indexes
 from .service import Service
 
+_TOKENS_OF_A_PASSAGE = 250  # some 400 characters of Japanese
+
 
 class Loading:
     """Loads a service once, then follows its indexes.
@@ -76,11 +78,32 @@ class Loading:
         self._reported = loading
         error = loading.result()
         if error is None:
-            self._log.info("ready", model=self._service.model, indexes=list(self._service.searchers))
+            self._log_ready()
             return
         self._log.error("not loaded", error=type(error).__name__, message=str(error))
         if self._on_failure:
             self._on_failure(error)
+
+    def _log_ready(self) -> None:
+        """Say what is served and how fast, and warn if the limits allow more than can be encoded in time."""
+        service, settings = self._service, self._service.settings
+        in_time = service.pace.tokens_in_time or 0
+        self._log.info(
+            "ready",
+            model=service.model,
+            indexes=list(service.searchers),
+            tokens_per_second=round(service.pace.tokens_per_second or 0),
+            tokens_within_deadline=in_time,
+        )
+        n_documents = in_time // _TOKENS_OF_A_PASSAGE
+        if n_documents < settings.max_documents:
+            self._log.warning(
+                "limits",
+                max_documents=settings.max_documents,
+                documents_within_deadline=n_documents,
+                tokens_of_a_document=_TOKENS_OF_A_PASSAGE,
+                remedy="requests with more text are refused with 413; for them raise the deadline or use more cores",
+            )
 
     def _load(self) -> Future[Exception | None]:
         """Load in a thread of its own, once in a process; the result is the error, if there was one."""

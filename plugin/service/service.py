@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from ...indexer.errors import ModelMismatchError, StorageError
 from ...indexer.table.database import connect
 from ...indexer.table.model import Models
 from ...indexer.table.table import open_index_table
+from ...onnx_export.cores import usable_cores
 from ...onnx_export.encode.encoder import Encoder
 from ..rerank.reranker import Reranker, RerankResult
 from ..search.choices import ScoreMode
@@ -20,6 +22,7 @@ from ..search.searcher import Searcher
 from ..serving.workers import Workers, check_abandoned
 from .errors import ServiceError
 from .observability import Metrics
+from .pace import Pace
 from .settings import Settings
 
 T = TypeVar("T")
@@ -39,6 +42,7 @@ class Service:
         ready: Whether everything is loaded.
         draining: Whether the service is about to stop.
         failed: Whether the model or an index could not be loaded.
+        pace: How fast texts are encoded.
         outdated: Names of the indexes whose latest version has a model that is not known here; their earlier version is
             searched.
     """
@@ -54,6 +58,7 @@ class Service:
         self.ready = False
         self.draining = False
         self.failed = False
+        self.pace = Pace(settings.deadline_seconds)
         self.outdated: set[str] = set()
         self._given = encoder, searchers
         self._index_rerankers: dict[str, Reranker] = {}
@@ -89,6 +94,7 @@ class Service:
     def _rank_texts_with(self, encoder: Encoder) -> None:
         reranker = Reranker(encoder, phrase_weight=self.settings.phrase_weight)
         reranker.rerank(_WARM_UP_TEXT, [_WARM_UP_TEXT])
+        self.pace.measure(encoder, self.settings.threads or usable_cores())
         self._text_reranker = reranker
 
     @property
@@ -147,14 +153,18 @@ class Service:
             score: Scale of the scores.
 
         Raises:
-            ServiceError: As `search`.
+            ServiceError: As `search`; 413, the texts cannot be encoded within the deadline.
         """
         limit = self.settings.max_text_chars
         texts = [text if text is None else text[:limit] for text in documents]
         reranker = self.reranker(index, by_id=ids is not None)
+        to_encode = texts if ids is None else (t for t, doc_id in zip(texts, ids, strict=True) if doc_id is None)
+        self.pace.check(reranker.encoder, (text for text in to_encode if text is not None), check_abandoned)
+        start = time.perf_counter()
         with _reading():
             result = reranker.rerank(query, texts, ids=ids, k=k, score=score, before_batch=check_abandoned)
         self.metrics.scored(stored=result.stored, encoded=result.encoded)
+        self.pace.saw(result.tokens, time.perf_counter() - start)
         return result
 
     def reranker(self, index: str | None, *, by_id: bool) -> Reranker:
