@@ -32,6 +32,7 @@ MAX_MESSAGE_BYTES = 1 << 20
 
 _SHOWN_CHARS = 100  # of a name that the client has sent and that is not known here
 _NOT_SERVED = {"prompts/get": "prompts", "resources/read": "resources"}
+_UNREADABLE = "?"
 _LARGEST_ID = 2**53  # of a message that cannot be read; larger numbers are no ids that a client waits for
 
 
@@ -180,7 +181,11 @@ class BodiesInTime:
 
 
 class _Lines:
-    """The lines of a file of bytes; one that is too long comes without its end, and so cannot be parsed."""
+    """The lines of a file of bytes; one that is too long comes without its end, and so cannot be parsed.
+
+    A request whose id is null or a fraction comes as a line that cannot be parsed: the SDK takes it for a notification,
+    and its client would wait for ever.
+    """
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -190,7 +195,7 @@ class _Lines:
         while line := await anyio.to_thread.run_sync(self._next):
             self.last = line.decode("utf-8", "replace")
             if self.last.strip():
-                yield self.last
+                yield _UNREADABLE if _has_no_usable_id(self.last) else self.last
 
     def _next(self) -> bytes:
         line = self._file.readline(MAX_MESSAGE_BYTES + 1)
@@ -204,17 +209,30 @@ def _refusal(line: str) -> types.JSONRPCError:
     """The answer to a line that is no message; it has the id of the request, if one can be found."""
     message = (
         f"not a JSON-RPC message that can be read; send one JSON object on one line, of at most {MAX_MESSAGE_BYTES:,} "
-        "bytes, without lone surrogates (half a character, such as \\ud800)"
+        "bytes, without lone surrogates (half a character, such as \\ud800), whose id is a string or an integer"
     )
     error = types.ErrorData(code=types.PARSE_ERROR, message=message)
     return types.JSONRPCError(jsonrpc="2.0", id=_id_of(line), error=error)
 
 
-def _id_of(line: str) -> str | int | None:
+def _has_no_usable_id(line: str) -> bool:
+    """Whether a message is a request by its method, and has an id that is neither a string nor an integer."""
+    content = _content_of(line)
+    if not isinstance(content, dict) or "id" not in content or not isinstance(content.get("method"), str):
+        return False
+    usable = isinstance(content["id"], (str, int)) and not isinstance(content["id"], bool)
+    return not usable and not content["method"].startswith("notifications/")
+
+
+def _content_of(line: str) -> Any:
     try:
-        content = json.loads(line, parse_int=lambda digits: int(digits) if len(digits) < 20 else 0)
+        return json.loads(line, parse_int=lambda digits: int(digits) if len(digits) < 20 else 0)
     except (ValueError, RecursionError):
         return None
+
+
+def _id_of(line: str) -> str | int | None:
+    content = _content_of(line)
     found = content.get("id") if isinstance(content, dict) else None
     if isinstance(found, str):
         return found if found.isprintable() else None  # a lone surrogate cannot be sent back

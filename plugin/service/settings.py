@@ -18,6 +18,8 @@ from ..search.choices import ScoreMode
 
 _Count = Annotated[int, Field(ge=1)]
 _SECRET = ("token", "storage_options")
+# A token: spaces and line ends around it do not count, and within it are no control characters but tabs.
+_SENDABLE = r"^\s*[^\s\x00-\x1f\x7f][^\x00-\x08\x0a-\x1f\x7f]*\s*$"
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Settings:
     threads: _Count | None = None
     score: ScoreMode = "mean"
     phrase_weight: Annotated[float, Field(ge=0, le=MAX_WEIGHT, allow_inf_nan=False)] | None = None
-    token: Annotated[str, Field(pattern=r"\S")] | None = field(default=None, repr=False)
+    token: Annotated[str, Field(pattern=_SENDABLE)] | None = field(default=None, repr=False)
     max_body_bytes: _Count = 8 << 20
     max_documents: _Count = 1000
     max_embed_texts: _Count = 32

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from ...onnx_export.errors import InputError
 
 TOKEN_VARIABLE = "TANSAKU_TOKEN"  # noqa: S105 - a name
+_UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def is_loopback(host: str) -> bool:
@@ -37,10 +39,13 @@ def checked_token(token: str | None) -> str | None:
     """The token of an option or its variable.
 
     Raises:
-        InputError: the token is empty, or the variable is set to nothing: either would let everybody in.
+        InputError: the token is empty, or the variable is set to nothing: either would let everybody in. Or it has a
+            line end within, or another control character, and no client could send it.
     """
     if token is None and TOKEN_VARIABLE in os.environ:
         raise InputError(f"{TOKEN_VARIABLE} is set but empty, and would let everybody in; give a token, or unset it")
     if token is not None and not token.strip():
         raise InputError("the token is empty, and would let everybody in; give one, or leave it out")
+    if token is not None and _UNSENDABLE.search(token.strip()):
+        raise InputError("the token has a line end or another control character within, which no client can send")
     return token

@@ -686,6 +686,9 @@ class TestCommand:
             "null": call % (r'"\ud800"', "{}"),
             "null ": "[" * 100_000,
             "null  ": call % (5, json.dumps({"ids": ["x" * (3 << 20)]})),
+            "null    ": call % ("null", "{}"),
+            "null     ": call % ("1.5", "{}"),
+            "null      ": call % ("[1]", "{}"),
             "6": call % (6, '{"ids": ["nowhere"]}'),
         }
         serving = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from typer import Typer
 from typer.testing import CliRunner
 
+from tansaku import InputError
 from tansaku.plugin.cli.serve import serve
 from tansaku.plugin.service import admission
 from tansaku.plugin.service.app import create_app
@@ -23,6 +24,7 @@ from tansaku.plugin.service.observability import json_lines
 from tansaku.plugin.service.server import DrainingServer, config_of
 from tansaku.plugin.service.settings import Settings
 from tansaku.plugin.serving import connections
+from tansaku.plugin.serving.access import checked_token
 from tansaku.plugin.serving.workers import Workers
 
 from ...support.fakes import FakeEncoder
@@ -227,6 +229,17 @@ class TestToken:
         app.command()(serve)
         result = CliRunner().invoke(app, [], env={"TANSAKU_TOKEN": ""})
         assert "set but empty" in str(result.exception)
+
+    @pytest.mark.parametrize("token", ["a\nb", "\x00a", "a\x7f", "a\r\nb\n"])
+    def test_that_no_client_can_send_is_refused(self, token):
+        with pytest.raises(InputError, match="no client can send"):
+            checked_token(token)
+        with pytest.raises(InputError, match="setting token is not valid"):
+            Settings(token=token)
+
+    @pytest.mark.parametrize("token", ["a", "秘密 x\r\n", "\ta b\t"])
+    def test_that_can_be_sent_is_taken(self, token):
+        assert checked_token(token) == Settings(token=token).token == token
 
     async def test_may_end_in_a_line_end(self):
         with open(os.devnull, "w") as nowhere:
