@@ -13,6 +13,7 @@ from lancedb.db import DBConnection
 
 from ..onnx_export.encode.encoder import Encoder
 from ..onnx_export.errors import InputError
+from ..onnx_export.kinds import check_kind, check_whole
 from ..onnx_export.progress import Progress, no_progress
 from .codec.codec import check_nbits
 from .derived.check import CheckReport, check_index
@@ -62,6 +63,7 @@ class Index:
     """
 
     def __init__(self, name: str, table: IndexTable, encoder: Encoder | Models | None = None) -> None:
+        check_kind("table", table, IndexTable, "open the index with Index.open(db, table)")
         self.name = name
         self.last_build: BuildReport | None = None
         self._models = Models.of(encoder)
@@ -402,6 +404,7 @@ class Index:
             WriteConflictError: other writers got in the way several times.
             StorageError: the disk or the object store failed.
         """
+        check_kind("keep", keep, timedelta, "give a timedelta, such as timedelta(hours=1)")
         return optimize_table(self._now(), keep)
 
     def rebuild(
@@ -683,8 +686,7 @@ def _open_again(
 def _check_new(table: str, nbits: int, pool: int) -> None:
     check_nbits(nbits)
     check_table_name(table)
-    if pool < 1:
-        raise InputError(f"pool is {pool}; it must be 1 or more")
+    check_whole("pool", pool)
 
 
 @contextlib.contextmanager
@@ -713,4 +715,8 @@ def _options(
         # 3: the caller of the method of `Index`.
         warnings.warn("restart is deprecated; use resume=False to start over", DeprecationWarning, stacklevel=3)
         resume = resume and not restart
+    if names is not None:
+        check_kind("names", names, FieldNames, 'give FieldNames(id="url", text="body")')
+    if rejects is not None:
+        check_kind("rejects", rejects, Rejects, "give Rejects(PATH)")
     return WriteOptions(names, rejects, resume, progress or no_progress)

@@ -180,7 +180,9 @@ def mine(
     for ids, why in ((report.too_few, "with too few candidates"), (report.constant, "whose scores are all the same")):
         if ids:
             some = f"{', '.join(ids[:5])}{', …' if len(ids) > 5 else ''}"
-            display.out.print(f"left out {counted(len(ids), 'group')} {why}: {display.shown(some)}")
+            total = report.written + len(report.too_few) + len(report.constant)
+            left = f"left out {len(ids):,} of {counted(total, 'group')} {why}: {some}"
+            display.out.print(display.shown(left))
 
 
 def average(

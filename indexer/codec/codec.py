@@ -193,7 +193,7 @@ def check_nbits(nbits: int) -> None:
         InputError: it is not 1, 2 or 4.
     """
     if nbits not in NBITS:
-        raise InputError(f"nbits is {nbits}; it must be one of {', '.join(map(str, NBITS))}")
+        raise InputError(f"nbits is {nbits!r}; it must be one of {', '.join(map(str, NBITS))}")
 
 
 def default_centroids(n_tokens: int) -> int:

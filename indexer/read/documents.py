@@ -362,6 +362,7 @@ def _as_document(
         fields = names.columns_of(values)
     else:
         raise InputError(f"{place}: a document must be a mapping of field names to values, not {_kind(record)}")
+    _check_named(values, names, place, needs_text)
     doc_id = "" if names.generate_ids else _id(values, names, place)
     owner = f" of {doc_id!r}" if doc_id else ""
     has_text = needs_text or any(values.get(name) is not None for name in names.texts)
@@ -383,6 +384,17 @@ def _as_document(
                 "names=FieldNames(rename=...))"
             )
     return Document(doc_id, text, title, fields, place=place)
+
+
+def _check_named(values: Mapping[str, Any], names: FieldNames, place: str, needs_text: bool) -> None:
+    """Name both fields if those of id and text are missing; each alone is named where it is read."""
+    if names.generate_ids or not needs_text or names.id_of(values) in values or set(names.texts) & set(values):
+        return
+    raise InputError(
+        f"{place}: neither a field {names.id_of(values)!r} nor a field {names.texts[0]!r} here (fields: "
+        f"{', '.join(map(str, values)) or 'none'}); name the fields that hold them: --id-field (or --generate-ids) and "
+        "--text-field, in Python names=FieldNames(id=..., text=...)"
+    )
 
 
 def _id(values: Mapping[str, Any], names: FieldNames, place: str) -> str:

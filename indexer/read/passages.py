@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ...onnx_export.errors import InputError
+from ...onnx_export.kinds import check_whole
 from .documents import Document
 from .scan import chunks
 
@@ -87,8 +88,7 @@ def check_room(room: int, longest: int | None = None) -> None:
     Raises:
         InputError: ``room`` is less than 1 or more than ``longest``.
     """
-    if room < 1:
-        raise InputError(f"a passage has room for {room} tokens; it must be 1 or more")
+    check_whole("passage_tokens", room)
     if longest is not None and room > longest:
         raise InputError(f"a passage has room for {room} tokens; the model reads no more than {longest}")
 

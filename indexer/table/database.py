@@ -15,6 +15,7 @@ from lancedb.table import Table
 
 from ...onnx_export.cache_folder import CACHE_VARIABLE, cache_folder
 from ...onnx_export.errors import InputError
+from ...onnx_export.kinds import check_kind
 from ..errors import StorageError, TableNotFoundError, WriteConflictError
 from ..forks import check_process
 from ..plain_files import check_plain
@@ -49,6 +50,7 @@ def connect(db: Database, *, create: bool = False, storage_options: Mapping[str,
         if storage_options:
             raise InputError("storage options were given with a connection; pass them to `lancedb.connect` instead")
         return db
+    check_kind("db", db, (str, os.PathLike), "give a folder, a URI or a LanceDB connection")
     place = _location(db)
     if not create and not database_exists(place):
         raise TableNotFoundError(f"database {place}: no such folder; `tansaku index` makes one")
@@ -63,6 +65,7 @@ def connect(db: Database, *, create: bool = False, storage_options: Mapping[str,
 
 def database_exists(db: Database) -> bool:
     """Whether ``db`` exists; connections and remote URIs are assumed to exist."""
+    check_kind("db", db, (str, os.PathLike, DBConnection), "give a folder, a URI or a LanceDB connection")
     return isinstance(db, DBConnection) or "://" in (place := _location(db)) or Path(place).exists()
 
 

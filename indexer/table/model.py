@@ -17,6 +17,7 @@ from ...onnx_export.encode.find_bundle import DEFAULT_BUNDLE, find_bundle
 from ...onnx_export.encode.rules import TextRules
 from ...onnx_export.encode.tokenize import Span, TokenizedText
 from ...onnx_export.errors import InputError
+from ...onnx_export.kinds import check_kind
 from ..errors import TableNotFoundError
 from .table import IndexTable, open_index_table
 
@@ -77,6 +78,8 @@ class Models:
     """
 
     def __init__(self, given: Encoder | None = None, *, threads: int | None = None) -> None:
+        if given is not None:
+            check_kind("encoder", given, Encoder, "give Encoder.load(FOLDER), or leave it out")
         self.given = given
         self._threads = threads
         self._lock = threading.Lock()

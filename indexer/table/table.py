@@ -11,6 +11,7 @@ from lancedb.db import DBConnection
 from lancedb.table import Table
 
 from ...onnx_export.errors import InputError
+from ...onnx_export.kinds import check_kind
 from ...onnx_export.retry import retrying
 from ..codec.codec import ResidualCodec
 from ..errors import NotAnIndexError, StorageError, TableExistsError, TableNotFoundError, WriteConflictError
@@ -234,6 +235,7 @@ def check_table_name(name: str) -> None:
     Raises:
         InputError: an index cannot have this name.
     """
+    check_kind("table", name, str, "give the name of a table")
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", name):
         raise InputError(
             f"table name {name!r}: use 1 to 100 letters (a to z), digits, underscores, hyphens and periods, "

@@ -14,8 +14,10 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -35,6 +37,7 @@ FORMAT_VERSION = 2
 Precision = Literal["float32", "int8"]
 
 # A thousand times MaxSim leaves nothing of MaxSim, and far larger weights overflow float32 in the sums.
+_ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")  # OWNER/NAME
 MAX_WEIGHT = 1000.0
 
 
@@ -139,8 +142,8 @@ def check_weight(name: str, weight: float) -> float:
     Raises:
         InputError: the weight is not a number from 0 to `MAX_WEIGHT`.
     """
-    if not 0 <= weight <= MAX_WEIGHT:
-        raise InputError(f"{name} is {weight}; it must be from 0 to {MAX_WEIGHT}")
+    if not isinstance(weight, Real) or not 0 <= weight <= MAX_WEIGHT:
+        raise InputError(f"{name} is {weight!r}; it must be from 0 to {MAX_WEIGHT}")
     return weight
 
 
@@ -200,7 +203,12 @@ def read_description(folder: str | os.PathLike[str]) -> Bundle:
             raise BundleError(f"{path}: not a file; copy the bundle again")
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BundleError(f"{folder}: no {BUNDLE_FILE} here, so this is not an encoder bundle") from None
+        remedy = ""
+        if not folder.exists() and _ON_HUB.fullmatch(str(folder)):
+            remedy = f"; if it is a model on the hub, make a bundle of it first: `tansaku export {folder} FOLDER`"
+        elif (folder / "config.json").exists():
+            remedy = f"; if it is a checkpoint, make a bundle of it first: `tansaku export {folder} FOLDER`"
+        raise BundleError(f"{folder}: no {BUNDLE_FILE} here, so this is not an encoder bundle{remedy}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path}: cannot be read ({error}); copy the bundle again") from error
     return _checked(content, path)

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from ..cores import usable_cores
 from ..errors import BundleError, InputError
+from ..kinds import check_whole
 from .bundle import Bundle, read_bundle
 from .external_data import names_other_files
 from .find_bundle import DEFAULT_BUNDLE
@@ -110,8 +111,8 @@ class Encoder:
             InputError: ``threads`` is less than 1.
             MissingExtraError: the bundle's word segmenter needs an extra that is not installed.
         """
-        if threads is not None and threads < 1:
-            raise InputError(f"threads is {threads}; it must be 1 or more")
+        if threads is not None:
+            check_whole("threads", threads)
         folder = DEFAULT_BUNDLE if path is None else Path(path)
         bundle = read_bundle(folder)
         threads = threads or usable_cores()

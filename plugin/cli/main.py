@@ -14,6 +14,7 @@ from importlib.metadata import entry_points, version
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from ...onnx_export.errors import InputError, TansakuError
 from . import display
@@ -102,11 +103,35 @@ def _interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+_UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of typer's own copy of it
+
+
+class _Command(TyperCommand):
+    """A command that names all options and arguments that are missing, not only the first."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            if type(error).__name__ != "MissingParameter":
+                raise
+            values, _, _ = self.make_parser(ctx).parse_args(given)
+            missing = [
+                param.opts[0] if param.param_type_name == "option" else (param.name or "").upper()
+                for param in self.get_params(ctx)
+                if param.required and values.get(param.name or "") in (None, (), [])
+            ]
+            if len(missing) < 2:
+                raise
+            raise _UsageError(f"Missing: {', '.join(missing)}.", ctx) from None
+
+
 for _group, _commands in _GROUPS.items():
     for _command in _commands:
-        app.command(rich_help_panel=_group)(_interruptible(_command))
+        app.command(rich_help_panel=_group, cls=_Command)(_interruptible(_command))
 for _point in sorted(entry_points(group="tansaku.commands"), key=lambda point: point.name):
-    app.command(_point.name, rich_help_panel="Train")(_point.load())
+    app.command(_point.name, rich_help_panel="Train", cls=_Command)(_point.load())
 
 
 def main() -> None:

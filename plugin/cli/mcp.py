@@ -59,6 +59,7 @@ def mcp(
 
     from ..mcp.server import make_server
     from ..mcp.transports import MAX_MESSAGE_BYTES
+    from ..serving.ports import check_port
 
     given = {"--host": host, "--allowed-host": allowed_host, "--allowed-origin": allowed_origin}
     for name, value in given.items():
@@ -66,6 +67,7 @@ def mcp(
             raise InputError(f"{name} is for HTTP, but the server would talk over stdio; add --http PORT")
     if http is not None:
         token = checked_token(token)
+        check_port(host or "127.0.0.1", http, "--http")
     models, options = load_models(model, threads), storage_options(storage_option)
     server = make_server(db, tables, encoder=models, deadline_seconds=deadline, storage_options=options)
     if http is not None:

@@ -100,7 +100,9 @@ def run(settings: Settings, *, host: str, port: int, drain_seconds: float = 0.0)
     from ..service.app import create_app
     from ..service.observability import json_lines, log_json_lines
     from ..service.server import DrainingServer, config_of
+    from ..serving.ports import check_port
 
+    check_port(host, port)
     log_json_lines()
     if settings.token is None and not is_loopback(host):
         json_lines().warning(

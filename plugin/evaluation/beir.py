@@ -24,6 +24,7 @@ from ...indexer.read.scan import chunks, content_bytes
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
 from ...onnx_export.extras import require_extra
+from ...onnx_export.kinds import check_whole
 from ...onnx_export.progress import Progress, no_progress
 from ..search.choices import Recall
 from ..search.plan import SearchOptions
@@ -99,8 +100,8 @@ class Beir:
             InputError: a judged query is not among the queries, a document is not as `DocumentReader` wants it, or
                 most of the judged documents are not in the corpus.
         """
-        if questions is not None and questions < 1:
-            raise InputError(f"questions is {questions}; it must be 1 or more")
+        if questions is not None:
+            check_whole("questions", questions)
         folder = Path(folder)
         corpus = Corpus(beir_file(folder, "corpus"))
         qrels = read_qrels(qrels_file(folder, split))

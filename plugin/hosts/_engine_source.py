@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from ...onnx_export.errors import InputError
+from ...onnx_export.kinds import check_whole
 from ..rerank.host_search import Candidate, HostError
 from ..search.query_encoder import check_query
 
@@ -47,8 +48,7 @@ class EngineSource(ABC, Generic[Where]):
             InputError: an empty query, or ``k`` below 1.
             HostError: the engine cannot be reached, or refuses the request.
         """
-        if k < 1:
-            raise InputError(f"k is {k}; it must be 1 or more")
+        check_whole("k", k)
         return self._search(check_query(query), k, where)
 
     @abstractmethod

@@ -10,6 +10,7 @@ import numpy as np
 from ...onnx_export.encode.bundle import check_weight
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
+from ...onnx_export.kinds import check_kind
 from ..kernels.phrases import phrase_maxsim
 from ..search.choices import ScoreMode
 from ..search.plan import check_count
@@ -93,6 +94,10 @@ class Reranker:
     def __init__(
         self, encoder: Encoder | None = None, *, searcher: Searcher | None = None, phrase_weight: float | None = None
     ) -> None:
+        if encoder is not None:
+            check_kind("encoder", encoder, Encoder, "give Encoder.load(FOLDER), or leave it out")
+        if searcher is not None:
+            check_kind("searcher", searcher, Searcher, "give Searcher.open(db, table)")
         if searcher is not None and encoder is not None and searcher.encoder is not encoder:
             raise InputError("the searcher has an encoder of its own; leave out encoder")
         self.searcher = searcher

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from numbers import Integral
 from typing import Any, get_args
 
 from ...indexer.table.conditions import Where
 from ...onnx_export.encode.bundle import check_weight
 from ...onnx_export.errors import InputError
+from ...onnx_export.kinds import check_whole
 from .choices import Recall, SourceName
 
 _SCORE_ALL_UP_TO = 512  # documents
@@ -107,9 +107,7 @@ class SearchOptions:
 
 def check_count(name: str, value: int) -> int:
     """``value``, if it is a whole number of 1 or more; raises InputError that calls it ``name`` if not."""
-    if not isinstance(value, Integral) or value < 1:
-        raise InputError(f"{name} is {value!r}; it must be 1 or more")
-    return value
+    return check_whole(name, value)
 
 
 def _one_of(names: Sequence[str]) -> str:

@@ -27,6 +27,8 @@ from ...indexer.table.model import Models
 from ...indexer.table.table import IndexTable, open_index_table
 from ...onnx_export.cores import usable_cores
 from ...onnx_export.encode.encoder import Encoder
+from ...onnx_export.errors import InputError
+from ...onnx_export.kinds import check_kind
 from ...onnx_export.progress import Progress, no_progress
 from ...onnx_export.retry import retrying
 from .choices import Recall, SourceName
@@ -93,6 +95,7 @@ class Searcher:
     """
 
     def __init__(self, table: IndexTable, encoder: Encoder | Models | None, *, derived: bool = True) -> None:
+        check_kind("table", table, IndexTable, "open the index with Searcher.open(db, table)")
         self._models = Models.of(encoder)
         self._derived = derived
         self._opened = self._read(table)
@@ -289,6 +292,8 @@ class Searcher:
             nprobe=nprobe,
             candidates=candidates,
         )
+        if isinstance(queries, str):
+            raise InputError("queries is one string; give a list of queries, or use `search`")
         texts = [check_query(query) for query in queries]
         encoder = self.encoder
         vectors, tokenized = encoder.encode_queries(texts), encoder.tokenize_queries(texts)

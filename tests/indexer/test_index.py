@@ -456,7 +456,7 @@ class TestRefusedArguments:
         [
             ({"pool": 0}, "pool is 0"),
             ({"pool": -2}, "pool is -2"),
-            ({"passage_tokens": 0}, "room for 0 tokens"),
+            ({"passage_tokens": 0}, "passage_tokens is 0"),
             ({"passage_tokens": 100_000}, "room for 100000 tokens; the model reads no more than"),
         ],
     )

@@ -279,9 +279,9 @@ class TestDocuments:
 
     @pytest.mark.parametrize("room", [0, -1])
     def test_no_room_is_refused(self, room):
-        with pytest.raises(InputError, match=f"room for {room} tokens; it must be 1 or more"):
+        with pytest.raises(InputError, match=f"passage_tokens is {room}; it must be a whole number of 1 or more"):
             split_documents([Document("d1", "文。")], room, per_character)
-        with pytest.raises(InputError, match=f"room for {room} tokens; it must be 1 or more"):
+        with pytest.raises(InputError, match=f"passage_tokens is {room}; it must be a whole number of 1 or more"):
             split_documents([Document("d1", "文。")], room, per_character)
 
     def test_more_room_than_the_model_reads_is_refused(self):

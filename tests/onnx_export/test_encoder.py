@@ -364,7 +364,7 @@ def test_unusable_text_is_refused_by_its_position(encoder, method, bad, message)
 
 @pytest.mark.parametrize("threads", [0, -1])
 def test_no_threads_are_refused_by_number(tmp_path, threads):
-    with pytest.raises(InputError, match=f"threads is {threads}; it must be 1 or more"):
+    with pytest.raises(InputError, match=f"threads is {threads}; it must be a whole number of 1 or more"):
         Encoder.load(tmp_path, threads=threads)
 
 

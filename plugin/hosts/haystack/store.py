@@ -22,6 +22,7 @@ from ....indexer.table.schema import user_fields
 from ....indexer.table.table import IndexTable, open_index_table
 from ....onnx_export.counts import named
 from ....onnx_export.errors import InputError, MissingExtraError
+from ....onnx_export.kinds import check_whole
 from ...search.choices import ScoreMode
 from ...search.plan import SearchOptions
 from ...search.query_encoder import check_query
@@ -48,9 +49,7 @@ _logger = logging.getLogger(__name__)
 
 def check_top_k(top_k: int) -> int:
     """``top_k``, if it is 1 or more; raises InputError if not."""
-    if top_k < 1:
-        raise InputError(f"top_k is {top_k}; it must be 1 or more")
-    return top_k
+    return check_whole("top_k", top_k)
 
 
 def title_of(document: Document, meta_fields: Sequence[str]) -> str:

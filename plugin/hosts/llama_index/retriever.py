@@ -14,7 +14,8 @@ import logging
 import warnings
 from collections.abc import Sequence
 
-from ....onnx_export.errors import InputError, MissingExtraError
+from ....onnx_export.errors import MissingExtraError
+from ....onnx_export.kinds import check_whole
 
 try:
     from llama_index.core.base.base_retriever import BaseRetriever
@@ -88,8 +89,7 @@ class TansakuRetriever(BaseRetriever):
         if k is not None:
             warnings.warn("k is deprecated; use similarity_top_k", DeprecationWarning, stacklevel=2)
             similarity_top_k = k
-        if similarity_top_k < 1:
-            raise InputError(f"similarity_top_k is {similarity_top_k}; it must be 1 or more")
+        check_whole("similarity_top_k", similarity_top_k)
         options = SearchOptions(
             k=similarity_top_k,
             recall=recall,

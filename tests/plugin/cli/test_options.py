@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import pytest
 import typer.main
 from mcp import Client
+from typer.testing import CliRunner
 
-from tansaku import Index, Searcher, SearchOptions, create_app
+from tansaku import BundleError, Index, InputError, Searcher, SearchOptions, create_app, read_bundle
 from tansaku.plugin.cli.main import app
 from tansaku.plugin.mcp.server import make_server
+from tansaku.plugin.serving.ports import check_port
 
 from ...support.fakes import FakeEncoder, corpus
 
@@ -84,3 +87,38 @@ def test_every_command_has_a_summary_of_one_sentence_and_an_example(name: str):
 
 def test_every_command_is_in_a_group():
     assert all(isinstance(command.rich_help_panel, str) for command in COMMANDS.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["index"], "Missing: SOURCE, --db, --table."),
+        (["search", "犬"], "Missing: --db, --table."),
+        (["search", "犬", "--db", "x"], "Missing option '--table'"),
+    ],
+)
+def test_all_that_is_missing_is_named_at_once(arguments: list[str], said: str):
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200", "NO_COLOR": "1"})
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.replace("│", " ").split())
+
+
+def test_a_model_on_the_hub_or_a_checkpoint_is_told_to_be_exported_first(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "config.json").write_text("{}")
+    for model in ("owner/name", str(tmp_path / "checkpoint")):
+        with pytest.raises(BundleError, match=f"`tansaku export {model} FOLDER`"):
+            read_bundle(Path(model))
+
+
+def test_a_port_in_use_is_said_with_the_option_that_changes_it():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"port {port} of 127.0.0.1 is in use.* by --http"):
+            check_port("127.0.0.1", port, "--http")
+    check_port("127.0.0.1", 0)
+    with pytest.raises(InputError, match=r"cannot listen there.*--host"):
+        check_port("192.0.2.1", 8000)

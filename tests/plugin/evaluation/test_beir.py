@@ -268,8 +268,8 @@ class TestEvaluating:
     @pytest.mark.parametrize(
         ("options", "offender"),
         [
-            ({"k": 0}, "k is 0; it must be 1 or more"),
-            ({"questions": 0}, "questions is 0; it must be 1 or more"),
+            ({"k": 0}, "k is 0; it must be a whole number of 1 or more"),
+            ({"questions": 0}, "questions is 0; it must be a whole number of 1 or more"),
             ({"nbits": 3}, "nbits is 3"),
             ({"recall": "all"}, "unknown recall 'all'"),
             ({"ways": ()}, r"ways are \[\]; use some of bm25, exhaustive, index"),

@@ -49,7 +49,7 @@ def test_every_search_method_has_the_options_by_name_with_their_defaults(method)
     [
         ({"recall": "all"}, "unknown recall 'all'; use fast, balanced or exact"),
         ({"source": "bm25"}, "unknown source 'bm25'; use lists, text or fused"),
-        ({"k": 0}, "k is 0; it must be 1 or more"),
+        ({"k": 0}, "k is 0; it must be a whole number of 1 or more"),
         ({"k": "3"}, "k is '3'"),
         ({"nprobe": -1}, "nprobe is -1"),
         ({"candidates": 0.5}, "candidates is 0.5"),
