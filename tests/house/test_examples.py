@@ -72,3 +72,42 @@ def test_squad_to_documents(tmp_path: Path):
         "q1\tpart-金閣寺-0\t1",
         "q2\tpart-金閣寺-1\t1",
     ]
+
+
+def test_documents_from_files(tmp_path: Path):
+    """A page in Shift_JIS, a PDF, and a PDF without text, as scanned pages are."""
+    pytest.importorskip("markitdown")
+    folder = tmp_path / "reports"
+    (folder / "sub").mkdir(parents=True)
+    head = "<head><meta charset='Shift_JIS'><title>大阪城</title></head>"
+    page = f"<html>{head}<body><p>豊臣秀吉が築いた。</p></body></html>"
+    (folder / "sub" / "城.html").write_bytes(page.encode("cp932"))
+    (folder / "kyoto.pdf").write_bytes(pdf("Kyoto was the capital."))
+    (folder / "scan.pdf").write_bytes(pdf(""))
+    (folder / "notes.txt").write_text("not one of its suffixes", encoding="utf-8")
+    lines = run("documents_from_files.py", folder, cwd=tmp_path)
+    assert lines == ["2 documents written to documents.jsonl, 1 files left out"]
+    documents = [json.loads(line) for line in (tmp_path / "documents.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(each["id"], each["title"], each["text"].strip(), each["kind"]) for each in documents] == [
+        ("kyoto.pdf", "kyoto", "Kyoto was the capital.", "pdf"),
+        ("sub/城.html", "大阪城", "豊臣秀吉が築いた。", "html"),
+    ]
+
+
+def pdf(text: str) -> bytes:
+    """A PDF of one page with a line of ASCII."""
+    content = f"BT /F1 24 Tf 72 700 Td ({text}) Tj ET".encode()
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Contents 4 0 R/Resources<</Font<</F1 5 0 R>>>>>>",
+        b"<</Length %d>>\nstream\n%s\nendstream" % (len(content), content),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+    ]
+    made, places = b"%PDF-1.4\n", []
+    for number, value in enumerate(objects, 1):
+        places.append(len(made))
+        made += b"%d 0 obj\n%s\nendobj\n" % (number, value)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    end = b"xref\n0 6\n0000000000 65535 f \n%strailer<</Size 6/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF"
+    return made + end % (table, len(made))
