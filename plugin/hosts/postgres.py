@@ -26,6 +26,7 @@ from ._short_words import idf, split_query
 try:
     import psycopg
     from psycopg import sql
+    from psycopg.rows import tuple_row
 except ImportError as error:
     raise MissingExtraError("psycopg", "postgres") from error
 
@@ -79,14 +80,19 @@ class PostgresSource(TableSource[SqlCondition]):
         condition, given = where if isinstance(where, tuple) else ((where or "true").replace("%", "%%"), {})
         values: dict[str, Any] = {**given, "tansaku_k": k, "tansaku_query": query.replace("\0", " ")}
         errors = host_errors("PostgreSQL", self.table, psycopg.Error)
-        with errors, self._connection() as connection, connection.transaction():
-            connection.execute("SELECT set_config('statement_timeout', %s, true)", [str(int(1000 * self.timeout))])
+        with (
+            errors,
+            self._connection() as connection,
+            connection.transaction(),
+            connection.cursor(row_factory=tuple_row) as cursor,  # whatever rows the application's connections give
+        ):
+            cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(int(1000 * self.timeout))])
             distance = sql.SQL("%(tansaku_query)s <<-> ({})").format(self.expression)
             if short:
-                distance = sql.SQL("1 - ({})").format(self._mean(connection, long, short, values))
-            rows = [row for row in connection.execute(self._statement(distance, condition), values) if row[1] < 1]
+                distance = sql.SQL("1 - ({})").format(self._mean(cursor, long, short, values))
+            rows = [row for row in cursor.execute(self._statement(distance, condition), values) if row[1] < 1]
             if not rows and not query.isascii():
-                self._check_locale(connection)
+                self._check_locale(cursor)
         return [self._candidate(row[0], 1 - float(row[1]), row[2:]) for row in rows]
 
     def _statement(self, distance: sql.Composable, condition: str) -> sql.Composed:
@@ -103,7 +109,7 @@ class PostgresSource(TableSource[SqlCondition]):
         )
 
     def _mean(
-        self, connection: psycopg.Connection[Any], long: list[str], short: list[str], values: dict[str, Any]
+        self, cursor: psycopg.Cursor[tuple[Any, ...]], long: list[str], short: list[str], values: dict[str, Any]
     ) -> sql.Composable:
         """The score of a row for a query with short words; fills ``values``."""
         contains: list[sql.Composable] = []
@@ -113,7 +119,7 @@ class PostgresSource(TableSource[SqlCondition]):
             contains.append(asked.format(self.expression, sql.Placeholder(f"tansaku_word_{i}")))
         counts = sql.SQL(", ").join(sql.SQL("count(*) FILTER (WHERE {})").format(has) for has in contains)
         counting = sql.SQL("SELECT count(*), {} FROM {}").format(counts, self._table)
-        row = connection.execute(counting, values).fetchone()
+        row = cursor.execute(counting, values).fetchone()
         n_documents, *containing = row or (0, *[0] * len(short))
         weights = idf(n_documents, containing)
         parts = [
@@ -133,8 +139,8 @@ class PostgresSource(TableSource[SqlCondition]):
     def _table(self) -> sql.Composable:
         return sql.Identifier(*self.table.split("."))
 
-    def _check_locale(self, connection: psycopg.Connection[Any]) -> None:
-        found = connection.execute("SELECT datctype FROM pg_database WHERE datname = current_database()").fetchone()
+    def _check_locale(self, cursor: psycopg.Cursor[tuple[Any, ...]]) -> None:
+        found = cursor.execute("SELECT datctype FROM pg_database WHERE datname = current_database()").fetchone()
         if found and found[0] in ("C", "POSIX"):
             raise HostError(
                 f"PostgreSQL cannot search {self.table!r}: under this database's locale {found[0]} pg_trgm ignores "

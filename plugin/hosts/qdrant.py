@@ -14,17 +14,20 @@ from __future__ import annotations
 import math
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...onnx_export.errors import MissingExtraError
+from pydantic import ValidationError
+
+from ...onnx_export.errors import InputError, MissingExtraError
+from ...onnx_export.validation import describe_errors
 from ..evaluation.bm25 import K1, B, bigrams
 from ..rerank.host_search import Candidate, HostError
 from ._engine_source import EngineSource, check_columns, host_errors, joined
 
 try:
-    from qdrant_client import QdrantClient, models
+    from qdrant_client import AsyncQdrantClient, QdrantClient, models
     from qdrant_client.common.client_exceptions import QdrantException
     from qdrant_client.http.exceptions import ApiException
 except ImportError as error:
@@ -34,23 +37,27 @@ __all__ = ["QdrantSource", "bigram_document", "bigram_query"]
 
 
 @dataclass(eq=False)
-class QdrantSource(EngineSource[models.Filter]):
+class QdrantSource(EngineSource["models.Filter | Mapping[str, Any]"]):
     """Qdrant's nearest points as a source of candidates.
 
-    A condition (``where``) is a filter of Qdrant's.
+    A condition (``where``) is a filter of Qdrant's, also as the dict that its HTTP API takes.
 
     Args:
-        client: a client of the server, or of a local folder. A limit on the time to connect is an option of the client.
+        client: a client of the server, or of a local folder, not an asynchronous one. A limit on the time to connect is
+            an option of the client.
         collection: name of the collection.
         query_vector: makes the vector of a question: the application's own embedding function, or `bigram_query`.
         using: name of the vector in the collection; None is the unnamed one.
-        id_field: name of the payload's field with the ids that our index has; None takes the ids of the points.
+        id_field: name of the payload's field with the ids that our index has, with points between the names where
+            fields lie in others ("metadata.doc_id"); None takes the ids of the points.
         text_fields: names of the payload's fields to return as the text, to rank documents that our index does not
             have.
+        with_payload: also return the whole payload, as ``payload`` of the hits.
         timeout: seconds that a query may take.
 
     Raises:
-        InputError: a name that no field can have.
+        InputError: a name that no field can have, or an asynchronous client. Searching raises it too, for a dict that
+            is no filter.
     """
 
     client: QdrantClient
@@ -59,12 +66,18 @@ class QdrantSource(EngineSource[models.Filter]):
     using: str | None = field(default=None, kw_only=True)
     id_field: str | None = field(default=None, kw_only=True)
     text_fields: Sequence[str] | None = field(default=None, kw_only=True)
+    with_payload: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
+        if isinstance(self.client, AsyncQdrantClient):
+            raise InputError(
+                "client is an AsyncQdrantClient; give a QdrantClient, and use HostSearch.asearch where nothing may wait"
+            )
         if self.text_fields is not None:
             self.text_fields = check_columns("text_fields", self.text_fields)
 
-    def _search(self, query: str, k: int, where: models.Filter | None) -> list[Candidate]:
+    def _search(self, query: str, k: int, where: models.Filter | Mapping[str, Any] | None) -> list[Candidate]:
+        chosen = None if where is None else _filter(where)
         fields = [*(self.text_fields or ()), *([] if self.id_field is None else [self.id_field])]
         vector = self.query_vector(query)
         # A local client raises ValueError; the server's own message is not in the first line.
@@ -74,19 +87,36 @@ class QdrantSource(EngineSource[models.Filter]):
                 query=vector,
                 using=self.using,
                 limit=k,
-                query_filter=where,
-                with_payload=fields or False,
+                query_filter=chosen,
+                with_payload=self.with_payload or fields or False,
                 timeout=math.ceil(self.timeout),
             )
         return [self._candidate(point) for point in found.points]
 
     def _candidate(self, point: models.ScoredPoint) -> Candidate:
         payload = point.payload or {}
-        if self.id_field is not None and payload.get(self.id_field) is None:
+        doc_id = point.id if self.id_field is None else _value(payload, self.id_field)
+        if doc_id is None:
             raise HostError(f"point {point.id} of {self.collection!r} has no {self.id_field!r} in its payload")
-        doc_id = point.id if self.id_field is None else payload[self.id_field]
-        text = joined(payload.get(name) for name in self.text_fields) if self.text_fields else None
-        return Candidate(str(doc_id), point.score, text)
+        text = joined(_value(payload, name) for name in self.text_fields) if self.text_fields else None
+        return Candidate(str(doc_id), point.score, text, payload if self.with_payload else None)
+
+
+def _value(payload: Mapping[str, Any], name: str) -> Any:
+    """The value of a field, which may lie in others ("metadata.doc_id"); None if it is not there."""
+    found: Any = payload
+    for part in name.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
+
+
+def _filter(where: models.Filter | Mapping[str, Any]) -> models.Filter:
+    if isinstance(where, models.Filter):
+        return where
+    try:
+        return models.Filter.model_validate(where)
+    except ValidationError as error:
+        raise InputError(f"where is no filter of Qdrant's: {describe_errors(error)}") from error
 
 
 def bigram_query(text: str) -> models.SparseVector:

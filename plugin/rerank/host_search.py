@@ -6,13 +6,14 @@ Every engine is a `CandidateSource`. The adapters in `hosts` are small files tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ...onnx_export.errors import TansakuError
+from ...onnx_export.errors import InputError, TansakuError
 from ..search.plan import check_count
-from .reranker import Reranker
+from .reranker import RerankedDocument, Reranker
 
 
 class HostError(TansakuError):
@@ -27,11 +28,13 @@ class Candidate:
         id: Its id, the same in the engine and in the index of tansaku.
         score: The engine's own score; higher is better.
         text: Its text, for a document that is not in the index; None if the engine was not asked for it.
+        payload: What else the engine has of it, which comes back with the hit.
     """
 
     id: str
     score: float
     text: str | None = None
+    payload: Any = None
 
 
 class CandidateSource(Protocol):
@@ -60,12 +63,16 @@ class HostHit:
         score: MaxSim divided by the number of query tokens: a mean cosine.
         host_rank: Its place in the engine's own order, from 1.
         host_score: The engine's own score.
+        text: Its text, if the engine was asked for it.
+        payload: What else the engine has of it, see `Candidate`.
     """
 
     id: str
     score: float
     host_rank: int
     host_score: float
+    text: str | None = None
+    payload: Any = None
 
 
 class HostHits(list[HostHit]):
@@ -123,7 +130,34 @@ class HostSearch:
         """
         found = list(self.source.candidates(query, max(self.candidates, k), where))
         ranked = self.reranker.rerank(query, [c.text for c in found], ids=[c.id for c in found], k=k)
-        hits = HostHits(HostHit(str(r.id), r.score, r.index + 1, found[r.index].score) for r in ranked)
+        hits = HostHits(_hit(found[r.index], r) for r in ranked)
         hits.missing, hits.truncated = ranked.missing, ranked.truncated
         hits.cut = tuple(found[i].id for i in ranked.cut)
         return hits
+
+    async def asearch(self, query: str, k: int = 10, where: Any = None) -> HostHits:
+        """`search` in a thread, for applications that run in an event loop."""
+        return await asyncio.to_thread(self.search, query, k, where)
+
+    def search_many(self, queries: Iterable[str], k: int = 10, where: Any = None) -> list[HostHits]:
+        """`search` for each of several queries.
+
+        Args:
+            queries: Questions or keywords.
+            k: Number of hits for each, 1 or more.
+            where: Filter of all, in the engine's own form; None for no filter.
+
+        Returns:
+            The hits of each query, in their order.
+
+        Raises:
+            InputError: One string in place of queries, an empty query, or ``k`` below 1.
+            HostError: The engine cannot be reached or refuses.
+        """
+        if isinstance(queries, str):
+            raise InputError("queries is one string; give a list")
+        return [self.search(query, k, where) for query in queries]
+
+
+def _hit(found: Candidate, ranked: RerankedDocument) -> HostHit:
+    return HostHit(found.id, ranked.score, ranked.index + 1, found.score, found.text, found.payload)

@@ -124,6 +124,9 @@ class TansakuDocumentStore(MetadataReports):
             parameters["storage_options"] = read_options(parameters["storage_options"])
         return default_from_dict(cls, {**data, "init_parameters": parameters})
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TansakuDocumentStore.from_dict, (self.to_dict(),)
+
     def warm_up(self) -> None:
         """Load the model and open the table, if it is there."""
         self.location.encoder()

@@ -26,8 +26,10 @@ except ImportError as error:
 from ...rerank.reranker import Reranker
 from ...search.choices import Recall, ScoreMode, SourceName
 from ...search.plan import SearchOptions
+from ...search.results import Hit
 from ...search.searcher import Searcher
 from .._framework_search import rerank, search
+from .metadata import stored_metadata
 
 __all__ = ["TansakuCompressor", "TansakuRetriever"]
 
@@ -41,7 +43,8 @@ class TansakuRetriever(BaseRetriever):
     """Searches an index.
 
     A document found has the id of the index's document, its text as ``page_content``, and as metadata the index's other
-    columns, ``title`` (perhaps empty) and ``relevance_score``.
+    columns, ``title`` (perhaps empty) and ``relevance_score``. In the table of a `TansakuVectorStore`, metadata is what
+    the store was given, with ``relevance_score``.
 
     Every field except ``searcher`` and ``score`` can also be given for one call:
     ``invoke(query, k=1, where="year < 50")``.
@@ -86,7 +89,7 @@ class TansakuRetriever(BaseRetriever):
         own = {name: getattr(self, name) for name in _OPTIONS}
         hits = search(self.searcher, query, SearchOptions.of({"k": self.k if k is None else k, **own, **options}))
         return [
-            Document(hit.text, id=hit.id, metadata={**hit.fields, "title": hit.title, RELEVANCE: score})
+            Document(hit.text, id=hit.id, metadata={**_metadata(hit), RELEVANCE: score})
             for hit, score in zip(hits, hits.scores(self.score), strict=True)
         ]
 
@@ -95,6 +98,11 @@ class TansakuRetriever(BaseRetriever):
     ) -> list[Document]:
         sync = run_manager.get_sync()
         return await run_in_executor(None, self._get_relevant_documents, query, run_manager=sync, k=k, **options)
+
+
+def _metadata(hit: Hit) -> dict[str, Any]:
+    stored = stored_metadata(hit.fields)
+    return {**hit.fields, "title": hit.title} if stored is None else stored
 
 
 class TansakuCompressor(BaseDocumentCompressor):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
 from typing import Any
 from uuid import uuid4
 
@@ -34,12 +35,16 @@ from ...search.plan import SearchOptions
 from ...search.results import Hit
 from .._framework_search import refuse_unknown, search
 from .._framework_table import FrameworkTable
+from .metadata import METADATA, plain_metadata, stored_metadata
 
 __all__ = ["TansakuVectorStore"]
 
 # Options that LangChain takes out itself, by its type of search.
 _OF_SEARCH_TYPES = {"similarity_score_threshold": ("score_threshold",)}
-METADATA = "metadata"  # the column with a document's metadata, JSON
+_NO_VECTOR = (
+    "TansakuVectorStore does not offer {}: a document is not one vector here, but one for each token; use "
+    "similarity_search, or TansakuCompressor over another store"
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -50,8 +55,9 @@ class TansakuVectorStore(VectorStore):
     The first documents added make the index and train its codec; when many more have been added, call
     ``store.index.rebuild()``, which trains it again. Every call sees what other stores and processes have written.
 
-    Metadata is kept as JSON, so that it comes back as it was; a value that JSON would change is refused. Keys named in
-    ``columns`` have a column of their own as well, for conditions: ``similarity_search(query, where="year < 1950")``.
+    Metadata is kept as JSON. Dates and times come back as text in ISO form, UUIDs as text, NumPy's numbers as numbers,
+    tuples as lists; other values that JSON would change are refused. Keys named in ``columns`` have a column of their
+    own as well, for conditions: ``similarity_search(query, where="year < 1950")``.
 
     Scores are MaxSim divided by the number of query tokens: a mean cosine, 1 at best. Maximal marginal relevance and
     search by vector are not offered, because a document is not one vector here.
@@ -66,6 +72,8 @@ class TansakuVectorStore(VectorStore):
         nbits: bits per dimension of a residual in a new table: 1, 2 or 4.
         fulltext: index the texts of a new table for full text search, for ``source="fused"`` and ``source="text"``.
         storage_options: LanceDB's options for object stores, such as credentials, endpoint and region.
+        skip_blank: leave out texts without a character, such as blank pages of a PDF file, and log their number; False
+            refuses them.
 
     Raises:
         InputError: a name that cannot be used; raised by methods too, for a table that was not made by a store or does
@@ -83,7 +91,9 @@ class TansakuVectorStore(VectorStore):
         nbits: int = 2,
         fulltext: bool = False,
         storage_options: Mapping[str, str] | None = None,
+        skip_blank: bool = False,
     ) -> None:
+        self._skip_blank = skip_blank
         self._table = FrameworkTable(
             db,
             table,
@@ -148,13 +158,13 @@ class TansakuVectorStore(VectorStore):
         """Add texts: all of them, or after an error none.
 
         Args:
-            texts: the texts, none of them empty.
+            texts: the texts, none of them empty without ``skip_blank``.
             metadatas: metadata of each text.
             ids: id of each text; it replaces a document that has the id already. None makes up an id.
             kwargs: ``batch_size``, which LangChain's indexing passes and is not used; nothing else.
 
         Returns:
-            The ids.
+            The ids, without those of texts that were left out.
 
         Raises:
             InputError: a text, id or metadata that cannot be used, an id given twice, or an unknown argument.
@@ -166,14 +176,21 @@ class TansakuVectorStore(VectorStore):
         for name, given in (("metadatas", metadatas), ("ids", ids)):
             if given is not None and len(given) != len(texts):
                 raise InputError(f"there are {len(texts)} texts and {len(given)} {name}; give one for each text")
-        if not texts:
-            return []
         names = [str(uuid4()) if doc_id is None else doc_id for doc_id in ids or [None] * len(texts)]
-        records = []
+        records: list[tuple[dict[str, Any], Mapping[str, Any]]] = []
         for name, text, metadata in zip(names, texts, metadatas or [{}] * len(texts), strict=True):
-            records.append(({"id": name, "text": text, METADATA: _as_json(name, metadata)}, metadata))
-        self._table.write(records)
-        return names
+            if self._skip_blank and isinstance(text, str) and not text.strip():
+                continue
+            plain = plain_metadata(name, metadata)
+            # Columns keep dates as dates, which conditions compare as such.
+            columns = {key: metadata[key] if isinstance(metadata[key], date) else plain[key] for key in plain}
+            content = json.dumps(plain, ensure_ascii=False)
+            records.append(({"id": name, "text": text, METADATA: content}, columns))
+        if blank := len(texts) - len(records):
+            _logger.warning("%d of %d texts are blank and were left out", blank, len(texts))
+        if records:
+            self._table.write(records)
+        return [fields["id"] for fields, _ in records]
 
     def delete(self, ids: list[str] | None = None, *, where: str | None = None, **kwargs: Any) -> bool:
         """Delete documents: those with an id, those that meet a condition, or all if neither is given.
@@ -263,6 +280,16 @@ class TansakuVectorStore(VectorStore):
         hits = search(searcher, query, options)
         return list(zip(map(_document, hits), hits.scores(), strict=True))
 
+    def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:
+        """Not offered: raises NotImplementedError, which says what to use."""
+        raise NotImplementedError(_NO_VECTOR.format("similarity_search_by_vector"))
+
+    def max_marginal_relevance_search(
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+    ) -> list[Document]:
+        """Not offered: raises NotImplementedError, which says what to use."""
+        raise NotImplementedError(_NO_VECTOR.format("max_marginal_relevance_search (search_type='mmr')"))
+
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         # LangChain wants 0 to 1; a cosine below 0 means no more than 0 does.
         return lambda score: min(max(score, 0.0), 1.0)
@@ -270,21 +297,4 @@ class TansakuVectorStore(VectorStore):
 
 def _document(row: Hit | StoredDocument) -> Document:
     # A document that something else added to the table has none.
-    return Document(row.text, id=row.id, metadata=json.loads(row.fields[METADATA] or "{}"))
-
-
-def _as_json(doc_id: str, metadata: Any) -> str:
-    """Metadata as JSON; raises InputError, naming document and key, for what would not come back as it is."""
-    if not isinstance(metadata, dict):
-        raise InputError(f"document {doc_id!r}: its metadata is {type(metadata).__name__}, not a dict")
-    for key, value in metadata.items():
-        try:
-            reason = "" if json.loads(json.dumps({key: value}, allow_nan=False)) == {key: value} else "it would change"
-        except (TypeError, ValueError, RecursionError) as error:
-            reason = str(error)
-        if reason:
-            raise InputError(
-                f"document {doc_id!r}: metadata key {key!r} has a {type(value).__name__} that JSON cannot keep "
-                f"({reason}); keys must be strings, values strings, numbers, booleans, None, lists or dicts of these"
-            )
-    return json.dumps(metadata, ensure_ascii=False)
+    return Document(row.text, id=row.id, metadata=stored_metadata(row.fields) or {})

@@ -14,9 +14,10 @@ from pathlib import Path
 import psycopg
 import psycopg.sql
 import pytest
-from qdrant_client import QdrantClient, models
+from psycopg.rows import dict_row
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
-from tansaku import HostError, HostSearch, Index, InputError, MissingExtraError, Reranker, Searcher
+from tansaku import Candidate, HostError, HostSearch, Index, InputError, MissingExtraError, Reranker, Searcher
 from tansaku.plugin.hosts import groonga
 from tansaku.plugin.hosts.groonga import GroongaSource
 from tansaku.plugin.hosts.lancedb import LanceDBSource
@@ -287,6 +288,13 @@ class TestPostgres:
         source = PostgresSource(connection, "public.docs", text_columns=BOTH)
         assert (found_by(source)[0], given) == ("todai", [1])
 
+    def test_a_connection_may_give_rows_of_any_kind(self, postgres_place):
+        source = PostgresSource(
+            lambda: psycopg.connect(postgres_place, row_factory=dict_row), "docs", text_columns=BOTH
+        )
+        assert found_by(source)[0] == "todai"
+        assert found_by(source, "奈良 大仏")[0] == "todai"
+
     def test_a_percent_sign_in_a_condition_is_one(self, postgres_place):
         source = PostgresSource(postgres_place, "docs", text_columns=BOTH)
         assert found_by(source, QUESTION, 6, "text LIKE '%大仏%'") == ["todai"]
@@ -337,6 +345,25 @@ class TestQdrant:
         client.upsert("d", [models.PointStruct(id=i, vector=[i, 1.0]) for i in (1, 2)])
         source = QdrantSource(client, "d", lambda query: [float(len(query)), 0.0])
         assert [(c.id, c.score) for c in source.candidates("ab", 2)] == [("2", 4.0), ("1", 2.0)]
+
+    def test_ids_and_texts_may_lie_in_other_fields(self):
+        client = QdrantClient(":memory:")
+        client.create_collection("d", models.VectorParams(size=1, distance=models.Distance.DOT))
+        payload = {"page_content": "東大寺", "metadata": {"doc_id": "todai", "year": 728}}
+        client.upsert("d", [models.PointStruct(id=1, vector=[1.0], payload=payload)])
+        names = {"id_field": "metadata.doc_id", "text_fields": ["page_content"]}
+        source = QdrantSource(client, "d", lambda _: [1.0], **names)
+        assert source.candidates(QUESTION, 1) == [Candidate("todai", 1.0, "東大寺")]
+        whole = QdrantSource(client, "d", lambda _: [1.0], with_payload=True, **names)
+        assert [hit.payload for hit in HostSearch(whole, Reranker()).search(QUESTION)] == [payload]
+        where = {"must": [{"key": "metadata.year", "range": {"lt": 700}}]}
+        assert source.candidates(QUESTION, 1, where) == []
+        with pytest.raises(InputError, match=r"where is no filter of Qdrant's: .*mast"):
+            source.candidates(QUESTION, 1, {"mast": []})
+
+    def test_an_asynchronous_client_is_refused_by_name(self):
+        with pytest.raises(InputError, match=r"AsyncQdrantClient; give a QdrantClient.*asearch"):
+            QdrantSource(AsyncQdrantClient(":memory:"), "d", bigram_query)  # pyright: ignore[reportArgumentType]
 
     def test_a_point_without_the_field_is_named(self, qdrant_source):
         with pytest.raises(HostError, match="no 'doc_id'"):

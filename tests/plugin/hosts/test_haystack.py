@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import json
 import logging
+import pickle
 import re
 import sys
 from pathlib import Path
@@ -475,6 +476,13 @@ class TestPipelines:
         token = TansakuDocumentStore(tmp_path / "db", storage_options={"key": Secret.from_token("a secret")})
         with pytest.raises(ValueError, match="token"):
             token.to_dict()
+
+    def test_pickle_opens_the_store_again_where_it_lies(self, tmp_path, encoder):
+        made = TansakuDocumentStore(tmp_path / "db")
+        made.write_documents(DOCS)
+        again = pickle.loads(pickle.dumps(TansakuRetriever(made)))
+        found = again.run("3a9f", top_k=3)["documents"]
+        assert [one.id for one in found] == [one.id for one in TansakuRetriever(made).run("3a9f", top_k=3)["documents"]]
 
     def test_what_is_written_down_is_plain(self, tmp_path, encoder):
         for made in (

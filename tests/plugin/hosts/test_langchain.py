@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 import logging
+import pickle
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
 
+import numpy as np
 import pytest
 
 pytest.importorskip("langchain_core")
@@ -235,12 +239,71 @@ class TestStore:
         assert store.similarity_search("abc", k=1)[0].metadata == METADATA
 
     @pytest.mark.parametrize(
-        "value", [b"bytes", {1, 2}, (1, 2), {1: "a"}, float("nan"), object(), Path("x")], ids=lambda v: type(v).__name__
+        "value",
+        [b"bytes", {1, 2}, {"in": [{1: "a"}]}, {1: "a"}, float("nan"), object(), Path("x")],
+        ids=lambda v: type(v).__name__,
     )
     def test_metadata_that_json_would_change_is_refused(self, store, value):
         with pytest.raises(InputError, match=r"document 'b': metadata key 'odd' has a \w+ that JSON"):
             store.add_texts(["abc", "def"], [{}, {"odd": value}], ids=["a", "b"])
         assert store.index is None
+
+    def test_values_with_a_plain_form_are_kept_in_it(self, store):
+        number = UUID(int=7)
+        given = {
+            "day": date(1900, 1, 2),
+            "at": datetime(1900, 1, 2, 3, 4, tzinfo=timezone.utc),
+            "number": number,
+            "score": np.float32(0.5),
+            "pages": (1, np.int64(2)),
+            "row": np.array([[1, 2]]),
+        }
+        store.add_texts(["abc"], [given], ids=["1"])
+        plain = {
+            "day": "1900-01-02",
+            "at": "1900-01-02T03:04:00+00:00",
+            "number": str(number),
+            "score": 0.5,
+            "pages": [1, 2],
+            "row": [[1, 2]],
+        }
+        assert store.get_by_ids(["1"])[0].metadata == plain
+
+    def test_a_column_of_dates_is_compared_as_dates(self, tmp_path, encoder):
+        store = TansakuVectorStore(tmp_path / "dates", "t", encoder=encoder, columns=["day"])
+        store.add_texts(["abc", "abd"], [{"day": date(1900, 1, 2)}, {"day": date(2000, 1, 2)}], ids=["1", "2"])
+        found = store.similarity_search("abc", where="day < '1950-01-01'")
+        assert [document.metadata for document in found] == [{"day": "1900-01-02"}]
+
+    def test_blank_texts_are_refused_or_left_out_and_counted(self, store, tmp_path, encoder, caplog):
+        with pytest.raises(InputError):
+            store.add_texts(["abc", " \n"])
+        skipping = TansakuVectorStore(tmp_path / "blank", "t", encoder=encoder, skip_blank=True)
+        with caplog.at_level(logging.WARNING, LOGGED):
+            assert skipping.add_texts(["", "abc", " \u3000"], ids=["1", "2", "3"]) == ["2"]
+        assert "2 of 3 texts are blank and were left out" in caplog.text
+        assert skipping.add_texts([" "]) == []
+
+    def test_what_needs_one_vector_for_a_document_says_what_to_use(self, store):
+        store.add_texts(["abc"])
+        for ask in (
+            lambda: store.max_marginal_relevance_search("abc"),
+            lambda: store.similarity_search_by_vector([1.0]),
+            lambda: store.as_retriever(search_type="mmr").invoke("abc"),
+        ):
+            with pytest.raises(NotImplementedError, match=r"not one vector here.*use similarity_search"):
+                ask()
+
+    def test_a_retriever_over_the_table_gives_the_metadata_of_the_store(self, store, tmp_path, encoder):
+        store.add_texts(["abc"], [{"year": 1900, "pages": [1, 2]}], ids=["1"])
+        searcher = Searcher.open(tmp_path / "store", "t", encoder=encoder)
+        (found,) = TansakuRetriever(searcher=searcher, k=1).invoke("abc")
+        assert found.metadata == {"year": 1900, "pages": [1, 2], "relevance_score": found.metadata["relevance_score"]}
+
+    def test_a_pickled_store_is_opened_again_where_it_lies(self, tmp_path):
+        made = TansakuVectorStore.from_texts(["京都は昔の首都。"], ids=["1"], db=tmp_path / "p", table="t")
+        again = pickle.loads(pickle.dumps(made))
+        assert [document.id for document in again.similarity_search("昔の首都")] == ["1"]
 
     def test_columns_can_be_searched_by_also_after_reopening(self, store, tmp_path, encoder):
         store.add_texts(["abc", "abd"], [{"year": 1900, "x": 1}, {"year": 2000}], ids=["1", "2"])

@@ -164,6 +164,19 @@ class FakeHost:
 
 
 class TestHostSearch:
+    async def test_text_and_payload_come_back_also_of_several_queries_and_asynchronously(self, encoder):
+        class Host:
+            def candidates(self, query, k, where=None):
+                return [Candidate(i, 1.0, text, {"at": i}) for i, text in zip(IDS, TEXTS, strict=True)]
+
+        search = HostSearch(Host(), Reranker(encoder))
+        hits = search.search(QUERY, k=3)
+        assert [(hit.text, hit.payload) for hit in hits] == [(TEXTS[IDS.index(h.id)], {"at": h.id}) for h in hits]
+        assert await search.asearch(QUERY, k=3) == hits
+        assert search.search_many([QUERY, TEXTS[5]], k=3) == [hits, search.search(TEXTS[5], k=3)]
+        with pytest.raises(InputError, match="queries is one string"):
+            search.search_many(QUERY)
+
     def test_candidates_come_in_the_order_of_maxsim(self, searcher, encoder, tmp_path):
         host = FakeHost()
         hits = HostSearch(host, Reranker(searcher=searcher), candidates=50).search(QUERY, k=2, where="x")
