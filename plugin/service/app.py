@@ -50,7 +50,7 @@ DIALECTS = (
     voyage.DIALECT,
     cohere.DIALECT,
 )
-SHARED_PATHS = ("/rerank", "/v1/rerank", "/v2/rerank")
+SHARED_PATHS = ("/rerank", "/v1/rerank", "/v2/rerank", "/v1/reranking", "/reranking")
 
 
 def create_app(

@@ -33,7 +33,7 @@ _ALIKE = 0.8  # from here on a name is taken for a misspelt one; `top_k` and `to
 
 @dataclass(frozen=True)
 class SharedRerank:
-    """A dialect's part in the paths that several dialects share: `/rerank`, `/v1/rerank` and `/v2/rerank`.
+    """A dialect's part in the paths that several dialects share, such as `/rerank` and `/v1/rerank`.
 
     Attributes:
         request: Model of the request.

@@ -29,7 +29,8 @@ from .base import (
 )
 
 _ERRORS = ErrorShape("cohere", ErrorDetail, detail_body)
-_PATHS = ("/rerank", "/v1/rerank", "/v2/rerank")
+# llama.cpp and its like have the last two.
+_PATHS = ("/rerank", "/v1/rerank", "/v2/rerank", "/v1/reranking", "/reranking")
 
 
 class RequestDocument(BaseModel):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,7 +12,7 @@ from starlette.responses import Response
 from ...rerank.reranker import RerankResult
 from ..errors import ErrorShape, ServiceError
 from ..service import Service
-from .base import ClientBody, Dialect, Text, UntilError, Usage, rank, usage_of
+from .base import ClientBody, Dialect, SharedRerank, Text, UntilError, Usage, rank, usage_of
 from .cohere import RequestDocument, text_of
 
 
@@ -62,36 +62,29 @@ class MixedbreadRerankResponse(BaseModel):
     usage: Usage
 
 
-def router(service: Service) -> APIRouter:
-    """`/v1/reranking`."""
-    routes = APIRouter(tags=["rerank"], responses=_ERRORS.documented())
+async def answer(service: Service, body: MixedbreadRerankRequest, request: Request) -> Response:
+    """Answer a rerank request."""
+    texts = [_text(document, i, body.rank_fields) for i, document in enumerate(body.input)]
 
-    @routes.post("/v1/reranking", response_model=MixedbreadRerankResponse, summary="Rerank documents (Mixedbread)")
-    async def reranking(body: MixedbreadRerankRequest, request: Request) -> Response:
-        """Rank documents for a query, best first. The API of Mixedbread."""
-        texts = [_text(document, i, body.rank_fields) for i, document in enumerate(body.input)]
+    def content(result: RerankResult) -> dict[str, Any]:
+        return {
+            "object": "list",
+            "data": [
+                {
+                    "index": ranked.index,
+                    "score": float(ranked.score),
+                    **({"input": _sent(body.input[ranked.index])} if body.return_input else {}),
+                    "object": "rank_result",
+                }
+                for ranked in result
+            ],
+            "model": service.model,
+            "top_k": len(result),
+            "return_input": bool(body.return_input),
+            "usage": usage_of(result.tokens),
+        }
 
-        def content(result: RerankResult) -> dict[str, Any]:
-            return {
-                "object": "list",
-                "data": [
-                    {
-                        "index": ranked.index,
-                        "score": float(ranked.score),
-                        **({"input": _sent(body.input[ranked.index])} if body.return_input else {}),
-                        "object": "rank_result",
-                    }
-                    for ranked in result
-                ],
-                "model": service.model,
-                "top_k": len(result),
-                "return_input": bool(body.return_input),
-                "usage": usage_of(result.tokens),
-            }
-
-        return await rank(service, body, request, body.query, texts, content, k=body.top_k)
-
-    return routes
+    return await rank(service, body, request, body.query, texts, content, k=body.top_k)
 
 
 def _text(document: str | RequestDocument, i: int, fields: list[str] | None) -> str:
@@ -105,4 +98,14 @@ def _sent(document: str | RequestDocument) -> str | dict[str, Any]:
     return document if isinstance(document, str) else document.model_dump(exclude_unset=True)
 
 
-DIALECT = Dialect(_ERRORS, router)
+def _claims(body: Mapping[str, Any]) -> bool:
+    """Whether a body at a shared path is Mixedbread's: only it has "input"."""
+    return "input" in body
+
+
+DIALECT = Dialect(
+    _ERRORS,
+    rerank=SharedRerank(
+        MixedbreadRerankRequest, MixedbreadRerankResponse, _claims, answer, ("/v1/reranking", "/reranking")
+    ),
+)

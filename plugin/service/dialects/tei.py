@@ -58,6 +58,7 @@ class TeiRerankRequest(ClientBody):
     return_text: bool | None = Field(None, description="Whether the answer repeats the texts.")
     truncate: bool | None = Field(None, description="Whether texts that are too long are cut (the default) or refused.")
     truncation_direction: Direction | None = Field(None, description="Side to cut from; only right is possible.")
+    is_truncated: bool | None = Field(None, description="Not used; kotaemon sends it in place of truncate.")
 
 
 class TeiRank(BaseModel):
@@ -131,11 +132,13 @@ def router(service: Service) -> APIRouter:
 
 
 def _claims(body: Any) -> bool:
-    """Whether a body at `/rerank` is TEI's: only it has "texts"."""
+    """Whether a body at a shared path is TEI's: only it has "texts"."""
     return "texts" in body
 
 
-DIALECT = Dialect(_ERRORS, router, SharedRerank(TeiRerankRequest, list[TeiRank], _claims, answer))
+DIALECT = Dialect(
+    _ERRORS, router, SharedRerank(TeiRerankRequest, list[TeiRank], _claims, answer, ("/rerank", "/v1/rerank"))
+)
 
 
 def _check_truncation(service: Service, body: TeiRerankRequest | EmbedRequest, texts: Sequence[str]) -> None:

@@ -164,6 +164,42 @@ CLIENTS: dict[str, tuple[str, dict[str, Any], tuple[str, ...], tuple[str, ...]]]
         ("results.*.index", "results.*.relevance_score", "results.*.document.text"),
         (),
     ),
+    "Lemonade and llama.cpp": (
+        "/v1/reranking",
+        {**COHERE, "top_n": 3},
+        ("results.*.index", "results.*.relevance_score", "usage.total_tokens"),
+        (),
+    ),
+    "kotaemon, TEI": (
+        "/rerank",
+        {"query": QUERY, "texts": TEXTS, "is_truncated": True},
+        ("*.index", "*.score"),
+        (),
+    ),
+    "Cherry Studio, TEI": (
+        "/v1/rerank",
+        {"query": QUERY, "texts": TEXTS, "return_text": True},
+        ("*.index", "*.score", "*.text"),
+        (),
+    ),
+    "Open WebUI": (
+        "/v1/rerank",
+        {**COHERE, "top_n": 3},
+        ("results.*.index", "results.*.relevance_score"),
+        (),
+    ),
+    "RAGFlow, Xinference": (
+        "/v1/rerank",
+        {**COHERE, "return_documents": "true", "return_len": "true"},
+        ("results.*.index", "results.*.relevance_score", "meta.tokens.input_tokens", "meta.tokens.output_tokens"),
+        (),
+    ),
+    "LangChain4j, Cohere": (
+        "/v1/rerank",
+        COHERE,
+        ("results.*.index", "results.*.relevance_score", "meta.billed_units.search_units"),
+        (),
+    ),
     "vllm, its examples of /score": (
         "/score",
         {"model": "m", "text_1": QUERY, "text_2": TEXTS},

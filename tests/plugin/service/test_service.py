@@ -632,7 +632,7 @@ class TestLimits:
                 for _ in range(100):
                     yield b" " * 100
 
-            chunked = await s.client.post("/v1/rerank", content=unannounced())
+            chunked = await s.client.post("/v2/rerank", content=unannounced())
             assert await s.metric('tansaku_refused_total{reason="body"}') == 2
         assert (answer.status_code, set(answer.json())) == (413, {"id", "message", "detail", "error", "error_type"})
         assert (chunked.status_code, set(chunked.json())) == (413, {"id", "message", "detail"})
