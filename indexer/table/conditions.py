@@ -16,8 +16,9 @@ from typing import Any, Union
 import pyarrow as pa
 
 from ...onnx_export.errors import InputError
-from . import condition_language as language
-from .condition_language import Call, Column, Literal, Operand, Values, parse, refusal
+from . import condition_tree as tree
+from .condition_language import parse, refusal
+from .condition_tree import Call, Column, Literal, Operand, Values
 from .condition_values import compared, kind_of, list_value, string_value
 from .lance_errors import condition_problem
 from .schema import CODE_FIELDS, IndexHeader, build_column
@@ -141,26 +142,24 @@ class _Writer:
         self._text = text
         self._fields = fields
 
-    def node(self, node: language.Node) -> str:
-        if isinstance(node, (language.AllOf, language.AnyOf)):
-            return _balanced(
-                [self.node(part) for part in node.parts], "AND" if isinstance(node, language.AllOf) else "OR"
-            )
-        if isinstance(node, language.Not):
+    def node(self, node: tree.Node) -> str:
+        if isinstance(node, (tree.AllOf, tree.AnyOf)):
+            return _balanced([self.node(part) for part in node.parts], "AND" if isinstance(node, tree.AllOf) else "OR")
+        if isinstance(node, tree.Not):
             return f"NOT ({self.node(node.part)})"
-        if isinstance(node, language.Comparison):
+        if isinstance(node, tree.Comparison):
             return self._comparison(node.operator, node.left, node.right)
-        if isinstance(node, language.Member):
+        if isinstance(node, tree.Member):
             return self._member(node)
-        if isinstance(node, language.Between):
+        if isinstance(node, tree.Between):
             low, high = (
                 self._comparison(operator, node.operand, bound)
                 for operator, bound in ((">=", node.low), ("<=", node.high))
             )
             return f"({low} AND {high})"
-        if isinstance(node, language.Like):
+        if isinstance(node, tree.Like):
             return self._like(node)
-        if isinstance(node, language.State):
+        if isinstance(node, tree.State):
             return self._state(node)
         return self._truth(node.operand)
 
@@ -186,7 +185,7 @@ class _Writer:
             return "TRUE"  # 1 = 1, with which programs begin a list of conditions
         raise refusal(self._text, left.at, "two values are compared; compare a column with a value")
 
-    def _member(self, node: language.Member) -> str:
+    def _member(self, node: tree.Member) -> str:
         typed = self._typed(node.operand)
         found = []
         for item in node.items:
@@ -201,7 +200,7 @@ class _Writer:
             found[0].at, lambda: compared(typed.sql, typed.type, "IN", [item.value for item in found], typed.name)
         )
 
-    def _like(self, node: language.Like) -> str:
+    def _like(self, node: tree.Like) -> str:
         typed = self._typed(node.operand)
         if kind_of(typed.type) != "string":
             raise refusal(
@@ -227,7 +226,7 @@ class _Writer:
             pattern = _with_backslashes(pattern, node.escape)
         return f"{typed.sql} {node.keyword} {string_value(pattern)}"
 
-    def _state(self, node: language.State) -> str:
+    def _state(self, node: tree.State) -> str:
         if node.what == "NULL":
             return f"{self._typed(node.operand).sql} IS NULL"
         typed = self._typed(node.operand)
