@@ -18,9 +18,12 @@ def plain_path(scope: Scope) -> str:
 
     Clients add their path to an address that users give: one with a slash at its end, or with ``/v1`` already
     (``/v1/v1/rerank``, ``/v1/v2/rerank``). Slashes too many are left out, and of several versions the last one counts.
+    Clients of NVIDIA's hosted models write the model into the path (``/v1/retrieval/MODEL/reranking``); there is one.
     """
     own = route_path(scope)
     parts = [part for part in own.split("/") if part]
     while len(parts) > 1 and parts[0] in _VERSIONS and parts[1] in _VERSIONS:
         del parts[0]
+    if parts[:2] == ["v1", "retrieval"] and parts[-1] == "reranking":
+        parts = ["v1", "ranking"]
     return scope["path"].removesuffix(own) + "/" + "/".join(parts)

@@ -48,6 +48,7 @@ class RankingRequest(ClientBody):
         description="The documents.", examples=[[{"text": "金閣寺は京都市北区にある。"}, {"text": "海の水は塩辛い。"}]]
     )
     model: str | None = Field(None, description="Name of a model; not used, as there is only one.")
+    top_k: Annotated[int | None, Field(ge=1, description="Number of documents to return; by default all.")] = None
     truncate: Literal["NONE", "START", "END"] | None = Field(
         None, description="Side that texts that are too long are cut at; only END is possible."
     )
@@ -83,7 +84,7 @@ def router(service: Service) -> APIRouter:
             }
 
         texts = [passage.text for passage in body.passages]
-        return await rank(service, body, request, body.query.text, texts, content, score="logit")
+        return await rank(service, body, request, body.query.text, texts, content, score="logit", k=body.top_k)
 
     for path in _PATHS:
         routes.add_api_route(

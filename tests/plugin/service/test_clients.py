@@ -86,6 +86,12 @@ CLIENTS: dict[str, tuple[str, dict[str, Any], tuple[str, ...], tuple[str, ...]]]
         ("rankings.*.index", "rankings.*.logit", "usage.total_tokens"),
         (),
     ),
+    "litellm 1.110.2, nvidia_nim/": (
+        "/v1/retrieval/nvidia/m/reranking",
+        {"model": "m", "query": {"text": QUERY}, "passages": [{"text": text} for text in TEXTS], "top_k": 2},
+        ("rankings.*.index", "rankings.*.logit"),
+        (),
+    ),
     "litellm 1.110.2, huggingface/": (
         "/rerank",
         {
@@ -286,6 +292,23 @@ class TestDocuments:
         assert (await client.post("/search", json={"query": QUERY, "ids": [wrong]})).status_code == 422
         body = {"query": QUERY, "documents": [{"id": wrong}]}
         assert (await client.post("/rerank", json=body)).status_code == 422
+
+    @pytest.mark.parametrize(
+        ("path", "body", "place"),
+        [
+            ("/v1/rerank", {**COHERE, "top_n": 2}, "results"),
+            ("/v1/rerank", {**COHERE, "top_k": 2}, "data"),
+            ("/infinity/rerank", {**COHERE, "top_n": 2}, "results"),
+            ("/v1/reranking", {"query": QUERY, "input": TEXTS, "top_k": 2}, "data"),
+            (
+                "/v1/ranking",
+                {"query": {"text": QUERY}, "passages": [{"text": t} for t in TEXTS], "top_k": 2},
+                "rankings",
+            ),
+        ],
+    )
+    async def test_are_as_many_as_were_asked_for(self, client, path, body, place):
+        assert [item["index"] for item in (await client.post(path, json=body)).json()[place]] == [1, 2]
 
     async def test_tokens_are_counted(self, client):
         answer = (await client.post("/v2/rerank", json=COHERE)).json()
