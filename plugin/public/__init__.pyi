@@ -43,6 +43,7 @@ from .onnx_export.errors import MissingExtraError as MissingExtraError
 from .onnx_export.errors import TansakuError as TansakuError
 from .onnx_export.progress import Progress as Progress
 from .plugin.evaluation.beir import evaluate_beir as evaluate_beir
+from .plugin.rerank.host_search import CallableSource as CallableSource
 from .plugin.rerank.host_search import Candidate as Candidate
 from .plugin.rerank.host_search import CandidateSource as CandidateSource
 from .plugin.rerank.host_search import HostError as HostError

@@ -7,12 +7,14 @@ Every engine is a `CandidateSource`. The adapters in `hosts` are small files tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ...onnx_export.errors import InputError, TansakuError
 from ..search.plan import check_count
+from ..search.query_encoder import check_query
 from .reranker import RerankedDocument, Reranker
 
 
@@ -52,6 +54,35 @@ class CandidateSource(Protocol):
             HostError: The engine cannot be reached or refuses.
         """
         ...
+
+
+@dataclass(frozen=True)
+class CallableSource:
+    """Any engine, by a function that asks it.
+
+    Args:
+        find: Function of the query, the number of documents and the filter (None for no filter). It gives the engine's
+            best documents, best first: `Candidate`s, or tuples of their fields, such as (id, score) or (id, score,
+            text). More than are asked for are cut off. What it raises comes through.
+
+    Example:
+        >>> from tansaku import CallableSource, HostSearch, Reranker
+        >>> def find(query, k, where):
+        ...     return [("dog", 9.5, "犬は嗅覚が鋭い動物である。"), ("kyoto", 7.1, "京都は794年から都だった。")]
+        >>> [hit.id for hit in HostSearch(CallableSource(find), Reranker()).search("昔の首都はどこ？")]
+        ['kyoto', 'dog']
+    """
+
+    find: Callable[[str, int, Any], Iterable[Candidate | tuple[Any, ...]]]
+
+    def candidates(self, query: str, k: int, where: Any = None) -> list[Candidate]:
+        """See `CandidateSource`.
+
+        Raises:
+            InputError: An empty query, ``k`` below 1, or a document that is not a `Candidate` and not such a tuple.
+        """
+        found = itertools.islice(self.find(check_query(query), check_count("k", k), where), k)
+        return [one if isinstance(one, Candidate) else _candidate(one) for one in found]
 
 
 @dataclass(frozen=True)
@@ -157,6 +188,17 @@ class HostSearch:
         if isinstance(queries, str):
             raise InputError("queries is one string; give a list")
         return [self.search(query, k, where) for query in queries]
+
+
+def _candidate(fields: Any) -> Candidate:
+    try:
+        doc_id, score, *rest = fields
+        return Candidate(str(doc_id), float(score), *rest)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"the engine's function gave {fields!r} ({error}); give Candidates, or tuples (id, score), (id, score, "
+            "text) or (id, score, text, payload)"
+        ) from error
 
 
 def _hit(found: Candidate, ranked: RerankedDocument) -> HostHit:

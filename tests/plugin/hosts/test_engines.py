@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import cast
 
 import psycopg
 import psycopg.sql
@@ -290,7 +291,7 @@ class TestPostgres:
 
     def test_a_connection_may_give_rows_of_any_kind(self, postgres_place):
         source = PostgresSource(
-            lambda: psycopg.connect(postgres_place, row_factory=dict_row), "docs", text_columns=BOTH
+            lambda: psycopg.connect(postgres_place, row_factory=cast("Any", dict_row)), "docs", text_columns=BOTH
         )
         assert found_by(source)[0] == "todai"
         assert found_by(source, "奈良 大仏")[0] == "todai"

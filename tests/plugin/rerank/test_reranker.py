@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from tansaku import Candidate, HostSearch, Index, InputError, Reranker, Searcher
+from tansaku import CallableSource, Candidate, HostSearch, Index, InputError, Reranker, Searcher
 
 from ...support.fakes import FakeEncoder, corpus, exhaustive, small_chunks
 
@@ -176,6 +178,26 @@ class TestHostSearch:
         assert search.search_many([QUERY, TEXTS[5]], k=3) == [hits, search.search(TEXTS[5], k=3)]
         with pytest.raises(InputError, match="queries is one string"):
             search.search_many(QUERY)
+
+    def test_any_engine_is_a_function(self, encoder):
+        asked = []
+
+        def find(query, k, where):
+            asked.append((query, k, where))
+            return (row for row in [(7, 2), ("b", 1.5, "3a9f"), Candidate("c", 1.0, "x", {"n": 1}), ("d", 0.5, "y")])
+
+        source = CallableSource(find)
+        found = [Candidate("7", 2.0), Candidate("b", 1.5, "3a9f"), Candidate("c", 1.0, "x", {"n": 1})]
+        assert source.candidates(QUERY, 3, "w") == found
+        assert asked == [(QUERY, 3, "w")]
+        hits = HostSearch(source, Reranker(encoder), candidates=3).search(QUERY, k=3)
+        assert ([hit.id for hit in hits], hits.missing) == (["b", "c"], ("7",))
+        with pytest.raises(InputError, match="k is 0"):
+            source.candidates(QUERY, 0)
+        wrong: Any
+        for wrong in ("ab", ("a",), ("a", "much"), 5):
+            with pytest.raises(InputError, match=r"the engine's function gave .*; give Candidates, or tuples"):
+                CallableSource(lambda *_, wrong=wrong: [wrong]).candidates(QUERY, 1)
 
     def test_candidates_come_in_the_order_of_maxsim(self, searcher, encoder, tmp_path):
         host = FakeHost()
