@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import psycopg
 import psycopg.sql
