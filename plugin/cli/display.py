@@ -25,6 +25,7 @@ from rich.progress import (
 from rich.table import Table
 
 from ...onnx_export.counts import counted, named
+from .messages import said
 from .terminal import as_json, visible
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class ProgressDisplay:
         self._tasks: dict[str, TaskID] = {}
         self._stage = ""
         self._last_line = 0.0
+        self._finished: tuple[str, int] | None = None  # the stage whose end is printed
         self._began: dict[str, tuple[float, int, int]] = {}  # time, items and tokens at a stage's first call
 
     def __enter__(self) -> ProgressDisplay:
@@ -104,6 +106,7 @@ class ProgressDisplay:
         group, _, name = stage.rpartition(": ")
         label, items = _STAGES.get(name, (name, "items"))
         items = self._items if items == "documents" else items
+        label, items = said(label), said(items)
         label = shown(f"{group}: {label}" if group else label)
         now = time.monotonic()
         rates = self._rates(stage, done, tokens, now, items)
@@ -113,9 +116,14 @@ class ProgressDisplay:
             self._bars.update(self._tasks[stage], completed=done, total=total or None, rates=rates)
             return
         finished = 0 < total <= done
+        if finished and (stage, done) == self._finished:
+            return
+        self._finished = (stage, done) if finished else None
         if stage != self._stage or finished or now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._stage, self._last_line = stage, now
-            line = f"{label}: {done:,}" + (f" of {total:,}" if total else "") + (f", {rates}" if rates else "")
+            line = (
+                f"{label}: {done:,}" + (f" {said('of')} {total:,}" if total else "") + (f", {rates}" if rates else "")
+            )
             err.print(line + self._time_left(stage, done, total, now))
 
     def note(self, text: str) -> None:
@@ -145,12 +153,12 @@ def be_quiet(quiet: bool = True) -> None:
 def show_error(error: Exception) -> None:
     """Print an error to standard error."""
     be_quiet(False)
-    err.print(f"[red]error:[/red] {escape(visible(str(error), keep=_LINES))}")
+    err.print(f"[red]{said('error:')}[/red] {escape(visible(said(str(error)), keep=_LINES))}")
 
 
 def show_warning(text: str) -> None:
     """Print a warning to standard error."""
-    err.print(f"[yellow]warning:[/yellow] {escape(visible(text, keep=_LINES))}")
+    err.print(f"[yellow]{said('warning:')}[/yellow] {escape(visible(said(text), keep=_LINES))}")
 
 
 class LoggedWarnings(logging.Handler):
@@ -178,7 +186,7 @@ class NoteOfCompiling(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print what was logged."""
-        err.print(shown(record.getMessage()))
+        err.print(shown(said(record.getMessage())))
 
     def __enter__(self) -> NoteOfCompiling:
         self._level = self._logger.level
@@ -206,16 +214,18 @@ def show_build(report: BuildReport, seconds: float) -> None:
     rows = "passage" if report.passages else "document"
     written = counted(report.documents, "document") + (f" in {counted(report.rows, rows)}" if report.passages else "")
     out.print(
-        f"{written}, {counted(report.tokens, 'token vector')} in {seconds:.1f} s "
-        f"({report.rows / seconds:,.0f} {rows}s/s, {report.tokens / seconds:,.0f} tokens/s)"
+        said(
+            f"{written}, {counted(report.tokens, 'token vector')} in {seconds:.1f} s "
+            f"({report.rows / seconds:,.0f} {rows}s/s, {report.tokens / seconds:,.0f} tokens/s)"
+        )
     )
     if report.resumed:
-        out.print(f"{report.resumed:,} of them from before the interruption")
+        out.print(said(f"{report.resumed:,} of them from before the interruption"))
     if report.updated:
-        out.print(f"{report.updated:,} of them replaced older ones")
+        out.print(said(f"{report.updated:,} of them replaced older ones"))
     if report.column_types:
         types = ", ".join(f"{name} {kind}" for name, kind in report.column_types.items())
-        out.print(f"column types, found in the values: {shown(types)}; --column-type sets one")
+        out.print(shown(said(f"column types, found in the values: {types}; --column-type sets one")))
     if report.truncated:
         remedy = (
             "their titles leave no room for the text, shorten them"
@@ -238,18 +248,18 @@ def show_tables(found: Sequence[IndexInfo]) -> None:
     """Print the indexes of a database."""
     table = Table(box=None)
     for heading in ("table", "documents", "passages", "version", "model"):
-        table.add_column(heading, justify="left" if heading in ("table", "model") else "right")
+        table.add_column(said(heading), justify="left" if heading in ("table", "model") else "right")
     for info in found:
         passages = f"{info.rows:,}" if info.passage_tokens else "–"
         table.add_row(shown(info.table), f"{info.documents:,}", passages, str(info.version), shown(info.model))
-    out.print(table if found else "no indexes here")
+    out.print(table if found else said("no indexes here"))
 
 
 def show_versions(found: Sequence[IndexVersion]) -> None:
     """Print the versions of an index, the latest last."""
     table = Table(box=None)
     for heading in ("version", "written", "rows"):
-        table.add_column(heading, justify="left" if heading == "written" else "right")
+        table.add_column(said(heading), justify="left" if heading == "written" else "right")
     for version in found:
         table.add_row(str(version.version), f"{version.time:%Y-%m-%d %H:%M:%S}", f"{version.rows:,}")
     out.print(table)
@@ -258,27 +268,31 @@ def show_versions(found: Sequence[IndexVersion]) -> None:
 def show_delete(report: DeleteReport, *, dry_run: bool = False) -> None:
     """Print how many rows were deleted, or would be, and which ids the index does not have."""
     passages = f" ({counted(report.rows, 'passage')})" if report.rows != report.documents else ""
-    out.print(f"{counted(report.documents, 'document')}{passages} {'would be deleted' if dry_run else 'deleted'}")
+    out.print(said(f"{counted(report.documents, 'document')}{passages} {'would be deleted' if dry_run else 'deleted'}"))
     if report.missing:
         some = ", ".join(report.missing[:5]) + (", …" if len(report.missing) > 5 else "")
-        out.print(f"{counted(len(report.missing), 'id')} not in the index: {shown(some)}")
+        out.print(shown(said(f"{counted(len(report.missing), 'id')} not in the index: {some}")))
 
 
 def show_interrupted(left: LeftWork | None) -> None:
     """Print, after an interruption, what is kept and how to go on."""
     if left is None:
-        err.print("interrupted; there is nothing to continue from, the same command starts over")
+        err.print(said("interrupted; there is nothing to continue from, the same command starts over"))
         return
     kept = f"about {left.documents:,} documents are encoded" if left.documents else "a part of the work is done"
     err.print(
-        f"interrupted; {kept}, and kept in {escape(str(left.folder))}. The same command continues from there, "
-        "and with --no-resume starts over"
+        escape(
+            said(
+                f"interrupted; {kept}, and kept in {left.folder}. The same command continues from there, and with "
+                "--no-resume starts over"
+            )
+        )
     )
 
 
 def show_stopped(kept: str) -> None:
     """Print, after an interruption of any other command, what is kept."""
-    err.print(f"interrupted; {shown(kept)}")
+    err.print(shown(said(f"interrupted; {kept}")))
 
 
 def show_check(report: CheckReport) -> None:
@@ -317,7 +331,7 @@ def show_info(info: IndexInfo) -> None:
         "columns": ", ".join(f"{name}: {kind}" for name, kind in info.columns.items()),
     }
     for name, value in rows.items():
-        table.add_row(name, shown(value))
+        table.add_row(said(name), shown(value))
     for part, size in info.bytes_by_part.items():
         per_token = size / max(info.tokens, 1)
         table.add_row(f"  {part.replace('_', ' ')}", f"{size / 1e6:.2f} MB, {per_token:.2f} bytes/token")

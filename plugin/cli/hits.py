@@ -14,6 +14,7 @@ from ...onnx_export.counts import counted
 from ...onnx_export.errors import InputError
 from . import display
 from .display import shown
+from .messages import said
 from .terminal import as_json
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def show_hits(
     """
     display.out.print(f"\n[bold]{shown(query)}[/bold]")
     if not hits:
-        display.out.print("  nothing found")
+        display.out.print(f"  {said('nothing found')}")
     for rank, hit in enumerate(hits, start=1):
         title = f"{shown(hit.title)}  " if hit.title else ""
         display.out.print(f"{rank:>3}  [green]{hit.score:7.3f}[/green]  [bold]{title}[/bold][dim]{shown(hit.id)}[/dim]")
@@ -163,7 +164,7 @@ def show_hits(
         if explanations:
             display.out.print(_matches(explanations[rank - 1]))
     if hits.missing:
-        display.out.print(f"[yellow]not in the index:[/yellow] {shown(', '.join(hits.missing))}")
+        display.out.print(f"[yellow]{said('not in the index:')}[/yellow] {shown(', '.join(hits.missing))}")
     if explanations:
         stages = ", ".join(f"{name} {value:.2f}" for name, value in hits.stages.items())
         display.out.print(f"[dim]{counted(hits.scored, 'document')} scored; milliseconds: {stages}[/dim]")

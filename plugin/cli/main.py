@@ -24,6 +24,7 @@ from .evaluate import evaluate
 from .export import export
 from .index import check, delete, index, info, optimize, rebuild
 from .mcp import mcp
+from .messages import choose_language, said, with_help
 from .models import models
 from .search import search
 from .serve import serve
@@ -124,7 +125,7 @@ class _Command(TyperCommand):
             ]
             if len(missing) < 2:
                 raise
-            raise _UsageError(f"Missing: {', '.join(missing)}.", ctx) from None
+            raise _UsageError(said(f"Missing: {', '.join(missing)}."), ctx) from None
 
 
 for _group, _commands in _GROUPS.items():
@@ -137,10 +138,11 @@ for _point in sorted(entry_points(group="tansaku.commands"), key=lambda point: p
 def main() -> None:
     """Entry point: errors that tansaku raises on purpose, and of files and output, end the command with status 2."""
     show_all_characters()
+    choose_language()
     display.be_quiet(False)
     try:
         try:
-            app()
+            with_help(typer.main.get_command(app))()
         finally:
             if sys.stdout is not None:  # it is None where it was closed before
                 sys.stdout.flush()  # here, where an error is one: at the end of the process Python only prints it

@@ -10,6 +10,7 @@ import typer
 from ...onnx_export.counts import counted
 from ...onnx_export.errors import InputError
 from . import display
+from .messages import said
 from .options import AsJson, Db, Quiet, StorageOptions, TableName, storage_options
 from .terminal import as_json as json_of
 
@@ -98,8 +99,8 @@ def copy(
         made = opened.copy(to_db, to_table, overwrite=overwrite, progress=progress, storage_options=options)
     if not quiet:
         documents = counted(made.info().documents, "document")
-        where = f"{to_table or table} in {db if to_db is None else to_db}"
-        display.out.print(f"{documents} copied to the table {display.shown(where)}")
+        place = db if to_db is None else to_db
+        display.out.print(display.shown(said(f"{documents} copied to the table {to_table or table} in {place}")))
 
 
 def rename(
@@ -118,7 +119,7 @@ def rename(
     with display.ProgressDisplay() as progress:
         Index.rename(db, table, to_table, progress=progress, storage_options=storage_options(storage_option))
     if not quiet:
-        display.out.print(f"table {display.shown(table)} is now {display.shown(to_table)}")
+        display.out.print(display.shown(said(f"table {table} is now {to_table}")))
 
 
 def versions(db: Db, table: TableName, as_json: AsJson = False, storage_option: StorageOptions = None) -> None:
@@ -151,7 +152,8 @@ def restore(
     opened.restore(version)
     info = opened.info()
     documents = counted(info.documents, "document")
-    display.out.print(f"version {info.version} of {display.shown(table)} is version {version} again, with {documents}")
+    line = f"version {info.version} of {table} is version {version} again, with {documents}"
+    display.out.print(display.shown(said(line)))
 
 
 def drop(
@@ -176,7 +178,7 @@ def drop(
     if not yes:
         raise InputError(f"table {table!r} was not removed; confirm with --yes")
     Index.drop(db, table, storage_options=options)
-    display.out.print(f"table {display.shown(repr(table))} removed")
+    display.out.print(display.shown(said(f"table {table!r} removed")))
 
 
 def _line(document: dict[str, Any]) -> str:

@@ -1,0 +1,133 @@
+"""Help and messages in the language of the user: English, or Japanese where the locale is Japanese.
+
+The catalogue is `locale/ja/LC_MESSAGES/tansaku.po`. After a change compile it: ``pybabel compile -D tansaku -d
+plugin/cli/locale``. Messages are written in English and looked up whole when they are printed. What changes in a
+message is numbered there: ``{0} copied to the table {1}``. What is not in the catalogue stays English.
+"""
+
+from __future__ import annotations
+
+import gettext
+import inspect
+import os
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import typer
+
+LOCALE = Path(__file__).parent / "locale"
+DOMAIN = "tansaku"
+
+_COUNT = re.compile(r"\{0\} [a-z ]+")  # "{0} documents"
+
+
+def choose_language() -> None:
+    """Speak the first language of LANGUAGE, LC_ALL, LC_MESSAGES and LANG; what is not known is English."""
+    japanese = _wanted().lower().replace("-", "_").split("_")[0].split(".")[0] == "ja"
+    if japanese:
+        gettext.bindtextdomain(DOMAIN, str(LOCALE))
+    gettext.textdomain(DOMAIN if japanese else "messages")  # for the texts of typer too
+    _patterns.cache_clear()
+
+
+def said(text: str) -> str:
+    """``text``, a message or a help text, in the language of the user.
+
+    Args:
+        text: in English.
+    """
+    if gettext.textdomain() != DOMAIN:
+        return text
+    exact, patterns, _ = _patterns()
+    if text in exact:
+        return exact[text]
+    for pattern, translation in patterns:
+        if found := pattern.fullmatch(text):
+            return translation.format(*map(_counted, found.groups()))
+    return text
+
+
+def with_help(command: Any) -> Any:
+    """``command``, a command of typer, with the help of it, its options and its commands in the user's language."""
+    if gettext.textdomain() == DOMAIN:
+        _fold_japanese()
+        names = command.context_settings.get("help_option_names", ["--help"])
+        for part in (command, *getattr(command, "commands", {}).values()):
+            help_option = part.get_help_option(typer.Context(part, help_option_names=names))  # which the command keeps
+            if help_option is not None:
+                help_option.help = said(help_option.help)
+            part.help = _paragraphs(part.help)
+            if getattr(part, "rich_help_panel", None):
+                part.rich_help_panel = said(part.rich_help_panel)
+            for param in part.params:
+                param.help = said(param.help or "")
+    return command
+
+
+def paragraphs(text: str) -> list[str]:
+    """The paragraphs of a command's help that are translated: all but the example.
+
+    Args:
+        text: the docstring.
+    """
+    parts = inspect.cleandoc(text).split("\n\n")
+    return [" ".join(part.split()) for part in parts if not part.startswith("Example:")]
+
+
+def _fold_japanese() -> None:
+    """Have long Japanese help folded, which has no spaces to be wrapped at; typer would cut it off."""
+    from rich import columns
+    from rich.table import Table
+    from typer import rich_utils
+
+    class Folding(Table):
+        def add_row(self, *cells: Any, **options: Any) -> None:
+            super().add_row(*cells, **options)
+            for column in self.columns:
+                column.overflow = "fold"
+
+    rich_utils.Table = columns.Table = Folding  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _paragraphs(text: str | None) -> str:
+    parts = inspect.cleandoc(text or "").split("\n\n")
+    examples = [part.replace("Example:", said("Example:"), 1) for part in parts if part.startswith("Example:")]
+    return "\n\n".join([*map(said, paragraphs(text or "")), *examples])
+
+
+def _wanted() -> str:
+    for name in ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"):
+        if os.environ.get(name):
+            return os.environ[name].split(":")[0]
+    return ""
+
+
+def _counted(value: str) -> str:
+    """A number and its noun, such as "2 documents", translated; anything else may be the user's, and stays."""
+    for pattern, translation in _patterns()[2]:
+        if found := pattern.fullmatch(value):
+            return translation.format(*found.groups())
+    return value
+
+
+_Patterns = list[tuple[re.Pattern[str], str]]
+
+
+@cache
+def _patterns() -> tuple[dict[str, str], _Patterns, _Patterns]:
+    """The catalogue: texts without changing parts, texts with them, and among these the counts."""
+    found: dict[str, str] = gettext.translation(DOMAIN, LOCALE, languages=["ja"])._catalog  # type: ignore[attr-defined]
+    exact = {text: translation for text, translation in found.items() if text and "{0}" not in text}
+    numbered = sorted(
+        (text for text in found if "{0}" in text), key=lambda text: (-len(re.sub(r"\{\d\}", "", text)), text)
+    )
+    patterns = [(_pattern(text), found[text]) for text in numbered]
+    counts = [(_pattern(text, r"[\d,]+"), found[text]) for text in numbered if _COUNT.fullmatch(text)]
+    return exact, patterns, counts
+
+
+def _pattern(text: str, value: str = ".*?") -> re.Pattern[str]:
+    parts = re.split(r"\{\d\}", text)
+    return re.compile(f"({value})".join(map(re.escape, parts)), re.DOTALL)
