@@ -8,6 +8,7 @@ import numpy as np
 
 from .codec.codec import is_outgrown
 from .derived.arrays import array_bytes, folder_bytes
+from .derived.segments import damaged
 from .table.codec_table import codec_table
 from .table.database import local_folder, storage_errors
 from .table.schema import build_column
@@ -112,6 +113,9 @@ def describe(index: IndexTable) -> IndexInfo:
     with storage_errors(index.place()):
         rows = table.search().select(columns).to_arrow()
         versions = len(table.list_versions())
+    for name in columns:
+        if rows[name].null_count:
+            raise damaged(index, name, "has no value in some rows")
     counts = rows["token_count"].to_numpy().astype(np.int64)
     tokens = int(counts.sum())
     later = rows["write_id"].to_numpy() != header.build_id

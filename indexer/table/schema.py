@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from ...onnx_export.encode.bundle import Bundle
-from ..errors import ModelMismatchError, NotAnIndexError
+from ..errors import ModelMismatchError, NotAnIndexError, StorageError
 from ..read.documents import PASSAGE_FIELDS, RESERVED_FIELDS
 from .fulltext import FULLTEXT_FIELD
 
@@ -61,6 +61,17 @@ class IndexHeader:
     pool: int = 1
     passage_tokens: int | None = None
     fulltext: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a value that no index has."""
+        numbers = (self.build_id, self.pool, *([] if self.passage_tokens is None else [self.passage_tokens]))
+        texts = (self.model, self.fingerprint, self.codec_id)
+        if not all(isinstance(text, str) for text in texts) or not isinstance(self.fulltext, bool):
+            raise ValueError("a setting has a value of another type")
+        if not all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
+            raise ValueError("a setting is not an integer")
+        if min(numbers[1:]) < 1:
+            raise ValueError("a setting is below 1")
 
     @property
     def document_id_field(self) -> str:
@@ -115,6 +126,31 @@ def document_schema(fields: list[pa.Field], header: IndexHeader) -> pa.Schema:
         ],
         metadata={_FORMAT_KEY: str(FORMAT_VERSION), _HEADER_KEY: json.dumps(header.__dict__)},
     )
+
+
+def check_columns(schema: pa.Schema, header: IndexHeader, place: str) -> None:
+    """Check that the columns of ours have the types that they are written with. `read_header` finds those missing.
+
+    Args:
+        schema: the table's schema.
+        header: the settings of the index.
+        place: what the message calls the table.
+
+    Raises:
+        StorageError: a column has another type.
+    """
+    for field in document_schema([], header):
+        if pa.types.is_null(field.type):  # the column that marks the build: nothing reads its values
+            continue
+        found = schema.field(field.name).type
+        if found not in (field.type, _SHORT.get(field.type)):
+            raise StorageError(
+                f"{place}: column {field.name!r} has the type {found}, not {field.type}; the table is damaged, restore "
+                "it from a copy or create it again"
+            )
+
+
+_SHORT = {pa.large_binary(): pa.binary()}  # the same values
 
 
 def build_column(header: IndexHeader) -> str:

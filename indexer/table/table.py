@@ -20,7 +20,7 @@ from .codec_table import Fit, MissingCodecError, codec_table, load_codec, remove
 from .counted import check_made
 from .database import drop_table, find_table, storage_errors, table_names
 from .lance_errors import is_existing_table, is_vanished
-from .schema import IndexHeader, is_made_by_tansaku, read_header
+from .schema import IndexHeader, check_columns, is_made_by_tansaku, read_header
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ def _opened(database: DBConnection, name: str, version: int | None) -> IndexTabl
             )
         table.checkout(table.version)
         header = read_header(table.schema, place)
+        check_columns(table.schema, header, place)
         codec, fit = load_codec(database, name, header.codec_id)
     return IndexTable(database, name, table, header, codec, fit)
 

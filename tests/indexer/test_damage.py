@@ -209,6 +209,32 @@ class TestRows:
         with pytest.raises(StorageError, match=r"table 't': column '(token_count|centroid_ids|residuals)'"):
             answers(db, derived=derived)
 
+    @pytest.mark.parametrize(
+        "column", ["token_count", "centroid_ids", "residuals", "centroid_cosine", "write_id", "text"]
+    )
+    @pytest.mark.parametrize(
+        ("values", "problem"), [(pa.nulls, "has the type null"), (lambda n: pa.array([[1]] * n), "has the type list")]
+    )
+    def test_with_a_column_of_another_type_are_refused_wherever_the_table_is_opened(self, db, column, values, problem):
+        database = lancedb.connect(str(db))
+        rows = database.open_table("t").to_arrow()
+        changed = rows.set_column(rows.schema.get_field_index(column), column, values(len(rows)))
+        database.create_table("t", changed.replace_schema_metadata(rows.schema.metadata), mode="overwrite")
+        for use in (lambda: answers(db), lambda: Index.open(db, "t", encoder=FakeEncoder()).info()):
+            with pytest.raises(StorageError, match=rf"table 't': column '{column}' {problem}"):
+                use()
+
+    @pytest.mark.parametrize("column", ["token_count", "centroid_cosine", "write_id"])
+    def test_without_a_value_are_refused_by_info(self, db, column):
+        database = lancedb.connect(str(db))
+        rows = database.open_table("t").to_arrow()
+        kind = rows.schema.field(column).type
+        missing = pa.array([None, *rows[column].to_pylist()[1:]], kind)
+        changed = rows.set_column(rows.schema.get_field_index(column), column, missing)
+        database.create_table("t", changed.replace_schema_metadata(rows.schema.metadata), mode="overwrite")
+        with pytest.raises(StorageError, match=f"column '{column}' has no value in some rows"):
+            Index.open(db, "t", encoder=FakeEncoder()).info()
+
     def test_no_memory_is_taken_for_tokens_that_are_not_there(self, db, monkeypatch):
         self.change(db, token_count=2**31 - 1)
         sizes = []

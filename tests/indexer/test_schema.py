@@ -108,6 +108,15 @@ class TestReadHeader:
             pytest.param(b"null", id="null"),
             pytest.param(header_json(codec_id=...), id="a field less"),
             pytest.param(header_json(flavour="x"), id="a field more"),
+            *(
+                pytest.param(header_json(**{name: value}), id=f"{name} {value!r}")
+                for name, value in [
+                    *((name, value) for name in ("model", "fingerprint", "codec_id") for value in (None, 1, [])),
+                    *((name, value) for name in ("build_id", "pool", "fulltext") for value in (None, "x", [], 1.5)),
+                    *(("passage_tokens", value) for value in ("x", [], 0, -1, True)),
+                    ("pool", 0),
+                ]
+            ),
         ],
     )
     def test_damaged_metadata_is_refused_naming_the_table(self, content):
