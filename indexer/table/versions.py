@@ -44,7 +44,7 @@ def kept_versions(index: IndexTable) -> list[IndexVersion]:
 
 
 def restore_version(index: IndexTable, version: int) -> None:
-    """Make an earlier version the latest one; those in between are kept.
+    """Make an earlier version the latest one; the later ones are kept.
 
     Args:
         index: the open table.

@@ -142,7 +142,7 @@ def restore(
     version: Annotated[int, typer.Option("--version", help="Number of the version, as `tansaku versions` shows it.")],
     storage_option: StorageOptions = None,
 ) -> None:
-    """Make an earlier version of an index the latest one; the versions in between are kept.
+    """Make an earlier version of an index the latest one; the later versions are kept.
 
     Example: `tansaku restore --db ./db --table docs --version 3`
     """
