@@ -75,7 +75,9 @@ def search(
     ] = None,
     hit_format: Annotated[
         HitFormat,
-        typer.Option("--format", help="Format of the hits: `text` for people, `json`, or a hit in each line: `jsonl` or `tsv`."),
+        typer.Option(
+            "--format", help="Format of the hits: `text` for people, `json`, or a hit in each line: `jsonl` or `tsv`."
+        ),
     ] = "text",
     derived: Annotated[
         bool,
