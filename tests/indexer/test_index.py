@@ -809,11 +809,6 @@ class TestAdd:
         with pytest.raises(InputError, match="no documents to index"):
             index.add([])
 
-    def test_a_field_the_index_lacks_is_refused_naming_document_and_fields(self, db, index):
-        with pytest.raises(InputError, match=r"\(id 'go'\) has a field 'era'.*\(its fields: year\)"):
-            index.add([OTHERS[0], {"id": "go", "text": "囲碁", "era": "平安"}])
-        assert len(rows(db)) == len(TEMPLES)
-
 
 class TestInfo:
     def test_says_what_the_index_is(self, db, encoder):
