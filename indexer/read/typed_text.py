@@ -1,7 +1,8 @@
 """The values of CSV and TSV are all text: find the type of each column, and read the text as such values.
 
 The rules are narrow on purpose, so that nothing is lost: "0123", a postal code, and "1E5", a product, stay text, and so
-does "1,234". CSV readers of other libraries make numbers of the first two.
+does "1,234". CSV readers of other libraries make numbers of the first two. Where the caller gives a column the type of
+a number, "1,234" is one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,15})(\.[0-9]{1,15})?")
 _DATE = re.compile(r"([0-9]{4})[-/]([0-9]{1,2})[-/]([0-9]{1,2})")
 _TIME = re.compile(_DATE.pattern + r"(?:[ T]([0-9]{1,2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,6}))?)?)?")
 _DECIMAL = re.compile(r"decimal\(\s*([0-9]{1,2})\s*,\s*([0-9]{1,2})\s*\)")
+_GROUPED = re.compile(r"(-?[1-9][0-9]{0,2}(?:,[0-9]{3})+)(\.[0-9]+)?")
 _MAX_DIGITS = 38
 _FLOAT_DIGITS = 15
 _MAX_EXACT = 2**53  # integers up to this are floats too
@@ -70,6 +72,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "date": _date,
     "timestamp": _timestamp,
 }
+_NUMBERS = ("integer", "number", "decimal")
 _ARROW = {
     "string": pa.string(),
     "integer": pa.int64(),
@@ -175,12 +178,20 @@ class TextTypes:
         if kind in ("string", "other"):
             return text
         try:
-            return Decimal(text) if kind == "decimal" else _READERS[kind](text)
+            return _given_number(kind, text) if kind in _NUMBERS else _READERS[kind](text)
         except (ValueError, InvalidOperation) as error:
+            reason = "not a number" if isinstance(error, InvalidOperation) else error
             raise InputError(
-                f"{place}: field {name!r} is {text!r}, but its column has the type {kind} ({error}); correct the "
+                f"{place}: field {name!r} is {text!r}, but its column has the type {kind} ({reason}); correct the "
                 "value, or give the column the type string"
             ) from error
+
+
+def _given_number(kind: str, text: str) -> Any:
+    """The number that a text stands for in a column of numbers, with or without commas between thousands."""
+    if _GROUPED.fullmatch(text):
+        text = text.replace(",", "")
+    return Decimal(text) if kind == "decimal" else _READERS[kind](text)
 
 
 def _decimal_of(value: float, name: str, place: str) -> Decimal:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
+from collections.abc import Mapping
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Annotated, Any
 
 import typer
@@ -68,12 +72,19 @@ def dump(
 ) -> None:
     """Print all documents with their columns as JSONL: a backup that `tansaku index` reads again.
 
+    JSON has no dates and decimals: they are printed as text, and a message has the options that read them again.
+
     Example: `tansaku dump --db ./db --table docs > docs.jsonl`
     """
     from ...indexer.index import Index
 
+    lost: dict[str, str] = {}
     for document in Index.open(db, table, storage_options=storage_options(storage_option)).documents(where=where):
+        lost |= {name: kind for name, kind in _types_that_json_lacks(document).items() if name not in lost}
         typer.echo(_line(document))
+    if lost:
+        given = " ".join(f"--column-type {shlex.quote(f'{name}={kind}')}" for name, kind in lost.items())
+        display.show_warning(f"JSON has no dates and decimals; to index this again, give tansaku index {given}")
 
 
 def copy(
@@ -179,6 +190,19 @@ def drop(
         raise InputError(f"table {table!r} was not removed; confirm with --yes")
     Index.drop(db, table, storage_options=options)
     display.out.print(display.shown(said(f"table {table!r} removed")))
+
+
+def _types_that_json_lacks(document: Mapping[str, Any]) -> dict[str, str]:
+    """The column types, as in `--column-type`, of values that JSON has only as text."""
+    found: dict[str, str] = {}
+    for name, value in document.items():
+        if isinstance(value, datetime):
+            found[name] = "timestamp"
+        elif isinstance(value, date):
+            found[name] = "date"
+        elif isinstance(value, Decimal):
+            found[name] = f"decimal(38,{-int(value.as_tuple().exponent)})"
+    return found
 
 
 def _line(document: dict[str, Any]) -> str:

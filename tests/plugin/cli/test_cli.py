@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import shlex
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -610,6 +611,22 @@ def test_a_spreadsheets_csv_of_windows_is_indexed_with_types_and_filtered(tmp_pa
 
 
 @pytest.mark.integration
+def test_a_dump_says_which_options_give_its_columns_their_types_again(tmp_path):
+    place = ("--db", tmp_path / "db", "--table", "t")
+    types = ("--column-type", "日付=date", "--column-type", "時刻=timestamp", "--column-type", "税込 価格=decimal(9,2)")
+    csv = 'id,text,日付,時刻,税込 価格\na,寺,2024/4/1,2024-04-01 09:30,"1,200.5"\n'
+    (tmp_path / "docs.csv").write_text(csv, encoding="utf-8")
+    assert tansaku("index", tmp_path / "docs.csv", *place, *types).returncode == 0
+    dumped = tansaku("dump", *place)
+    (tmp_path / "dump.jsonl").write_text(dumped.stdout, encoding="utf-8")
+    options = shlex.split(dumped.stderr.replace("\n", " ").partition("tansaku index ")[2])
+    again = ("--db", tmp_path / "db", "--table", "again")
+    assert tansaku("index", tmp_path / "dump.jsonl", *again, *options).returncode == 0
+    stored = {name: list(Index.open(tmp_path / "db", name).documents()) for name in ("t", "again")}
+    assert stored["again"] == stored["t"]
+
+
+@pytest.mark.integration
 def test_a_database_is_listed_read_and_emptied(tmp_path):
     place = ("--db", tmp_path / "db", "--table", "t")
     (tmp_path / "docs.jsonl").write_text(
@@ -623,8 +640,9 @@ def test_a_database_is_listed_read_and_emptied(tmp_path):
     got = tansaku("get", "b", "z", *place)
     assert (got.returncode, json.loads(got.stdout)["text"]) == (1, "大阪の城")
     assert "not in the index: z" in got.stderr
-    dumped = tansaku("dump", *place, "--where", "year < 1500").stdout
-    assert json.loads(dumped) == {"id": "a", "title": "", "text": "京都の寺", "year": 1397}
+    dumped = tansaku("dump", *place, "--where", "year < 1500")
+    assert json.loads(dumped.stdout) == {"id": "a", "title": "", "text": "京都の寺", "year": 1397}
+    assert dumped.stderr == ""
     assert "1 document would be deleted" in tansaku("delete", *place, "--id", "a", "--dry-run").stdout
     refused = tansaku("drop", *place)
     assert (refused.returncode, "confirm with --yes" in refused.stderr) == (2, True)
