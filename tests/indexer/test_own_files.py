@@ -168,7 +168,7 @@ class TestColumnTypes:
         index.add([{"id": "2", "text": "城", "year": 1950}])
         assert rows_by_id(tmp_path / "db")["2"]["year"] == 1950
 
-    @pytest.mark.parametrize("kind, expected", [("integer", 12800), ("number", 12800.0), ("decimal(9,0)", 12800)])
+    @pytest.mark.parametrize(("kind", "expected"), [("integer", 12800), ("number", 12800.0), ("decimal(9,0)", 12800)])
     def test_given_numbers_may_have_commas_between_thousands(self, tmp_path, kind, expected):
         (tmp_path / "d.csv").write_text('id,text,価格\na,茶,"12,800"\nb,茶,980\n', encoding="utf-8")
         rows = create(tmp_path, Source(tmp_path / "d.csv"), names=FieldNames(types={"価格": kind}))
@@ -177,7 +177,7 @@ class TestColumnTypes:
     @pytest.mark.parametrize("text", ["1,20", "12,34,567", "0,123", "1,234,", "１,234"])
     def test_other_commas_are_no_numbers(self, tmp_path, text):
         (tmp_path / "d.csv").write_text(f'id,text,n\na,茶,"{text}"\n', encoding="utf-8")
-        with pytest.raises(InputError, match="has the type decimal .*string"):
+        with pytest.raises(InputError, match=r"has the type decimal .*string"):
             create(tmp_path, Source(tmp_path / "d.csv"), names=FieldNames(types={"n": "decimal(9,2)"}))
 
     def test_an_unknown_one_is_refused(self):
