@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from ...onnx_export.errors import InputError
 from .documents import Document
+from .midnights import as_midnights, has_dates, has_local_times, with_times
 
 _MAX_EXACT = 2**53
 _MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError)
@@ -18,7 +19,8 @@ _MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError)
 class ColumnTypes:
     """Finds one Arrow type for each field of many documents.
 
-    Integers widen to floats, and null to any type. Other mixtures raise InputError.
+    Integers widen to floats, dates to timestamps without a time zone, and null to any type. Other mixtures raise
+    InputError.
 
     Args:
         given: types of columns that are known.
@@ -46,7 +48,7 @@ class ColumnTypes:
                 continue
             values = [document.fields.get(name) for document in documents]
             try:
-                array = pa.array(values)
+                array = _inferred(values)
                 found, before = array.type, types.get(name, array.type)
                 if _has_large_integer(array):
                     large.add(name)
@@ -82,12 +84,15 @@ def field_array(documents: Sequence[Document], field: pa.Field) -> pa.Array:
         field: the column.
 
     Returns:
-        One value for each document; null if the document does not have the field.
+        One value for each document; null if the document does not have the field. A date in a column of timestamps
+        is midnight.
 
     Raises:
         InputError: the column's type would change or refuse a value; the message names the document and the field.
     """
     values = [document.fields.get(field.name) for document in documents]
+    if has_local_times(field.type):
+        values = [as_midnights(value, field.type) for value in values]
     try:
         array = pa.array(values, field.type)
         stored = array.to_pylist()
@@ -193,7 +198,37 @@ def _with_room(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
+def _inferred(values: list[Any]) -> pa.Array:
+    """The values as Arrow finds their type, which fails for dates among timestamps, or cuts the times off."""
+    try:
+        array = pa.array(values)
+        if not has_dates(array.type) or all(map(_same, values, array.to_pylist())):
+            return array
+        kind = _type_of_items(values)
+    except _MISFITS:
+        kind = _type_of_items(values)
+        if not has_local_times(kind):
+            raise
+    return pa.array([as_midnights(value, kind) for value in values], kind)
+
+
+def _type_of_items(values: Iterable[Any]) -> pa.DataType:
+    kind = pa.null()
+    for value in values:
+        kind = _common_type(kind, _type_of(value))
+    return kind
+
+
+def _type_of(value: Any) -> pa.DataType:
+    if isinstance(value, (list, tuple)):
+        return pa.list_(_type_of_items(value))
+    if isinstance(value, Mapping):
+        return pa.struct([pa.field(str(key), _type_of(item)) for key, item in value.items()])
+    return pa.array([value]).type
+
+
 def _common_type(a: pa.DataType, b: pa.DataType) -> pa.DataType:
+    a, b = with_times(a, b), with_times(b, a)
     if any({str(x), str(y)} == {"string", "binary"} for x, y in _leaves(a, b)):
         raise TypeError("strings beside bytes")
     merged = pa.unify_schemas(

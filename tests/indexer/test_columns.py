@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from tansaku import Document, InputError
 from tansaku.indexer.read.columns import ColumnTypes, field_array
 
+DAY, NINE = dt.date(2024, 1, 1), dt.datetime(2024, 1, 1, 9)
+UTC = NINE.replace(tzinfo=dt.timezone.utc)  # of which days are not midnights: the zone of those is unknown
 deterministic = settings(deadline=None, derandomize=True, max_examples=60)
 
 
@@ -87,6 +89,19 @@ class TestColumnTypes:
     def test_the_type_does_not_depend_on_where_chunks_end(self, chunks):
         assert found(*chunks) == found([value for chunk in chunks for value in chunk])
 
+    @pytest.mark.parametrize("within", [lambda x: x, lambda x: [x], lambda x: {"a": x}, lambda x: [{"a": x}]])
+    @pytest.mark.parametrize("chunks", [([DAY, NINE],), ([NINE, DAY],), ([DAY], [NINE]), ([NINE], [DAY])])
+    def test_a_date_among_timestamps_is_midnight(self, within, chunks):
+        chunks = [[within(value) for value in chunk] for chunk in chunks]
+        kind = found(*chunks)
+        assert kind == pa.array([within(NINE)]).type
+        values = field_array(documents(*chunks[0], *chunks[-1]), pa.field("f", kind)).to_pylist()
+        assert within(dt.datetime(2024, 1, 1)) in values
+        assert within(NINE) in values
+
+    def test_dates_alone_stay_dates(self):
+        assert found([DAY, None], [DAY]) == pa.date32()
+
     def test_columns_come_in_the_order_in_which_their_fields_are_first_seen(self):
         types = ColumnTypes()
         types.update([Document("a", "寺", fields={"z": 1}), Document("b", "寺", fields={"m": "x", "z": 2})])
@@ -112,7 +127,9 @@ class TestColumnTypes:
         ):
             found([first, first, first], [None, second])
 
-    @pytest.mark.parametrize("values", [(1, "x"), (True, 1), (1, True), (["x"], "x"), ("x", ["x"]), (1, 2**63)])
+    @pytest.mark.parametrize(
+        "values", [(1, "x"), (True, 1), (1, True), (["x"], "x"), ("x", ["x"]), (1, 2**63), (DAY, UTC)]
+    )
     def test_a_mixture_within_one_chunk_is_refused_naming_field_and_place(self, values):
         with pytest.raises(
             InputError, match=r"field 'f' has values that do not fit one column.* between 'd0' and 'd1'"
@@ -121,7 +138,7 @@ class TestColumnTypes:
 
     @pytest.mark.parametrize(
         ("values", "culprit"),
-        [(("x", b"x"), "d0"), ((b"x", "x"), "d1"), ((dt.date(2024, 1, 1), dt.datetime(2024, 1, 1, 9)), "d1")],
+        [(("x", b"x"), "d0"), ((b"x", "x"), "d1")],
     )
     def test_a_mixture_that_arrow_would_convert_is_refused_naming_document_and_field(self, values, culprit):
         with pytest.raises(InputError, match=f"document '{culprit}': field 'f' is .* does not fit its column"):
