@@ -716,7 +716,9 @@ def _options(
         warnings.warn("restart is deprecated; use resume=False to start over", DeprecationWarning, stacklevel=3)
         resume = resume and not restart
     if names is not None:
-        check_kind("names", names, FieldNames, 'give FieldNames(id="url", text="body")')
+        given = names if isinstance(names, Mapping) and all(isinstance(name, str) for name in names) else {}
+        example = ", ".join(f"{name}={value!r}" for name, value in given.items()) or 'id="url", text="body"'
+        check_kind("names", names, FieldNames, f"give FieldNames({example})")
     if rejects is not None:
         check_kind("rejects", rejects, Rejects, "give Rejects(PATH)")
     return WriteOptions(names, rejects, resume, progress or no_progress)

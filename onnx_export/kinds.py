@@ -42,5 +42,7 @@ def check_whole(name: str, value: Any) -> int:
         InputError: it is not.
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} is {value!r}; it must be a whole number of 1 or more")
+        form = ", without quotes" if isinstance(value, str) else ""
+        form = ", without a decimal point" if isinstance(value, float) else form
+        raise InputError(f"{name} is {value!r}; it must be a whole number of 1 or more{form}")
     return int(value)

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...onnx_export.errors import InputError
+from ...onnx_export.kinds import check_kind
 from ...onnx_export.progress import Progress, no_progress
 from ..errors import SourceError
 from .given import as_records
@@ -56,7 +57,7 @@ class FieldNames:
             texts are read like those of CSV, and its numbers as decimals.
 
     Raises:
-        InputError: a type is unknown, or ``text`` has no name.
+        InputError: a type is unknown, ``text`` has no name, or a value is of a wrong kind.
 
     Example:
         >>> from tansaku import FieldNames, Index
@@ -75,6 +76,12 @@ class FieldNames:
     types: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("keep", "drop"):
+            if isinstance(value := getattr(self, name), str):  # whose characters would be taken for names
+                raise InputError(f"FieldNames.{name} is one string; give a list of names, such as [{value!r}]")
+        for name in ("rename", "types"):
+            example = "a dict of names" if name == "rename" else 'a dict, such as {"year": "integer"}'
+            check_kind(f"FieldNames.{name}", getattr(self, name), Mapping, f"give {example}")
         if not self.texts:
             raise InputError("FieldNames.text has no name; name the field with the text")
         # Names are the same in all forms that look the same, see `field_name`.

@@ -50,7 +50,7 @@ def copy_index(index: IndexTable, database: DBConnection, name: str, *, overwrit
     if name == index.name and database.uri == index.database.uri:
         raise InputError(f"{index.place()} would be copied onto itself; give another name or another database")
     if not overwrite:
-        check_absent(database, name)
+        check_absent(database, name, "replace it by overwrite=True (command line: --overwrite)")
     check_replaceable(database, name)
     with storage_errors(index.place()):
         total = index.table.count_rows()
@@ -84,6 +84,9 @@ def rename_index(index: IndexTable, name: str, progress: Progress) -> None:
         WriteConflictError: another writer has changed the table meanwhile; it stays under both names.
         TansakuError: the errors of `copy_index`.
     """
+    check_table_name(name)
+    if name != index.name:
+        check_absent(index.database, name, "remove it first: Index.drop (command line: `tansaku drop`)")
     left = left_work(side_folder(index.database, index.name))
     if left is not None:
         raise ResumeError(

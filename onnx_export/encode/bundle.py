@@ -203,10 +203,13 @@ def read_description(folder: str | os.PathLike[str]) -> Bundle:
             raise BundleError(f"{path}: not a file; copy the bundle again")
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if not folder.exists():
+            remedy = "give the folder of an encoder bundle, or none: the model of the index is found by itself"
+            if _ON_HUB.fullmatch(str(folder)):
+                remedy += f"; of a model on the hub make a bundle first: `tansaku export {folder} FOLDER`"
+            raise BundleError(f"{folder}: no such folder; {remedy}") from None
         remedy = ""
-        if not folder.exists() and _ON_HUB.fullmatch(str(folder)):
-            remedy = f"; if it is a model on the hub, make a bundle of it first: `tansaku export {folder} FOLDER`"
-        elif (folder / "config.json").exists():
+        if (folder / "config.json").exists():
             remedy = f"; if it is a checkpoint, make a bundle of it first: `tansaku export {folder} FOLDER`"
         raise BundleError(f"{folder}: no {BUNDLE_FILE} here, so this is not an encoder bundle{remedy}") from None
     except (OSError, ValueError, RecursionError) as error:

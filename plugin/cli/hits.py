@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 HitFormat = Literal["text", "json", "jsonl", "tsv"]
 
+_ALWAYS = ("id", "score")  # every hit has them, and they may be named too
 _OWN = ("title", "text", "snippet")  # what `--fields` may name besides columns
 _SNIPPET_CHARS = 80
 _CONTEXT_CHARS = 12  # shown on either side of a token that matched
@@ -50,23 +52,24 @@ class Answer:
 
 
 def chosen_fields(given: Sequence[str] | None, columns: Iterable[str]) -> list[str] | None:
-    """What `--fields` was given: names, between commas; None if nothing was.
+    """What `--fields` was given: names, between commas; None if nothing was. Without id and score, which all have.
 
     Args:
         given: The values of the option.
         columns: The columns of the index that hits have.
 
     Raises:
-        InputError: A name that is neither a column nor title, text or snippet.
+        InputError: A name that is neither a column nor id, score, title, text or snippet.
     """
     if not given:
         return None
-    known = [*_OWN, *columns]
+    own = list(columns)
+    known = [*_ALWAYS, *_OWN, *own]
     names = [name for value in given for name in ([value] if value in known else value.split(","))]
     for name in names:
         if name not in known:
             raise InputError(f"--fields: hits have no field {name!r}; use {', '.join(known)}")
-    return names
+    return [name for name in names if name in own or name not in _ALWAYS]
 
 
 def show_answers(answers: Iterable[Answer], form: HitFormat, fields: Sequence[str] | None, *, several: bool) -> None:
@@ -92,9 +95,11 @@ def show_answers(answers: Iterable[Answer], form: HitFormat, fields: Sequence[st
             for hit in _as_object(answer, fields)["hits"]:
                 typer.echo(as_json({"query_id": answer.query_id, "query": answer.query, **hit}, indent=None))
     else:
-        named = list(fields or ("title", "text"))
+        named = list(("title", "text") if fields is None else fields)
+        found = iter(answers)
+        first = list(itertools.islice(found, 1))  # a search that is refused prints no header
         typer.echo("\t".join(map(_cell, (*_PLACE, *named))))
-        for answer in answers:
+        for answer in itertools.chain(first, found):
             for rank, hit in enumerate(answer.hits, start=1):
                 place = (answer.query_id, rank, hit.id, f"{hit.score:.6f}")
                 values = (value_of(hit, name, answer.snippets, rank) for name in named)

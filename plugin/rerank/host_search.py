@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ...onnx_export.errors import InputError, TansakuError
+from ...onnx_export.kinds import check_kind
 from ..search.plan import check_count
 from ..search.query_encoder import check_query
 from .reranker import RerankedDocument, Reranker
@@ -129,7 +130,7 @@ class HostSearch:
         candidates: Number of documents that the engine is asked for, 1 or more.
 
     Raises:
-        InputError: ``candidates`` below 1.
+        InputError: ``candidates`` below 1, or a source or reranker of a wrong kind.
 
     Example:
         >>> from tansaku import Candidate, HostSearch, Reranker
@@ -143,6 +144,10 @@ class HostSearch:
     """
 
     def __init__(self, source: CandidateSource, reranker: Reranker, *, candidates: int = 100) -> None:
+        if not callable(getattr(source, "candidates", None)):
+            remedy = "give CallableSource(function)" if callable(source) else "give a source, such as CallableSource"
+            raise InputError(f"source is of type {type(source).__name__}, which has no method candidates; {remedy}")
+        check_kind("reranker", reranker, Reranker, "give Reranker(searcher=...), or Reranker()")
         self.source = source
         self.reranker = reranker
         self.candidates = check_count("candidates", candidates)

@@ -44,8 +44,10 @@ def test_a_copy_has_the_same_documents_and_finds_the_same(tmp_path, index):
 def test_a_copy_replaces_a_table_only_if_it_may(tmp_path, index):
     index.copy(to_table="u")
     index.delete(["d5"])
-    with pytest.raises(TableExistsError, match="'u' exists already"):
+    with pytest.raises(TableExistsError, match=r"'u' exists already; choose another name, or .*--overwrite\)$"):
         index.copy(to_table="u")
+    with pytest.raises(TableExistsError, match=r"'u' exists already; choose another name, or .*`tansaku drop`\)$"):
+        Index.rename(tmp_path / "db", "t", "u")
     assert len(index.copy(to_table="u", overwrite=True)) == 28
     for same in ({}, {"to_table": "t"}, {"to_db": tmp_path / "db"}):
         with pytest.raises(InputError, match="copied onto itself"):

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from tansaku import Index, InputError, Reranker, Searcher
+from tansaku import CallableSource, FieldNames, HostSearch, Index, InputError, Reranker, Searcher
 
 from ..support.fakes import FakeEncoder, corpus
 
@@ -24,7 +24,8 @@ def searcher(db):
 
 
 WRONG = {
-    "k": (lambda db: searcher(db).search("d", k="3"), r"k is '3'; it must be a whole number"),
+    "k": (lambda db: searcher(db).search("d", k="3"), r"k is '3'; it must be a whole number of 1 or more, without q"),
+    "k 3.0": (lambda db: searcher(db).search("d", k=3.0), r"k is 3\.0; it must .* without a decimal point"),
     "k true": (lambda db: searcher(db).search("d", k=True), r"k is True; it must be a whole number"),
     "where": (lambda db: searcher(db).search("d", where={"year": 1}), r'of type dict; give text such as "year'),
     "queries": (lambda db: searcher(db).search_many("d"), r"queries is one string; give a list"),
@@ -42,7 +43,21 @@ WRONG = {
     "nbits": (lambda db: Index.create(db, "u", corpus(1), encoder=FakeEncoder(), nbits="2"), r"nbits is '2'"),
     "pool": (lambda db: Index.create(db, "u", corpus(1), encoder=FakeEncoder(), pool="2"), r"pool is '2'"),
     "passages": (lambda db: Index.create(db, "u", corpus(1), encoder=FakeEncoder(), passage_tokens="9"), r"is '9'"),
-    "names": (lambda db: Index.open(db, "t", encoder=FakeEncoder()).add([], names={"id": "x"}), r"FieldNames\(id="),
+    "names": (
+        lambda db: Index.open(db, "t").add([], names={"text": "本文"}),
+        r"e FieldNames\(text='本文'\)$",
+    ),
+    "names list": (lambda db: Index.open(db, "t", encoder=FakeEncoder()).add([], names=["x"]), r"FieldNames\(id="),
+    "FieldNames.keep": (
+        lambda db: FieldNames(keep="年"),
+        r"give a list of names, such as \['年'\]",
+    ),
+    "FieldNames.drop": (lambda db: FieldNames(drop="年"), r"drop is one string; give a list of names"),
+    "FieldNames.rename": (lambda db: FieldNames(rename=["年"]), r"rename is of type list .*give a dict"),
+    "FieldNames.types": (lambda db: FieldNames(types="integer"), r"types is of type str .*give a dict"),
+    "source": (lambda db: HostSearch("db", Reranker(FakeEncoder())), r"source is of type str, which has no method"),
+    "source function": (lambda db: HostSearch(len, Reranker(FakeEncoder())), r"give CallableSource\(function\)"),
+    "reranker": (lambda db: HostSearch(CallableSource(len), searcher(db)), r"reranker is of type Searcher .*Reranker"),
     "rejects": (lambda db: Index.open(db, "t", encoder=FakeEncoder()).add([], rejects="f"), r"Rejects\(PATH\)"),
     "keep": (lambda db: Index.open(db, "t").optimize(keep=3), r"keep is of type int .*timedelta\(hours=1\)"),
 }

@@ -451,7 +451,10 @@ def test_a_bad_source_ends_with_status_2_and_leaves_nothing(tmp_path: Path, cont
         (("search", "犬", "--table", "docs", "--recall", "most"), "most"),
         (("search", "犬", "--table", "other"), "'other': not in this database (tables: docs)"),
         (("info", "--table", "other"), "'other'"),
-        (("search", "犬", "--table", "docs", "--model", "/nonexistent"), "/nonexistent: no bundle.json"),
+        (
+            ("search", "犬", "--table", "docs", "--model", "/nonexistent"),
+            "/nonexistent: no such folder; give the folder",
+        ),
         (("index", SAMPLE / "corpus.jsonl", "--table", "docs"), "'docs' exists already; choose another name, or"),
         (("index", SAMPLE / "corpus.jsonl", "--table", "docs"), "--mode append, upsert or overwrite"),
         (("index", SAMPLE / "corpus.jsonl", "--table", "new", "--nbits", "3"), "nbits is 3"),

@@ -61,5 +61,22 @@ def test_fields_are_names_between_commas():
     columns = ["年", "a,b"]
     assert chosen_fields(None, columns) is None
     assert chosen_fields(["年,title", "a,b"], columns) == ["年", "title", "a,b"]
-    with pytest.raises(InputError, match="no field '月'; use title, text, snippet, 年"):
+    with pytest.raises(InputError, match="no field '月'; use id, score, title, text, snippet, 年"):
         chosen_fields(["年,月"], columns)
+
+
+def test_id_and_score_may_be_named_which_every_hit_has(capsys):
+    assert chosen_fields(["id,年,score"], ["年"]) == ["年"]
+    assert chosen_fields(["score"], ["score"]) == ["score"]  # a column of the caller's
+    show_answers([ANSWER], "tsv", chosen_fields(["id"], []), several=False)
+    assert capsys.readouterr().out.splitlines() == ["query_id\trank\tid\tscore", "q1\t1\td1\t3.500000"]
+
+
+def test_a_search_that_is_refused_prints_no_header(capsys):
+    def refused():
+        raise InputError("the condition cannot be used")
+        yield ANSWER
+
+    with pytest.raises(InputError):
+        show_answers(refused(), "tsv", None, several=False)
+    assert capsys.readouterr().out == ""
