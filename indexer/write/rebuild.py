@@ -95,6 +95,7 @@ def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, option
         codec, fit = trained
         maker = replace(maker, header=replace(maker.header, codec_id=codec.codec_id))
         report = _stage(pinned, maker, codec, staging, found.count, options)
+        report.unread, report.unread_ids = maker.unread.count, maker.unread.ids
 
         latest = open_index_table(index.database, index.name)
         if latest.header != index.header:

@@ -19,6 +19,9 @@ class BuildReport:
         truncated_ids: ids of the first five of these.
         rejected: number of records that were left out and passed to `Rejects`.
         resumed: how many of ``rows`` an interrupted call had already encoded.
+        unread: number of rows encoded by this call with text that the model cannot read: characters without a token, or
+            nothing but invisible ones.
+        unread_ids: ids of the first five of these.
         updated: how many of ``rows`` replaced older rows.
         column_types: for each column of a new table whose values were text in CSV or TSV, its type; see
             `FieldNames`.
@@ -32,6 +35,8 @@ class BuildReport:
     rejected: int = 0
     resumed: int = 0
     updated: int = 0
+    unread: int = field(default=0, compare=False)
+    unread_ids: list[str] = field(default_factory=list, compare=False)
     truncated_ids: list[str] = field(default_factory=list, compare=False)
     column_types: dict[str, str] = field(default_factory=dict, compare=False)
     documents: int = field(default=0, compare=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,8 @@ from ..read.documents import Document
 from ..read.scan import Reject
 from ..table.fulltext import FULLTEXT_FIELD, normalized
 from ..table.schema import IndexHeader, build_column, document_schema
+
+_UNREAD_NAMED = 5
 
 
 class RowCodes(NamedTuple):
@@ -36,6 +38,25 @@ class RowCodes(NamedTuple):
     truncated: bool
 
 
+@dataclass
+class Unread:
+    """The rows with text that the model cannot read, in whole or in part.
+
+    Attributes:
+        count: their number.
+        ids: ids of the first five.
+    """
+
+    count: int = 0
+    ids: list[str] = field(default_factory=list)
+
+    def add(self, doc_id: str) -> None:
+        """Count a row."""
+        self.count += 1
+        if len(self.ids) < _UNREAD_NAMED:
+            self.ids.append(doc_id)
+
+
 @dataclass(frozen=True)
 class RowMaker:
     """Makes rows from documents; holds what all rows of one write have in common.
@@ -45,12 +66,14 @@ class RowMaker:
         header: the table's header.
         fields: the caller's columns.
         write_id: the id of this write, stored in each of its rows.
+        unread: counts rows as they are encoded, those of an interrupted call not again.
     """
 
     encoder: Encoder | None
     header: IndexHeader
     fields: list[pa.Field]
     write_id: int
+    unread: Unread = field(default_factory=Unread, compare=False)
 
     def vectors(
         self, documents: Sequence[Document], note: Callable[[int], None] | None = None
@@ -69,6 +92,9 @@ class RowMaker:
             return given, [False] * len(given)
         assert self.encoder is not None  # noqa: S101
         tokenized = self.encoder.tokenize_documents([document.encoded_text for document in documents])
+        for document, text in zip(documents, tokenized, strict=True):
+            if text.unread:
+                self.unread.add(document.id)
         return self.encoder.encode_tokens(tokenized, note), [text.truncated for text in tokenized]
 
     def rows(self, documents: Sequence[Document], codes: Sequence[RowCodes], codec: ResidualCodec) -> pa.RecordBatch:

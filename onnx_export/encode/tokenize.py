@@ -18,6 +18,9 @@ from .segmenter import MecabSegmenter, Segmenter, nfkc_origins
 Span = tuple[int, int] | None
 
 
+_UNKNOWN = ("[UNK]", "<unk>")  # what tokenizers put for characters without a token
+
+
 @dataclass(frozen=True)
 class TokenizedText:
     """The tokens of one text, as the graph takes them.
@@ -27,12 +30,14 @@ class TokenizedText:
         attention: int64 (length,): 1 where other tokens may attend to the position.
         keep: bool (length,): the positions whose vectors are kept.
         truncated: whether the text was longer than its rules allow, and was cut.
+        unread: whether the tokenizer has no token for some of the text, or nothing of it became a token.
     """
 
     ids: np.ndarray
     attention: np.ndarray
     keep: np.ndarray
     truncated: bool
+    unread: bool = False
 
 
 @contextlib.contextmanager
@@ -64,6 +69,8 @@ class TextTokenizer:
         self._rules = rules
         self._marker = None if rules.marker is None else _token_id(tokenizer, rules.marker)
         self._mask = None if rules.expansion is None else _token_id(tokenizer, rules.expansion.token)
+        known = (tokenizer.token_to_id(token) for token in _UNKNOWN)
+        self._unknown = [token_id for token_id in known if token_id is not None]
         self._skiplist = np.array([_token_id(tokenizer, token) for token in rules.skiplist], np.int64)
 
     def __call__(self, texts: Sequence[str]) -> list[TokenizedText]:
@@ -152,6 +159,7 @@ class TextTokenizer:
 
     def _apply_rules(self, encoding: Encoding) -> TokenizedText:
         ids = np.array(encoding.ids, np.int64)
+        unread = bool(np.isin(ids, self._unknown).any()) or all(start == end for start, end in encoding.offsets)
         if self._marker is not None:
             ids = np.insert(ids, 1, self._marker)
         truncated = len(ids) > self._rules.max_length
@@ -165,7 +173,7 @@ class TextTokenizer:
             ids = np.append(ids, np.full(masks, self._mask))
             attention = np.append(attention, np.full(masks, int(expansion.attend)))
             keep = np.append(keep, np.full(masks, True))
-        return TokenizedText(ids, attention, keep, truncated)
+        return TokenizedText(ids, attention, keep, truncated, unread)
 
 
 def _token_id(tokenizer: Tokenizer, token: str) -> int:

@@ -226,6 +226,11 @@ def show_build(report: BuildReport, seconds: float) -> None:
     if report.column_types:
         types = ", ".join(f"{name} {kind}" for name, kind in report.column_types.items())
         out.print(shown(said(f"column types, found in the values: {types}; --column-type sets one")))
+    if report.unread:
+        show_warning(
+            f"{counted(report.unread, rows)} with text that the model cannot read, in whole or in part: "
+            f"{named(report.unread_ids, report.unread)}; correct such texts, or use a model with more characters"
+        )
     if report.truncated:
         remedy = (
             "their titles leave no room for the text, shorten them"

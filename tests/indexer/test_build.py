@@ -21,7 +21,7 @@ from tansaku.indexer.read.scan import DOCUMENTS_PER_CHUNK, Scan, chunks, content
 from tansaku.indexer.write import build_steps
 from tansaku.indexer.write.rows import compress_vectors
 
-from ..support.fakes import MAX_TOKENS, FakeEncoder, built, comparable, corpus, small_chunks, stored
+from ..support.fakes import MAX_TOKENS, UNREAD, FakeEncoder, built, comparable, corpus, small_chunks, stored
 
 deterministic = settings(deadline=None, derandomize=True, max_examples=60)
 
@@ -389,6 +389,15 @@ class TestSampling:
         tokens = sum(len(record["text"]) for record in corpus(6)) + 4 * MAX_TOKENS
         assert report == BuildReport(rows=10, tokens=tokens, truncated=4)
         assert report.truncated_ids == ["long0", "long1", "long2", "long3"]
+
+    @pytest.mark.parametrize("sampled", [2, 20_000])
+    def test_documents_that_the_model_cannot_read_are_counted_whether_sampled_or_not(self, db, monkeypatch, sampled):
+        monkeypatch.setattr(build_steps, "_SAMPLE_ROWS", sampled)
+        unread = [{"id": f"unread{i}", "text": f"鰯{UNREAD}{i}"} for i in range(7)]
+        report = built(Index.create(db, "t", [*corpus(6), *unread], encoder=FakeEncoder()))
+        assert (report.unread, sorted(report.unread_ids)[:1], len(report.unread_ids)) == (7, ["unread0"], 5)
+        added = Index.open(db, "t", encoder=FakeEncoder()).upsert([{"id": "more", "text": UNREAD}])
+        assert (added.unread, added.unread_ids) == (1, ["more"])
 
     def test_few_documents_are_all_sampled(self):
         positions = build_steps._sample_positions(Scan(300, 300 * 80), 512)

@@ -27,6 +27,13 @@ def noises(monkeypatch) -> Any:
     return importlib.import_module("benchmarks.support.noise").NOISES
 
 
+@pytest.mark.parametrize(("text", "unread"), [("鰯と𠮷野家と\ue000", False), ("\u200b\u200d\ufe0f", True)])
+def test_only_text_without_any_visible_character_is_unread(default_encoder, text, unread):
+    (tokenized,) = default_encoder.tokenize_documents([text])
+    assert tokenized.unread is unread
+    assert default_encoder.encode_documents([text])[0].shape[0] > 0
+
+
 def same(encoder: Encoder, a: str, b: str) -> bool:
     first, second = encoder.tokenize_documents([a, b])
     return np.array_equal(first.ids, second.ids)

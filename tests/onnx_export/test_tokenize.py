@@ -52,6 +52,11 @@ def test_text_stands_between_start_and_end(tokenizer):
     assert tokenized.truncated is False
 
 
+@pytest.mark.parametrize(("text", "unread"), [("検索", False), ("検索鰯", True), ("鰯", True), ("\u200b \u200d", True)])
+def test_text_that_the_tokenizer_does_not_know_is_said_to_be_unread(tokenizer, text, unread):
+    assert tokenize(tokenizer, text).unread is unread
+
+
 def test_marker_comes_right_after_the_start(tokenizer):
     tokenized = tokenize(tokenizer, "検索", marker="<query>")
     assert tokenized.ids.tolist() == [START, MARKER, SPACE, *ids("検索"), END]

@@ -33,6 +33,7 @@ SUPPORT = Path(__file__).parent  # for scripts that run in a process of their ow
 MOUNT = shutil.which("mount") or ""
 DIM = 16
 MAX_TOKENS = 12
+UNREAD = "\ufffd"  # a character that the fake model has no token for
 
 
 class KilledError(BaseException):
@@ -107,7 +108,7 @@ class FakeEncoder(Encoder):
     def _tokenized(text: str) -> TokenizedText:
         """The text itself, as the numbers of its characters."""
         ids = np.array([ord(character) for character in text], np.int64)
-        return TokenizedText(ids, np.ones_like(ids), ids != ord(" "), _length(text) > MAX_TOKENS)
+        return TokenizedText(ids, np.ones_like(ids), ids != ord(" "), _length(text) > MAX_TOKENS, UNREAD in text)
 
 
 def make_findable(patch: pytest.MonkeyPatch, *encoders: FakeEncoder) -> None:
