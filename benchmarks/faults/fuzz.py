@@ -24,6 +24,8 @@ from tansaku import (
 from .mutations import HEADER, Fuzz
 from .support import TABLE, character_encoder
 
+UNSEEN = "\0\ufeff\u200b\u200c\u200d\u2060"  # as the documentation of own files lists them
+
 
 def fuzz(folder: Path, options: argparse.Namespace) -> list[str]:
     fuzzer = Fuzz(options.seed)
@@ -96,13 +98,15 @@ def fuzz_file(
         place = f"{path}:{n}"
         if isinstance(record, dict) and set(record) == {"id", "text"} and place in places:
             usable = all(isinstance(v, str) and v.strip() and not _has_half(v) for v in record.values())
+            usable = usable and "\0" not in record["id"]
             if usable and "occurs twice" not in places[place] and "Unicode form" not in places[place]:
                 yield f"rejected for nothing: {place}: {places[place]}"
     for n, record in accepted.items():
         if not isinstance(record, dict):
             yield f"line {n} cannot be read, but was not rejected"
             continue
-        known[str(record["_id"] if "_id" in record else record["id"])] = record
+        given = str(record["_id"] if "_id" in record else record["id"])
+        known[given.removeprefix("\ufeff") or given] = record
     rows = {row["id"]: row for row in lancedb.connect(str(db)).open_table(TABLE).to_arrow().to_pylist()}
     if set(rows) != set(known):
         yield f"{len(known)} documents were accepted, {len(rows)} are in the table"
@@ -130,20 +134,29 @@ def records_by_line(kind: str, data: bytes) -> tuple[dict[int, Any], bool]:
         if kind == "tsv" and number == 1:
             continue
         try:
-            text = line.removesuffix(b"\r").decode()
+            text = line.removesuffix(b"\r").decode().removeprefix("\ufeff")
         except UnicodeDecodeError:
             found[number] = None
             continue
         if kind == "tsv":
             cells = text.split("\t")
             if text:
+                cells = _cells(cells)
                 found[number] = dict(zip(HEADER, cells, strict=True)) if len(cells) == len(HEADER) else None
         elif text.strip():
             try:
-                found[number] = json.loads(text)
+                found[number] = _named(json.loads(text))
             except (ValueError, RecursionError):
                 found[number] = None
     return found, True
+
+
+def _named(record: Any) -> Any:
+    """A record with names as they are read: without spaces and unseen characters at their ends."""
+    if not isinstance(record, dict):
+        return record
+    named = {name.strip(UNSEEN).strip().strip(UNSEEN): value for name, value in record.items()}
+    return named if len(named) == len(record) else None
 
 
 def _csv_records(lines: list[bytes]) -> tuple[dict[int, Any], bool]:
@@ -163,10 +176,19 @@ def _csv_records(lines: list[bytes]) -> tuple[dict[int, Any], bool]:
             found[first] = None
             continue
         bad = any(_is_bad(line) for line in lines[first - 1 : reader.line_num])
+        row = _cells(row)
         if bad or (row and len(row) != len(HEADER)):
             found[first] = None
         elif row:
             found[first] = dict(zip(HEADER, row, strict=True))
+
+
+def _cells(row: list[str]) -> list[str]:
+    """The cells of a row as they are read: without null characters, and without empty ones beyond the header."""
+    cells = [cell.replace("\0", "") for cell in row]
+    while len(cells) > len(HEADER) and not cells[-1]:
+        cells.pop()
+    return cells
 
 
 def _is_bad(line: bytes) -> bool:
