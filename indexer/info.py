@@ -11,7 +11,8 @@ from .derived.arrays import array_bytes, folder_bytes
 from .derived.segments import damaged
 from .table.codec_table import codec_table
 from .table.database import local_folder, storage_errors
-from .table.schema import build_column
+from .table.fulltext import FULLTEXT_FIELD
+from .table.schema import CODE_FIELDS, build_column
 from .table.table import IndexTable
 
 
@@ -54,7 +55,8 @@ class IndexInfo:
         passage_tokens: largest number of tokens of a passage; None if documents are not divided into passages.
         version: version of the LanceDB table.
         versions: number of versions that are kept.
-        columns: names of the columns, with their Arrow types, without the empty column that marks a build of the table.
+        columns: names of the columns with their Arrow types, without those in which tansaku keeps codes and the text
+            for full text search.
         bytes_by_part: number of bytes by part: ``centroid_ids``, ``residuals`` and ``codec``, as tansaku packs them;
             and, if this version has derived arrays, ``lists`` (inverted lists) and ``keys`` (row ids and offsets).
         bytes_on_disk: number of bytes of all files of the index's two tables, old versions included; None if the
@@ -139,6 +141,7 @@ def describe(index: IndexTable) -> IndexInfo:
     on_disk = None
     if folder is not None:
         on_disk = sum(folder_bytes(folder / f"{name}.lance") for name in (index.name, codec_table(index.name)))
+    internal = (*CODE_FIELDS, build_column(header), *([FULLTEXT_FIELD] if header.fulltext else []))
     return IndexInfo(
         table=index.name,
         documents=len(rows["parent_id"].unique()) if header.passage_tokens else len(rows),
@@ -153,7 +156,7 @@ def describe(index: IndexTable) -> IndexInfo:
         passage_tokens=header.passage_tokens,
         version=table.version,
         versions=versions,
-        columns={field.name: str(field.type) for field in table.schema if field.name != build_column(header)},
+        columns={field.name: str(field.type) for field in table.schema if field.name not in internal},
         bytes_by_part=parts,
         bytes_on_disk=on_disk,
         derived_bytes=sum(derived.values()),

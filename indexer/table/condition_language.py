@@ -93,6 +93,15 @@ NAME: /[^\W\d][\w\u0300-\u036f\u3099\u309a]*/i
 %ignore /[\s\u3000]+/
 """
 
+# Signs as Japanese keyboards and word processors write them -> what to type.
+_TYPED = {chr(ord(sign) + 0xFEE0): sign for sign in "<>=!()[],.`-?$"} | {
+    **dict.fromkeys("‘’‚‛′´＇“”„‟″＂「」『』", "'"),
+    **dict.fromkeys("≥≧⩾", ">="),
+    **dict.fromkeys("≤≦⩽", "<="),
+    "≠": "<>",
+    "、": ",",
+    "−": "-",
+}
 _TOKENS = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|`[^`]*`|[\w.]+|[^\w\s]""")
 
 
@@ -158,7 +167,10 @@ def _about_character(text: str, at: int) -> str:
     if sign == ";":
         return "it has a semicolon; give one condition"
     if sign in "'\"`":
-        return f"the quotation mark {sign} is not closed"
+        curly = next((f"; type {sign} in place of {other}" for other in text[at + 1 :] if _TYPED.get(other) == "'"), "")
+        return f"the quotation mark {sign} is not closed{curly}"
+    if typed := _TYPED.get(sign):
+        return f"type {typed} in place of {sign}"
     if sign in "+*/%|&^~-":
         return f"{sign!r} is not part of conditions; compare columns with values, and join comparisons with AND and OR"
     return f"{sign!r} cannot be read"

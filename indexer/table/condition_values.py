@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import functools
 import math
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -20,6 +21,7 @@ from .condition_times import DATE_FORMS, as_date, as_time, as_timestamp
 
 _UNITS = {"s": "Second", "ms": "Millisecond", "us": "Microsecond", "ns": "Nanosecond"}
 _UTC = datetime.timezone.utc
+_YEAR = re.compile(r"\s*(\d{4})\s*年?\s*")
 
 
 @functools.cache  # asked for each of many values
@@ -57,6 +59,16 @@ def compared(sql: str, data_type: pa.DataType, operator: str, value: Any, name: 
     if operator == "IN":
         written = [text for text in (_exact(data_type, item, name) for item in value) if text is not None]
         return f"{sql} IN ({', '.join(written)})" if written else f"{sql} <> {sql}"
+    if kind in ("date", "timestamp") and (year := _YEAR.fullmatch(str(value))):
+        raise InputError(
+            f"the column {name} holds a {kind}, and {value!r} is a year; compare the year: year({name}) {operator} "
+            f"{year[1]}"
+        )
+    if kind == "string" and operator in ("<", "<=", ">", ">=") and isinstance(value, (int, Decimal)):
+        raise InputError(
+            f"the column {name} holds strings, which are compared character by character ('10' < '9'); index it with "
+            f"numbers (--column-type {name}=integer), or write the value in single quotes: '{value}'"
+        )
     if kind == "number" and not pa.types.is_floating(data_type):
         return _on_grid(sql, data_type, operator, _number(data_type, value, name))
     return f"{sql} {operator} {_exact(data_type, value, name)}"

@@ -20,6 +20,7 @@ from . import condition_tree as tree
 from .condition_language import parse, refusal
 from .condition_tree import Call, Column, Literal, Operand, Values
 from .condition_values import compared, kind_of, list_value, string_value
+from .fulltext import FULLTEXT_FIELD
 from .lance_errors import condition_problem
 from .schema import CODE_FIELDS, IndexHeader, build_column
 
@@ -108,7 +109,9 @@ def condition_sql(where: Where, schema: pa.Schema, header: IndexHeader, *, if_em
         raise InputError(f"the condition is empty; {if_empty}")
     hidden = _HIDDEN | {build_column(header)}
     fields = {field.name: field.type for field in schema if field.name not in hidden}
-    return _Writer(text, fields).node(parse(text, parameters))
+    # These two may be compared, but are not the caller's.
+    unlisted = {"token_count", *([FULLTEXT_FIELD] if header.fulltext else [])}
+    return _Writer(text, fields, [name for name in fields if name not in unlisted]).node(parse(text, parameters))
 
 
 @contextlib.contextmanager
@@ -138,9 +141,10 @@ class _Typed:
 class _Writer:
     """Writes the nodes of one condition. The language has limited how deep they are nested."""
 
-    def __init__(self, text: str, fields: dict[str, pa.DataType]) -> None:
+    def __init__(self, text: str, fields: dict[str, pa.DataType], listed: Sequence[str]) -> None:
         self._text = text
         self._fields = fields
+        self._listed = listed  # names of the fields that errors offer
 
     def node(self, node: tree.Node) -> str:
         if isinstance(node, (tree.AllOf, tree.AnyOf)):
@@ -183,7 +187,8 @@ class _Writer:
     def _constant(self, operator: str, left: Literal, right: Literal) -> str:
         if operator == "=" and left.value == right.value and left.value is not None:
             return "TRUE"  # 1 = 1, with which programs begin a list of conditions
-        raise refusal(self._text, left.at, "two values are compared; compare a column with a value")
+        hint = self._column_in_quotes(left) or self._column_in_quotes(right) or "compare a column with a value"
+        raise refusal(self._text, left.at, f"two values are compared; {hint}")
 
     def _member(self, node: tree.Member) -> str:
         typed = self._typed(node.operand)
@@ -258,7 +263,16 @@ class _Writer:
         at = operand.at
         if isinstance(operand, Values):
             raise refusal(self._text, at, "a list may only stand after IN, or in array_has_any and array_has_all")
-        raise refusal(self._text, at, "a column is missing; compare a column with a value")
+        hint = self._column_in_quotes(operand) or "compare a column with a value"
+        raise refusal(self._text, at, f"a column is missing; {hint}")
+
+    def _column_in_quotes(self, literal: Literal) -> str:
+        """What to do about a value that is the name of a column; empty for other values."""
+        value = literal.value
+        if not isinstance(value, str) or _folded(value) not in map(_folded, self._fields):
+            return ""
+        plain = value if value.isidentifier() else f'"{value}"'
+        return f"the name of a column takes no single quotes: {plain}"
 
     def _column(self, column: Column) -> _Typed:
         first, *rest = column.path
@@ -267,8 +281,13 @@ class _Writer:
             hint = ""
             if self._text[column.at - 1] == '"':
                 hint = f"; a value takes single quotes: {string_value(first)}"
-            known = ", ".join(self._fields)
-            raise refusal(self._text, column.at, f"there is no column {first[:40]!r}{hint}; the columns are {known}")
+            known = ", ".join(self._listed)
+            raise refusal(
+                self._text,
+                column.at,
+                f"there is no column {first[:40]!r}{hint}; the columns are {known}; the field of --id-field is now id, "
+                "and those of --text-field and --title-field are text and title",
+            )
         path, data_type = [found[0]], self._fields[found[0]]
         for name in rest:
             inside = [data_type.field(i) for i in range(data_type.num_fields)] if pa.types.is_struct(data_type) else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import operator
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -168,7 +169,21 @@ def test_finds_what_it_says(table, where, ids):
         ("year = 1; DROP TABLE t", "semicolon"),
         ("genre = '寺", "' is not closed"),
         ('genre = "寺"', "no column '寺'; a value takes single quotes: '寺'"),
-        ("nothing = 1", r"no column 'nothing'; the columns are id, genre.*at character 1"),
+        ("nothing = 1", r"no column 'nothing'; the columns are id, genre.*field is now id, and.*at character 1"),
+        ("day >= 2024", r"2024 is a year; compare the year: year\(day\) >= 2024"),
+        ("made < '2024年'", r"'2024年' is a year; compare the year: year\(made\) < 2024"),
+        ("2024 <= seen", r"year\(seen\) >= 2024"),
+        ("year ＞ 1900", "type > in place of ＞"),
+        ("year ＝ 1900", "type = in place of ＝"),
+        ("year ≧ 1900", "type >= in place of ≧"),
+        ("genre = ’寺’", "type ' in place of ’"),
+        ("genre = “寺”", "type ' in place of “"),
+        ("genre = '寺’", "' is not closed; type ' in place of ’"),
+        ("year IN （1900）", r"type \( in place of （"),
+        ("'day' >= '2024-01-01'", "name of a column takes no single quotes: day "),
+        ("'two words' = 1", 'takes no single quotes: "two words"'),
+        ("'大きさ' IN (1)", "takes no single quotes: 大きさ"),
+        ("genre < 1000", r"compared character by character .*--column-type genre=integer\).*single quotes: '1000'"),
         ("residuals IS NULL", "no column 'residuals'"),
         ("build_1 IS NULL", "no column 'build_1'"),
         ("author.age = 1", "no field 'age'; its fields are name, born"),
@@ -224,6 +239,16 @@ def test_finds_what_it_says(table, where, ids):
 def test_what_cannot_be_used_says_why(where, said):
     with pytest.raises(InputError, match=said):
         sql(where)
+
+
+def test_columns_of_the_index_itself_are_not_offered():
+    schema = pa.schema(
+        [(name, pa.string()) for name in ("id", "year", "fulltext", "token_count", "write_id", "build_1")]
+    )
+    for fulltext, known in ((True, "id, year;"), (False, "id, year, fulltext;")):  # then it is the caller's
+        header = replace(HEADER, fulltext=fulltext)
+        with pytest.raises(InputError, match=f"the columns are {known}"):
+            condition_sql("nothing = 1", schema, header, if_empty="")
 
 
 @pytest.mark.parametrize(
