@@ -11,8 +11,10 @@ import pyarrow as pa
 from ...onnx_export.errors import InputError
 from .documents import Document
 from .midnights import as_midnights, has_dates, has_local_times, with_times
+from .typed_text import type_word
 
 _MAX_EXACT = 2**53
+_SHOWN = 80  # characters of a value in a message
 _MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
 
@@ -57,12 +59,7 @@ class ColumnTypes:
                     raise TypeError("integers beyond 2**53 beside floats")
                 _check_storable(merged)
             except _MISFITS as error:
-                first, last = documents[0].id, documents[-1].id
-                raise InputError(
-                    f"field {name!r} has values that do not fit one column, the last of them in a document between "
-                    f"{first!r} and {last!r} ({error}); give the field one type in all documents, such as text, or "
-                    "leave it out"
-                ) from error
+                raise _mixture_error(documents, name, types.get(name, pa.null()), str(error)) from error
             field_array(documents, pa.field(name, merged))
             types[name] = merged
         self._types, self._large = types, large
@@ -111,12 +108,65 @@ def _misfit_error(document: Document, field: pa.Field, reason: str) -> InputErro
     remedy = "correct the value"
     if isinstance(value, str) and not pa.types.is_nested(field.type):  # the commonest cause
         remedy += "; text in quotes is no number, date or truth value"
+    if pa.types.is_string(field.type) and not isinstance(value, (str, bytes)) and not _is_nested(value):
+        remedy += f", or make it text: {_made_text(field.name)}"
     if isinstance(value, Decimal):
         remedy += "; give the column more digits when an index is made: FieldNames(types={...: 'decimal(38,9)'})"
     return InputError(
         f"{_named(document)}: field {field.name!r} is {value!r}, which does not fit its column of type {field.type} "
         f"({reason}); {remedy}"
     )
+
+
+def _mixture_error(documents: Sequence[Document], name: str, before: pa.DataType, reason: str) -> InputError:
+    """The error that names the first document with a value that does not fit, and both types.
+
+    Args:
+        documents: the documents, one of which does not fit.
+        name: the field.
+        before: the type of its values in earlier documents.
+        reason: what Arrow said.
+    """
+    kind = before
+    for document in documents:
+        value = document.fields.get(name)
+        where = f"{_named(document)}: field {name!r} is {_shown(value)}"
+        try:
+            own = _type_of(value)
+            _check_storable(own)
+        except _MISFITS as error:
+            return InputError(
+                f"{where}, which no column can hold ({error}); give the field another type in all documents, or leave "
+                f"it out (--drop-field {name})"
+            )
+        try:
+            kind = _common_type(kind, own)
+        except _MISFITS:
+            words = type_word(own), type_word(kind)
+            mine, others = (str(own), str(kind)) if words[0] == words[1] else words
+            nested = pa.types.is_nested(own) or pa.types.is_nested(kind)
+            remedy = "" if nested else f", make the column text ({_made_text(name)})"
+            return InputError(
+                f"{where}, of type {mine}, but in the documents before it is of type {others}; give the field one type "
+                f"in all documents{remedy}, or leave it out (--drop-field {name})"
+            )
+    return InputError(
+        f"{_named(documents[-1])}: field {name!r} has values that do not fit one column ({reason}); make the column "
+        f"text ({_made_text(name)}), or leave it out (--drop-field {name})"
+    )
+
+
+def _made_text(name: str) -> str:
+    return f"--column-type {name}=string, in Python FieldNames(types={{{name!r}: 'string'}})"
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, Mapping) or hasattr(value, "__len__")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _named(document: Document) -> str:
@@ -220,7 +270,7 @@ def _type_of_items(values: Iterable[Any]) -> pa.DataType:
 
 
 def _type_of(value: Any) -> pa.DataType:
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple)) and not isinstance(value, pa.MonthDayNano):
         return pa.list_(_type_of_items(value))
     if isinstance(value, Mapping):
         return pa.struct([pa.field(str(key), _type_of(item)) for key, item in value.items()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
@@ -16,12 +17,15 @@ from ...onnx_export.errors import InputError
 from ...onnx_export.kinds import check_kind
 from ...onnx_export.progress import Progress, no_progress
 from ..errors import SourceError
+from .cells import CellRecord, MixedColumns, cell_text
 from .given import as_records
 from .line_formats import BOM, NOT_ISO_2022_JP, BadRecord, is_iso_2022_jp
 from .names import field_name
 from .rejects import Rejects
 from .sources import Source
 from .typed_text import TextRecord, TextTypes, column_type
+
+_logger = logging.getLogger(__name__)
 
 # Columns of the table that tansaku fills itself; PASSAGE_FIELDS only in an index of passages.
 RESERVED_FIELDS = (
@@ -53,8 +57,9 @@ class FieldNames:
         rename: names of fields, and the names that their columns get.
         types: names of columns, and their types: "string", "integer", "number", "boolean", "date", "timestamp" or
             "decimal(P,S)". For other columns of CSV and TSV, whose values are all text, all values decide; for those of
-            other sources, the values have types. JSON has no dates, times and decimals: for columns of these types its
-            texts are read like those of CSV, and its numbers as decimals.
+            other sources, the values have types, and a column of a spreadsheet that mixes them becomes text. A column
+            "string" takes numbers, truth values, dates and times as text. JSON has no dates, times and decimals: for
+            columns of these types its texts are read like those of CSV, and its numbers as decimals.
 
     Raises:
         InputError: a type is unknown, ``text`` has no name, or a value is of a wrong kind.
@@ -245,7 +250,8 @@ class DocumentReader:
         self._records = as_records(records)
         self.total = len(self._records) if isinstance(self._records, Sized) else 0
         self._names = names or FieldNames()
-        self._types = TextTypes(self._names.arrow_types() | dict(types or {}))
+        self._types = TextTypes(self._names.arrow_types(), types)
+        self._mixed: dict[str, str] = {}
         self._reserved = reserved
         self._vectors = vectors
         self._rejects = rejects
@@ -254,25 +260,34 @@ class DocumentReader:
             rejects.begin()
 
     def infer_types(self, progress: Progress = no_progress) -> dict[str, str]:
-        """Find the types of the columns of CSV and TSV by reading all records once.
+        """Find the types of the columns of CSV, TSV and spreadsheets by reading all records once.
+
+        A column of a spreadsheet that has cells of several kinds becomes text; a warning is logged.
 
         Args:
             progress: called now and then, with the stage "types".
 
         Returns:
-            Name of each such column and its type, see `FieldNames`; empty if there are none.
+            Name and type, see `FieldNames`, of each column of CSV and TSV and of those that become text; empty if there
+            are none.
 
         Raises:
             SourceError: a file cannot be read.
         """
+        cells = MixedColumns()
         if isinstance(self._records, Source) and self._records.is_untyped:
-            for number, (_, record) in enumerate(self._records, start=1):
+            for number, (place, record) in enumerate(self._records, start=1):
                 self.total = number
                 if number % _RECORDS_BETWEEN_REPORTS == 0:
                     progress("types", number, 0, 0)
                 if isinstance(record, TextRecord):
                     self._types.see(self._names.columns_of(record))
-        return self._types.found()
+                elif isinstance(record, CellRecord):
+                    cells.see(self._names.columns_of(record), place)
+        self._mixed = {name: said for name, said in cells.found() if not self._types.is_given(name)}
+        for said in self._mixed.values():
+            _logger.warning("%s", said)
+        return self._types.found() | dict.fromkeys(self._mixed, "string")
 
     def __iter__(self) -> Iterator[Document]:
         """Yield the documents in order.
@@ -341,6 +356,10 @@ class DocumentReader:
         self._note(document.place, error, {**record, **document.fields})
 
     def _document(self, content: Any, place: str) -> Document:
+        if isinstance(content, CellRecord):
+            content = _with_texts(content, self._names)
+            document = _as_document(content, place, self._names, self._reserved, self._vectors is None)
+            return replace(document, fields=self._types.read_cells(document.fields, self._mixed, place))
         document = _as_document(content, place, self._names, self._reserved, self._vectors is None)
         if isinstance(content, TextRecord):
             return replace(document, fields=self._types.read(document.fields, place))
@@ -350,6 +369,13 @@ class DocumentReader:
         if self._rejects is None:
             raise error
         self._rejects.note(place, str(error), record)
+
+
+def _with_texts(cells: CellRecord, names: FieldNames) -> CellRecord:
+    """The row with texts in the fields of id, title and text, which may be numbers or dates."""
+    ids = ("_id", "id") if names.id is None else (names.id,)
+    texts = {*ids, names.title, *names.texts}
+    return CellRecord({name: cell_text(value) if name in texts else value for name, value in cells.items()})
 
 
 def _as_document(

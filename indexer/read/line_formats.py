@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from ..errors import SourceError
+from .cells import CellRecord
 from .names import field_name
 from .typed_text import TextRecord
 
@@ -105,7 +106,7 @@ class Header:
         names = self._names
         if len(row) < len(names) or any(cell not in ("", None) for cell in row[len(names) :]):
             return BadRecord(f"{len(row)} fields, but the {self._counted_by} has {len(names)}{where}", raw)
-        record: dict[str, Any] = {} if typed else TextRecord()
+        record: dict[str, Any] = CellRecord() if typed else TextRecord()
         for column, (name, cell) in enumerate(zip(names, row, strict=False)):
             if name:
                 record[name] = cell

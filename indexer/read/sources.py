@@ -139,9 +139,9 @@ class Source:
 
     @property
     def is_untyped(self) -> bool:
-        """Whether a file is CSV or TSV, whose values are all text."""
+        """Whether only all values of a column give its type: in CSV and TSV they are texts, spreadsheets mix them."""
         kinds = [self._format] if self._files is None else [file.kind for file in self._files]
-        return any(kind in ("csv", "tsv") for kind in kinds)
+        return any(kind in ("csv", "tsv", "excel") for kind in kinds)
 
     def __iter__(self) -> Iterator[Record]:
         """Yield pairs of place and record in order.

@@ -31,8 +31,8 @@ def read_sheet(path: Path, sheet: str) -> Iterator[Record]:
         sheet: name of the sheet.
 
     Yields:
-        Pairs of place ("data.xlsx [Sheet1] row 5", as the program shows it) and record. Cells are strings, numbers,
-        booleans, dates and times; an empty cell is None.
+        Pairs of place ("data.xlsx [Sheet1] row 5", as the program shows it) and record, a `CellRecord`. Cells are
+        strings, numbers, booleans, dates and times; an empty cell is None.
 
     Raises:
         SourceError: the file cannot be read, or the header is missing or has a field twice.

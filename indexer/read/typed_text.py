@@ -8,7 +8,7 @@ a number, "1,234" is one.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...onnx_export.errors import InputError
+from .cells import as_text, cell_text
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,15})(\.[0-9]{1,15})?")
@@ -103,14 +104,18 @@ def column_type(name: str) -> pa.DataType:
 
 
 class TextTypes:
-    """The types of the columns of `TextRecord`, found by all their values.
+    """The types of the columns of `TextRecord`, found by all their values; and values read as the types that are given.
 
     Args:
-        given: types of columns that are known; they are not looked for.
+        given: types of columns that the caller gave; they are not looked for.
+        known: those of columns that are there already, which come first.
     """
 
-    def __init__(self, given: Mapping[str, pa.DataType] | None = None) -> None:
-        self._given = dict(given or {})
+    def __init__(
+        self, given: Mapping[str, pa.DataType] | None = None, known: Mapping[str, pa.DataType] | None = None
+    ) -> None:
+        self._made_text = {name for name, kind in (given or {}).items() if _is_text(kind)}
+        self._given = {**(given or {}), **(known or {})}
         self._possible: dict[str, list[str]] = {}  # of each column; "string" is always the last
         self._large: set[str] = set()  # columns with integers that no float is equal to
 
@@ -143,8 +148,14 @@ class TextTypes:
         """
         return {name: self._value(name, value, place) for name, value in fields.items()}
 
+    def is_given(self, name: str) -> bool:
+        """Whether the type of a column is given or known."""
+        return name in self._given
+
     def read_json(self, fields: Mapping[str, Any], place: str) -> dict[str, Any]:
-        """The values of a record that has types, where JSON lacks the one of the column: dates, times and decimals.
+        """The values of a record that has types, where the type that is given for their column differs.
+
+        JSON lacks dates, times and decimals. What the caller makes text may be numbers, dates and times.
 
         Args:
             fields: the values; text is read for such columns, and numbers for decimals. Others stay as they are.
@@ -157,11 +168,32 @@ class TextTypes:
         read = dict(fields)
         for name, kind in kinds.items():
             value = fields[name]
-            if kind == "decimal" and isinstance(value, float):
+            if name in self._made_text:
+                read[name] = as_text(value)
+            elif kind == "decimal" and isinstance(value, float):
                 read[name] = _decimal_of(value, name, place)
             elif kind in ("decimal", "date", "timestamp") and isinstance(value, str):
                 read[name] = self._value(name, value, place)
         return read
+
+    def read_cells(self, fields: Mapping[str, Any], mixed: Collection[str], place: str) -> dict[str, Any]:
+        """The cells of a row of a spreadsheet, as the values of their columns.
+
+        Args:
+            fields: the cells.
+            mixed: columns that become text, since they have cells of several kinds.
+            place: where the row was read.
+
+        Raises:
+            InputError: a cell is text, but no value of a type that is given.
+        """
+        read = dict(fields)
+        for name, value in fields.items():
+            if name in mixed or _is_text(self._given.get(name)):
+                read[name] = cell_text(value)
+            elif name in self._given and isinstance(value, str):
+                read[name] = self._value(name, value, place)
+        return self.read_json(read, place)
 
     def _kind(self, name: str) -> str:
         kind = (self._possible.get(name) or ["string"])[0]
@@ -211,6 +243,16 @@ def _reads(kind: str, text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_text(kind: pa.DataType | None) -> bool:
+    return kind is not None and (pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def type_word(kind: pa.DataType) -> str:
+    """What a type of Arrow is called in messages: as `column_type` names it, or otherwise as Arrow does."""
+    word = "string" if _is_text(kind) else _kind_of(kind)
+    return str(kind) if word == "other" else word
 
 
 def _kind_of(given: pa.DataType) -> str:

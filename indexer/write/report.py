@@ -23,8 +23,8 @@ class BuildReport:
             nothing but invisible ones.
         unread_ids: ids of the first five of these.
         updated: how many of ``rows`` replaced older rows.
-        column_types: for each column of a new table whose values were text in CSV or TSV, its type; see
-            `FieldNames`.
+        column_types: for each column of a new table whose values were text in CSV or TSV, or that became text because
+            a spreadsheet mixes values of several kinds, its type; see `FieldNames`.
         documents: number of documents that these rows are; fewer than ``rows`` in an index of passages.
         passages: whether the rows are passages.
     """

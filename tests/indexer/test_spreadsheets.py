@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+from decimal import Decimal
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from tansaku import FieldNames, Source
@@ -45,3 +48,60 @@ def test_a_time_at_midnight_is_a_time(tmp_path):
     rows = [[1, "寺", dt.datetime(2024, 1, 3)], [2, "城", dt.datetime(2024, 1, 3, 10)]]
     _, types = read(spreadsheet(tmp_path, ["id", "text", "受付"], *rows))
     assert types == {"受付": "timestamp[us]"}
+
+
+class TestMixedColumns:
+    ROWS = (
+        ["id", "text", "郵便", "率", "時間", "年"],
+        [1, "寺", "0600001", 0.05, dt.time(10, 30), 1397],
+        [2.5, 2024, 600002, "不明", dt.timedelta(hours=30), 1583.5],
+        [dt.date(2024, 1, 3), "城", None, 1e-7, "未定", None],
+    )
+
+    def test_become_text_and_that_is_said(self, tmp_path, caplog):
+        documents, types = read(spreadsheet(tmp_path, *self.ROWS))
+        assert types == {"郵便": "string", "率": "string", "時間": "string", "年": "double"}
+        assert values(documents, "郵便") == ["0600001", "600002", None]
+        assert values(documents, "率") == ["0.05", "不明", "0.0000001"]
+        assert values(documents, "時間") == ["10:30:00", "30:00:00", "未定"]
+        said = [record.getMessage() for record in caplog.records]
+        assert len(said) == 3
+        assert "'郵便' has 1 text and 1 number (" in said[0]
+        assert "docs.xlsx [Sheet] row 3: 600002); its column becomes text, and --column-type" in said[0]
+
+    def test_ids_and_texts_are_text(self, tmp_path):
+        documents, _ = read(spreadsheet(tmp_path, *self.ROWS))
+        assert [(d.id, d.text) for d in documents] == [("1", "寺"), ("2.5", "2024"), ("2024-01-03", "城")]
+
+    def test_a_type_that_is_given_or_there_already_holds(self, tmp_path, caplog):
+        path = spreadsheet(tmp_path, ["id", "text", "郵便", "年"], [1, "寺", "600001", 1397], [2, "城", 5, "不明"])
+        names = FieldNames(types={"郵便": "integer", "年": "string"})
+        documents, _ = read(path, names)
+        assert (values(documents, "郵便"), values(documents, "年")) == ([600001, 5], ["1397", "不明"])
+        there = list(DocumentReader(Source(path), types={"郵便": pa.int64(), "年": pa.string()}))
+        assert there == documents
+        assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (600002, "600002"),
+        (0.05, "0.05"),
+        (1e22, "10000000000000000000000"),
+        (0.30000000000000004, "0.30000000000000004"),
+        (np.float64(0.5), "0.5"),
+        (True, "true"),
+        (Decimal("1E+2"), "100"),
+        (dt.date(2024, 1, 3), "2024-01-03"),
+        (dt.datetime(2024, 1, 3, 10), "2024-01-03T10:00:00"),
+        (dt.time(10), "10:00:00"),
+        (dt.timedelta(hours=-30, seconds=1), "-29:59:59"),
+        (None, None),
+    ],
+)
+def test_a_column_that_is_given_as_string_takes_what_has_a_text_from_every_source(value, text):
+    reader = DocumentReader([{"id": "1", "text": "寺", "f": value}], FieldNames(types={"f": "string"}))
+    (document,) = reader
+    ColumnTypes({"f": pa.string()}).update([document])
+    assert document.fields["f"] == text
