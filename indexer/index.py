@@ -23,7 +23,7 @@ from .read.passages import check_room
 from .read.rejects import Rejects
 from .table.changes import DeleteReport, OptimizeReport, delete_documents, optimize_table
 from .table.conditions import Where
-from .table.contents import drop_index, index_names, stored_documents
+from .table.contents import drop_index, index_names, stored_documents, whole_documents
 from .table.database import Database, connect, database_exists, local_folder, location_of
 from .table.model import Models, VectorsOnly
 from .table.table import IndexTable, check_table_name, open_index_table
@@ -623,11 +623,14 @@ class Index:
         """
         restore_version(self._now(), version)
 
-    def documents(self, *, where: Where | None = None) -> Iterator[dict[str, Any]]:
+    def documents(self, *, where: Where | None = None, whole: bool = False) -> Iterator[dict[str, Any]]:
         """Read what was given for each row, in no particular order. `create` makes the same index from it again.
 
         Args:
             where: a condition over the columns, see `delete`; None means all rows.
+            whole: give documents in place of their passages, for `create`. Where a passage ends, the text has a line
+                end in place of the white space that was there. A document is given if one of its passages meets
+                ``where``.
 
         Yields:
             A mapping with ``id``, ``title``, ``text`` and the other columns; of a passage also ``parent_id``, the id of
@@ -644,7 +647,7 @@ class Index:
             >>> list(index.documents(where="year < 1500"))
             [{'id': 'kinkaku', 'title': '', 'text': '京都の寺院。', 'year': 1397}]
         """
-        yield from stored_documents(self._now(), where)
+        yield from (whole_documents if whole else stored_documents)(self._now(), where)
 
     def __len__(self) -> int:
         """Number of rows of the table; `info` counts documents too."""

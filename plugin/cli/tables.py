@@ -79,7 +79,8 @@ def dump(
     from ...indexer.index import Index
 
     lost: dict[str, str] = {}
-    for document in Index.open(db, table, storage_options=storage_options(storage_option)).documents(where=where):
+    opened = Index.open(db, table, storage_options=storage_options(storage_option))
+    for document in opened.documents(where=where, whole=True):
         lost |= {name: kind for name, kind in _types_that_json_lacks(document).items() if name not in lost}
         typer.echo(_line(document))
     if lost:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 import lancedb
 import pytest
 
 from tansaku import Condition, Index, InputError, NotAnIndexError, TableNotFoundError
+from tansaku.indexer.table import contents
 
 from ..support.fakes import FakeEncoder, comparable, corpus, stored
 
@@ -43,6 +46,30 @@ def test_passages_have_their_places(tmp_path):
     found = sorted(index.documents(), key=lambda document: document["passage"])
     assert [(document["parent_id"], document["passage"]) for document in found] == [("a", 0), ("a", 1)]
     assert "".join(document["text"] for document in found) == text
+
+
+def test_whole_documents_of_passages_make_the_same_index_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(contents, "_ROWS", 3)  # a document may lie in two reads
+    texts = {
+        "a": "一つ目の文です。二つ目の文です。",
+        "b": "短い文。",
+        "c": "三つ目の文です。四つ目の文です。五つ目の文です。",
+    }
+    documents = [{"id": key, "title": f"題{key}", "text": text, "year": 1} for key, text in texts.items()]
+    index = Index.create(tmp_path, "t", documents, encoder=FakeEncoder(), passage_tokens=12)
+    index.upsert([documents[0]])
+    whole = list(index.documents(whole=True))
+    assert [{**document, "text": document["text"].replace("\n", "")} for document in whole] == documents
+    again = Index.create(tmp_path, "again", whole, encoder=FakeEncoder(), passage_tokens=12)
+    key = itemgetter("id")
+    assert sorted(again.documents(), key=key) == sorted(index.documents(), key=key)
+    assert [document["id"] for document in index.documents(where="text LIKE '%四つ%'", whole=True)] == ["c"]
+    with pytest.raises(InputError, match="no column 'yaer'"):
+        list(index.documents(where="yaer < 3", whole=True))
+
+
+def test_whole_documents_are_the_rows_where_there_are_no_passages(index):
+    assert list(index.documents(where="year < 1902", whole=True)) == list(index.documents(where="year < 1902"))
 
 
 def test_a_dry_run_counts_and_deletes_nothing(index):
