@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any
@@ -18,7 +18,7 @@ from ...onnx_export.kinds import check_kind
 from ...onnx_export.progress import Progress, no_progress
 from ..errors import SourceError
 from .cells import CellRecord, MixedColumns, cell_text
-from .given import as_records
+from .given import PandasRows, as_records
 from .line_formats import BOM, NOT_ISO_2022_JP, BadRecord, is_iso_2022_jp
 from .names import field_name
 from .rejects import Rejects
@@ -114,7 +114,7 @@ class FieldNames:
         """
         return {name: column_type(kind) for name, kind in self.types.items()}
 
-    def id_of(self, record: Mapping[str, Any]) -> str:
+    def id_of(self, record: Container[str]) -> str:
         """The name of the field with the id, in a record."""
         return self.id or ("_id" if "_id" in record else "id")
 
@@ -250,6 +250,9 @@ class DocumentReader:
         self._records = as_records(records)
         self.total = len(self._records) if isinstance(self._records, Sized) else 0
         self._names = names or FieldNames()
+        if isinstance(self._records, PandasRows):
+            id_field = None if self._names.generate_ids else self._names.id_of(self._records.names)
+            self._records.check_fields(id_field, (*self._names.texts, self._names.title))
         self._types = TextTypes(self._names.arrow_types(), types)
         self._mixed: dict[str, str] = {}
         self._reserved = reserved
@@ -482,7 +485,9 @@ def _text_value(
         value = str(value)
     if not isinstance(value, str):
         expected = "a string or an integer" if integers else "a string"
-        raise InputError(f"{place}: field {name!r}{owner} must be {expected}, not {_kind(value)}")
+        number = f" ({value!r}); write it without a decimal point or as a string (pandas: astype('Int64'))"
+        hint = number if integers and isinstance(value, float) else ""
+        raise InputError(f"{place}: field {name!r}{owner} must be {expected}, not {_kind(value)}{hint}")
     if not value.strip() and not may_be_empty:
         raise InputError(f"{place}: field {name!r}{owner} is empty; fill it or leave the document out")
     if "\x1b" in value and is_iso_2022_jp(value.encode("utf-8", "surrogatepass")):

@@ -37,7 +37,7 @@ def as_records(documents: Any) -> Iterable[Any]:
         return _Rows(documents)
     library = type(documents).__module__.partition(".")[0]
     if library == "pandas" and hasattr(documents, "columns"):
-        return _PandasRows(documents)
+        return PandasRows(documents)
     if library == "polars" and hasattr(documents, "to_arrow"):
         return _Rows(documents.to_arrow())
     if library == "polars" and hasattr(documents, "collect"):
@@ -74,15 +74,50 @@ class _Rows:
                 number += 1
 
 
-class _PandasRows:
-    """The rows of a pandas DataFrame. NaN, NaT and NA are None; the index is left out."""
+class PandasRows:
+    """The rows of a pandas DataFrame. NaN, NaT and NA are None; the index is left out.
+
+    Args:
+        frame: the DataFrame.
+
+    Attributes:
+        names: names of the columns.
+
+    Raises:
+        InputError: two columns have the same name.
+    """
 
     def __init__(self, frame: Any) -> None:
         names = [str(name) for name in frame.columns]
         repeated = [name for name in names if names.count(name) > 1]
         if repeated:
             raise InputError(f"the DataFrame has two columns {repeated[0]!r}; rename one")
-        self._frame, self._names = frame, names
+        self._frame, self.names = frame, names
+
+    def check_fields(self, id_field: str | None, others: Iterable[str]) -> None:
+        """Check that no field that is read is in the index, which is not.
+
+        Args:
+            id_field: name of the field with the id; None if ids are made.
+            others: names of other fields that are read.
+
+        Raises:
+            InputError: the index has the name of such a field, or there is no id but an index other than 0, 1, 2, ...
+        """
+        index = self._frame.index
+        named = [
+            name for name in (id_field, *others) if name is not None and name in index.names and name not in self.names
+        ]
+        if named:
+            name, remedy = named[0], "df.reset_index()"
+        elif id_field and id_field not in self.names and type(index).__name__ != "RangeIndex":
+            name, remedy = id_field, f"df.reset_index(names={id_field!r})"
+        else:
+            return
+        raise InputError(
+            f"the DataFrame has no column {name!r} (columns: {', '.join(self.names)}), and its index is not read; give "
+            f"{remedy}, which makes the index a column"
+        )
 
     def __len__(self) -> int:
         return len(self._frame)
@@ -90,9 +125,9 @@ class _PandasRows:
     def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for start in range(0, len(self._frame), _ROWS):
             rows = self._frame.iloc[start : start + _ROWS]
-            columns = [_without_missing(rows.iloc[:, i]) for i in range(len(self._names))]
+            columns = [_without_missing(rows.iloc[:, i]) for i in range(len(self.names))]
             for number, values in enumerate(zip(*columns, strict=True), start=start):
-                yield f"row {number}", dict(zip(self._names, values, strict=True))
+                yield f"row {number}", dict(zip(self.names, values, strict=True))
 
 
 def _without_missing(column: Any) -> list[Any]:

@@ -432,6 +432,26 @@ class TestSources:
         with pytest.raises(InputError, match="two columns 'text'"):
             create(tmp_path, pd.concat([frame, frame[["text"]]], axis=1), overwrite=True)
 
+    def test_an_index_of_pandas_that_has_a_field_is_not_left_out_in_silence(self, tmp_path):
+        pd = pytest.importorskip("pandas")
+        frame = pd.DataFrame({"id": ["a", "b"], "text": ["寺", "城"], "title": ["一", "二"]})
+        for name in ("id", "text", "title"):
+            with pytest.raises(InputError, match=rf"no column '{name}' \(columns: .*give df\.reset_index\(\), which"):
+                create(tmp_path, frame.set_index(name))
+        with pytest.raises(InputError, match=r"no column 'id' .*give df\.reset_index\(names='id'\)"):
+            create(tmp_path, frame.set_index("id").rename_axis(None))
+        assert list(create(tmp_path, frame.set_index("id").reset_index())) == ["a", "b"]
+        without = frame.drop(columns="id")
+        with pytest.raises(InputError, match="row 0: no field 'id' here"):
+            create(tmp_path, without, overwrite=True)
+        without.index = pd.Index([5, 7])
+        assert len(create(tmp_path, without, names=FieldNames(generate_ids=True), overwrite=True)) == 2
+
+    def test_ids_that_pandas_made_floats_are_refused_with_the_remedy(self, tmp_path):
+        pd = pytest.importorskip("pandas")
+        with pytest.raises(InputError, match=r"not float \(12\.0\); .*astype\('Int64'\)"):
+            create(tmp_path, pd.DataFrame({"id": [12, None], "text": ["寺", "城"]}))
+
     def test_data_frames_of_polars(self, tmp_path):
         pl = pytest.importorskip("polars")
         frame = pl.DataFrame({"id": ["a", "b"], "text": ["寺", "城"], "year": [1397, None]})
