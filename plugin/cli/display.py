@@ -253,7 +253,7 @@ def show_tables(found: Sequence[IndexInfo]) -> None:
     """Print the indexes of a database."""
     table = Table(box=None)
     for heading in ("table", "documents", "passages", "version", "model"):
-        table.add_column(said(heading), justify="left" if heading in ("table", "model") else "right")
+        table.add_column(said(heading), justify="left" if heading in ("table", "model") else "right", overflow="fold")
     for info in found:
         passages = f"{info.rows:,}" if info.passage_tokens else "–"
         table.add_row(shown(info.table), f"{info.documents:,}", passages, str(info.version), shown(info.model))
@@ -264,7 +264,7 @@ def show_versions(found: Sequence[IndexVersion]) -> None:
     """Print the versions of an index, the latest last."""
     table = Table(box=None)
     for heading in ("version", "written", "rows"):
-        table.add_column(said(heading), justify="left" if heading == "written" else "right")
+        table.add_column(said(heading), justify="left" if heading == "written" else "right", overflow="fold")
     for version in found:
         table.add_row(str(version.version), f"{version.time:%Y-%m-%d %H:%M:%S}", f"{version.rows:,}")
     out.print(table)
@@ -323,9 +323,17 @@ def show_metrics(metrics: Mapping[str, float], n_queries: int) -> None:
         out.print(f"{name:<8} {value:.4f}")
 
 
+def _named_values() -> Table:
+    """A table of names and values, with values folded: rich cuts what it takes for a long word, as all Japanese is."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
+    return table
+
+
 def show_info(info: IndexInfo) -> None:
     """Print the counts and sizes of an index."""
-    table = Table(box=None, show_header=False, pad_edge=False)
+    table = _named_values()
     rows = {
         "table": f"{info.table}, version {info.version} ({info.versions} kept)",
         "model": f"{info.model} ({info.fingerprint})",
@@ -341,11 +349,13 @@ def show_info(info: IndexInfo) -> None:
         per_token = size / max(info.tokens, 1)
         table.add_row(f"  {part.replace('_', ' ')}", f"{size / 1e6:.2f} MB, {per_token:.2f} bytes/token")
     if info.bytes_on_disk is not None:
-        table.add_row("all files on disk", f"{info.bytes_on_disk / 1e6:.2f} MB, {info.bytes_per_token:.2f} bytes/token")
+        table.add_row(
+            said("all files on disk"), f"{info.bytes_on_disk / 1e6:.2f} MB, {info.bytes_per_token:.2f} bytes/token"
+        )
     if info.derived_bytes:
-        table.add_row("derived arrays", f"{info.derived_bytes / 1e6:.2f} MB")
-    table.add_row("searched from", f"{info.searched_bytes_per_token:.2f} bytes/token")
-    table.add_row("drift", _drift_line(info.drift))
+        table.add_row(said("derived arrays"), f"{info.derived_bytes / 1e6:.2f} MB")
+    table.add_row(said("searched from"), f"{info.searched_bytes_per_token:.2f} bytes/token")
+    table.add_row(said("drift"), _drift_line(info.drift))
     if info.outgrown:
         from ...indexer.codec.codec import OUTGROWN_REMEDY
 
@@ -364,7 +374,7 @@ def _drift_line(drift: Drift) -> str:
 
 def show_bundle(folder: Path, bundle: Bundle, size: int) -> None:
     """Print the properties of an exported bundle and how near its vectors are to the checkpoint's."""
-    table = Table(box=None, show_header=False, pad_edge=False)
+    table = _named_values()
     rows = {
         "bundle": f"{folder}, {bundle.precision}, {size / 1e6:.1f} MB",
         "model": f"{bundle.name} ({', '.join(f'{name} {value}' for name, value in bundle.origin.items())})",

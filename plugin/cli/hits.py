@@ -194,6 +194,8 @@ def _one_line(text: str) -> str:
 def _matches(explanation: Explanation) -> Table:
     """What each query token matched, with the text around it; a bar shows their similarity."""
     table = Table(box=None, padding=(0, 1, 0, 2), show_header=False)
+    for _ in range(4):
+        table.add_column(overflow="fold")  # Japanese is cut off otherwise, see `display`
     for match in explanation.matches:
         around = "[dim](no text)[/dim]"
         if match.document_span:

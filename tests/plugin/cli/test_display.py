@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from tansaku import BuildReport, DeleteReport, Drift, OptimizeReport, Rejects
+from tansaku import BuildReport, DeleteReport, Drift, IndexInfo, OptimizeReport, Rejects
 from tansaku.plugin.cli import display
 
 
@@ -176,3 +176,18 @@ def test_drift_is_told_and_much_of_it_with_a_remedy(drift, line):
     shown = display._drift_line(drift)
     assert shown.startswith(line)
     assert shown.endswith("run `tansaku rebuild`") == (drift.strange is not None and drift.strange > 0.25)
+
+
+def test_nothing_of_an_index_is_cut_off_in_80_columns(shown, monkeypatch):
+    monkeypatch.setattr(display, "out", Console(file=shown, width=80, soft_wrap=True, highlight=False))
+    columns = {f"とても長い日本語の列の名前その{i}" * 2: "date32[day]" for i in range(4)}
+    sizes = {"versions": 1, "bytes_by_part": {"lists": 1}, "bytes_on_disk": None, "derived_bytes": 0, "outgrown": False}
+    drift = Drift(trained_cosine=0.5, rows=0, cosine=None, strange=None)
+    info = IndexInfo("表" * 50, 3, 3, 21, "m", "f", 16, 2, 1, 1, None, 1, columns=columns, drift=drift, **sizes)
+    display.show_info(info)
+    display.show_tables([info])
+    printed = shown.getvalue()
+    assert "…" not in printed
+    together = "".join(printed.split())
+    assert all(f"{name}:date32[day]" in together for name in columns)
+    assert together.count("表") == 100
