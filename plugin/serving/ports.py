@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from typing import Any
 
 from ...onnx_export.errors import InputError
 
@@ -20,10 +21,13 @@ def check_port(host: str, port: int, option: str = "--port") -> None:
         InputError: the port is in use or may not be used, or the address is not one of this machine.
     """
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
-            trial.bind(address)
+        # The server listens on all addresses of a name: localhost may have one of IPv4 and one of IPv6.
+        for number, (family, kind, _, _, address) in enumerate(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)):
+            try:
+                _bind(family, kind, address)
+            except OSError as error:
+                if number == 0 or error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EPERM):
+                    raise  # what is not of this machine, such as IPv6, the server reports
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise InputError(
@@ -36,3 +40,11 @@ def check_port(host: str, port: int, option: str = "--port") -> None:
         raise InputError(
             f"host {host}: this machine cannot listen there ({error.strerror}); choose another by --host"
         ) from None
+
+
+def _bind(family: int, kind: int, address: Any) -> None:
+    with socket.socket(family, kind) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+        if family == socket.AF_INET6:
+            trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        trial.bind(address)

@@ -112,13 +112,18 @@ def test_a_model_on_the_hub_or_a_checkpoint_is_told_to_be_exported_first(tmp_pat
             read_bundle(Path(model))
 
 
-def test_a_port_in_use_is_said_with_the_option_that_changes_it():
+def test_a_port_in_use_is_said_with_the_option_that_changes_it(monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"port {port} of 127.0.0.1 is in use.* by --http"):
             check_port("127.0.0.1", port, "--http")
+        addresses = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, port)) for host in ("127.0.0.2", "127.0.0.1")]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+        with pytest.raises(InputError, match=f"port {port} of name is in use"):
+            check_port("name", port)
+        monkeypatch.undo()
     check_port("127.0.0.1", 0)
     with pytest.raises(InputError, match=r"cannot listen there.*--host"):
         check_port("192.0.2.1", 8000)
