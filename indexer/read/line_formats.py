@@ -2,8 +2,9 @@ r"""Read records from lines of text: JSONL, TSV and CSV. Memory: one record.
 
 The text is UTF-8 (`encodings` makes it so). A byte order mark at the start of a line is ignored: files that were joined
 have it there. Null characters of CSV and TSV are left out, which is said. A line ends with "\n" or "\r\n".
-Blank lines are ignored (JSONL: only white space; TSV and CSV: empty). Each other line, or CSV record of several lines,
-yields a pair of its place and the record, or a BadRecord if it cannot be parsed.
+Blank lines are ignored (JSONL: only white space; TSV and CSV: empty), and rows of empty fields, which is said.
+Each other line, or CSV record of several lines, yields a pair of its place and the record, or a BadRecord if it cannot
+be parsed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
+from ...onnx_export.counts import counted
 from ..errors import SourceError
 from .cells import CellRecord
 from .names import field_name
@@ -26,6 +28,11 @@ from .typed_text import TextRecord
 MAX_LINE = 64 * 2**20  # largest number of bytes of a line, or of a CSV record
 MAX_BLANK = 64 * 2**20  # largest number of bytes of blank lines in a row: a small gzip file can hold gigabytes of them
 RAW_LENGTH = 10_000  # number of characters of a bad record that are kept
+
+_OTHER_HEADER = (
+    "; if a title stands above the names of the fields, give the row with the names: --header-row, in Python "
+    "Source(header_row=...)"
+)
 
 BOM = "\ufeff"
 ITEMS = "items"  # field of a record that is a JSON array
@@ -87,10 +94,32 @@ class Header:
         if not any(name.strip() for name in names):
             raise SourceError(f"{place}: expected a header line with the field names")
         self._counted_by = counted_by
+        self._say = say
+        self._empty, self._first_empty = 0, ""
         self._names = [field_name(name) for name in names]
         check_unique([name for name in self._names if name], place)
         if not self._names[0]:
             say(f"{place}: the first column has no name; it is left out")
+
+    def skips(self, row: Sequence[Any], place: str) -> bool:
+        """Whether a row has no value: spreadsheets write rows of commas. Such rows are counted, see `end`.
+
+        Args:
+            row: its cells.
+            place: where it is.
+        """
+        if any(cell not in ("", None) for cell in row):
+            return False
+        self._empty += 1
+        self._first_empty = self._first_empty or place
+        return True
+
+    def end(self) -> None:
+        """Say how many rows were skipped."""
+        if self._empty:
+            self._say(
+                f"left out {counted(self._empty, 'row')} without any value, the first of them {self._first_empty}"
+            )
 
     def record(
         self, row: Sequence[Any], raw: str, *, where: str = "", typed: bool = False
@@ -105,13 +134,15 @@ class Header:
         """
         names = self._names
         if len(row) < len(names) or any(cell not in ("", None) for cell in row[len(names) :]):
-            return BadRecord(f"{len(row)} fields, but the {self._counted_by} has {len(names)}{where}", raw)
+            hint = _OTHER_HEADER if sum(map(bool, names)) == 1 else ""
+            return BadRecord(f"{len(row)} fields, but the {self._counted_by} has {len(names)}{where}{hint}", raw)
         record: dict[str, Any] = CellRecord() if typed else TextRecord()
         for column, (name, cell) in enumerate(zip(names, row, strict=False)):
             if name:
                 record[name] = cell
             elif column and cell not in ("", None):
-                return BadRecord(f"column {column + 1} has the value {cell!r} but no name in the header{where}", raw)
+                reason = f"column {column + 1} has the value {cell!r} but no name in the header{where}"
+                return BadRecord(reason + _OTHER_HEADER, raw)
         return record
 
 
@@ -140,14 +171,16 @@ def read_tsv(
     say: Callable[[str], None] = lambda text: None,
     *,
     fields: Sequence[str] | None = None,
+    header_row: int = 1,
 ) -> Iterator[Record]:
     """Read a TSV file: a header line, then fields between tabs. Quotes have no special meaning.
 
     Args:
         file: the file, opened in binary mode.
         name: what places and error messages call the file.
-        say: called with a sentence if a column is left out, see `Header`.
+        say: called with a sentence if a column or a row is left out, see `Header`.
         fields: names of the fields of a file that has no header.
+        header_row: number of the line with the header, from 1.
 
     Yields:
         Pairs of place and record, which is a `TextRecord`.
@@ -158,17 +191,21 @@ def read_tsv(
     lines = _text_lines(file, name, _LINE_ENDS)
     counted_by = "header" if fields is None else "first line"
     if fields is None:
-        _, first = next(lines, (1, ""))
+        first = next((line for number, line in lines if number >= header_row), "")
         if isinstance(first, BadRecord):
-            raise SourceError(f"{name}:1: {first.reason}")
+            raise SourceError(f"{name}:{header_row}: {first.reason}")
         fields = first.split("\t")
-    header = Header(fields, f"{name}:1", say, counted_by)
+    header = Header(fields, f"{name}:{header_row}", say, counted_by)
     for number, line in lines:
+        place = f"{name}:{number}"
         if isinstance(line, BadRecord):
-            yield f"{name}:{number}", line
+            yield place, line
         elif line:
             line = without_nulls(line, name, say)
-            yield f"{name}:{number}", header.record(line.split("\t"), cut(line))
+            row = line.split("\t")
+            if not header.skips(row, place):
+                yield place, header.record(row, cut(line))
+    header.end()
 
 
 def read_lines(file: IO[bytes], name: str) -> Iterator[tuple[int, str]]:
@@ -190,13 +227,16 @@ def read_lines(file: IO[bytes], name: str) -> Iterator[tuple[int, str]]:
         yield number, line
 
 
-def read_csv(file: IO[bytes], name: str, say: Callable[[str], None] = lambda text: None) -> Iterator[Record]:
+def read_csv(
+    file: IO[bytes], name: str, say: Callable[[str], None] = lambda text: None, *, header_row: int = 1
+) -> Iterator[Record]:
     """Read a CSV file: a header, then fields between commas, with quotes as in RFC 4180.
 
     Args:
         file: the file, opened in binary mode.
         name: what places and error messages call the file.
-        say: called with a sentence if a column is left out, see `Header`.
+        say: called with a sentence if a column or a row is left out, see `Header`.
+        header_row: number of the line with the header, from 1.
 
     Yields:
         Pairs of place and record, which is a `TextRecord`; the place is the record's first line. A line with wrong
@@ -210,17 +250,20 @@ def read_csv(file: IO[bytes], name: str, say: Callable[[str], None] = lambda tex
     header: Header | None = None
     for row in lines.rows():
         place = f"{name}:{lines.first}"
+        if header is None and lines.first < header_row:
+            continue
         if isinstance(row, BadRecord):
             if header is None:
                 raise SourceError(f"{place}: {row.reason}")
             yield place, row
         elif header is None:
-            header = Header(row, f"{name}:1", say)
-        elif row:
+            header = Header(row, f"{name}:{header_row}", say)
+        elif row and not header.skips(row, place):
             several = f" (lines {lines.first} to {lines.last})" if lines.last > lines.first else ""
             yield place, header.record(row, lines.raw(), where=several)
     if header is None:
-        Header([], f"{name}:1")
+        header = Header([], f"{name}:{header_row}")
+    header.end()
 
 
 def is_iso_2022_jp(data: bytes) -> bool:

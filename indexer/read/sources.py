@@ -48,11 +48,11 @@ class Source:
     """Records of files, for `Index.create`, `Index.add` and `Index.upsert`. May be read several times.
 
     Iterating yields pairs in order: the record's place ("data.jsonl:17", "data.parquet row 5") and the record, a dict.
-    A record that cannot be parsed is a `BadRecord`, if those after it can be parsed. Each row, and each line that is
-    not blank, yields exactly one pair.
+    A record that cannot be parsed is a `BadRecord`, if those after it can be parsed. Each row with a value,
+    and each line that is not blank, yields exactly one pair.
 
-    What was guessed, and what in a folder was left out, is logged as a warning: the encoding of a file that is not
-    UTF-8, files that are not data, sheets after the first.
+    What was guessed, and what was left out, is logged as a warning: the encoding of a file that is not UTF-8, files of
+    a folder that are not data, sheets after the first, rows without any value.
 
     Args:
         path: one of these, or a list of them:
@@ -71,6 +71,8 @@ class Source:
         encoding: encoding of text, such as "cp932" or "utf-16". None: UTF-8, or UTF-16 with a byte order mark; a text
             that is not UTF-8 but Shift_JIS (CP932), EUC-JP, ISO-2022-JP or UTF-16 is recognized.
         sheet: name of the sheet of a spreadsheet; None takes the first.
+        header_row: number of the row of a spreadsheet, or of the line of a CSV or TSV file, that has the names of the
+            fields, from 1; those above it are left out. None: the first.
         fields: names of the fields of a TSV file that has no header.
         arrays: whether a JSON array is a record too; its field `items` then holds what is in it.
         max_stdin_bytes: largest number of bytes taken from standard input, 1 or more.
@@ -85,7 +87,8 @@ class Source:
         SourceError: no data can be read from a path; or a folder has files that look like data but cannot be read.
             While iterating: the rest of a file cannot be read or unpacks to too much, or standard input is longer than
             ``max_stdin_bytes``.
-        InputError: ``max_stdin_bytes`` or ``max_unpack_ratio`` is less than 1, or ``encoding`` is unknown.
+        InputError: ``max_stdin_bytes``, ``max_unpack_ratio`` or ``header_row`` is less than 1, ``header_row`` is given
+            for files without a header, or ``encoding`` is unknown.
         MissingExtraError: a spreadsheet needs the extra ``excel``.
 
     Example:
@@ -104,6 +107,7 @@ class Source:
         format: str | None = None,  # noqa: A002
         encoding: str | None = None,
         sheet: str | None = None,
+        header_row: int | None = None,
         fields: Sequence[str] | None = None,
         arrays: bool = False,
         max_stdin_bytes: int = MAX_STDIN_BYTES,
@@ -120,7 +124,7 @@ class Source:
         self.path = self.paths[0]
         self._encoding = None if encoding is None else check_encoding(encoding)
         self._found: dict[Path, str] = {}  # the encoding of each file
-        self._sheet, self._fields, self._arrays = sheet, fields, arrays
+        self._sheet, self._fields, self._arrays, self._header_row = sheet, fields, arrays, header_row
         self._said: set[str] = set()
         if not 1 <= max_unpack_ratio < math.inf:
             raise InputError(f"max_unpack_ratio is {max_unpack_ratio}; it must be 1 or more")
@@ -136,6 +140,10 @@ class Source:
                 raise SourceError(f"stdin: cannot be read as {format}; expected {', '.join(_STDIN)}")
         else:
             self._files = [file for each in self.paths for file in find_files(each, format, self._say)]
+        if header_row is not None and (header_row < 1 or not self.is_untyped):
+            raise InputError(
+                f"header_row is {header_row}; it must be 1 or more, and is for CSV, TSV and spreadsheets only"
+            )
 
     @property
     def is_untyped(self) -> bool:
@@ -160,7 +168,8 @@ class Source:
                     yield from _COLUMNS[file.kind](file.path)
                 elif file.kind == "excel":
                     check_zip(file.path, self._max_unpack_ratio)
-                    yield from read_sheet(file.path, self._sheet_of(file.path))
+                    sheet = self._sheet_of(file.path)
+                    yield from read_sheet(file.path, sheet, self._say, header_row=self._header_row)
                 else:
                     yield from self._records(file, lambda path=file.path: open_unpacked(path, self._max_unpack_ratio))
             except _CANNOT_READ as error:
@@ -177,9 +186,9 @@ class Source:
             elif file.kind == "json":
                 yield from read_json(text, name, arrays=self._arrays)
             elif file.kind == "csv":
-                yield from read_csv(text, name, self._say)
+                yield from read_csv(text, name, self._say, header_row=self._header_row or 1)
             elif file.kind == "tsv":
-                yield from read_tsv(text, name, self._say, fields=self._fields)
+                yield from read_tsv(text, name, self._say, fields=self._fields, header_row=self._header_row or 1)
             else:
                 yield from read_text(text, name, file.doc_id, self._say)
 

@@ -95,6 +95,12 @@ def index(
         typer.Option(help="Encoding of text, such as cp932, euc-jp or utf-16; by default UTF-8, or found in the text."),
     ] = None,
     sheet: Annotated[str | None, typer.Option(help="Name of the sheet of a spreadsheet; by default the first.")] = None,
+    header_row: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of the row with the names of the fields, in a spreadsheet, CSV or TSV; by default the first."
+        ),
+    ] = None,
     max_stdin: Annotated[
         float,
         typer.Option(help="Maximum size of standard input, in GiB; it is kept in the folder for temporary files."),
@@ -152,6 +158,7 @@ def index(
             format=source_format,
             encoding=encoding,
             sheet=sheet,
+            header_row=header_row,
             max_stdin_bytes=int(max_stdin * 2**30),
             max_unpack_ratio=max_unpack_ratio,
         )

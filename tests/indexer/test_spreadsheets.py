@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from tansaku import FieldNames, Source
+from tansaku import FieldNames, InputError, Source, SourceError
 from tansaku.indexer.read.columns import ColumnTypes
 from tansaku.indexer.read.documents import Document, DocumentReader
 
@@ -105,3 +105,68 @@ def test_a_column_that_is_given_as_string_takes_what_has_a_text_from_every_sourc
     (document,) = reader
     ColumnTypes({"f": pa.string()}).update([document])
     assert document.fields["f"] == text
+
+
+class TestRows:
+    def test_empty_ones_are_left_out_and_counted(self, tmp_path, caplog):
+        path = spreadsheet(tmp_path, ["id", "text"], [1, "寺"], [None, None], [2, "城"], [None, " "])
+        assert [document.id for document in read(path)[0]] == ["1", "2"]
+        (said,) = [record.getMessage() for record in caplog.records]
+        assert "without any value, the first of them" in said
+        assert said.endswith("docs.xlsx [Sheet] row 3")
+
+    @pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+    def test_of_commas_alone_are_left_out_and_counted(self, tmp_path, caplog, suffix):
+        path = tmp_path / f"docs{suffix}"
+        path.write_text("id,text,年\n1,寺,1397\n,,\n2,城,\n,,,,\n,,\n".replace(",", "," if suffix == ".csv" else "\t"))
+        assert [cast("Any", record)["id"] for _, record in Source(path)] == ["1", "2"]
+        assert f"left out 3 rows without any value, the first of them {path}:3" in caplog.text
+
+    TITLED = (["売上一覧"], ["番号", "本文"], [1, "寺"], [2, "城"])
+
+    def test_a_title_above_the_names_is_an_error_with_the_remedy(self, tmp_path):
+        with pytest.raises(
+            InputError, match=r"row 2: column 2 has the value '本文' but no name.*--header-row, in Python"
+        ):
+            read(spreadsheet(tmp_path, *self.TITLED, merged=["A1:B1"]), FieldNames("番号", "本文"))
+        (tmp_path / "docs.csv").write_text("売上一覧\n番号,本文\n1,寺\n", encoding="utf-8")
+        with pytest.raises(InputError, match=r":2: 2 fields, but the header has 1.*--header-row"):
+            read(tmp_path / "docs.csv", FieldNames("番号", "本文"))
+
+    @pytest.mark.parametrize("suffix", [".xlsx", ".csv", ".tsv"])
+    def test_the_names_may_be_in_a_later_row(self, tmp_path, suffix):
+        path = tmp_path / f"docs{suffix}"
+        if suffix == ".xlsx":
+            spreadsheet(tmp_path, *self.TITLED, merged=["A1:B1"])
+        else:
+            lines = ["売上一覧", "番号,本文", "1,寺", "2,城"]
+            path.write_text("\n".join(lines).replace(",", "," if suffix == ".csv" else "\t"), encoding="utf-8")
+        documents, _ = read(path, FieldNames("番号", "本文"), header_row=2)
+        assert [(document.id, document.text) for document in documents] == [("1", "寺"), ("2", "城")]
+        with pytest.raises(SourceError, match="expected a header"):
+            list(Source(path, header_row=9))
+
+    def test_the_row_of_the_names_is_refused_where_there_is_none(self, tmp_path):
+        (tmp_path / "docs.jsonl").touch()
+        with pytest.raises(InputError, match=r"header_row is 2; .* for CSV, TSV and spreadsheets only"):
+            Source(tmp_path / "docs.jsonl", header_row=2)
+
+
+class TestMergedCells:
+    def test_have_their_value_in_each_row(self, tmp_path, caplog):
+        rows = [["id", "text", "館", "注"], [1, "寺", "本館", "x"], [2, "城"], [], [3, "塔"], [4, "門"], ["終わり"]]
+        path = spreadsheet(tmp_path, *rows, merged=["C2:C5", "D2:D3", "A7:D7"])
+        *documents, last = [dict(cast("Any", record)) for _, record in Source(path)]
+        assert [(record["館"], record["注"]) for record in documents] == [
+            ("本館", "x"),
+            ("本館", "x"),
+            ("本館", None),
+            (None, None),
+        ]
+        assert last == {"id": "終わり", "text": None, "館": None, "注": None}
+        assert "3 cells filled, from cells that are merged over several rows" in caplog.text
+
+    def test_of_two_rows_of_names_are_names(self, tmp_path):
+        rows = [["id", "内容", None], [None, "text", "年"], [1, "寺", 1397]]
+        path = spreadsheet(tmp_path, *rows, merged=["A1:A2", "B1:C1"])
+        assert [record for _, record in Source(path, header_row=2)] == [{"id": 1, "text": "寺", "年": 1397}]
