@@ -41,7 +41,8 @@ DOCUMENTS = [
 TEXT_OF = {d["id"]: f"{d['title']} {d['text']}".strip() for d in DOCUMENTS}
 QUESTION = "奈良の大仏を本尊とする寺を建てたのはだれですか？"
 BOTH = ("title", "text")
-ENGINES = ("groonga", "postgres", "qdrant", "sqlite", "lancedb")
+# Qdrant is there twice: the local mode of its client, which is Python, and the engine of its server.
+ENGINES = ("groonga", "postgres", "qdrant", "qdrant_edge", "sqlite", "lancedb")
 # What each engine's own query syntax, SQL or escaping would trip over.
 ATTACKS = [
     '"',
@@ -111,9 +112,7 @@ def postgres_source(postgres_place):
     return lambda **options: PostgresSource(postgres_place, "docs", text_columns=BOTH, **options)
 
 
-@pytest.fixture(scope="module")
-def qdrant_source():
-    client = QdrantClient(":memory:")
+def filled_qdrant(client):
     engines.fill_qdrant(client, DOCUMENTS)
 
     def source(with_text=False, **options):
@@ -121,8 +120,28 @@ def qdrant_source():
         given = {"using": "bigrams", "id_field": "id", "text_fields": fields, **options}
         return QdrantSource(client, "docs", bigram_query, **given)
 
-    yield source
-    client.close()
+    return source
+
+
+@pytest.fixture(scope="module")
+def qdrant_source():
+    with contextlib.closing(QdrantClient(":memory:")) as client:
+        yield filled_qdrant(client)
+
+
+def opened_edge(folder) -> QdrantClient:
+    """Qdrant's own engine, empty; skips where it is not installed."""
+    try:
+        from ...support.edge_client import EdgeClient
+    except engines.NotInstalledError as error:
+        pytest.skip(str(error))
+    return cast("QdrantClient", EdgeClient(folder))
+
+
+@pytest.fixture(scope="module")
+def qdrant_edge_source(tmp_path_factory):
+    with contextlib.closing(opened_edge(tmp_path_factory.mktemp("edge"))) as client:
+        yield filled_qdrant(client)
 
 
 @pytest.fixture(scope="module")
@@ -138,10 +157,12 @@ def lancedb_source(tmp_path_factory):
     return lambda **options: LanceDBSource(table, text_columns=BOTH, **options)
 
 
+EARLY = models.Filter(must=[models.FieldCondition(key="year", range=models.Range(lt=1000))])
 CONDITIONS = {
     "groonga": "year < 1000",
     "postgres": ("year < %(year)s", {"year": 1000}),
-    "qdrant": models.Filter(must=[models.FieldCondition(key="year", range=models.Range(lt=1000))]),
+    "qdrant": EARLY,
+    "qdrant_edge": EARLY,
     "sqlite": ("year < :year", {"year": 1000}),
     "lancedb": "year < 1000",
 }
@@ -149,6 +170,7 @@ BAD_CONDITIONS = {
     "groonga": "no_such <",
     "postgres": "no_such = 1",
     "qdrant": None,  # there is none: a filter of Qdrant's is a checked object
+    "qdrant_edge": None,
     "sqlite": "no_such = 1",
     "lancedb": "no_such = 1",
 }
@@ -331,6 +353,11 @@ class TestPostgres:
 
 
 class TestQdrant:
+    @pytest.fixture(params=["local", "edge"])
+    def client(self, request, tmp_path):
+        with contextlib.closing(QdrantClient(":memory:") if request.param == "local" else opened_edge(tmp_path)) as it:
+            yield it
+
     def test_a_server_that_is_down_is_an_error_of_the_host(self):
         client = QdrantClient(url=f"http://127.0.0.1:{engines.free_port()}", timeout=2, check_compatibility=False)
         with pytest.raises(HostError, match="'docs'"):
@@ -340,15 +367,13 @@ class TestQdrant:
         with pytest.raises(HostError, match="nowhere"):
             QdrantSource(QdrantClient(":memory:"), "nowhere", bigram_query).candidates(QUESTION, 3)
 
-    def test_points_may_have_our_ids_and_dense_vectors(self):
-        client = QdrantClient(":memory:")
+    def test_points_may_have_our_ids_and_dense_vectors(self, client):
         client.create_collection("d", models.VectorParams(size=2, distance=models.Distance.DOT))
         client.upsert("d", [models.PointStruct(id=i, vector=[i, 1.0]) for i in (1, 2)])
         source = QdrantSource(client, "d", lambda query: [float(len(query)), 0.0])
         assert [(c.id, c.score) for c in source.candidates("ab", 2)] == [("2", 4.0), ("1", 2.0)]
 
-    def test_ids_and_texts_may_lie_in_other_fields(self):
-        client = QdrantClient(":memory:")
+    def test_ids_and_texts_may_lie_in_other_fields(self, client):
         client.create_collection("d", models.VectorParams(size=1, distance=models.Distance.DOT))
         payload = {"page_content": "東大寺", "metadata": {"doc_id": "todai", "year": 728}}
         client.upsert("d", [models.PointStruct(id=1, vector=[1.0], payload=payload)])
@@ -365,6 +390,11 @@ class TestQdrant:
     def test_an_asynchronous_client_is_refused_by_name(self):
         with pytest.raises(InputError, match=r"AsyncQdrantClient; give a QdrantClient.*asearch"):
             QdrantSource(AsyncQdrantClient(":memory:"), "d", bigram_query)  # pyright: ignore[reportArgumentType]
+
+    def test_the_engine_itself_scores_as_the_local_mode(self, qdrant_source, qdrant_edge_source):
+        local, real = (source().candidates(QUESTION, 6) for source in (qdrant_source, qdrant_edge_source))
+        assert [c.id for c in real] == [c.id for c in local]
+        assert [c.score for c in real] == pytest.approx([c.score for c in local], rel=1e-4)
 
     def test_a_point_without_the_field_is_named(self, qdrant_source):
         with pytest.raises(HostError, match="no 'doc_id'"):
@@ -446,7 +476,7 @@ def test_every_engine_has_its_part_in_these_tests():
     folder = Path(groonga.__file__).parent
     code = {path.stem: path.read_text("utf-8") for path in folder.glob("[!_]*.py")}
     engines_there = {name for name, text in code.items() if "Source[" in text}
-    assert set(ENGINES) == CONDITIONS.keys() == BAD_CONDITIONS.keys() == engines_there
+    assert set(ENGINES) == CONDITIONS.keys() == BAD_CONDITIONS.keys() == engines_there | {"qdrant_edge"}
     assert {name for name in engines_there if "MissingExtraError(" in code[name]} == PACKAGES.keys()
 
 
