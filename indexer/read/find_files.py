@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,19 @@ _SHOWN = 3  # names of files in a message
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file to read: its format and path, and the id of its record if it is one text."""
+    """One file to read.
+
+    Attributes:
+        kind: its format.
+        path: its path.
+        doc_id: the id of its record, if it is one text.
+        found_in: the folder or pattern that it was found by; None if it was named.
+    """
 
     kind: str
     path: Path
     doc_id: str = ""
+    found_in: Path | None = None
 
 
 def find_files(path: Path, kind: str | None, say: Callable[[str], None]) -> list[SourceFile]:
@@ -72,7 +80,8 @@ def find_files(path: Path, kind: str | None, say: Callable[[str], None]) -> list
             matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
             if not matches:
                 raise SourceError(f"{path}: no such file")
-            return [file for match in matches for file in find_files(match, kind, say)]
+            files = [file for match in matches for file in find_files(match, kind, say)]
+            return [replace(file, found_in=file.found_in or path) for file in files]
         if not path.is_file():
             raise SourceError(f"{path}: not a file or folder; to read a pipe, give '-' and standard input")
     except OSError as error:
@@ -92,15 +101,26 @@ def _in_folder(folder: Path, say: Callable[[str], None]) -> list[SourceFile]:
         left_out += [file.path for file in files if file.kind == "text"]
         files = [file for file in files if file.kind != "text"]
     if left_out:
-        names = [str(path.relative_to(folder)) for path in sorted(left_out)]
-        shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
-        say(f"{folder}: left out {counted(len(names), 'file')} without data: {shown}")
+        say(left_out_of(folder, left_out, "data"))
     if not files and not (folder / "state.json").exists():
         raise SourceError(f"{folder}: no data file in this folder; expected {_EXPECTED}")
     return [
-        SourceFile("text", file.path, file.path.relative_to(folder).as_posix()) if file.kind == "text" else file
+        SourceFile("text", file.path, file.path.relative_to(folder).as_posix(), folder) if file.kind == "text" else file
         for file in files
     ]
+
+
+def left_out_of(folder: Path, paths: list[Path], lacking: str) -> str:
+    """A sentence on the files that are left out.
+
+    Args:
+        folder: the folder, or a pattern.
+        paths: the files.
+        lacking: what they have not.
+    """
+    names = [str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path) for path in sorted(paths)]
+    shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+    return f"{folder}: left out {counted(len(names), 'file')} without {lacking}: {shown}"
 
 
 def _kind(path: Path) -> str | None:

@@ -12,6 +12,7 @@ import threading
 import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,7 +22,7 @@ from ...onnx_export.errors import InputError
 from ..errors import SourceError
 from .arrow_formats import read_ipc, read_lance, read_parquet
 from .encodings import as_utf8, check_encoding, find_encoding
-from .find_files import SourceFile, find_files
+from .find_files import SourceFile, find_files, left_out_of
 from .json_values import read_json
 from .line_formats import BadRecord, Record, read_csv, read_jsonl, read_lines, read_tsv
 from .packed import MAX_UNPACK_RATIO, check_zip, open_unpacked
@@ -63,7 +64,8 @@ class Source:
             - a folder that `datasets.Dataset.save_to_disk` wrote;
             - another folder: its data files, and those in folders below it, are read in the order of their names.
               Names that begin with a period are ignored. Text files are read if there are no other data files; each is
-              one record, with its path in the folder as ``id``, its name as ``title`` and its content as ``text``;
+              one record, with its path in the folder as ``id``, its name as ``title`` and its content as ``text``.
+              Those without text are left out;
             - "-": standard input. It is kept in a temporary file, because indexing reads it several times.
         format: ``"jsonl"``, ``"json"``, ``"csv"``, ``"tsv"``, ``"text"``, ``"parquet"``, ``"arrow"`` or ``"excel"``;
             None finds the format by the file's suffix. For standard input, one of the first four; None means
@@ -160,6 +162,7 @@ class Source:
         if self._files is None:
             yield from self._records(SourceFile(self._format, Path("stdin")), self._open_stdin)
             return
+        blank: dict[Path, list[Path]] = {}
         for file in self._files:
             try:
                 if file.kind == "parquet":
@@ -171,9 +174,16 @@ class Source:
                     sheet = self._sheet_of(file.path)
                     yield from read_sheet(file.path, sheet, self._say, header_row=self._header_row)
                 else:
-                    yield from self._records(file, lambda path=file.path: open_unpacked(path, self._max_unpack_ratio))
+                    open_file = partial(open_unpacked, file.path, self._max_unpack_ratio)
+                    for place, record in self._records(file, open_file):
+                        if file.found_in is not None and _is_blank_text(file, record):
+                            blank.setdefault(file.found_in, []).append(file.path)
+                        else:
+                            yield place, record
             except _CANNOT_READ as error:
                 raise SourceError(f"{file.path}: cannot be read ({error})") from error
+        for found_in, paths in blank.items():
+            self._say(left_out_of(found_in, paths, "text"))
 
     def _records(self, file: SourceFile, open_file: Callable[[], IO[bytes]]) -> Iterator[Record]:
         """The records of a text."""
@@ -246,6 +256,10 @@ class Source:
                     "allow more (max_stdin_bytes, or --max-stdin), or write a file and give its path"
                 )
             spool.write(block)
+
+
+def _is_blank_text(file: SourceFile, record: dict[str, Any] | BadRecord) -> bool:
+    return file.kind == "text" and isinstance(record, dict) and not record["text"].strip()
 
 
 def _read_at(descriptor: int, length: int, position: int) -> bytes:

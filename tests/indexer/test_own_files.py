@@ -368,6 +368,21 @@ class TestSources:
         assert rows["sub/城.txt"]["text"] == "大阪城は豊臣秀吉が築いた。"
         assert "left out 2 files without data: Thumbs.db, photo.jpg" in caplog.text
 
+    @pytest.mark.parametrize("pattern", ["", "*.txt"])
+    def test_texts_without_text_are_left_out_and_that_is_said(self, tmp_path, caplog, pattern):
+        for name, content in {"a": b"\xe5\xaf\xba", "b": b"", "c": b"\xff\xfe\n\0", "d": b" \n\0"}.items():
+            (tmp_path / f"{name}.txt").write_bytes(content)
+        source = Source(tmp_path / pattern)
+        assert (
+            [record["text"] for record in records(source)] == [record["text"] for record in records(source)] == ["寺"]
+        )
+        said = [
+            record.getMessage() for record in caplog.records if "left out 3 files without text: " in record.getMessage()
+        ]
+        assert len(said) == 1
+        with pytest.raises(InputError, match=r"b\.txt: field 'text' of 'b\.txt' is empty"):
+            create(tmp_path, tmp_path / "b.txt")
+
     def test_texts_beside_data_are_left_out_and_that_is_said(self, tmp_path, caplog):
         (tmp_path / "a.jsonl").write_text('{"id": "a"}\n', encoding="utf-8")
         (tmp_path / "README.md").write_text("about", encoding="utf-8")
@@ -466,5 +481,5 @@ class TestSources:
         (tmp_path / "a.txt").write_text("寺", encoding="utf-8")
         (tmp_path / "b.txt").write_text("", encoding="utf-8")
         with Rejects(tmp_path / "rejects.jsonl") as rejects:
-            assert list(create(tmp_path, tmp_path / "*.txt", rejects=rejects)) == ["a.txt"]
+            assert list(create(tmp_path, [tmp_path / "a.txt", tmp_path / "b.txt"], rejects=rejects)) == ["a.txt"]
             assert len(rejects) == 1
