@@ -21,7 +21,7 @@ from .condition_times import DATE_FORMS, as_date, as_time, as_timestamp
 
 _UNITS = {"s": "Second", "ms": "Millisecond", "us": "Microsecond", "ns": "Nanosecond"}
 _UTC = datetime.timezone.utc
-_YEAR = re.compile(r"\s*(\d{4})\s*年?\s*")
+_YEAR = re.compile(r" *\d{4} *年? *")
 
 
 @functools.cache  # asked for each of many values
@@ -56,14 +56,17 @@ def compared(sql: str, data_type: pa.DataType, operator: str, value: Any, name: 
     if kind in ("list", "other"):
         remedy = "use array_has(column, value)" if kind == "list" else "only IS NULL works there"
         raise InputError(f"the column {name} has the type {data_type}, which cannot be compared; {remedy}")
+    values = value if operator == "IN" else [value]
+    if kind in ("date", "timestamp") and values and all(_YEAR.fullmatch(str(item)) for item in values):
+        years = ", ".join(str(item).strip(" 年") for item in values)
+        given = f"({years})" if operator == "IN" else years
+        raise InputError(
+            f"the column {name} holds a {kind}, and {values[0]!r} is a year; compare the year: year({name}) {operator} "
+            f"{given}"
+        )
     if operator == "IN":
         written = [text for text in (_exact(data_type, item, name) for item in value) if text is not None]
         return f"{sql} IN ({', '.join(written)})" if written else f"{sql} <> {sql}"
-    if kind in ("date", "timestamp") and (year := _YEAR.fullmatch(str(value))):
-        raise InputError(
-            f"the column {name} holds a {kind}, and {value!r} is a year; compare the year: year({name}) {operator} "
-            f"{year[1]}"
-        )
     if kind == "string" and operator in ("<", "<=", ">", ">=") and isinstance(value, (int, Decimal)):
         raise InputError(
             f"the column {name} holds strings, which are compared character by character ('10' < '9'); index it with "

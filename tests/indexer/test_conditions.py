@@ -172,6 +172,7 @@ def test_finds_what_it_says(table, where, ids):
         ("nothing = 1", r"no column 'nothing'; the columns are id, genre.*field is now id, and.*at character 1"),
         ("day >= 2024", r"2024 is a year; compare the year: year\(day\) >= 2024"),
         ("made < '2024年'", r"'2024年' is a year; compare the year: year\(made\) < 2024"),
+        ("day IN (2023, '2024年')", r"2023 is a year; compare the year: year\(day\) IN \(2023, 2024\)"),
         ("2024 <= seen", r"year\(seen\) >= 2024"),
         ("year ＞ 1900", "type > in place of ＞"),
         ("year ＝ 1900", "type = in place of ＝"),
