@@ -109,6 +109,7 @@ def _misfit_error(document: Document, field: pa.Field, reason: str) -> InputErro
     if isinstance(value, str) and not pa.types.is_nested(field.type):  # the commonest cause
         remedy += "; text in quotes is no number, date or truth value"
     if pa.types.is_string(field.type) and not isinstance(value, (str, bytes)) and not _is_nested(value):
+        reason = f"it is of type {type_word(_type_of(value))}"
         remedy += f", or make it text: {_made_text(field.name)}"
     if isinstance(value, Decimal):
         remedy += "; give the column more digits when an index is made: FieldNames(types={...: 'decimal(38,9)'})"

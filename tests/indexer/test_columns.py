@@ -189,6 +189,13 @@ class TestColumnTypes:
 
 
 class TestFieldArray:
+    def test_what_is_no_text_in_a_column_of_texts_is_refused_with_the_remedy(self):
+        with pytest.raises(
+            InputError,
+            match=r"'d0': field 'f' is 5, .* type string .it is of type integer.; .*: --column-type f=string",
+        ):
+            field_array(documents(5), pa.field("f", pa.string()))
+
     def test_values_stand_in_order_with_null_where_the_field_is_absent(self):
         array = field_array(documents(1, ..., None, 4), pa.field("f", pa.int64()))
         assert array.type == pa.int64()
