@@ -153,6 +153,49 @@ def fill_postgres(place: str, documents: list[dict]) -> None:
         connection.execute("ANALYZE docs")
 
 
+@contextlib.contextmanager
+def mroonga(folder: Path) -> Iterator[dict[str, Any]]:
+    """A MariaDB server with Mroonga and an empty database; the arguments of a connection."""
+    try:
+        import pymysql
+    except ImportError as error:
+        raise NotInstalledError("pymysql is not installed") from error
+    program = shutil.which("mariadbd", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        raise NotInstalledError("mariadbd is not installed")
+    data = folder / "data"
+    place: dict[str, Any] = {"unix_socket": str(folder / "socket")}
+    data.mkdir()
+    command = [program, "--no-defaults", f"--datadir={data}", f"--socket={place['unix_socket']}", "--skip-networking"]
+    command += ["--skip-grant-tables", "--plugin-load-add=ha_mroonga", "--plugin-maturity=unknown"]
+    command += ["--innodb=OFF", "--default-storage-engine=Aria"]
+    command += ["--user=root"] if os.geteuid() == 0 else []
+
+    def ready() -> None:  # PyMySQL leaves the socket open that no server answers
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.connect(place["unix_socket"])
+
+    with running(command, ready, cwd=folder):
+        with pymysql.connect(**place) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM information_schema.engines WHERE engine = 'Mroonga'")
+            if cursor.fetchone() != (1,):
+                raise NotInstalledError("MariaDB has no Mroonga here")
+            cursor.execute("CREATE DATABASE tests CHARACTER SET utf8mb4")
+        yield {**place, "database": "tests"}
+
+
+def fill_mroonga(place: dict[str, Any], documents: list[dict], table: str = "docs", tokenizer: str = "TokenBigram"):
+    import pymysql
+
+    with pymysql.connect(**place, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            f"CREATE TABLE {table} (id varchar(64) PRIMARY KEY, title varchar(255), text text, year int, "
+            f"""FULLTEXT INDEX (title, text) COMMENT 'tokenizer "{tokenizer}"') ENGINE = Mroonga"""
+        )
+        rows = [(d["id"], d["title"], d["text"], d.get("year", 0)) for d in documents]
+        cursor.executemany(f"INSERT INTO {table} VALUES (%s, %s, %s, %s)", rows)  # noqa: S608
+
+
 def fill_sqlite(path: Path, documents: list[dict]) -> None:
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(

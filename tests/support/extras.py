@@ -185,6 +185,16 @@ def postgres() -> None:
     assert PostgresSource
 
 
+def mroonga() -> None:
+    """The adapter and its client; no server."""
+    import pymysql
+
+    from tansaku.plugin.hosts.mroonga import MroongaSource
+
+    assert pymysql.paramstyle == "pyformat"
+    assert MroongaSource
+
+
 def qdrant() -> None:
     """The adapter and its client, in its local mode."""
     from qdrant_client import QdrantClient

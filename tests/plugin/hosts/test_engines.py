@@ -42,7 +42,7 @@ TEXT_OF = {d["id"]: f"{d['title']} {d['text']}".strip() for d in DOCUMENTS}
 QUESTION = "奈良の大仏を本尊とする寺を建てたのはだれですか？"
 BOTH = ("title", "text")
 # Qdrant is there twice: the local mode of its client, which is Python, and the engine of its server.
-ENGINES = ("groonga", "postgres", "qdrant", "qdrant_edge", "sqlite", "lancedb")
+ENGINES = ("groonga", "postgres", "qdrant", "qdrant_edge", "sqlite", "lancedb", "mroonga")
 # What each engine's own query syntax, SQL or escaping would trip over.
 ATTACKS = [
     '"',
@@ -152,6 +152,28 @@ def sqlite_source(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def mroonga_place():
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:  # a socket's path must be short
+        server = engines.mroonga(Path(name))
+        place = started(server)
+        try:
+            engines.fill_mroonga(place, DOCUMENTS)
+            yield place
+        finally:
+            server.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="module")
+def mroonga_source(mroonga_place):
+    from tansaku.plugin.hosts.mroonga import MroongaSource
+
+    def source(connect=mroonga_place, table="docs", text_columns=BOTH, **options):
+        return MroongaSource(connect, table, text_columns=text_columns, **options)
+
+    return source
+
+
+@pytest.fixture(scope="module")
 def lancedb_source(tmp_path_factory):
     table = engines.fill_lancedb(tmp_path_factory.mktemp("lancedb"), DOCUMENTS)
     return lambda **options: LanceDBSource(table, text_columns=BOTH, **options)
@@ -164,6 +186,7 @@ CONDITIONS = {
     "qdrant": EARLY,
     "qdrant_edge": EARLY,
     "sqlite": ("year < :year", {"year": 1000}),
+    "mroonga": ("year < %(year)s", {"year": 1000}),
     "lancedb": "year < 1000",
 }
 BAD_CONDITIONS = {
@@ -172,6 +195,7 @@ BAD_CONDITIONS = {
     "qdrant": None,  # there is none: a filter of Qdrant's is a checked object
     "qdrant_edge": None,
     "sqlite": "no_such = 1",
+    "mroonga": "no_such = 1",
     "lancedb": "no_such = 1",
 }
 
@@ -448,6 +472,45 @@ class TestSqlite:
             SqliteSource(sqlite_source().db, 'docs"; DROP TABLE docs; --').candidates(QUESTION, 3)
 
 
+class TestMroonga:
+    def test_words_by_mecab_do_too(self, mroonga_place, mroonga_source):
+        engines.fill_mroonga(mroonga_place, DOCUMENTS, "mecab", "TokenMecab")
+        assert found_by(mroonga_source(table="tests.mecab"))[0] == "todai"
+
+    @pytest.mark.parametrize("query", ["大仏", "うど"])
+    def test_a_word_of_two_characters_is_found(self, mroonga_source, query):
+        assert found_by(mroonga_source(), query) == [{"大仏": "todai", "うど": "udon"}[query]]
+
+    def test_a_connection_of_any_kind_is_used_as_it_is(self, mroonga_place, mroonga_source):
+        import pymysql.cursors
+
+        with pymysql.connect(**mroonga_place, cursorclass=pymysql.cursors.DictCursor) as connection:
+            source = mroonga_source(lambda: contextlib.nullcontext(connection))
+            assert [found_by(source)[0] for _ in range(2)] == ["todai", "todai"]
+
+    def test_a_percent_sign_in_a_condition_is_one(self, mroonga_source):
+        assert found_by(mroonga_source(), QUESTION, 6, "text LIKE '%大仏%'") == ["todai"]
+
+    def test_a_value_is_no_sql(self, mroonga_source):
+        assert found_by(mroonga_source(), QUESTION, 6, ("id = %(id)s", {"id": "' OR 1=1 -- \\"})) == []
+
+    def test_a_query_that_takes_too_long_is_cut_off(self, mroonga_source):
+        with pytest.raises(HostError, match="max_statement_time"):
+            mroonga_source(timeout=0.1).candidates(QUESTION, 3, "SLEEP(5) = 0")
+
+    def test_columns_without_an_index_are_said(self, mroonga_source):
+        with pytest.raises(HostError, match="FULLTEXT"):
+            mroonga_source(text_columns=["text"]).candidates(QUESTION, 3)
+
+    def test_a_server_that_is_down_is_an_error_of_the_host(self, mroonga_source):
+        with pytest.raises(HostError, match="'docs'"):
+            mroonga_source({"host": "127.0.0.1", "port": engines.free_port()}).candidates(QUESTION, 3)
+
+    def test_names_are_quoted(self, mroonga_source):
+        with pytest.raises(HostError, match="doesn't exist"):
+            mroonga_source(table="docs`; DROP TABLE docs; -- %s").candidates(QUESTION, 3)
+
+
 class TestLanceDB:
     def test_an_unknown_column_is_refused(self, lancedb_source):
         with pytest.raises(InputError, match="no column 'body'"):
@@ -469,7 +532,11 @@ def test_columns_that_cannot_be_are_refused(columns):
 
 
 # Engine -> the package that its extra installs, and the extra.
-PACKAGES = {"postgres": ("psycopg", "postgres"), "qdrant": ("qdrant_client", "qdrant")}
+PACKAGES = {
+    "postgres": ("psycopg", "postgres"),
+    "qdrant": ("qdrant_client", "qdrant"),
+    "mroonga": ("pymysql", "mroonga"),
+}
 
 
 def test_every_engine_has_its_part_in_these_tests():
@@ -482,7 +549,7 @@ def test_every_engine_has_its_part_in_these_tests():
 
 @pytest.mark.parametrize(("module", "package", "extra"), [(name, *names) for name, names in PACKAGES.items()])
 def test_a_missing_package_is_named_with_its_extra(monkeypatch, module, package, extra):
-    monkeypatch.delitem(sys.modules, f"tansaku.plugin.hosts.{module}")
+    monkeypatch.delitem(sys.modules, f"tansaku.plugin.hosts.{module}", raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=rf"tansaku\[{extra}\]"):
         importlib.import_module(f"tansaku.plugin.hosts.{module}")
