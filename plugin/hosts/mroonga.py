@@ -38,7 +38,7 @@ class MroongaSource(TableSource[SqlCondition]):
 
     It scores by tokens, weighted by how rare they are, and none of them is required. That suits questions: ordinary
     words in ``IN BOOLEAN MODE`` would each be looked for as a phrase. The table needs a FULLTEXT index of Mroonga over
-    just the text columns, by TokenBigram or TokenMecab.
+    the text columns and no others, by TokenBigram or TokenMecab.
 
     A condition (``where``) is SQL over the table's columns, or SQL with named parameters:
     ``("year > %(year)s", {"year": 2000})``, in which a plain % is written %%. The SQL must come from the application;
