@@ -629,7 +629,7 @@ class Index:
         Args:
             where: a condition over the columns, see `delete`; None means all rows.
             whole: give documents in place of their passages, for `create`. Where a passage ends, the text has a line
-                end in place of the white space that was there. A document is given if one of its passages meets
+                end in place of the whitespace that was there. A document is given if one of its passages meets
                 ``where``.
 
         Yields:
