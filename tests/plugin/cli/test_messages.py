@@ -21,6 +21,7 @@ FOLDER = messages.LOCALE / "ja" / "LC_MESSAGES"
 ENTRIES = read_po(io.BytesIO((FOLDER / "tansaku.po").read_bytes()))
 CATALOGUE = {str(entry.id): str(entry.string) for entry in ENTRIES if entry.id}
 SOURCES = Path(display_module.__file__).resolve().parents[2]
+FOLDERS = ("onnx_export", "indexer", "plugin", "training")
 # What typer says, and not the sources of tansaku.
 OF_TYPER = {
     "Show this message and exit.", "Arguments", "Options", "Commands", "Error", "Aborted.", "[required]",
@@ -62,9 +63,7 @@ def help_texts() -> set[str]:
 def templates() -> set[str]:
     """All texts of the sources, with ``{}`` for what changes in them."""
     found: set[str] = set()
-    for path in SOURCES.rglob("*.py"):
-        if "tests" in path.parts:
-            continue
+    for path in (path for folder in FOLDERS for path in (SOURCES / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
                 parts = [part.value if isinstance(part, ast.Constant) else "{}" for part in node.values]
