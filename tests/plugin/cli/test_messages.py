@@ -30,7 +30,13 @@ OF_TYPER = {
 }  # fmt: skip
 
 
-COMPOSED = {"{0}, {1} in {2} s ({3} documents/s, {4} tokens/s)", "{0} documents", "{0} passages", "{0} ids"}
+COMPOSED = {
+    "{0}, {1} in {2} s ({3} documents/s, {4} tokens/s)",
+    "{0} in {1}, {2} in {3} s ({4} passages/s, {5} tokens/s)",
+    "{0} documents",
+    "{0} passages",
+    "{0} ids",
+}
 
 
 @pytest.fixture(autouse=True)
