@@ -100,6 +100,8 @@ def _interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
         except KeyboardInterrupt:
             display.show_stopped(_KEPT.get(command.__name__, "nothing was changed"))
             raise typer.Exit(130) from None
+        finally:
+            display.be_quiet(False)  # the next command of this process is asked again
 
     return run
 

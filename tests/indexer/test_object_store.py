@@ -428,7 +428,7 @@ def test_the_command_line_takes_options_and_the_environment(store: Store, tmp_pa
     options = [argument for pair in store.options().items() for argument in ("--storage-option", "=".join(pair))]
     made = cli("index", str(source), *table, *options)
     assert made.returncode == 0, made.stderr
-    assert f"{len(DOCUMENTS)} rows" in made.stdout
+    assert f"{len(DOCUMENTS)} documents" in made.stdout
     found = cli("search", QUERY, *table, "-k", "1", "--json", env=store.environment())
     assert json.loads(found.stdout)["hits"][0]["id"] == "todai"
     shown = cli("info", *table, "--json", *options)

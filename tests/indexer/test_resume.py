@@ -773,11 +773,11 @@ def test_the_command_line_goes_on_by_itself(db, tmp_path, monkeypatch):
     calls, stop = [], 3
     original = RowMaker.vectors
 
-    def counted(self, documents):
+    def counted(self, documents, note=None):
         if len(calls) == stop:
             raise KilledError
         calls.append(len(documents))
-        return original(self, documents)
+        return original(self, documents, note)
 
     with monkeypatch.context() as patch:
         patch.setattr(RowMaker, "vectors", counted)
