@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -58,8 +59,13 @@ def install_with(program: str, *arguments: str) -> subprocess.CompletedProcess[s
     environment = dict(os.environ)
     environment.pop("VIRTUAL_ENV", None)
     if "PIP_FIND_LINKS" in environment:
-        environment.setdefault("UV_FIND_LINKS", environment["PIP_FIND_LINKS"])
+        environment.setdefault("UV_FIND_LINKS", environment["PIP_FIND_LINKS"])  # for `build` and `compile`
     return subprocess.run([program, *arguments], capture_output=True, text=True, check=False, env=environment)
+
+
+def links(wheels: Path) -> list[str]:
+    """Options of uv for the wheels made here, and for those that pip would find on this machine."""
+    return [f"--find-links={place}" for place in (wheels, *os.environ.get("PIP_FIND_LINKS", "").split())]
 
 
 def run_uv(*arguments: str | Path) -> str:
@@ -112,6 +118,12 @@ def wheels(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("wheels")
     command = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(out), "unidic-lite")
     subprocess.run(command, capture_output=True, text=True, check=True)
+    # Torch as it is here, which may be one without CUDA: the newest of the registry brings 5 GB of libraries along.
+    torch = f"torch=={version('torch')}"
+    tried = install_with(
+        uv(), "pip", "install", "--dry-run", "--no-deps", *links(out), "--target", str(out / "t"), torch
+    )
+    (out / "torch.txt").write_text("" if tried.returncode else f"{torch}\n", encoding="utf-8")
     return out
 
 
@@ -123,7 +135,9 @@ def environment(tmp_path, wheels):
     def make(python: str, *arguments: str | Path) -> Path:
         run_uv("venv", "--quiet", "--python", python, place)
         for step in " ".join(map(str, arguments)).split(" then "):
-            here = ("--python", place / "bin" / "python", "--find-links", wheels)
+            here = ["--python", place / "bin" / "python", *links(wheels)]
+            if "pylate" not in step:  # which asks for an older torch
+                here += ["--constraint", wheels / "torch.txt"]
             run_uv("pip", "install", "--quiet", *here, *step.split())
         return place / "bin" / "python"
 
