@@ -23,7 +23,7 @@ from .read.passages import check_room
 from .read.rejects import Rejects
 from .table.changes import DeleteReport, OptimizeReport, delete_documents, optimize_table
 from .table.conditions import Where
-from .table.contents import drop_index, index_names, stored_documents, whole_documents
+from .table.contents import drop_index, index_names, joined_documents, stored_documents
 from .table.database import Database, connect, database_exists, local_folder, location_of
 from .table.model import Models, VectorsOnly
 from .table.table import IndexTable, check_table_name, open_index_table
@@ -647,7 +647,7 @@ class Index:
             >>> list(index.documents(where="year < 1500"))
             [{'id': 'kinkaku', 'title': '', 'text': '京都の寺院。', 'year': 1397}]
         """
-        yield from (whole_documents if whole else stored_documents)(self._now(), where)
+        yield from (joined_documents if whole else stored_documents)(self._now(), where)
 
     def __len__(self) -> int:
         """Number of rows of the table; `info` counts documents too."""

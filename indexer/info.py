@@ -11,8 +11,7 @@ from .derived.arrays import array_bytes, folder_bytes
 from .derived.segments import damaged
 from .table.codec_table import codec_table
 from .table.database import local_folder, storage_errors
-from .table.fulltext import FULLTEXT_FIELD
-from .table.schema import CODE_FIELDS, build_column
+from .table.schema import internal_fields
 from .table.table import IndexTable
 
 
@@ -141,7 +140,7 @@ def describe(index: IndexTable) -> IndexInfo:
     on_disk = None
     if folder is not None:
         on_disk = sum(folder_bytes(folder / f"{name}.lance") for name in (index.name, codec_table(index.name)))
-    internal = (*CODE_FIELDS, build_column(header), *([FULLTEXT_FIELD] if header.fulltext else []))
+    internal = internal_fields(header)
     return IndexInfo(
         table=index.name,
         documents=len(rows["parent_id"].unique()) if header.passage_tokens else len(rows),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..onnx_export.counts import counted
+from ..onnx_export.counts import counted, named
 from ..onnx_export.errors import InputError
 from ..onnx_export.extras import require_extra
 from ..onnx_export.files import check_output, check_output_folder, finished_lines
@@ -156,7 +156,7 @@ def mine(
             for query_id, found in positives.items():
                 by_text.setdefault(query_texts[query_id], set()).update(found)
         asked: Mapping[str, str] = query_texts
-        named = [teacher_named(name, index, by_text, threads=threads) for name in teacher]
+        teachers = [teacher_named(name, index, by_text, threads=threads) for name in teacher]
         if clusters is not None:
             vectors = dense_vectors(clusters, passages.values(), threads=threads)
             numbers = cluster_passages(vectors, nway, seed)
@@ -169,8 +169,8 @@ def mine(
                 asked,
                 passages,
                 candidates,
-                [teacher for teacher, _ in named],
-                weights=[weight for _, weight in named],
+                [teacher for teacher, _ in teachers],
+                weights=[weight for _, weight in teachers],
                 positives=positives,
                 plan=plan,
                 resume=resume,
@@ -179,7 +179,7 @@ def mine(
     typer.echo(f"{out}: {counted(report.written, 'group')}")
     for ids, why in ((report.too_few, "with too few candidates"), (report.constant, "whose scores are all the same")):
         if ids:
-            some = f"{', '.join(ids[:5])}{', …' if len(ids) > 5 else ''}"
+            some = named(ids, len(ids))
             total = report.written + len(report.too_few) + len(report.constant)
             left = f"left out {len(ids):,} of {counted(total, 'group')} {why}: {some}"
             display.out.print(display.shown(left))

@@ -9,12 +9,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import IO, Any, cast
 
 import numpy as np
 
-from tansaku import Bundle, Encoder, TextRules
+from tansaku import Bundle, Encoder, TextRules, TokenizedText
 
 TABLE = "docs"
 LONGEST = 64  # tokens
@@ -30,10 +29,8 @@ class CharacterEncoder(Encoder):
         vectors = np.random.default_rng(0).standard_normal((512, self.dim)).astype(np.float32)
         self._vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
-    def tokenize_documents(self, texts: Iterable[str]) -> list[Any]:
-        return [
-            SimpleNamespace(ids=[ord(c) % 512 for c in text[:LONGEST]], truncated=len(text) > LONGEST) for text in texts
-        ]
+    def tokenize_documents(self, texts: Iterable[str]) -> list[TokenizedText]:
+        return [_tokenized(text) for text in texts]
 
     tokenize_queries = tokenize_documents
 
@@ -47,6 +44,11 @@ class CharacterEncoder(Encoder):
         return self.encode_tokens(self.tokenize_documents(texts))
 
     encode_queries = encode_documents
+
+
+def _tokenized(text: str) -> TokenizedText:
+    ids = np.array([ord(c) % 512 for c in text[:LONGEST]])
+    return TokenizedText(ids, np.ones_like(ids), np.ones(len(ids), bool), len(text) > LONGEST)
 
 
 def character_encoder() -> Encoder:

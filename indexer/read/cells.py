@@ -12,8 +12,8 @@ import numpy as np
 from ...onnx_export.counts import counted
 
 _KINDS = {str: "text", bool: "truth value", int: "number", float: "number", time: "time", timedelta: "duration"}
-_DIGITS = 15  # of a number that Excel shows
-_MAX_EXACT = 2**53
+DIGITS = 15  # that a float keeps for sure, and that Excel shows of a number
+MAX_EXACT = 2**53  # integers up to this are floats too
 
 
 class CellRecord(dict[str, Any]):
@@ -67,7 +67,7 @@ def as_text(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) <= _MAX_EXACT else f"{Decimal(repr(value)):f}"
+        return str(int(value)) if value.is_integer() and abs(value) <= MAX_EXACT else f"{Decimal(repr(value)):f}"
     if isinstance(value, Decimal):
         return f"{value:f}"
     if isinstance(value, timedelta):
@@ -79,7 +79,7 @@ def as_text(value: Any) -> Any:
 
 def cell_text(value: Any) -> Any:
     """A cell as text: numbers as Excel shows them without a format, with 15 digits."""
-    return as_text(float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value)
+    return as_text(float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value)
 
 
 def _clock(value: timedelta) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 
 from ...onnx_export.errors import InputError
+from .cells import MAX_EXACT
 from .documents import Document
 from .midnights import as_midnights, has_dates, has_local_times, with_times
 from .typed_text import type_word
 
-_MAX_EXACT = 2**53
 _SHOWN = 80  # characters of a value in a message
 _MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
@@ -200,7 +200,7 @@ def _has_large_integer(array: pa.Array) -> bool:
     """Whether the values, or parts of them, include an integer that a float64 cannot hold exactly."""
     if pa.types.is_integer(array.type):
         values = array.drop_null().to_numpy(zero_copy_only=False)
-        return len(values) > 0 and max(int(values.max()), -int(values.min())) > _MAX_EXACT
+        return len(values) > 0 and max(int(values.max()), -int(values.min())) > MAX_EXACT
     if pa.types.is_struct(array.type):
         return any(map(_has_large_integer, array.flatten()))
     return pa.types.is_list(array.type) and _has_large_integer(array.flatten())

@@ -9,9 +9,8 @@ from typing import Any
 from ...onnx_export.counts import counted
 from ...onnx_export.errors import MissingExtraError
 from ..errors import SourceError
+from .cells import MAX_EXACT
 from .line_formats import Header, Record
-
-_MAX_EXACT = 2**53
 
 
 def sheet_names(path: Path) -> list[str]:
@@ -118,4 +117,4 @@ def _value(cell: Any) -> Any:
     """The value of a cell. Spreadsheets have no integers: a whole number is one."""
     if cell == "":
         return None
-    return int(cell) if isinstance(cell, float) and cell.is_integer() and abs(cell) <= _MAX_EXACT else cell
+    return int(cell) if isinstance(cell, float) and cell.is_integer() and abs(cell) <= MAX_EXACT else cell

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...onnx_export.errors import InputError
-from .cells import as_text, cell_text
+from .cells import DIGITS, MAX_EXACT, as_text, cell_text
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,15})(\.[0-9]{1,15})?")
@@ -25,8 +25,6 @@ _TIME = re.compile(_DATE.pattern + r"(?:[ T]([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}
 _DECIMAL = re.compile(r"decimal\(\s*([0-9]{1,2})\s*,\s*([0-9]{1,2})\s*\)")
 _GROUPED = re.compile(r"(-?[1-9][0-9]{0,2}(?:,[0-9]{3})+)(\.[0-9]+)?")
 _MAX_DIGITS = 38
-_FLOAT_DIGITS = 15
-_MAX_EXACT = 2**53  # integers up to this are floats too
 
 
 class TextRecord(dict[str, Any]):
@@ -129,7 +127,7 @@ class TextTypes:
                 continue
             possible = self._possible.get(name) or [*_READERS, "string"]
             self._possible[name] = [kind for kind in possible if kind == "string" or _reads(kind, text)]
-            if possible[0] == "integer" and _INTEGER.fullmatch(text) and abs(int(text)) > _MAX_EXACT:
+            if possible[0] == "integer" and _INTEGER.fullmatch(text) and abs(int(text)) > MAX_EXACT:
                 self._large.add(name)
 
     def found(self) -> dict[str, str]:
@@ -229,10 +227,10 @@ def _given_number(kind: str, text: str) -> Any:
 def _decimal_of(value: float, name: str, place: str) -> Decimal:
     """The decimal that was written as a number; floats keep 15 digits of one for sure."""
     decimal = Decimal(repr(value))
-    if not decimal.is_finite() or len(decimal.as_tuple().digits) > _FLOAT_DIGITS:
+    if not decimal.is_finite() or len(decimal.as_tuple().digits) > DIGITS:
         raise InputError(
             f"{place}: field {name!r} is {value!r}, but its column has the type decimal, and a number in JSON keeps "
-            f"{_FLOAT_DIGITS} digits; write it in quotes"
+            f"{DIGITS} digits; write it in quotes"
         )
     return decimal
 

@@ -197,11 +197,10 @@ def delete_documents(
     if where is not None:
         condition = condition_sql(where, index.table.schema, index.header, if_empty="it would delete everything")
         with condition_errors(index.place(), where):
-            documents = count_documents(index, condition)
-            if dry_run:
-                return DeleteReport(index.table.count_rows(condition), [], documents)
-        rows = delete_rows(index, condition)
-        return DeleteReport(rows, [], documents if index.header.passage_tokens else rows)
+            documents = count_documents(index, condition) if index.header.passage_tokens else None
+            rows = index.table.count_rows(condition) if dry_run else None
+        rows = delete_rows(index, condition) if rows is None else rows
+        return DeleteReport(rows, [], rows if documents is None else documents)
     return _delete_ids(index, checked_ids(ids or []), dry_run)
 
 

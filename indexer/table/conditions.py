@@ -20,9 +20,8 @@ from . import condition_tree as tree
 from .condition_language import parse, refusal
 from .condition_tree import Call, Column, Literal, Operand, Values
 from .condition_values import compared, kind_of, list_value, string_value
-from .fulltext import FULLTEXT_FIELD
 from .lance_errors import condition_problem
-from .schema import CODE_FIELDS, IndexHeader, build_column
+from .schema import CODE_FIELDS, IndexHeader, build_column, internal_fields
 
 # The time of a comparison grows with both.
 _PATTERN_CHARACTERS, _PATTERN_WILDCARDS = 1_000, 50
@@ -109,9 +108,8 @@ def condition_sql(where: Where, schema: pa.Schema, header: IndexHeader, *, if_em
         raise InputError(f"the condition is empty; {if_empty}")
     hidden = _HIDDEN | {build_column(header)}
     fields = {field.name: field.type for field in schema if field.name not in hidden}
-    # These two may be compared, but are not the caller's.
-    unlisted = {"token_count", *([FULLTEXT_FIELD] if header.fulltext else [])}
-    return _Writer(text, fields, [name for name in fields if name not in unlisted]).node(parse(text, parameters))
+    internal = internal_fields(header)  # of which some may be compared, but are not the caller's
+    return _Writer(text, fields, [name for name in fields if name not in internal]).node(parse(text, parameters))
 
 
 @contextlib.contextmanager

@@ -68,7 +68,7 @@ def stored_documents(index: IndexTable, where: Where | None = None) -> Iterator[
             yield from (rows if condition is None else rows.where(condition)).to_arrow().to_pylist()
 
 
-def whole_documents(index: IndexTable, where: Where | None = None) -> Iterator[dict[str, Any]]:
+def joined_documents(index: IndexTable, where: Where | None = None) -> Iterator[dict[str, Any]]:
     """What was given for each document: as `stored_documents`, but the passages of a document are joined.
 
     Where a passage ends, the text has a line end in place of the white space that was there. Memory: about 100 bytes

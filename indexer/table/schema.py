@@ -153,6 +153,11 @@ def check_columns(schema: pa.Schema, header: IndexHeader, place: str) -> None:
 _SHORT = {pa.large_binary(): pa.binary()}  # the same values
 
 
+def internal_fields(header: IndexHeader) -> set[str]:
+    """The columns in which tansaku keeps codes, the mark of the build, and the text for full text search."""
+    return {*CODE_FIELDS, build_column(header), *([FULLTEXT_FIELD] if header.fulltext else [])}
+
+
 def build_column(header: IndexHeader) -> str:
     """The name of the empty column that marks the build of a table."""
     return f"build_{header.build_id:x}"

@@ -265,21 +265,22 @@ def check_replaceable(database: DBConnection, name: str) -> None:
         )
 
 
-def check_absent(database: DBConnection, name: str, remedy: str | None = None) -> None:
+_WRITE_TO_IT = (
+    "write to it: Index.open(...) with add or upsert, or overwrite=True (command line: --mode append, upsert or "
+    "overwrite)"
+)
+
+
+def check_absent(database: DBConnection, name: str, remedy: str = _WRITE_TO_IT) -> None:
     """Check that a table does not exist.
 
     Args:
         database: the database.
         name: name of the table.
-        remedy: what to do if it exists; None: what whoever indexes documents can do.
+        remedy: what to do if it exists, other than to choose another name.
 
     Raises:
         TableExistsError: the database has a readable table of that name.
     """
     if find_table(database, name) is not None:
-        raise TableExistsError(
-            f"table {name!r} exists already; choose another name, or {remedy}"
-            if remedy is not None
-            else f"table {name!r} exists already; choose another name, or write to it: Index.open(...) with add or "
-            "upsert, or overwrite=True (command line: --mode append, upsert or overwrite)"
-        )
+        raise TableExistsError(f"table {name!r} exists already; choose another name, or {remedy}")

@@ -110,6 +110,5 @@ def build_table(
         index_text(open_index_table(database, name))
         staging.finish()
     report.column_types = column_types
-    report.unread, report.unread_ids = maker.unread.count, maker.unread.ids
     report.rejected = 0 if options.rejects is None else options.rejects.of_call
     return report

@@ -20,14 +20,13 @@ from ..errors import SourceError
 from ..read.documents import Document
 from ..read.scan import DOCUMENTS_PER_CHUNK, Progress, Reject, Scan, chunks, content_bytes
 from ..table.codec_table import Fit
-from .report import BuildReport
+from .report import IDS_NAMED, BuildReport
 from .rows import RowCodes, RowMaker, SampleCodes, compress_documents, compress_vectors, usable_documents
 from .staging import Staging
 
 _SAMPLE_ROWS = 20_000
 _SAMPLE_VECTORS = 1_000_000  # 512 MB at 128 dimensions
 _SEED = 20240729
-TRUNCATED_NAMED = 5  # ids in the report
 _CHUNKS_WAITING = 2  # encoded, but not yet compressed and staged
 
 _SAMPLE_SCHEMA = pa.schema(
@@ -174,6 +173,7 @@ def stage_rows(
                 waiting.append(stager.submit(lambda earlier=earlier: earlier))
             collect(_CHUNKS_WAITING - 1)
         collect(0)
+    report.unread, report.unread_ids = maker.unread.count, maker.unread.ids
     return report
 
 
@@ -230,7 +230,7 @@ class _StageJob:
             "firsts": sum(document.passage == 0 for document in kept),
             "tokens": sum(rows["token_count"].to_pylist()),
             "truncated": len(truncated),
-            "truncated_ids": truncated[:TRUNCATED_NAMED],
+            "truncated_ids": truncated[:IDS_NAMED],
             "rejected": list(rejected.items()),
         }
         self.staging.write_chunk(self.number, rows, report)
@@ -316,4 +316,4 @@ def _add(report: BuildReport, chunk: dict) -> None:
     report.tokens += chunk["tokens"]
     report.truncated += chunk["truncated"]
     # A chunk that an earlier version staged has none.
-    report.truncated_ids += chunk.get("truncated_ids", [])[: TRUNCATED_NAMED - len(report.truncated_ids)]
+    report.truncated_ids += chunk.get("truncated_ids", [])[: IDS_NAMED - len(report.truncated_ids)]

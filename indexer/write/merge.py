@@ -103,7 +103,6 @@ def merge_documents(
                 "nothing; leave those documents out, or upsert them"
             )
     report.column_types = {name: kind for name, kind in column_types.items() if name not in known}
-    report.unread, report.unread_ids = maker.unread.count, maker.unread.ids
     report.rejected = 0 if options.rejects is None else options.rejects.of_call
     _say_if_outgrown(index, report)
     return report

@@ -28,9 +28,9 @@ from ..table.database import side_folder, storage_errors
 from ..table.new_columns import add_columns
 from ..table.schema import document_schema, user_fields
 from ..table.table import IndexTable, create_index_table, open_index_table
-from .build_steps import TRUNCATED_NAMED, noted, train_codec
+from .build_steps import noted, train_codec
 from .options import WriteOptions
-from .report import BuildReport
+from .report import IDS_NAMED, BuildReport
 from .rows import RowMaker, SampleCodes, compress_documents
 from .staging import Staging
 
@@ -95,7 +95,6 @@ def rebuild_table(index: IndexTable, encoder: Encoder, nbits: int | None, option
         codec, fit = trained
         maker = replace(maker, header=replace(maker.header, codec_id=codec.codec_id))
         report = _stage(pinned, maker, codec, staging, found.count, options)
-        report.unread, report.unread_ids = maker.unread.count, maker.unread.ids
 
         latest = open_index_table(index.database, index.name)
         if latest.header != index.header:
@@ -162,7 +161,7 @@ def _stage(
                     "firsts": rows["passage"].to_pylist().count(0) if report.passages else rows.num_rows,
                     "tokens": sum(rows["token_count"].to_pylist()),
                     "truncated": len(cut),
-                    "truncated_ids": cut[:TRUNCATED_NAMED],
+                    "truncated_ids": cut[:IDS_NAMED],
                 }
                 staging.write_chunk(number, rows, staged)
             else:
@@ -171,8 +170,9 @@ def _stage(
             report.documents += staged.get("firsts", staged["documents"])
             report.tokens += staged["tokens"]
             report.truncated += staged.get("truncated", 0)
-            report.truncated_ids = [*report.truncated_ids, *staged.get("truncated_ids", [])][:TRUNCATED_NAMED]
+            report.truncated_ids = [*report.truncated_ids, *staged.get("truncated_ids", [])][:IDS_NAMED]
             options.progress("encode", report.rows, total, report.tokens)
+    report.unread, report.unread_ids = maker.unread.count, maker.unread.ids
     return report
 
 

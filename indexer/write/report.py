@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+IDS_NAMED = 5  # of the rows that a report counts
+
 
 @dataclass
 class BuildReport:

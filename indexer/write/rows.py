@@ -18,8 +18,7 @@ from ..read.documents import Document
 from ..read.scan import Reject
 from ..table.fulltext import FULLTEXT_FIELD, normalized
 from ..table.schema import IndexHeader, build_column, document_schema
-
-_UNREAD_NAMED = 5
+from .report import IDS_NAMED
 
 
 class RowCodes(NamedTuple):
@@ -53,7 +52,7 @@ class Unread:
     def add(self, doc_id: str) -> None:
         """Count a row."""
         self.count += 1
-        if len(self.ids) < _UNREAD_NAMED:
+        if len(self.ids) < IDS_NAMED:
             self.ids.append(doc_id)
 
 

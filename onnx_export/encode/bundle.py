@@ -36,8 +36,8 @@ FORMAT_VERSION = 2
 
 Precision = Literal["float32", "int8"]
 
-# A thousand times MaxSim leaves nothing of MaxSim, and far larger weights overflow float32 in the sums.
 _ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")  # OWNER/NAME
+# A thousand times MaxSim leaves nothing of MaxSim, and far larger weights overflow float32 in the sums.
 MAX_WEIGHT = 1000.0
 
 

@@ -275,7 +275,7 @@ def show_delete(report: DeleteReport, *, dry_run: bool = False) -> None:
     passages = f" ({counted(report.rows, 'passage')})" if report.rows != report.documents else ""
     out.print(said(f"{counted(report.documents, 'document')}{passages} {'would be deleted' if dry_run else 'deleted'}"))
     if report.missing:
-        some = ", ".join(report.missing[:5]) + (", …" if len(report.missing) > 5 else "")
+        some = named(report.missing, len(report.missing))
         out.print(shown(said(f"{counted(len(report.missing), 'id')} not in the index: {some}")))
 
 

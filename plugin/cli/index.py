@@ -174,10 +174,11 @@ def index(
     )
     rejected = None if rejects_path is None else Rejects(rejects_path)
     started = time.perf_counter()
-    rows = _rows(db, table, options, passage_tokens, mode)
+    opened = open_table(db, table, options) if mode in ("append", "upsert") else None
+    is_divided = (passage_tokens if opened is None else opened.header.passage_tokens) is not None
+    rows = "passages" if is_divided else "documents"
     with _interruptible(db, table, options), display.LoggedWarnings(), display.ProgressDisplay(rows) as progress:
-        if mode in ("append", "upsert"):
-            opened = open_table(db, table, options)
+        if opened is not None:
             built = Index(table, opened, models)
             layout = {"nbits": nbits, "pool": pool, "passage_tokens": passage_tokens, "fulltext": fulltext}
             _check_layout(context, opened, layout)
@@ -334,13 +335,6 @@ def _interruptible(db: str, table: str, options: Mapping[str, str] | None) -> It
             left = left_work(side_folder(connect(db, storage_options=options), table))
         display.show_interrupted(left)
         raise typer.Exit(130) from None
-
-
-def _rows(db: str, table: str, options: Mapping[str, str] | None, passage_tokens: int | None, mode: Mode) -> str:
-    """What is indexed: documents or passages."""
-    if mode in ("append", "upsert"):
-        passage_tokens = open_table(db, table, options).header.passage_tokens
-    return "documents" if passage_tokens is None else "passages"
 
 
 def _check_layout(context: typer.Context, index: IndexTable, layout: Mapping[str, Any]) -> None:

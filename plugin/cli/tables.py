@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,8 +15,11 @@ from ...onnx_export.counts import counted
 from ...onnx_export.errors import InputError
 from . import display
 from .messages import said
-from .options import AsJson, Db, Quiet, StorageOptions, TableName, storage_options
+from .options import AsJson, Db, Quiet, StorageOptions, TableName, open_table, storage_options
 from .terminal import as_json as json_of
+
+if TYPE_CHECKING:
+    from ...indexer.table.table import IndexTable
 
 
 def tables(db: Db, as_json: AsJson = False, storage_option: StorageOptions = None) -> None:
@@ -49,11 +52,10 @@ def get(
     from ...indexer.index import Index
     from ...indexer.table.conditions import Condition
 
-    opened = Index.open(db, table, storage_options=storage_options(storage_option))
-    passages = opened.info().passage_tokens is not None
-    condition = "parent_id IN $ids OR id IN $ids" if passages else "id IN $ids"
+    opened = open_table(db, table, storage_options(storage_option))
+    condition = "parent_id IN $ids OR id IN $ids" if opened.header.passage_tokens else "id IN $ids"
     missing = dict.fromkeys(ids)
-    for document in opened.documents(where=Condition(condition, ids=ids)):
+    for document in Index(table, opened).documents(where=Condition(condition, ids=ids)):
         missing.pop(document["id"], None)
         missing.pop(document.get("parent_id", ""), None)
         typer.echo(_line(document))
@@ -110,9 +112,9 @@ def copy(
     with display.ProgressDisplay() as progress:
         made = opened.copy(to_db, to_table, overwrite=overwrite, progress=progress, storage_options=options)
     if not quiet:
-        documents = counted(made.info().documents, "document")
         place = db if to_db is None else to_db
-        display.out.print(display.shown(said(f"{documents} copied to the table {to_table or table} in {place}")))
+        documents = _documents_of(open_table(place, made.name, options))
+        display.out.print(display.shown(said(f"{documents} copied to the table {made.name} in {place}")))
 
 
 def rename(
@@ -160,11 +162,10 @@ def restore(
     """
     from ...indexer.index import Index
 
-    opened = Index.open(db, table, storage_options=storage_options(storage_option))
-    opened.restore(version)
-    info = opened.info()
-    documents = counted(info.documents, "document")
-    line = f"version {info.version} of {table} is version {version} again, with {documents}"
+    options = storage_options(storage_option)
+    Index.open(db, table, storage_options=options).restore(version)
+    now = open_table(db, table, options)
+    line = f"version {now.table.version} of {table} is version {version} again, with {_documents_of(now)}"
     display.out.print(display.shown(said(line)))
 
 
@@ -181,7 +182,7 @@ def drop(
     from ...indexer.index import Index
 
     options = storage_options(storage_option)
-    documents = counted(Index.open(db, table, storage_options=options).info().documents, "document")
+    documents = _documents_of(open_table(db, table, options))
     if not yes:
         try:
             yes = typer.confirm(f"Remove the table {table!r} with {documents}?", err=True)
@@ -191,6 +192,15 @@ def drop(
         raise InputError(f"table {table!r} was not removed; confirm with --yes")
     Index.drop(db, table, storage_options=options)
     display.out.print(display.shown(said(f"table {table!r} removed")))
+
+
+def _documents_of(index: IndexTable) -> str:
+    """The number of documents: `Index.info` reads and checks more, which takes longer and fails where it is damaged."""
+    from ...indexer.table.contents import count_documents
+    from ...indexer.table.database import storage_errors
+
+    with storage_errors(index.place()):
+        return counted(count_documents(index), "document")
 
 
 def _types_that_json_lacks(document: Mapping[str, Any]) -> dict[str, str]:

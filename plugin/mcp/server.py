@@ -39,6 +39,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("mcp", "mcp") from error
 
+from ..serving.ids import id_text
 from ..serving.workers import Workers
 from .results import (
     Description,
@@ -59,17 +60,12 @@ _MAX_WAITING = 64  # calls that may wait for a worker
 _MAX_MESSAGE_CHARS = 2_000  # of an error
 
 
-def _id_text(given: Any) -> Any:
-    """An integer as the text that an index has for it; all else as it is."""
-    return str(given) if isinstance(given, int) and not isinstance(given, bool) else given
-
-
 def _id_list(given: Any) -> Any:
     """One id as a list of it; all else as it is."""
-    return [given] if isinstance(given, str) or (isinstance(given, int) and not isinstance(given, bool)) else given
+    return [given] if isinstance(id_text(given), str) else given
 
 
-_Id = Annotated[str, BeforeValidator(_id_text, json_schema_input_type=str | int), Field(max_length=1_000)]
+_Id = Annotated[str, BeforeValidator(id_text, json_schema_input_type=str | int), Field(max_length=1_000)]
 _OneOrMore = BeforeValidator(_id_list, json_schema_input_type=list[str | int] | str | int)
 Query = Annotated[str, Field(min_length=1, max_length=2_000, description="Question or keywords, in plain language.")]
 K = Annotated[int, Field(ge=1, le=50, description="Number of hits.")]

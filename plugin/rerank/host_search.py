@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ...onnx_export.errors import InputError, TansakuError
-from ...onnx_export.kinds import check_kind
-from ..search.plan import check_count
+from ...onnx_export.kinds import check_kind, check_whole
 from ..search.query_encoder import check_query
 from .reranker import RerankedDocument, Reranker
 
@@ -82,7 +81,7 @@ class CallableSource:
         Raises:
             InputError: An empty query, ``k`` below 1, or a document that is not a `Candidate` and not such a tuple.
         """
-        found = itertools.islice(self.find(check_query(query), check_count("k", k), where), k)
+        found = itertools.islice(self.find(check_query(query), check_whole("k", k), where), k)
         return [one if isinstance(one, Candidate) else _candidate(one) for one in found]
 
 
@@ -150,7 +149,7 @@ class HostSearch:
         check_kind("reranker", reranker, Reranker, "give Reranker(searcher=...), or Reranker()")
         self.source = source
         self.reranker = reranker
-        self.candidates = check_count("candidates", candidates)
+        self.candidates = check_whole("candidates", candidates)
 
     def search(self, query: str, k: int = 10, where: Any = None) -> HostHits:
         """The engine's best candidates, ranked by MaxSim.

@@ -10,10 +10,9 @@ import numpy as np
 from ...onnx_export.encode.bundle import check_weight
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
-from ...onnx_export.kinds import check_kind
+from ...onnx_export.kinds import check_kind, check_whole
 from ..kernels.phrases import phrase_maxsim
 from ..search.choices import ScoreMode
-from ..search.plan import check_count
 from ..search.query_encoder import QueryEncoder, check_query
 from ..search.results import Scores
 from ..search.scores import as_mode, check_mode
@@ -199,7 +198,7 @@ class Reranker:
             if text is not None and not isinstance(text, str):
                 raise InputError(f"document {i} is {type(text).__name__}, not str")
         if k is not None:
-            check_count("k", k)
+            check_whole("k", k)
         check_mode(score)
         return len(documents if documents is not None else ids or ())
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from lancedb.expr import col, lit
+from lancedb.expr import col
 
 from ...indexer.read.documents import Document
 from ...indexer.table.database import storage_errors
@@ -87,7 +89,7 @@ def explain_hit(
         InputError: An id that is not in the index, or a phrase weight that cannot be used.
     """
     weight = codes.phrase_weight_for(phrase_weight)
-    row, document = row_of(codes, doc_id, query, weight)
+    ((row, document),) = rows_of_ids(codes, [doc_id], query, weight)
     text = document.encoded_text
     vectors = codes.vectors(row)
     weights, similarities = phrase_similarities(query.vectors, vectors, weight)
@@ -112,12 +114,14 @@ def explain_hit(
     return Explanation(doc_id, score, text, matches, truncated=query.truncated, cut=tokenized.truncated)
 
 
-def row_of(codes: StoredCodes, doc_id: str, query: EncodedQuery, phrase_weight: float) -> tuple[int, Document]:
-    """The row of a document, of several passages the best for a query, and its title and text.
+def rows_of_ids(
+    codes: StoredCodes, ids: Sequence[str], query: EncodedQuery, phrase_weight: float
+) -> list[tuple[int, Document]]:
+    """The row of each document, of several passages the best for a query, and its title and text.
 
     Args:
         codes: The index's codes.
-        doc_id: Id of the document, or of a passage.
+        ids: Ids of documents, or of passages.
         query: The query's vectors.
         phrase_weight: The phrase weight of the scores.
 
@@ -127,19 +131,29 @@ def row_of(codes: StoredCodes, doc_id: str, query: EncodedQuery, phrase_weight: 
     index = codes.index
     column = index.header.document_id_field
     columns = list(dict.fromkeys(["id", column, "title", "text"]))
+    if not ids:
+        return []
     with storage_errors(index.place()):
-        named = index.table.search().where((col(column) == lit(doc_id)) | (col("id") == lit(doc_id)))
-        found = named.select(columns).with_row_id(True).to_arrow()
-    rows = codes.rows_of(found["_rowid"].to_numpy())
-    whole = np.array([name == doc_id for name in found[column].to_pylist()], bool)  # an id of both is the document's
-    at = np.flatnonzero((rows >= 0) & (whole if (whole & (rows >= 0)).any() else ~whole))
-    if not len(at):
-        raise InputError(f"{index.place()} has no document with the id {doc_id!r}")
-    best = int(at[0])
-    if len(at) > 1:
-        (row,), _ = best_scored(codes, QueryLanes.of(query.vectors, phrase_weight), np.sort(rows[at]), 1)
-        best = int(np.flatnonzero(rows == row)[0])
-    return int(rows[best]), Document(doc_id, found["text"][best].as_py(), found["title"][best].as_py())
+        named = index.table.search().where(col(column).isin(list(ids)) | col("id").isin(list(ids)))
+        found = named.select(columns).with_row_id(True).to_arrow().to_pylist()
+    rows = codes.rows_of(np.array([record["_rowid"] for record in found], np.uint64))
+    of_document: dict[str, dict[int, dict[str, Any]]] = {}
+    of_passage: dict[str, dict[int, dict[str, Any]]] = {}
+    for row, record in zip(rows.tolist(), found, strict=True):
+        if row >= 0:
+            of_document.setdefault(record[column], {})[row] = record
+            of_passage.setdefault(record["id"], {})[row] = record
+    chosen = []
+    for doc_id in ids:
+        named_so = of_document.get(doc_id) or of_passage.get(doc_id)  # an id of both is the document's
+        if named_so is None:
+            raise InputError(f"{index.place()} has no document with the id {doc_id!r}")
+        row = next(iter(named_so))
+        if len(named_so) > 1:
+            lanes = QueryLanes.of(query.vectors, phrase_weight)
+            row = int(best_scored(codes, lanes, np.array(sorted(named_so)), 1)[0][0])
+        chosen.append((row, Document(doc_id, named_so[row]["text"], named_so[row]["title"])))
+    return chosen
 
 
 def _cut(text: str, span: Span) -> str:

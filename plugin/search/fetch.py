@@ -10,8 +10,7 @@ import pyarrow as pa
 from ...indexer.errors import StorageError
 from ...indexer.read.documents import Document
 from ...indexer.table.database import storage_errors
-from ...indexer.table.fulltext import FULLTEXT_FIELD
-from ...indexer.table.schema import CODE_FIELDS, RESERVED_FIELDS, build_column, user_fields
+from ...indexer.table.schema import RESERVED_FIELDS, internal_fields, user_fields
 from ...indexer.table.table import IndexTable
 from .results import Hit, RankedRows
 from .stored_codes import StoredCodes
@@ -46,9 +45,8 @@ def fetch_hits(codes: StoredCodes, ranked: RankedRows, *, passages: bool = False
 
 def hit_columns(index: IndexTable) -> list[str]:
     """The names of `Hit.fields`: the caller's columns, and in an index of passages the passage's place."""
-    header = index.header
-    internal = (*RESERVED_FIELDS, *CODE_FIELDS, build_column(header), *((FULLTEXT_FIELD,) if header.fulltext else ()))
-    return [name for name in index.table.schema.names if name not in internal]
+    others = {*RESERVED_FIELDS, *internal_fields(index.header)}
+    return [name for name in index.table.schema.names if name not in others]
 
 
 def read_documents(codes: StoredCodes, ids: list[str]) -> list[Document | None]:

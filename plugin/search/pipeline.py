@@ -11,7 +11,7 @@ from ...indexer.table.ids import checked_ids
 from ...onnx_export.errors import InputError
 from ..kernels.query_layout import BlockTables, QueryLanes
 from .candidates import gather, probe, prune
-from .filters import allowed_rows
+from .filters import Allowed, allowed_rows
 from .fulltext import check_text, fused, text_candidates, with_bm25
 from .plan import SearchOptions, make_plan
 from .refine import best_scored, maxsim, refine
@@ -37,15 +37,23 @@ def rank(
         InputError: Vectors of another shape or not finite, or options that this index cannot use.
     """
     query_vectors = _checked_vectors(query_vectors, codes.codec.dim)
+    weight = codes.phrase_weight_for(options.phrase_weight)
+    words = check_text(codes, query_text) if options.source != "lists" else ""
+    with watch.stage("filter"):
+        allowed = allowed_rows(codes, options.where, options.ids)
+
+    def best_rows(n_rows: int) -> RankedRows:
+        return _rank_rows(codes, query_vectors, words, replace(options, k=n_rows), weight, allowed, watch)
+
     if options.passages or not codes.index.header.passage_tokens:
-        return _rank_rows(codes, query_text, query_vectors, options, watch, options.k)
+        return best_rows(options.k)
     with watch.stage("group"):
         documents = codes.documents
     n_rows = _PASSAGES_PER_HIT * options.k
     if options.recall == "exact":  # which scores all rows, so that once is enough
         n_rows = max(n_rows, len(codes))
     while True:
-        ranked = _rank_rows(codes, query_text, query_vectors, options, watch, n_rows)
+        ranked = best_rows(n_rows)
         with watch.stage("group"):
             _, first = np.unique(documents[ranked.rows], return_index=True)
         if len(first) >= options.k or len(ranked.rows) < n_rows:  # there are no more documents to be found
@@ -56,19 +64,15 @@ def rank(
 
 def _rank_rows(
     codes: StoredCodes,
-    query_text: str | None,
     query_vectors: np.ndarray,
+    words: str,
     options: SearchOptions,
+    weight: float,
+    allowed: Allowed,
     watch: Stopwatch,
-    n_rows: int,
 ) -> RankedRows:
-    """The ``n_rows`` best rows, each for itself."""
-    weight = codes.phrase_weight_for(options.phrase_weight)
-    plan = make_plan(replace(options, k=n_rows), len(codes), weight, outgrown=codes.outgrown)
-    words = check_text(codes, query_text) if plan.source != "lists" else ""
-
-    with watch.stage("filter"):
-        allowed = allowed_rows(codes, options.where, options.ids)
+    """The best of the allowed rows, each for itself; ``words`` is the query's text, ``weight`` that of phrases."""
+    plan = make_plan(options, len(codes), weight, outgrown=codes.outgrown)
     with watch.stage("layout"):
         query_lanes = QueryLanes.of(query_vectors, plan.phrase_weight)
     score_all = plan.score_all_up_to is None or allowed.count <= plan.score_all_up_to
@@ -104,7 +108,7 @@ def _rank_rows(
 
     if plan.bm25_weight:
         rows, scores = with_bm25(rows, scores, by_text, bm25, plan.bm25_weight)
-    return RankedRows(rows[:n_rows], scores[:n_rows], scored, allowed.missing)
+    return RankedRows(rows[: options.k], scores[: options.k], scored, allowed.missing)
 
 
 def score_ids(

@@ -92,22 +92,17 @@ class SearchOptions:
         ):
             if value not in known:
                 raise InputError(f"unknown {name} {value!r}; use {_one_of(known)}")
-        check_count("k", self.k)
+        check_whole("k", self.k)
         if not isinstance(self.passages, bool):
             raise InputError(f"passages is {self.passages!r}; use True or False")
         for name, value in (("nprobe", self.nprobe), ("candidates", self.candidates)):
             if value is not None:
-                check_count(name, value)
+                check_whole(name, value)
         check_weight("bm25_weight", self.bm25_weight)
         if self.phrase_weight is not None:
             check_weight("phrase_weight", self.phrase_weight)
         if self.bm25_weight and self.source == "lists":
             raise InputError("bm25_weight needs candidates from full text: set source to 'fused' or 'text'")
-
-
-def check_count(name: str, value: int) -> int:
-    """``value``, if it is a whole number of 1 or more; raises InputError that calls it ``name`` if not."""
-    return check_whole(name, value)
 
 
 def _one_of(names: Sequence[str]) -> str:

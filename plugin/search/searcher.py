@@ -28,14 +28,14 @@ from ...indexer.table.table import IndexTable, open_index_table
 from ...onnx_export.cores import usable_cores
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
-from ...onnx_export.kinds import check_kind
+from ...onnx_export.kinds import check_kind, check_whole
 from ...onnx_export.progress import Progress, no_progress
 from ...onnx_export.retry import retrying
 from .choices import Recall, SourceName
 from .explain import Explanation, explain_hit
 from .fetch import fetch_hits, read_documents, take_rows
 from .pipeline import rank, score_ids
-from .plan import SearchOptions, check_count
+from .plan import SearchOptions
 from .query_encoder import EncodedQuery, QueryEncoder, check_query
 from .results import Hits, Scores, Stopwatch
 from .snippets import SNIPPET_CHARS, Snippet, snippets_of
@@ -515,7 +515,7 @@ class Searcher:
             InputError: An empty query, an id that is not in the index, or a number below 1.
             StorageError: The database cannot be read.
         """
-        check_count("chars", chars)
+        check_whole("chars", chars)
         wanted = checked_ids(ids)
         return self._on_open_version(
             lambda opened: snippets_of(

@@ -10,7 +10,7 @@ import numpy as np
 from ...indexer.read.documents import Document
 from ...onnx_export.encode.encoder import Encoder
 from ..kernels.phrases import phrase_similarities
-from .explain import row_of
+from .explain import rows_of_ids
 from .query_encoder import EncodedQuery
 from .stored_codes import StoredCodes
 
@@ -61,8 +61,7 @@ def snippets_of(
     weight = codes.phrase_weight_for(phrase_weight)
     of_text = np.array([span is not None for span in encoder.query_spans(query_text)])
     found = []
-    for doc_id in ids:
-        row, document = row_of(codes, doc_id, query, weight)
+    for row, document in rows_of_ids(codes, ids, query, weight):
         vectors = codes.vectors(row)
         weights, similarities = phrase_similarities(query.vectors, vectors, weight)
         spans = encoder.document_spans(document.encoded_text)

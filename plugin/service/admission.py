@@ -17,7 +17,6 @@ from .loading import Loading
 from .paths import route_path
 from .service import Service
 
-# A string of JSON, or what begins as one and never ends: so the search takes each byte once, whatever is sent.
 _VALUES_PER_ITEM = 20  # a document of ten fields has that many commas, braces and colons
 
 _READS = ("GET", "HEAD", "OPTIONS")

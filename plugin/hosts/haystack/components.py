@@ -11,6 +11,7 @@ from typing import Any
 from ....indexer.errors import TableNotFoundError
 from ....onnx_export.encode.bundle import check_weight
 from ....onnx_export.errors import InputError, MissingExtraError
+from ....onnx_export.kinds import check_whole
 from ...rerank.reranker import Reranker
 from ...search.choices import Recall, ScoreMode, SourceName
 from ...search.plan import SearchOptions
@@ -18,7 +19,7 @@ from ...search.scores import check_mode
 from .._framework_search import options_but_k, rerank
 from .filters import Filters
 from .location import Location, StorageOptions, as_path, read_options, shared_encoder, written_options
-from .store import TansakuDocumentStore, check_top_k, title_of
+from .store import TansakuDocumentStore, title_of
 
 try:
     from haystack import Document, component, default_from_dict, default_to_dict
@@ -81,7 +82,7 @@ class TansakuRetriever:
         self.filter_policy = filter_policy
         self.score: ScoreMode = check_mode(score)
         self.options = SearchOptions(
-            k=check_top_k(top_k),
+            k=check_whole("top_k", top_k),
             recall=recall,
             where=where,
             ids=ids,
@@ -194,7 +195,7 @@ class TansakuRanker:
         self.table = table
         self.model = as_path(model)
         self.threads = threads
-        self.top_k = check_top_k(top_k)
+        self.top_k = check_whole("top_k", top_k)
         self.score: ScoreMode = check_mode(score)
         self.phrase_weight = None if phrase_weight is None else check_weight("phrase_weight", phrase_weight)
         self.meta_fields_to_embed = list(meta_fields_to_embed or [])
@@ -248,7 +249,7 @@ class TansakuRanker:
             InputError: an empty query, or ``top_k`` below 1.
             TableNotFoundError: the index does not exist.
         """
-        top_k = check_top_k(self.top_k if top_k is None else top_k)
+        top_k = check_whole("top_k", self.top_k if top_k is None else top_k)
         by_id: dict[str, Document] = {}
         for document in documents:
             by_id.setdefault(document.id, document)

@@ -47,11 +47,6 @@ _IDS_PER_QUERY = 10_000
 _logger = logging.getLogger(__name__)
 
 
-def check_top_k(top_k: int) -> int:
-    """``top_k``, if it is 1 or more; raises InputError if not."""
-    return check_whole("top_k", top_k)
-
-
 def title_of(document: Document, meta_fields: Sequence[str]) -> str:
     """What is encoded before the content: the metadata in these fields, one space between."""
     values = (document.meta.get(name) for name in meta_fields)
@@ -254,7 +249,7 @@ class TansakuDocumentStore(MetadataReports):
             InputError: an empty query, an unknown option, or one that cannot be used.
             FilterError: Haystack cannot read the filter.
         """
-        check_top_k(top_k)
+        check_whole("top_k", top_k)
         if "k" in options:
             raise InputError("unknown search option 'k'; use top_k")
         asked = SearchOptions.of({"k": top_k, **options})

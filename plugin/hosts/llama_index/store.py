@@ -242,9 +242,8 @@ class TansakuVectorStore(BasePydanticVectorStore):
         # LlamaIndex gives an empty list where it asks for no particular nodes.
         if query.node_ids or query.doc_ids or (query.filters and query.filters.filters):
             chosen = self._selected(query.node_ids or None, query.filters, query.doc_ids)
-            options = replace(
-                options, ids=chosen if options.ids is None else [i for i in chosen if i in {*options.ids}]
-            )
+            among = set(chosen if options.ids is None else options.ids)
+            options = replace(options, ids=[node_id for node_id in chosen if node_id in among])
         hits = search(searcher, query.query_str, options)
         return VectorStoreQueryResult(
             nodes=[node_of(hit) for hit in hits], similarities=hits.scores(), ids=[hit.id for hit in hits]

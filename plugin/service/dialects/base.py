@@ -19,6 +19,7 @@ from ....onnx_export.encode.encoder import Encoder
 from ...rerank.reranker import RerankResult
 from ...search.choices import ScoreMode
 from ...search.cuts import documents_warning, query_warning
+from ...serving.ids import id_text
 from ..admission import entered
 from ..errors import ErrorShape, ServiceError
 from ..service import Service
@@ -77,11 +78,6 @@ def checked_text(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(checked_text)]
-
-
-def id_text(given: Any) -> Any:
-    """An integer as the text that an index has for it; all else as it is."""
-    return str(given) if isinstance(given, int) and not isinstance(given, bool) else given
 
 
 Id = Annotated[Text, BeforeValidator(id_text, json_schema_input_type=str | int)]
