@@ -140,8 +140,7 @@ def records_by_line(kind: str, data: bytes) -> tuple[dict[int, Any], bool]:
             continue
         if kind == "tsv":
             cells = text.split("\t")
-            if text:
-                cells = _cells(cells)
+            if any(cells := _cells(cells)):  # rows of empty fields are left out
                 found[number] = dict(zip(HEADER, cells, strict=True)) if len(cells) == len(HEADER) else None
         elif text.strip():
             try:
@@ -177,9 +176,9 @@ def _csv_records(lines: list[bytes]) -> tuple[dict[int, Any], bool]:
             continue
         bad = any(_is_bad(line) for line in lines[first - 1 : reader.line_num])
         row = _cells(row)
-        if bad or (row and len(row) != len(HEADER)):
+        if bad or (any(row) and len(row) != len(HEADER)):
             found[first] = None
-        elif row:
+        elif any(row):  # rows of empty fields are left out
             found[first] = dict(zip(HEADER, row, strict=True))
 
 

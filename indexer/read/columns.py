@@ -109,7 +109,7 @@ def _misfit_error(document: Document, field: pa.Field, reason: str) -> InputErro
     if isinstance(value, str) and not pa.types.is_nested(field.type):  # the commonest cause
         remedy += "; text in quotes is no number, date or truth value"
     if pa.types.is_string(field.type) and not isinstance(value, (str, bytes)) and not _is_nested(value):
-        reason = f"it is of type {type_word(_type_of(value))}"
+        reason = f"it is of type {_word_of(value)}"
         remedy += f", or make it text: {_made_text(field.name)}"
     if isinstance(value, Decimal):
         remedy += "; give the column more digits when an index is made: FieldNames(types={...: 'decimal(38,9)'})"
@@ -155,6 +155,14 @@ def _mixture_error(documents: Sequence[Document], name: str, before: pa.DataType
         f"{_named(documents[-1])}: field {name!r} has values that do not fit one column ({reason}); make the column "
         f"text ({_made_text(name)}), or leave it out (--drop-field {name})"
     )
+
+
+def _word_of(value: Any) -> str:
+    """What the type of a value is called; Python's name for it, if no column can hold the value."""
+    try:
+        return type_word(_type_of(value))
+    except _MISFITS:
+        return type(value).__name__
 
 
 def _made_text(name: str) -> str:

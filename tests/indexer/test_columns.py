@@ -189,6 +189,11 @@ class TestColumnTypes:
 
 
 class TestFieldArray:
+    def test_a_number_that_no_column_can_hold_is_refused_in_a_column_of_text(self):
+        large = Document("a", "寺", "", {"n": 10**30}, place="d.jsonl:1")
+        with pytest.raises(InputError, match=r"d\.jsonl:1 .*'n' is 10+, .*of type int.*column-type n=string"):
+            field_array([large], pa.field("n", pa.string()))
+
     def test_what_is_no_text_in_a_column_of_texts_is_refused_with_the_remedy(self):
         with pytest.raises(
             InputError,
