@@ -159,7 +159,7 @@ def _named(record: Any) -> Any:
 
 
 def _csv_records(lines: list[bytes]) -> tuple[dict[int, Any], bool]:
-    texts = [line.decode("utf-8", "backslashreplace") + "\n" for line in lines]
+    texts = [line.decode("utf-8", "backslashreplace").removeprefix("\ufeff") + "\n" for line in lines]
     reader = csv.reader(iter(texts), strict=True)
     found: dict[int, Any] = {}
     while True:
