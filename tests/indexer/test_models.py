@@ -20,6 +20,8 @@ from tansaku.plugin.cli.main import app
 
 from ..support.fakes import FakeEncoder, NewerEncoder, corpus, small_chunks
 
+pytestmark = pytest.mark.integration
+
 DOCS = corpus(40)
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from tansaku import Encoder
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 TEXT = "髙橋さんは、東京の「図書館」（とうきょう）で１９６４年に、バナナと人々のことをABCと学んだ。"
 

@@ -23,6 +23,8 @@ from tansaku.training.query_weights import WeightsPlan, _Similarities, fit_query
 
 from ..support.fakes import FakeEncoder
 
+pytestmark = pytest.mark.integration
+
 UNITS = 5
 QUERY = "梅雨がないのはどこですか"
 

@@ -19,6 +19,8 @@ from ..onnx_export.test_backbones import CONFIGS
 from ..support import checkpoints
 from .test_frozen import TEXTS, backbone, inputs
 
+pytestmark = pytest.mark.integration
+
 TRAINED = 2
 
 

@@ -14,6 +14,8 @@ from tansaku.plugin.search.latest_searcher import LatestSearcher
 
 from ...support.fakes import FakeEncoder, NewerEncoder, corpus, make_findable
 
+pytestmark = pytest.mark.integration
+
 DOCS = corpus(30)
 QUERY = "3a9f"
 

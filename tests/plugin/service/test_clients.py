@@ -18,6 +18,8 @@ from tansaku.plugin.serving.access import is_loopback
 
 from ...support.fakes import FakeEncoder
 
+pytestmark = pytest.mark.integration
+
 QUERY = "3a9f"
 TEXTS = ["ab", "3a9f", "3a"]
 FIELDS = [{"title": "x", "body": text} for text in TEXTS]
