@@ -10,6 +10,7 @@ from .codec.codec import is_outgrown
 from .derived.arrays import array_bytes, folder_bytes
 from .derived.segments import damaged
 from .table.codec_table import codec_table
+from .table.columns_of_rows import read_columns
 from .table.database import local_folder, storage_errors
 from .table.schema import internal_fields
 from .table.table import IndexTable
@@ -112,7 +113,7 @@ def describe(index: IndexTable) -> IndexInfo:
     table, codec, header = index.table, index.codec, index.header
     columns = ["token_count", "write_id", "centroid_cosine", *(["parent_id"] if header.passage_tokens else [])]
     with storage_errors(index.place()):
-        rows = table.search().select(columns).to_arrow()
+        rows = read_columns(table, columns)
         versions = len(table.list_versions())
     for name in columns:
         if rows[name].null_count:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from ..codec.codec import ResidualCodec
 from ..errors import StorageError
+from ..table.columns_of_rows import read_columns
 from ..table.database import storage_errors
 from ..table.table import IndexTable
 from .postings import MAX_ROWS, InvertedLists
@@ -135,7 +136,7 @@ def read_keys(index: IndexTable) -> RowKeys:
         StorageError: the table cannot be read, or is damaged.
     """
     with storage_errors(index.place()):
-        rows = index.table.search().select(["write_id", "token_count"]).with_row_id(True).to_arrow()
+        rows = read_columns(index.table, ["write_id", "token_count"])
     for name in ("write_id", "token_count"):
         if not pa.types.is_integer(rows.schema.field(name).type) or rows[name].null_count:
             raise damaged(index, name, "is not a number in every row")

@@ -12,6 +12,7 @@ from lancedb.db import DBConnection
 
 from ..errors import StorageError, WriteConflictError
 from .codec_table import codec_table
+from .columns_of_rows import read_columns
 from .conditions import Where, condition_errors, condition_sql
 from .database import drop_table, side_folder, storage_errors, table_names
 from .schema import user_fields
@@ -38,9 +39,7 @@ def count_documents(index: IndexTable, condition: str | None = None) -> int:
     """
     if not index.header.passage_tokens:
         return index.table.count_rows(condition)
-    rows = index.table.search().select(["parent_id"])
-    found = (rows if condition is None else rows.where(condition)).to_arrow()
-    return len(found["parent_id"].unique())
+    return len(read_columns(index.table, ["parent_id"], condition)["parent_id"].unique())
 
 
 def stored_documents(index: IndexTable, where: Where | None = None) -> Iterator[dict[str, Any]]:
@@ -99,12 +98,12 @@ def joined_documents(index: IndexTable, where: Where | None = None) -> Iterator[
 def _row_ids(index: IndexTable, where: Where | None) -> list[int]:
     """The row ids of all passages of documents that a condition finds, document by document and in order."""
     with condition_errors(index.place(), where or ""), storage_errors(index.place()):
-        rows = index.table.search().select(["parent_id", "passage"]).with_row_id(True).to_arrow()
+        rows = read_columns(index.table, ["parent_id", "passage"])
         if where is not None:
             condition = condition_sql(
                 where, index.table.schema, index.header, if_empty="leave it out for all documents"
             )
-            found = index.table.search().where(condition).select(["parent_id"]).to_arrow()
+            found = read_columns(index.table, ["parent_id"], condition)
             rows = rows.filter(pc.is_in(rows["parent_id"], found["parent_id"].unique()))  # pyright: ignore[reportAttributeAccessIssue]
     return rows.sort_by([("parent_id", "ascending"), ("passage", "ascending")])["_rowid"].to_pylist()
 

@@ -22,6 +22,7 @@ from ..errors import StorageError, WriteConflictError
 from ..read.documents import Document
 from ..read.scan import DOCUMENTS_PER_CHUNK, scan
 from ..table.changes import delete_rows, index_text, merge_rows
+from ..table.columns_of_rows import read_columns
 from ..table.contents import count_documents
 from ..table.counted import check_made_by
 from ..table.database import side_folder, storage_errors
@@ -253,7 +254,7 @@ def _apply_later_changes(index: IndexTable, old_build: int, version: int, maker:
     rebuilt = open_index_table(index.database, index.name)
     maker = replace(maker, fields=user_fields(rebuilt.table.schema, rebuilt.header))
     with storage_errors(rebuilt.place()):
-        rows = rebuilt.table.search().select(["id", "write_id"]).to_arrow().to_pylist()
+        rows = read_columns(rebuilt.table, ["id", "write_id"]).to_pylist()
         at_swap = _ids(swapped)
     # Rows that others wrote or deleted after the swap are newer than the changes applied here.
     unchanged = {row["id"] for row in rows if row["write_id"] == maker.write_id}
@@ -285,7 +286,7 @@ def _changes(ids: set[str], version: int, new: IndexTable) -> tuple[set[str], li
 
 
 def _ids(index: IndexTable) -> set[str]:
-    return set(index.table.search().select(["id"]).to_arrow()["id"].to_pylist())
+    return set(read_columns(index.table, ["id"])["id"].to_pylist())
 
 
 def _at_version(index: IndexTable, version: int, *, same_index: bool = True) -> IndexTable | None:

@@ -104,7 +104,7 @@ def search(
     asked = _queries(query, queries)
     opened = open_table(db, table, storage_options(storage_option))
     searcher = Searcher(opened, load_models(model, threads), derived=derived)
-    names = chosen_fields(fields, hit_columns(opened))
+    names = chosen_fields(fields, hit_columns(opened.table.schema, opened.header))
     options: dict[str, Any] = {
         "recall": recall,
         "where": where,

@@ -10,8 +10,7 @@ import pyarrow as pa
 from ...indexer.errors import StorageError
 from ...indexer.read.documents import Document
 from ...indexer.table.database import storage_errors
-from ...indexer.table.schema import RESERVED_FIELDS, internal_fields, user_fields
-from ...indexer.table.table import IndexTable
+from ...indexer.table.schema import RESERVED_FIELDS, IndexHeader, internal_fields, user_fields
 from .results import Hit, RankedRows
 from .stored_codes import StoredCodes
 
@@ -28,8 +27,8 @@ def fetch_hits(codes: StoredCodes, ranked: RankedRows, *, passages: bool = False
         StorageError: The table cannot be read, or the version that is open has been removed.
     """
     header = codes.index.header
-    fields = hit_columns(codes.index)
-    columns = [*(name for name in RESERVED_FIELDS if name in codes.index.table.schema.names), *fields]
+    fields = hit_columns(codes.schema, header)
+    columns = [*(name for name in RESERVED_FIELDS if name in codes.schema.names), *fields]
     records = take_rows(codes, ranked.rows, columns).to_pylist()
     return [
         Hit(
@@ -43,10 +42,10 @@ def fetch_hits(codes: StoredCodes, ranked: RankedRows, *, passages: bool = False
     ]
 
 
-def hit_columns(index: IndexTable) -> list[str]:
+def hit_columns(schema: pa.Schema, header: IndexHeader) -> list[str]:
     """The names of `Hit.fields`: the caller's columns, and in an index of passages the passage's place."""
-    others = {*RESERVED_FIELDS, *internal_fields(index.header)}
-    return [name for name in index.table.schema.names if name not in others]
+    others = {*RESERVED_FIELDS, *internal_fields(header)}
+    return [name for name in schema.names if name not in others]
 
 
 def read_documents(codes: StoredCodes, ids: list[str]) -> list[Document | None]:
@@ -56,7 +55,7 @@ def read_documents(codes: StoredCodes, ids: list[str]) -> list[Document | None]:
         StorageError: As `fetch_hits`.
     """
     header = codes.index.header
-    fields = [field.name for field in user_fields(codes.index.table.schema, header)]
+    fields = [field.name for field in user_fields(codes.schema, header)]
     order = ["passage"] if header.passage_tokens else []
     distinct = list(dict.fromkeys(ids))
     positions, rows = codes.find_ids(distinct)
@@ -82,7 +81,7 @@ def take_rows(codes: StoredCodes, rows: np.ndarray, columns: list[str]) -> pa.Ta
     """
     index = codes.index
     if not len(rows):
-        return index.table.schema.empty_table().select(columns)
+        return codes.schema.empty_table().select(columns)
     row_ids = codes.row_ids[rows].tolist()
     distinct = list(dict.fromkeys(row_ids))
     with storage_errors(index.place()):
@@ -90,5 +89,5 @@ def take_rows(codes: StoredCodes, rows: np.ndarray, columns: list[str]) -> pa.Ta
     # LanceDB returns rows in an order of its own, and leaves out those that it does not find.
     position = {row_id: i for i, row_id in enumerate(found["_rowid"].to_pylist())}
     if len(position) < len(distinct):
-        raise StorageError(f"{index.place()}: version {index.table.version} has been removed; refresh and search again")
+        raise StorageError(f"{index.place()}: version {codes.version} has been removed; refresh and search again")
     return found.take([position[row_id] for row_id in row_ids]).drop_columns(["_rowid"])

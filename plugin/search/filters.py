@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...indexer.table.conditions import Where, condition_errors, condition_sql
+from ...indexer.table.columns_of_rows import read_columns
+from ...indexer.table.conditions import UncheckedSQL, Where, condition_errors, condition_sql
 from ...indexer.table.database import storage_errors
 from ...indexer.table.ids import checked_ids
+from .row_sets import RowSet
 from .stored_codes import StoredCodes
 
 
@@ -43,26 +45,31 @@ def allowed_rows(codes: StoredCodes, where: Where | None, ids: Sequence[str] | N
     """
     if where is None and ids is None:
         return Allowed(codes.alive, len(codes))
-    mask, missing, condition = codes.alive, (), None
+    rows, missing, condition = RowSet(codes.alive, len(codes)), (), None
     if where is not None:
-        index = codes.index
         remedy = "leave it out to search all documents"
-        condition = condition_sql(where, index.table.schema, index.header, if_empty=remedy)
-        mask = mask & _meeting(codes, where, condition)
+        condition = condition_sql(where, codes.schema, codes.index.header, if_empty=remedy)
+        rows = _meeting(codes, where, condition)
     if ids is not None:
         among, missing = _among(codes, ids)
-        mask = mask & among
-    return Allowed(mask, int(np.count_nonzero(mask)), missing, condition)
+        rows = RowSet.of(rows.mask & among)
+    return Allowed(rows.mask, rows.count, missing, condition)
 
 
-def _meeting(codes: StoredCodes, where: Where, condition: str) -> np.ndarray:
+def _meeting(codes: StoredCodes, where: Where, condition: str) -> RowSet:
+    if isinstance(where, UncheckedSQL):  # which may ask for the time, or for random numbers
+        return _read(codes, where, condition)
+    return codes.row_sets.find(condition, lambda: _read(codes, where, condition))
+
+
+def _read(codes: StoredCodes, where: Where, condition: str) -> RowSet:
     index = codes.index
     with storage_errors(index.place()), condition_errors(index.place(), where):
-        found = index.table.search().where(condition).select(["token_count"]).with_row_id(True).to_arrow()
+        found = read_columns(index.table, [], condition)
     rows = codes.rows_of(found["_rowid"].to_numpy())
     mask = np.zeros(len(codes.row_ids), bool)
     mask[rows[rows >= 0]] = True
-    return mask
+    return RowSet.of(mask)
 
 
 def _among(codes: StoredCodes, ids: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:

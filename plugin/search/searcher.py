@@ -321,7 +321,7 @@ class Searcher:
                 hits,
                 ranked=ranked,
                 stages=watch.stages,
-                version=codes.index.table.version,
+                version=codes.version,
                 query_tokens=len(query.vectors),
                 truncated=query.truncated,
             )

@@ -17,6 +17,7 @@ from ...indexer.table.table import IndexTable
 from ...onnx_export.encode.bundle import check_weight
 from ...onnx_export.errors import InputError
 from ..kernels.query_layout import CoarseCodec
+from .row_sets import RowSets
 from .rows_by_id import RowsById
 
 
@@ -51,12 +52,18 @@ class StoredCodes:
         alive: bool (rows,): False for rows that are no longer in the table.
         phrase_weight: Weight of neighbouring tokens in a search that gives none: the model's, or 0 for pooled vectors.
         outgrown: Whether the index has grown too much for its codec, see `is_outgrown`.
+        schema: The table's columns at that version. LanceDB takes longer to say it than a search can wait.
+        version: The version.
+        row_sets: The rows that conditions left in earlier searches.
     """
 
     def __init__(self, index: IndexTable, arrays: Arrays, phrase_weight: float = 0.0) -> None:
         self.index = index
         self.phrase_weight = 0.0 if phrase_weight and index.header.pool > 1 else phrase_weight
         self.codec = index.codec
+        self.row_sets = RowSets()
+        with storage_errors(index.place()):
+            self.schema, self.version = index.table.schema, index.table.version
         first_rows = np.cumsum([0, *map(len, arrays.segments)])
         self.segments: list[tuple[int, Segment]] = list(zip(first_rows.tolist(), arrays.segments, strict=False))
         self.row_ids = np.concatenate([np.empty(0, np.uint64), *(s.row_ids for s in arrays.segments)])
