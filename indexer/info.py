@@ -135,7 +135,7 @@ def describe(index: IndexTable) -> IndexInfo:
     }
     derived = array_bytes(index)
     if derived:
-        parts["lists"] = derived["list_offsets"] + derived["postings"]
+        parts["lists"] = derived["list_offsets"] + derived["postings"] + derived.get("routing", 0)
         parts["keys"] = derived["row_ids"] + derived["write_ids"] + derived["offsets"] + derived.get("deleted", 0)
     folder = local_folder(index.database)
     on_disk = None
@@ -161,5 +161,5 @@ def describe(index: IndexTable) -> IndexInfo:
         bytes_on_disk=on_disk,
         derived_bytes=sum(derived.values()),
         drift=drift,
-        outgrown=is_outgrown(codec, tokens),
+        outgrown=is_outgrown(len(codec.centroids), tokens),
     )

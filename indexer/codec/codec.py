@@ -254,17 +254,16 @@ def _through_float16(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float16).astype(np.float32)
 
 
-def is_outgrown(codec: ResidualCodec, n_tokens: int) -> bool:
-    """Tell whether an index has grown so much since its codec was trained that likely candidates are missed.
+def is_outgrown(n_lists: int, n_tokens: int) -> bool:
+    """Tell whether an index has grown so much that likely candidates are missed.
 
-    A codec that was trained on few documents has few centroids, and all documents then look alike to the search for
-    candidates.
+    With few lists, all documents look alike to the search for candidates.
 
     Args:
-        codec: the codec of the index.
+        n_lists: number of the codec's centroids, or of what else the index has inverted lists of.
         n_tokens: number of token vectors of the index now.
 
     Returns:
         Whether a codec trained now would have `OUTGROWN` times as many centroids, or more.
     """
-    return default_centroids(n_tokens) >= OUTGROWN * len(codec.centroids)
+    return default_centroids(n_tokens) >= OUTGROWN * n_lists

@@ -5,12 +5,14 @@ A segment is a fixed group of up to 65,536 rows, see `segments`.
     arrays/arrays.json          the version, the segments with size, time and CRC-32 of each file, and the checksums of
                                 the table's files (`table_files`)
     arrays/SEGMENT/NAME.npy     the arrays of one segment
+    arrays/ROUTING/NAME.npy     the routing points, if the index has outgrown the centroids of its codec, see `routing`
     arrays/SEGMENT/deleted-VERSION.npy   which of its rows are deleted
 
 The table is the source of truth. `load_arrays` brings the arrays to the version that is open: new rows make a new
-segment, deleted rows are marked, and files that are missing, damaged or of another table are made again. Files are
-complete before arrays.json lists them, and arrays.json is replaced in one step. Files that are no longer listed are
-removed; readers that have them mapped can still use them.
+segment, deleted rows are marked, and files that are missing, damaged or of another table are made again. When the table
+has grown by half, routing points are found again, and all segments get new inverted lists. Files are complete before
+arrays.json lists them, and arrays.json is replaced in one step. Files that are no longer listed are removed; readers
+that have them mapped can still use them.
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import secrets
 import shutil
 import stat
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,12 +43,18 @@ from ..table.database import side_folder, storage_errors
 from ..table.locks import LOCK_MODE, LOCK_VARIABLE, lock_seconds
 from ..table.table import IndexTable
 from .postings import MAX_ROWS, InvertedLists
-from .segments import RowKeys, Segment, build_segment, parts, read_keys, segment_problem
+from .routing import Routing, is_wanted
+from .segments import Allocate, RowKeys, Segment, build_segment, parts, read_keys, segment_problem, with_lists
 from .table_files import Checksums, check_files, checksum, with_new_files
 
-_FORMAT = 1
+_logger = logging.getLogger(__name__)
+
+_FORMAT = 2
 _MANIFEST = "arrays.json"
-_NAMES = ("row_ids", "write_ids", "offsets", "centroid_ids", "residuals", "list_offsets", "postings")
+_CODES = ("row_ids", "write_ids", "offsets", "centroid_ids", "residuals")
+_LISTS = ("list_offsets", "postings")
+_NAMES = (*_CODES, *_LISTS)
+_OF_ROUTING = ("offsets", "residuals")
 _MOSTLY_DELETED = 0.3  # a segment with a larger share of deleted rows is made again
 _LOCK_FILE = "arrays.lock"
 _LOCK_SECONDS = 120.0  # another process that makes the arrays is waited for; one that holds the lock for ever, too
@@ -66,10 +76,12 @@ class Arrays:
     Attributes:
         version: version of the table.
         segments: the codes, in groups of rows.
+        routing: the routing points that inverted lists are of; None if they are of the centroids.
     """
 
     version: int
     segments: tuple[Segment, ...]
+    routing: Routing | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,30 @@ class _OnDisk:
 
     segment: Segment
     entry: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Points:
+    """Routing points and their entry in arrays.json; both None where lists are of the centroids."""
+
+    routing: Routing | None = None
+    entry: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What arrays.json lists."""
+
+    items: list[_OnDisk]
+    points: _Points
+    version: int
+
+    def arrays(self) -> Arrays:
+        return Arrays(self.version, tuple(item.segment for item in self.items), self.points.routing)
+
+    def entries(self) -> list[dict[str, Any]]:
+        entries = [item.entry for item in self.items]
+        return entries if self.points.entry is None else [*entries, self.points.entry]
 
 
 def arrays_folder(index: IndexTable) -> Path:
@@ -146,7 +182,7 @@ def check_arrays(index: IndexTable, progress: Progress) -> tuple[int, int, bool]
     seconds = lock_seconds(_LOCK_SECONDS)
     try:
         with filelock.FileLock(folder / _LOCK_FILE, timeout=seconds, mode=LOCK_MODE):
-            stored, _ = _load(folder, index, every_checksum=True)
+            stored = _load(folder, index, every_checksum=True)
     except filelock.Timeout:
         raise BusyError(
             f"{folder / _LOCK_FILE}: another process holds this lock for longer than {seconds:g} s; wait until it "
@@ -158,7 +194,7 @@ def check_arrays(index: IndexTable, progress: Progress) -> tuple[int, int, bool]
         with storage_errors(f"folder {folder}"):
             (folder / _MANIFEST).unlink()
         return files, size, False
-    sizes = [about[0] for item in stored for about in item.entry["files"].values()]
+    sizes = [about[0] for entry in stored.entries() for about in entry["files"].values()]
     return files + len(sizes), size + sum(sizes), True
 
 
@@ -182,14 +218,20 @@ def array_bytes(index: IndexTable) -> dict[str, int]:
             return {}
         files = [item for entry in manifest["segments"] for item in entry["files"].items()]
         names = dict.fromkeys(Path(name).stem.split("-")[0] for name, _ in files)
-        return {n: sum(about[0] for name, about in files if Path(name).stem.split("-")[0] == n) for n in names}
+        sizes = {n: sum(about[0] for name, about in files if Path(name).stem.split("-")[0] == n) for n in names}
+        if manifest["routing"] is not None:
+            sizes["routing"] = sum(about[0] for about in manifest["routing"]["files"].values())
+        return sizes
     except _UNUSABLE:
         return {}
 
 
 def _in_memory(index: IndexTable, *, residuals: bool) -> Arrays:
     segments = [build_segment(index, part, residuals=residuals) for part in parts(read_keys(index))]
-    return Arrays(index.table.version, tuple(segments))
+    routing = _routing_for(index.codec, segments, None) if residuals else None
+    if routing is not None:
+        segments = [with_lists(segment, index.codec, routing) for segment in segments]
+    return Arrays(index.table.version, tuple(segments), routing)
 
 
 def _up_to_date(index: IndexTable, folder: Path) -> Arrays | None:
@@ -198,36 +240,65 @@ def _up_to_date(index: IndexTable, folder: Path) -> Arrays | None:
     Files that another process removes meanwhile are missing here, and then the lock is waited for.
     """
     try:
-        stored, version = _load(folder, index, may_write=False)
+        stored = _load(folder, index, may_write=False)
     except _UNUSABLE:
         return None
-    if version != index.table.version or _table_checksums(index) is None:
+    if stored.version != index.table.version or _table_checksums(index) is None:
         return None
-    return Arrays(version, tuple(item.segment for item in stored))
+    return stored.arrays()
 
 
 def _synchronized(index: IndexTable, folder: Path) -> Arrays:
     version = index.table.version
     known = _table_checksums(index)
     try:
-        stored, stored_version = _load(folder, index)
+        stored = _load(folder, index)
     except _UNUSABLE:
-        stored, stored_version = [], -1
+        stored = _Stored([], _Points(), -1)
     _remove_unnamed(folder, stored)  # left by an interruption
-    if stored_version == version and known is not None:
-        return Arrays(version, tuple(item.segment for item in stored))
+    if stored.version == version and known is not None:
+        return stored.arrays()
     rows = read_keys(index)
-    kept = [_without_missing(item, rows) for item in stored]
+    kept = [_without_missing(item, rows) for item in stored.items]
     missing = _not_in(rows, [item.segment.keys() for item in kept])
     kept, missing = _compacted(kept, missing)
     marked = [_store_deleted(item, folder, version) for item in kept]
-    made = [_store(index, part, folder) for part in parts(missing)]
-    current = [item for item in marked + made if len(item.segment)]
+    made = [_store(index, part, folder, stored.points.routing) for part in parts(missing)]
+    current = _Stored([item for item in marked + made if len(item.segment)], stored.points, version)
     # A reader of an older version does not replace the arrays of a newer one.
-    if stored_version <= version:
+    if stored.version <= version:
+        current = _routed(index.codec, current, folder)
         _store_manifest(index, current, folder, known or {})
         _remove_unnamed(folder, current)
-    return Arrays(version, tuple(item.segment for item in current))
+    return current.arrays()
+
+
+def _routed(codec: ResidualCodec, current: _Stored, folder: Path) -> _Stored:
+    """The same segments with lists of other routing points, where the present ones no longer fit."""
+    routing = _routing_for(codec, [item.segment for item in current.items], current.points.routing)
+    if routing is current.points.routing or routing is None:
+        return current
+    name = f"routing-{secrets.token_hex(8)}"
+    with atomic_folder(folder / name) as making:
+        for array, content in zip(_OF_ROUTING, (routing.offsets, routing.residuals), strict=True):
+            np.save(making / f"{array}.npy", content, allow_pickle=False)
+    files = {f"{array}.npy": _about(folder / name / f"{array}.npy") for array in _OF_ROUTING}
+    entry = {"name": name, "files": files, "tokens": routing.n_tokens}
+    points = _Points(_open_routing(folder, entry, codec), entry)
+    return _Stored(
+        [_store_lists(item, folder, codec, points.routing) for item in current.items], points, current.version
+    )
+
+
+def _routing_for(codec: ResidualCodec, segments: list[Segment], known: Routing | None) -> Routing | None:
+    """The routing for ``segments``: ``known`` as long as it fits, new points where they are wanted, or None."""
+    n_tokens = sum(len(segment.centroid_ids) for segment in segments)
+    if known is not None and known.fits(n_tokens):
+        return known
+    if not is_wanted(codec, n_tokens):
+        return known
+    _logger.info("finding routing points for %s token vectors, from their codes", f"{n_tokens:,}")
+    return Routing.train(codec, [segment.codes for segment in segments])
 
 
 def _without_missing(item: _OnDisk, rows: RowKeys) -> _OnDisk:
@@ -277,28 +348,50 @@ def _columns(keys: RowKeys) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return keys.row_ids, keys.write_ids, keys.counts
 
 
-def _store(index: IndexTable, rows: RowKeys, folder: Path) -> _OnDisk:
+def _store(index: IndexTable, rows: RowKeys, folder: Path, routing: Routing | None) -> _OnDisk:
     """Write a new segment."""
     name = f"segment-{secrets.token_hex(8)}"
-    with atomic_folder(folder / name) as making:
-
-        def allocate(array: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-            if not all(shape):  # an empty file cannot be mapped
-                empty = np.empty(shape, dtype)
-                np.save(making / f"{array}.npy", empty)
-                return empty
-            mapped = np.lib.format.open_memmap(making / f"{array}.npy", "w+", dtype, shape)
-            _reserve(making / f"{array}.npy")
-            return mapped
-
-        segment = build_segment(index, rows, residuals=True, allocate=allocate)
-        for array in (segment.row_ids, segment.offsets, segment.centroid_ids, segment.residuals):
-            if isinstance(array, np.memmap):
-                array.flush()
-        del segment
+    with atomic_folder(folder / name) as making, _files_in(making) as allocate:
+        build_segment(index, rows, residuals=True, routing=routing, allocate=allocate)
     files = {f"{array}.npy": _about(folder / name / f"{array}.npy") for array in _NAMES}
     entry = {"name": name, "files": files}
-    return _OnDisk(_open(folder, entry, index.codec), entry)
+    return _OnDisk(_open(folder, entry, index.codec, routing), entry)
+
+
+def _store_lists(item: _OnDisk, folder: Path, codec: ResidualCodec, routing: Routing | None) -> _OnDisk:
+    """Write a segment that has the codes of another one, as the same files, and lists of other routing points."""
+    name, before = f"segment-{secrets.token_hex(8)}", folder / item.entry["name"]
+    with atomic_folder(folder / name) as making:
+        with _files_in(making) as allocate:
+            with_lists(item.segment, codec, routing, allocate)
+        same = {file: about for file, about in item.entry["files"].items() if Path(file).stem not in _LISTS}
+        for file in same:
+            try:
+                os.link(before / file, making / file, follow_symlinks=False)
+            except OSError:  # a file system without links
+                shutil.copy2(before / file, making / file, follow_symlinks=False)
+    files = same | {f"{array}.npy": _about(folder / name / f"{array}.npy") for array in _LISTS}
+    entry = {"name": name, "files": files}
+    return _OnDisk(_open(folder, entry, codec, routing), entry)
+
+
+@contextlib.contextmanager
+def _files_in(folder: Path) -> Iterator[Allocate]:
+    """Allocates arrays as files in ``folder``, which are whole at the end."""
+    made: list[np.memmap] = []
+
+    def allocate(array: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        if not all(shape):  # an empty file cannot be mapped
+            empty = np.empty(shape, dtype)
+            np.save(folder / f"{array}.npy", empty)
+            return empty
+        made.append(np.lib.format.open_memmap(folder / f"{array}.npy", "w+", dtype, shape))
+        _reserve(folder / f"{array}.npy")
+        return made[-1]
+
+    yield allocate
+    for mapped in made:
+        mapped.flush()
 
 
 def _store_deleted(item: _OnDisk, folder: Path, version: int) -> _OnDisk:
@@ -313,16 +406,15 @@ def _store_deleted(item: _OnDisk, folder: Path, version: int) -> _OnDisk:
     return replace(item, entry={**item.entry, "files": files})
 
 
-def _load(
-    folder: Path, index: IndexTable, *, every_checksum: bool = False, may_write: bool = True
-) -> tuple[list[_OnDisk], int]:
+def _load(folder: Path, index: IndexTable, *, every_checksum: bool = False, may_write: bool = True) -> _Stored:
     manifest = _read_manifest(folder)
     if not _is_of(manifest, index):
         raise _DamagedError("of another table")
     touched = False
-    size_of_all = sum(about[0] for entry in manifest["segments"] for about in entry["files"].values())
+    entries = [*manifest["segments"], *([] if manifest["routing"] is None else [manifest["routing"]])]
+    size_of_all = sum(about[0] for entry in entries for about in entry["files"].values())
     every_checksum = every_checksum or size_of_all <= _SMALL
-    for entry in manifest["segments"]:
+    for entry in entries:
         for name, about in entry["files"].items():
             path = folder / entry["name"] / name
             status = _regular(path)
@@ -337,12 +429,15 @@ def _load(
                     raise _DamagedError(f"{path} is damaged")
                 touched = touched or status.st_mtime_ns != modified
                 about[1] = status.st_mtime_ns
-    items = [_OnDisk(_open(folder, entry, index.codec), entry) for entry in manifest["segments"]]
+    points = _Points()
+    if manifest["routing"] is not None:
+        points = _Points(_open_routing(folder, manifest["routing"], index.codec), manifest["routing"])
+    items = [_OnDisk(_open(folder, entry, index.codec, points.routing), entry) for entry in manifest["segments"]]
     if touched:
         _replace_manifest(folder, manifest)
     if manifest["version"] == index.table.version and manifest["committed"] != _committed(index):
-        return items, -1  # a table restored from a copy has reached the same version again, with other rows
-    return items, manifest["version"]
+        return _Stored(items, points, -1)  # a table restored from a copy has reached the same version, with other rows
+    return _Stored(items, points, manifest["version"])
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -387,7 +482,16 @@ def _committed(index: IndexTable) -> str:
     return str(times.get(index.table.version))
 
 
-def _open(folder: Path, entry: dict[str, Any], codec: ResidualCodec) -> Segment:
+def _open_routing(folder: Path, entry: dict[str, Any], codec: ResidualCodec) -> Routing:
+    place = folder / entry["name"]
+    routing = Routing(*(_map(place / f"{name}.npy") for name in _OF_ROUTING), n_tokens=entry["tokens"])
+    problem = routing.problem(codec)
+    if problem:
+        raise _DamagedError(f"{place}: {problem}")
+    return routing
+
+
+def _open(folder: Path, entry: dict[str, Any], codec: ResidualCodec, routing: Routing | None) -> Segment:
     place = folder / entry["name"]
     mapped = {name: _map(place / f"{name}.npy") for name in _NAMES}
     deleted = np.zeros(len(mapped["row_ids"]), bool)
@@ -405,7 +509,7 @@ def _open(folder: Path, entry: dict[str, Any], codec: ResidualCodec) -> Segment:
         lists=lists,
         deleted=deleted,
     )
-    problem = segment_problem(segment, codec)
+    problem = segment_problem(segment, codec, routing)
     if problem:
         raise _DamagedError(f"{place}: {problem}")
     return segment
@@ -426,7 +530,7 @@ def _map(path: Path) -> np.ndarray:
         return np.memmap(file, dtype, "r", file.tell(), shape)
 
 
-def _store_manifest(index: IndexTable, items: list[_OnDisk], folder: Path, known: Checksums) -> None:
+def _store_manifest(index: IndexTable, current: _Stored, folder: Path, known: Checksums) -> None:
     manifest = {
         "format": _FORMAT,
         "table": index.name,
@@ -434,7 +538,8 @@ def _store_manifest(index: IndexTable, items: list[_OnDisk], folder: Path, known
         "codec_id": index.header.codec_id,
         "version": index.table.version,
         "committed": _committed(index),
-        "segments": [item.entry for item in items],
+        "segments": [item.entry for item in current.items],
+        "routing": current.points.entry,
         "table_files": with_new_files(index, known),
     }
     _replace_manifest(folder, manifest)
@@ -445,9 +550,12 @@ def _replace_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     write_atomically(folder / _MANIFEST, json.dumps({"crc": checksum, "arrays": manifest}, indent=1))
 
 
-def _remove_unnamed(folder: Path, items: list[_OnDisk]) -> None:
-    named = {item.entry["name"]: item.entry["files"] for item in items}
-    for path in (*folder.glob("segment-*"), *folder.glob(".segment-*")):  # the second were never completed
+def _remove_unnamed(folder: Path, stored: _Stored) -> None:
+    named = {entry["name"]: entry["files"] for entry in stored.entries()}
+    # Names with a dot were never completed.
+    for path in (
+        path for kind in ("segment-*", "routing-*") for path in (*folder.glob(kind), *folder.glob(f".{kind}"))
+    ):
         if path.name not in named:
             shutil.rmtree(path, ignore_errors=True)
             continue

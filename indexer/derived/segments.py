@@ -7,7 +7,7 @@ are marked in `deleted`, and their new codes go into another segment. (Lucene us
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from ..table.columns_of_rows import read_columns
 from ..table.database import storage_errors
 from ..table.table import IndexTable
 from .postings import MAX_ROWS, InvertedLists
+from .routing import Codes, Routing
 
 # Allocates an array, given its name, shape and dtype.
 Allocate = Callable[[str, tuple[int, ...], np.dtype], np.ndarray]
@@ -66,7 +67,8 @@ class Segment:
         offsets: int64 (rows + 1,): where each row's tokens begin.
         centroid_ids: uint16 or uint32 (tokens,).
         residuals: uint8 (tokens, residual bytes); None if they are read from the table instead.
-        lists: inverted lists of the rows' positions in this segment.
+        lists: inverted lists of the rows' positions in this segment: one for each routing point, or for each centroid
+            where there is no routing.
         deleted: bool (rows,): whether the row is no longer in the table, or has other codes there.
     """
 
@@ -81,12 +83,25 @@ class Segment:
     def __len__(self) -> int:
         return len(self.row_ids)
 
+    @property
+    def codes(self) -> Codes:
+        """Centroid ids and residuals, which must be in memory or mapped."""
+        if self.residuals is None:
+            raise RuntimeError("the residuals of this segment are in the table alone")
+        return self.centroid_ids, self.residuals
+
+    def lists_of(self, codec: ResidualCodec, routing: Routing | None) -> InvertedLists:
+        """The inverted lists for a routing, in memory; None stands for lists of the centroids."""
+        if routing is None:
+            return InvertedLists.build(self.centroid_ids, self.offsets, len(codec.centroids))
+        return InvertedLists.build(routing.assign(codec, self.codes), self.offsets, len(routing))
+
     def keys(self) -> RowKeys:
         """The rows that are not deleted."""
         return RowKeys(self.row_ids, self.write_ids, np.diff(self.offsets)).take(~self.deleted)
 
 
-def segment_problem(segment: Segment, codec: ResidualCodec) -> str:
+def segment_problem(segment: Segment, codec: ResidualCodec, routing: Routing | None) -> str:
     """What is wrong with arrays that were read from files; empty if nothing is.
 
     The search loops check no bounds, so this must.
@@ -94,7 +109,9 @@ def segment_problem(segment: Segment, codec: ResidualCodec) -> str:
     Args:
         segment: the arrays, in memory or mapped.
         codec: the codec of their codes.
+        routing: the routing of their lists, or None.
     """
+    n_lists = len(codec.centroids) if routing is None else len(routing)
     n_rows, n_tokens, lists = len(segment), len(segment.centroid_ids), segment.lists
     expected = (
         ("row_ids", segment.row_ids, np.dtype(np.uint64), (n_rows,)),
@@ -102,7 +119,7 @@ def segment_problem(segment: Segment, codec: ResidualCodec) -> str:
         ("offsets", segment.offsets, np.dtype(np.int64), (n_rows + 1,)),
         ("centroid_ids", segment.centroid_ids, codec.id_dtype, (n_tokens,)),
         ("residuals", segment.residuals, np.dtype(np.uint8), (n_tokens, codec.residual_bytes)),
-        ("list_offsets", lists.offsets, np.dtype(np.uint32), (len(codec.centroids) + 1,)),
+        ("list_offsets", lists.offsets, np.dtype(np.uint32), (n_lists + 1,)),
         ("postings", lists.postings, np.dtype(np.uint16), (len(lists.postings),)),
     )
     for name, array, dtype, shape in expected:
@@ -148,13 +165,21 @@ def read_keys(index: IndexTable) -> RowKeys:
     return RowKeys(row_ids[order], rows["write_id"].to_numpy().astype(np.int64)[order], counts[order])
 
 
-def build_segment(index: IndexTable, rows: RowKeys, *, residuals: bool, allocate: Allocate | None = None) -> Segment:
+def build_segment(
+    index: IndexTable,
+    rows: RowKeys,
+    *,
+    residuals: bool,
+    routing: Routing | None = None,
+    allocate: Allocate | None = None,
+) -> Segment:
     """Read the codes of ``rows`` from the table.
 
     Args:
         index: the open table.
         rows: at most 65,536 of its rows.
         residuals: also read the residuals. Without them a segment takes 2 to 4 bytes per token, and the inverted lists.
+        routing: the routing of the inverted lists, which needs residuals; None makes lists of the centroids.
         allocate: allocates the arrays; None allocates them in memory.
 
     Returns:
@@ -177,16 +202,27 @@ def build_segment(index: IndexTable, rows: RowKeys, *, residuals: bool, allocate
     read_codes(index, rows.row_ids, offsets, columns)
     if n_tokens and centroid_ids.max() >= len(codec.centroids):  # the search loops do not check bounds
         raise damaged(index, "centroid_ids", "has ids that the codec does not have")
-    lists = InvertedLists.build(centroid_ids, offsets, len(codec.centroids))
+    row_ids, write_ids = kept("row_ids", rows.row_ids, allocate), kept("write_ids", rows.write_ids, allocate)
+    none = InvertedLists(np.zeros(1, np.uint32), np.empty(0, np.uint16))
+    segment = Segment(row_ids, write_ids, offsets, centroid_ids, codes, none, np.zeros(len(rows), bool))
+    return with_lists(segment, codec, routing, allocate)
 
-    def kept(name: str, array: np.ndarray) -> np.ndarray:
-        copy = allocate(name, array.shape, array.dtype)
-        copy[:] = array
-        return copy
 
-    row_ids, write_ids = kept("row_ids", rows.row_ids), kept("write_ids", rows.write_ids)
-    lists = InvertedLists(kept("list_offsets", lists.offsets), kept("postings", lists.postings))
-    return Segment(row_ids, write_ids, offsets, centroid_ids, codes, lists, np.zeros(len(rows), bool))
+def with_lists(
+    segment: Segment, codec: ResidualCodec, routing: Routing | None, allocate: Allocate | None = None
+) -> Segment:
+    """A segment with the inverted lists for a routing; arguments as for `build_segment`."""
+    allocate = allocate or _in_memory
+    lists = segment.lists_of(codec, routing)
+    lists = InvertedLists(kept("list_offsets", lists.offsets, allocate), kept("postings", lists.postings, allocate))
+    return replace(segment, lists=lists)
+
+
+def kept(name: str, array: np.ndarray, allocate: Allocate) -> np.ndarray:
+    """A copy of ``array`` in memory that ``allocate`` gives."""
+    copy = allocate(name, array.shape, array.dtype)
+    copy[:] = array
+    return copy
 
 
 def read_codes(index: IndexTable, row_ids: np.ndarray, offsets: np.ndarray, into: Mapping[str, np.ndarray]) -> None:

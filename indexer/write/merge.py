@@ -143,7 +143,7 @@ def _say_if_outgrown(index: IndexTable, report: BuildReport) -> None:
     if not report.rows:
         return
     rows = on_latest(index, lambda table: table.count_rows())
-    if is_outgrown(index.codec, rows * report.tokens // report.rows):
+    if is_outgrown(len(index.codec.centroids), rows * report.tokens // report.rows):
         _logger.warning("%s %s", index.place(), OUTGROWN_REMEDY)
 
 

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numba.extending import register_jitable
 
 from .compiling import compiled_for
 from .simd import (
@@ -27,7 +28,7 @@ from .simd import (
     to_shorts,
 )
 
-__all__ = ["best_centroids", "fill_centroid_scores", "fill_residual_scores", "residual_bound"]
+__all__ = ["best_centroids", "best_points", "fill_centroid_scores", "fill_residual_scores", "residual_bound"]
 
 _ALL_ONES = (1 << 32) - 1
 
@@ -83,8 +84,42 @@ def best_centroids(centroid_scores: np.ndarray, n_tokens: int, nprobe: int) -> t
     """
     run = _best_loop(centroid_scores.shape[1])
     found = run(centroid_scores.ravel(), len(centroid_scores), n_tokens, nprobe)
-    found[:, ::-1].sort(axis=1)
-    return (_ALL_ONES - (found & _ALL_ONES)).astype(np.int32), (found >> 32).astype(np.int16)
+    return _sorted(found)
+
+
+def best_points(
+    centroid_scores: np.ndarray,
+    residual_scores: np.ndarray,
+    n_tokens: int,
+    nprobe: int,
+    centroids: np.ndarray,
+    offsets: np.ndarray,
+    residuals: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ``nprobe`` best routing points of each query token, among those of some centroids.
+
+    Args:
+        centroid_scores: int16 (n_centroids, lanes).
+        residual_scores: int16 (residual_bytes, 256, lanes).
+        n_tokens: Number of lanes that are query tokens.
+        nprobe: Number of points wanted; no more than these centroids have.
+        centroids: int32 (chosen,), the ids of the centroids.
+        offsets: uint32 (n_centroids + 1,): where each centroid's points begin.
+        residuals: uint8 (points, residual_bytes).
+
+    Returns:
+        Their numbers, int32, and scores, int16, both (n_tokens, nprobe), best first; among equal ones those with the
+        lowest numbers.
+    """
+    n_bytes, _, lanes = residual_scores.shape
+    scores, points = centroid_scores.ravel(), residual_scores.ravel()
+    run = _points_loop(lanes, n_bytes)
+    return _sorted(run(scores, points, n_tokens, nprobe, centroids, offsets, residuals.ravel()))
+
+
+def _sorted(heaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    heaps[:, ::-1].sort(axis=1)
+    return (_ALL_ONES - (heaps & _ALL_ONES)).astype(np.int32), (heaps >> 32).astype(np.int16)
 
 
 @cache
@@ -170,6 +205,23 @@ def _residual_loop(lanes: int, length: int) -> Callable[..., None]:
     return fill_residual_scores
 
 
+@register_jitable
+def _replace_lowest(heap: Any, key: Any) -> None:
+    """Put ``key`` into a heap of equal length in place of its lowest number, which comes first."""
+    place = 0
+    while True:
+        child = 2 * place + 1
+        if child >= len(heap):
+            break
+        if child + 1 < len(heap) and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= key:
+            break
+        heap[place] = heap[child]
+        place = child
+    heap[place] = key
+
+
 @cache
 def _best_loop(lanes: int) -> Callable[..., Any]:
     @compiled_for(lanes)
@@ -183,23 +235,44 @@ def _best_loop(lanes: int) -> Callable[..., Any]:
                 continue
             for token in range(n_tokens):
                 score = centroid_scores[centroid * lanes + token]
-                if score <= lowest[token]:
-                    continue
-                heap = heaps[token]
-                key = (np.int64(score) << 32) | (_ALL_ONES - centroid)
-                place = 0
-                while True:
-                    child = 2 * place + 1
-                    if child >= nprobe:
-                        break
-                    if child + 1 < nprobe and heap[child + 1] < heap[child]:
-                        child += 1
-                    if heap[child] >= key:
-                        break
-                    heap[place] = heap[child]
-                    place = child
-                heap[place] = key
-                lowest[token] = heap[0] >> 32
+                if score > lowest[token]:
+                    _replace_lowest(heaps[token], (np.int64(score) << 32) | (_ALL_ONES - centroid))
+                    lowest[token] = heaps[token, 0] >> 32
         return heaps
 
     return best_centroids
+
+
+@cache
+def _points_loop(lanes: int, n_bytes: int) -> Callable[..., Any]:
+    @compiled_for(lanes, n_bytes)
+    def best_points(
+        centroid_scores: Any,
+        residual_scores: Any,
+        n_tokens: Any,
+        nprobe: Any,
+        centroids: Any,
+        offsets: Any,
+        residuals: Any,
+    ) -> Any:
+        heaps = np.full((n_tokens, nprobe), np.int64(-32768) << 32, np.int64)
+        lowest = np.full(lanes, 32767, np.int16)
+        lowest[:n_tokens] = -32768
+        of_point = np.empty(lanes, np.int16)
+        for centroid in centroids:
+            for point in range(np.int64(offsets[centroid]), np.int64(offsets[centroid + 1])):
+                similarity = load(centroid_scores, np.int64(centroid) * lanes, lanes)
+                for byte in range(n_bytes):
+                    entry = (byte * 256 + np.int64(residuals[point * n_bytes + byte])) * lanes
+                    similarity = add(similarity, load(residual_scores, entry, lanes))
+                if not any_greater(similarity, load(lowest, 0, lanes)):
+                    continue
+                store(of_point, 0, similarity)
+                for token in range(n_tokens):
+                    score = of_point[token]
+                    if score > lowest[token]:
+                        _replace_lowest(heaps[token], (np.int64(score) << 32) | (_ALL_ONES - point))
+                        lowest[token] = heaps[token, 0] >> 32
+        return heaps
+
+    return best_points

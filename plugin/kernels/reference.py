@@ -33,6 +33,25 @@ def best_centroids(centroid_scores: np.ndarray, n_tokens: int, nprobe: int) -> t
     return ids.astype(np.int32), np.take_along_axis(of_tokens, ids, axis=1)
 
 
+def best_points(
+    centroid_scores: np.ndarray,
+    residual_scores: np.ndarray,
+    n_tokens: int,
+    nprobe: int,
+    centroids: np.ndarray,
+    offsets: np.ndarray,
+    residuals: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """See `query_loops.best_points`."""
+    bytes_of_code = np.arange(len(residual_scores))
+    ranges = [np.arange(int(offsets[centroid]), int(offsets[centroid + 1])) for centroid in np.sort(centroids)]
+    points = np.concatenate(ranges)
+    of_centroids = np.repeat(centroid_scores[np.sort(centroids)].astype(np.int32), list(map(len, ranges)), axis=0)
+    scores = of_centroids + residual_scores[bytes_of_code, residuals[points]].sum(axis=1, dtype=np.int32)
+    chosen, found = best_centroids(scores, n_tokens, nprobe)
+    return points[chosen].astype(np.int32), found.astype(np.int16)
+
+
 def gather_from_lists(
     list_offsets: np.ndarray, postings: np.ndarray, centroid_ids: np.ndarray, scores: np.ndarray, total: np.ndarray
 ) -> None:

@@ -1,30 +1,62 @@
 """Candidate generation: which rows may rank high, judged by the centroids of their tokens alone.
 
-Probe: for each query token, the nearest centroids. Gather: through inverted lists, an approximate MaxSim of every row
-with a token at a probed centroid. Where a row has no token at any centroid probed for a query token, the token's lowest
-probed score stands in for the unknown similarity, which can hardly be higher (the imputation of WARP, Scheerer et al.,
-2025). Prune: the best rows.
+Probe: for each query token, the nearest centroids. In a large index these are too coarse, and their routing points take
+their place (`indexer/derived/routing.py`). Gather: through inverted lists, an approximate MaxSim of every row with a
+token in a probed list. Where a row has no token in any list probed for a query token, the token's lowest probed score
+stands in for the unknown similarity, which can hardly be higher (the imputation of WARP, Scheerer et al., 2025). Prune:
+the best rows.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from ...indexer.derived.routing import Routing
 from ..kernels.index_loops import best_rows, gather_from_lists
 from ..kernels.query_layout import BlockTables
-from ..kernels.query_loops import best_centroids
+from ..kernels.query_loops import best_centroids, best_points
 from .stored_codes import StoredCodes
 
-# Centroid ids, int32, and their scores, int16, both (query tokens, nprobe), best first.
+# Ids of centroids or routing points, int32, and their scores, int16, both (query tokens, nprobe), best first.
 Probed = tuple[np.ndarray, np.ndarray]
 
+# Centroids whose routing points are scored, for each query token: so many that these have some times as many points as
+# are probed. With fewer, the lowest probed score is too low to stand in for what is unknown.
+_POINTS_PER_PROBE = 4
+_FEWEST_CENTROIDS = 8
 
-def probe(tables: list[BlockTables], nprobe: int) -> list[Probed]:
-    """The ``nprobe`` best centroids of each query token, or all if there are fewer; block by block."""
-    return [
-        best_centroids(block.centroid_scores, block.n_tokens, min(nprobe, len(block.centroid_scores)))
-        for block in tables
-    ]
+
+def probe(tables: list[BlockTables], nprobe: int, routing: Routing | None = None) -> list[Probed]:
+    """The ``nprobe`` best lists of each query token, or all if there are fewer; block by block.
+
+    Args:
+        tables: The query's tables.
+        nprobe: Number of lists.
+        routing: The index's routing points; None if its lists are of centroids.
+    """
+    if routing is None:
+        return [
+            best_centroids(block.centroid_scores, block.n_tokens, min(nprobe, len(block.centroid_scores)))
+            for block in tables
+        ]
+    return [_probe_points(block, nprobe, routing) for block in tables]
+
+
+def _probe_points(block: BlockTables, nprobe: int, routing: Routing) -> Probed:
+    n_centroids = len(block.centroid_scores)
+    wanted = max(_FEWEST_CENTROIDS, -(-_POINTS_PER_PROBE * nprobe * n_centroids // len(routing)))
+    near, _ = best_centroids(block.centroid_scores, block.n_tokens, min(wanted, n_centroids))
+    centroids = np.unique(near)
+    n_points = int((routing.offsets[centroids + 1] - routing.offsets[centroids]).sum())
+    return best_points(
+        block.centroid_scores,
+        block.residual_scores,
+        block.n_tokens,
+        min(nprobe, n_points),
+        centroids,
+        routing.offsets,
+        routing.residuals,
+    )
 
 
 def gather(codes: StoredCodes, probed: list[Probed]) -> np.ndarray:

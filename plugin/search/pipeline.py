@@ -72,7 +72,7 @@ def _rank_rows(
     watch: Stopwatch,
 ) -> RankedRows:
     """The best of the allowed rows, each for itself; ``words`` is the query's text, ``weight`` that of phrases."""
-    plan = make_plan(options, len(codes), weight, outgrown=codes.outgrown)
+    plan = make_plan(options, len(codes), weight, outgrown=codes.outgrown, routed=codes.routing is not None)
     with watch.stage("layout"):
         query_lanes = QueryLanes.of(query_vectors, plan.phrase_weight)
     score_all = plan.score_all_up_to is None or allowed.count <= plan.score_all_up_to
@@ -92,7 +92,7 @@ def _rank_rows(
         candidates, approximate_of_candidates = by_text, None
         if plan.source != "text":
             with watch.stage("probe"):
-                probed = probe(tables, plan.nprobe)
+                probed = probe(tables, plan.nprobe, codes.routing)
             with watch.stage("gather"):
                 approximate_scores = gather(codes, probed)
             with watch.stage("prune"):

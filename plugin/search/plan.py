@@ -22,6 +22,7 @@ _MORE_OUTGROWN = 16
 # and 140,000.
 _SMALL, _LARGE = 10_000, 140_000
 _NPROBE = {"fast": 16, "balanced": 32}
+_NPROBE_ROUTED = {"fast": 24, "balanced": 48}
 _CANDIDATES = {"fast": 256, "balanced": 1024}
 _CANDIDATES_PER_HIT = {"fast": 4, "balanced": 16}
 _MARGIN = {"fast": 2.0, "balanced": 2.75}
@@ -137,7 +138,12 @@ class Plan:
 
 
 def make_plan(
-    options: SearchOptions, n_documents: int = 0, phrase_weight: float = 0.0, *, outgrown: bool = False
+    options: SearchOptions,
+    n_documents: int = 0,
+    phrase_weight: float = 0.0,
+    *,
+    outgrown: bool = False,
+    routed: bool = False,
 ) -> Plan:
     """The plan for a search of an index.
 
@@ -145,7 +151,8 @@ def make_plan(
         options: The options of the search; its ``phrase_weight`` is not read here.
         n_documents: Number of documents in the index.
         phrase_weight: The weight that the search uses, see `StoredCodes.phrase_weight_for`.
-        outgrown: Whether the index has grown too much for its codec: more is looked at, unless an option says how much.
+        outgrown: Whether the index has grown too much for its lists: more is looked at, unless an option says how much.
+        routed: Whether lists are of routing points: they are equally fine in an index of any size.
     """
     k, recall = options.k, options.recall
     depth = k
@@ -168,7 +175,8 @@ def make_plan(
     more = _MORE_OUTGROWN if outgrown else 1
     usual = max(round(_CANDIDATES[recall] * growth**0.5), _CANDIDATES_PER_HIT[recall] * k)
     candidates = options.candidates or more * usual
-    nprobe = options.nprobe or more * round(_NPROBE[recall] * growth ** (1 / 3))
+    usual = _NPROBE_ROUTED[recall] if routed else round(_NPROBE[recall] * growth ** (1 / 3))
+    nprobe = options.nprobe or more * usual
     score_all_up_to = options.candidates or max(_SCORE_ALL_OUTGROWN if outgrown else _SCORE_ALL_UP_TO, k)
     return Plan(
         score_all_up_to=score_all_up_to,

@@ -51,7 +51,8 @@ class StoredCodes:
         row_ids: uint64 (rows,): LanceDB's row ids, over all segments. They ascend in the order of writing.
         alive: bool (rows,): False for rows that are no longer in the table.
         phrase_weight: Weight of neighbouring tokens in a search that gives none: the model's, or 0 for pooled vectors.
-        outgrown: Whether the index has grown too much for its codec, see `is_outgrown`.
+        routing: The points that inverted lists are of; None if they are of the centroids.
+        outgrown: Whether the index has grown too much for its lists, see `is_outgrown`.
         schema: The table's columns at that version. LanceDB takes longer to say it than a search can wait.
         version: The version.
         row_sets: The rows that conditions left in earlier searches.
@@ -70,7 +71,9 @@ class StoredCodes:
         self.alive = ~np.concatenate([np.empty(0, bool), *(s.deleted for s in arrays.segments)])
         self.coarse = CoarseCodec.of(index.codec)
         self._n_alive = int(np.count_nonzero(self.alive))
-        self.outgrown = is_outgrown(self.codec, sum(int(segment.offsets[-1]) for segment in arrays.segments))
+        self.routing = arrays.routing
+        n_tokens = sum(int(segment.offsets[-1]) for segment in arrays.segments)
+        self.outgrown = is_outgrown(max(len(self.codec.centroids), len(self.routing or ())), n_tokens)
 
     def __len__(self) -> int:
         """Number of rows that are in the table."""

@@ -116,6 +116,24 @@ def test_probe_finds_the_best_centroids_best_first(seed, n, n_tokens, nprobe, ti
 
 
 @few
+@given(seeds, st.sampled_from([16, 32]), st.integers(1, 20), st.integers(1, 9), st.booleans())
+def test_probe_finds_the_best_points_of_some_centroids(seed, lanes, nprobe, n_chosen, tied):
+    random = np.random.default_rng(seed)
+    largest = 2 if tied else 500
+    centroid_scores = random.integers(-largest, largest, (9, lanes)).astype(np.int16)
+    residual_scores = random.integers(-largest, largest, (4, 256, lanes)).astype(np.int16)
+    offsets = np.concatenate([[0], np.cumsum(random.integers(1, 6, 9))]).astype(np.uint32)
+    residuals = random.integers(0, 256, (int(offsets[-1]), 4), np.uint8)
+    centroids = np.sort(random.permutation(9)[:n_chosen]).astype(np.int32)
+    nprobe = min(nprobe, int((offsets[centroids + 1] - offsets[centroids]).sum()))
+    arguments = (centroid_scores, residual_scores, 5, nprobe, centroids, offsets, residuals)
+    found_points, found = query_loops.best_points(*arguments)
+    expected_points, expected = reference.best_points(*arguments)
+    assert found.tolist() == expected.tolist()
+    assert found_points.tolist() == expected_points.tolist()
+
+
+@few
 @given(seeds, st.integers(1, 30), st.integers(1, 12))
 def test_gather_sums_the_best_that_each_token_meets(seed, n_documents, nprobe):
     random = np.random.default_rng(seed)
