@@ -1,6 +1,6 @@
 """Derived arrays: all segments of an index at one version of its table, kept on disk next to the table.
 
-A segment is a fixed group of up to 65,536 rows, see `segments`.
+A segment is a fixed group of up to 65,536 rows, see `segments`; `array_files` writes and reads the files.
 
     arrays/arrays.json          the version, the segments with size, time and CRC-32 of each file, and the checksums of
                                 the table's files (`table_files`)
@@ -17,56 +17,49 @@ that have them mapped can still use them.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 import logging
 import os
-import secrets
-import shutil
-import stat
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import filelock
 import numpy as np
 
-from ...onnx_export.files import atomic_folder, atomic_path, write_atomically
 from ...onnx_export.progress import Progress
 from ..codec.codec import ResidualCodec
 from ..errors import BusyError
-from ..plain_files import only_ours, open_plain, read_plain
-from ..table.database import side_folder, storage_errors
+from ..table.database import storage_errors
 from ..table.locks import LOCK_MODE, LOCK_VARIABLE, lock_seconds
 from ..table.table import IndexTable
-from .postings import MAX_ROWS, InvertedLists
+from .array_files import (
+    MANIFEST,
+    SMALL,
+    UNUSABLE,
+    OnDisk,
+    Points,
+    Stored,
+    arrays_folder,
+    is_of,
+    load_stored,
+    read_manifest,
+    remove_unnamed,
+    store_deleted,
+    store_lists,
+    store_manifest,
+    store_routing,
+    store_segment,
+    table_checksums,
+)
+from .postings import MAX_ROWS
 from .routing import Routing, is_wanted
-from .segments import Allocate, RowKeys, Segment, build_segment, parts, read_keys, segment_problem, with_lists
-from .table_files import Checksums, check_files, checksum, with_new_files
+from .segments import RowKeys, Segment, build_segment, parts, read_keys, with_lists
+from .table_files import check_files
 
 _logger = logging.getLogger(__name__)
 
-_FORMAT = 2
-_MANIFEST = "arrays.json"
-_CODES = ("row_ids", "write_ids", "offsets", "centroid_ids", "residuals")
-_LISTS = ("list_offsets", "postings")
-_NAMES = (*_CODES, *_LISTS)
-_OF_ROUTING = ("offsets", "residuals")
 _MOSTLY_DELETED = 0.3  # a segment with a larger share of deleted rows is made again
 _LOCK_FILE = "arrays.lock"
 _LOCK_SECONDS = 120.0  # another process that makes the arrays is waited for; one that holds the lock for ever, too
-_MAPPED = 1 << 22  # bytes of a file from which on it is mapped, not read
-_SMALL = 1 << 26  # bytes of files up to which every opening compares their checksums
-
-
-class _DamagedError(Exception):
-    """Derived arrays that cannot be used."""
-
-
-_UNUSABLE = (_DamagedError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError)
 
 
 @dataclass(frozen=True)
@@ -82,47 +75,6 @@ class Arrays:
     version: int
     segments: tuple[Segment, ...]
     routing: Routing | None = None
-
-
-@dataclass(frozen=True)
-class _OnDisk:
-    """A segment and its entry in arrays.json."""
-
-    segment: Segment
-    entry: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class _Points:
-    """Routing points and their entry in arrays.json; both None where lists are of the centroids."""
-
-    routing: Routing | None = None
-    entry: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """What arrays.json lists."""
-
-    items: list[_OnDisk]
-    points: _Points
-    version: int
-
-    def arrays(self) -> Arrays:
-        return Arrays(self.version, tuple(item.segment for item in self.items), self.points.routing)
-
-    def entries(self) -> list[dict[str, Any]]:
-        entries = [item.entry for item in self.items]
-        return entries if self.points.entry is None else [*entries, self.points.entry]
-
-
-def arrays_folder(index: IndexTable) -> Path:
-    """The folder of an index's derived arrays, which may not exist.
-
-    Raises:
-        StorageError: see `side_folder`.
-    """
-    return side_folder(index.database, index.name) / "arrays"
 
 
 def load_arrays(index: IndexTable, *, derived: bool = True) -> Arrays:
@@ -144,7 +96,7 @@ def load_arrays(index: IndexTable, *, derived: bool = True) -> Arrays:
         InputError: ``TANSAKU_LOCK_SECONDS`` is not a number from 0.
     """
     folder = arrays_folder(index)
-    check_files(index, _table_checksums(index) or {}, up_to=_SMALL)
+    check_files(index, table_checksums(index) or {}, up_to=SMALL)
     if not derived:
         return _in_memory(index, residuals=False)
     current = _up_to_date(index, folder)
@@ -175,14 +127,14 @@ def check_arrays(index: IndexTable, progress: Progress) -> tuple[int, int, bool]
         BusyError: another process holds the lock of the derived arrays for longer than two minutes (or
             ``TANSAKU_LOCK_SECONDS``).
     """
-    files, size = check_files(index, _table_checksums(index) or {}, progress=progress)
+    files, size = check_files(index, table_checksums(index) or {}, progress=progress)
     folder = arrays_folder(index)
-    if not os.path.lexists(folder / _MANIFEST):
+    if not os.path.lexists(folder / MANIFEST):
         return files, size, True
     seconds = lock_seconds(_LOCK_SECONDS)
     try:
         with filelock.FileLock(folder / _LOCK_FILE, timeout=seconds, mode=LOCK_MODE):
-            stored = _load(folder, index, every_checksum=True)
+            stored = load_stored(folder, index, every_checksum=True)
     except filelock.Timeout:
         raise BusyError(
             f"{folder / _LOCK_FILE}: another process holds this lock for longer than {seconds:g} s; wait until it "
@@ -190,9 +142,9 @@ def check_arrays(index: IndexTable, progress: Progress) -> tuple[int, int, bool]
         ) from None
     except PermissionError:  # read-only
         return files, size, True
-    except _UNUSABLE:
+    except UNUSABLE:
         with storage_errors(f"folder {folder}"):
-            (folder / _MANIFEST).unlink()
+            (folder / MANIFEST).unlink()
         return files, size, False
     sizes = [about[0] for entry in stored.entries() for about in entry["files"].values()]
     return files + len(sizes), size + sum(sizes), True
@@ -213,8 +165,8 @@ def array_bytes(index: IndexTable) -> dict[str, int]:
         Number of bytes by name of array; empty if there are no arrays for the open version.
     """
     try:
-        manifest = _read_manifest(arrays_folder(index))
-        if not _is_of(manifest, index) or manifest["version"] != index.table.version:
+        manifest = read_manifest(arrays_folder(index))
+        if not is_of(manifest, index) or manifest["version"] != index.table.version:
             return {}
         files = [item for entry in manifest["segments"] for item in entry["files"].items()]
         names = dict.fromkeys(Path(name).stem.split("-")[0] for name, _ in files)
@@ -222,7 +174,7 @@ def array_bytes(index: IndexTable) -> dict[str, int]:
         if manifest["routing"] is not None:
             sizes["routing"] = sum(about[0] for about in manifest["routing"]["files"].values())
         return sizes
-    except _UNUSABLE:
+    except UNUSABLE:
         return {}
 
 
@@ -240,54 +192,51 @@ def _up_to_date(index: IndexTable, folder: Path) -> Arrays | None:
     Files that another process removes meanwhile are missing here, and then the lock is waited for.
     """
     try:
-        stored = _load(folder, index, may_write=False)
-    except _UNUSABLE:
+        stored = load_stored(folder, index, may_write=False)
+    except UNUSABLE:
         return None
-    if stored.version != index.table.version or _table_checksums(index) is None:
+    if stored.version != index.table.version or table_checksums(index) is None:
         return None
-    return stored.arrays()
+    return _arrays(stored)
 
 
 def _synchronized(index: IndexTable, folder: Path) -> Arrays:
     version = index.table.version
-    known = _table_checksums(index)
+    known = table_checksums(index)
     try:
-        stored = _load(folder, index)
-    except _UNUSABLE:
-        stored = _Stored([], _Points(), -1)
-    _remove_unnamed(folder, stored)  # left by an interruption
+        stored = load_stored(folder, index)
+    except UNUSABLE:
+        stored = Stored([], Points(), -1)
+    remove_unnamed(folder, stored)  # left by an interruption
     if stored.version == version and known is not None:
-        return stored.arrays()
+        return _arrays(stored)
     rows = read_keys(index)
     kept = [_without_missing(item, rows) for item in stored.items]
     missing = _not_in(rows, [item.segment.keys() for item in kept])
     kept, missing = _compacted(kept, missing)
-    marked = [_store_deleted(item, folder, version) for item in kept]
-    made = [_store(index, part, folder, stored.points.routing) for part in parts(missing)]
-    current = _Stored([item for item in marked + made if len(item.segment)], stored.points, version)
+    marked = [store_deleted(item, folder, version) for item in kept]
+    made = [store_segment(index, part, folder, stored.points.routing) for part in parts(missing)]
+    current = Stored([item for item in marked + made if len(item.segment)], stored.points, version)
     # A reader of an older version does not replace the arrays of a newer one.
     if stored.version <= version:
         current = _routed(index.codec, current, folder)
-        _store_manifest(index, current, folder, known or {})
-        _remove_unnamed(folder, current)
-    return current.arrays()
+        store_manifest(index, current, folder, known or {})
+        remove_unnamed(folder, current)
+    return _arrays(current)
 
 
-def _routed(codec: ResidualCodec, current: _Stored, folder: Path) -> _Stored:
+def _arrays(stored: Stored) -> Arrays:
+    return Arrays(stored.version, tuple(item.segment for item in stored.items), stored.points.routing)
+
+
+def _routed(codec: ResidualCodec, current: Stored, folder: Path) -> Stored:
     """The same segments with lists of other routing points, where the present ones no longer fit."""
     routing = _routing_for(codec, [item.segment for item in current.items], current.points.routing)
     if routing is current.points.routing or routing is None:
         return current
-    name = f"routing-{secrets.token_hex(8)}"
-    with atomic_folder(folder / name) as making:
-        for array, content in zip(_OF_ROUTING, (routing.offsets, routing.residuals), strict=True):
-            np.save(making / f"{array}.npy", content, allow_pickle=False)
-    files = {f"{array}.npy": _about(folder / name / f"{array}.npy") for array in _OF_ROUTING}
-    entry = {"name": name, "files": files, "tokens": routing.n_tokens}
-    points = _Points(_open_routing(folder, entry, codec), entry)
-    return _Stored(
-        [_store_lists(item, folder, codec, points.routing) for item in current.items], points, current.version
-    )
+    points = store_routing(routing, codec, folder)
+    items = [store_lists(item, folder, codec, points.routing) for item in current.items]
+    return Stored(items, points, current.version)
 
 
 def _routing_for(codec: ResidualCodec, segments: list[Segment], known: Routing | None) -> Routing | None:
@@ -301,7 +250,7 @@ def _routing_for(codec: ResidualCodec, segments: list[Segment], known: Routing |
     return Routing.train(codec, [segment.codes for segment in segments])
 
 
-def _without_missing(item: _OnDisk, rows: RowKeys) -> _OnDisk:
+def _without_missing(item: OnDisk, rows: RowKeys) -> OnDisk:
     """Mark the rows of a segment as deleted that the table does not have, or has with other codes."""
     segment = item.segment
     if not len(rows):
@@ -318,7 +267,7 @@ def _not_in(rows: RowKeys, held: list[RowKeys]) -> RowKeys:
     return rows.take(~np.isin(rows.row_ids, np.concatenate([keys.row_ids for keys in held])))
 
 
-def _compacted(items: list[_OnDisk], missing: RowKeys) -> tuple[list[_OnDisk], RowKeys]:
+def _compacted(items: list[OnDisk], missing: RowKeys) -> tuple[list[OnDisk], RowKeys]:
     """Which segments stay, and which rows go into new segments: missing rows, and those of segments that are replaced.
 
     Segments with many deleted rows are replaced. So are small ones, together with the new rows: the sizes of segments
@@ -346,238 +295,3 @@ def _joined(a: RowKeys, b: RowKeys) -> RowKeys:
 
 def _columns(keys: RowKeys) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return keys.row_ids, keys.write_ids, keys.counts
-
-
-def _store(index: IndexTable, rows: RowKeys, folder: Path, routing: Routing | None) -> _OnDisk:
-    """Write a new segment."""
-    name = f"segment-{secrets.token_hex(8)}"
-    with atomic_folder(folder / name) as making, _files_in(making) as allocate:
-        build_segment(index, rows, residuals=True, routing=routing, allocate=allocate)
-    files = {f"{array}.npy": _about(folder / name / f"{array}.npy") for array in _NAMES}
-    entry = {"name": name, "files": files}
-    return _OnDisk(_open(folder, entry, index.codec, routing), entry)
-
-
-def _store_lists(item: _OnDisk, folder: Path, codec: ResidualCodec, routing: Routing | None) -> _OnDisk:
-    """Write a segment that has the codes of another one, as the same files, and lists of other routing points."""
-    name, before = f"segment-{secrets.token_hex(8)}", folder / item.entry["name"]
-    with atomic_folder(folder / name) as making:
-        with _files_in(making) as allocate:
-            with_lists(item.segment, codec, routing, allocate)
-        same = {file: about for file, about in item.entry["files"].items() if Path(file).stem not in _LISTS}
-        for file in same:
-            try:
-                os.link(before / file, making / file, follow_symlinks=False)
-            except OSError:  # a file system without links
-                shutil.copy2(before / file, making / file, follow_symlinks=False)
-    files = same | {f"{array}.npy": _about(folder / name / f"{array}.npy") for array in _LISTS}
-    entry = {"name": name, "files": files}
-    return _OnDisk(_open(folder, entry, codec, routing), entry)
-
-
-@contextlib.contextmanager
-def _files_in(folder: Path) -> Iterator[Allocate]:
-    """Allocates arrays as files in ``folder``, which are whole at the end."""
-    made: list[np.memmap] = []
-
-    def allocate(array: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        if not all(shape):  # an empty file cannot be mapped
-            empty = np.empty(shape, dtype)
-            np.save(folder / f"{array}.npy", empty)
-            return empty
-        made.append(np.lib.format.open_memmap(folder / f"{array}.npy", "w+", dtype, shape))
-        _reserve(folder / f"{array}.npy")
-        return made[-1]
-
-    yield allocate
-    for mapped in made:
-        mapped.flush()
-
-
-def _store_deleted(item: _OnDisk, folder: Path, version: int) -> _OnDisk:
-    """Write a file that marks the deleted rows of a segment."""
-    segment = folder / item.entry["name"]
-    files = {name: about for name, about in item.entry["files"].items() if not name.startswith("deleted-")}
-    if item.segment.deleted.any():
-        name = f"deleted-{version}-{secrets.token_hex(4)}.npy"
-        with atomic_path(segment / name) as making, making.open("wb") as file:
-            np.save(file, np.packbits(item.segment.deleted), allow_pickle=False)
-        files[name] = _about(segment / name)
-    return replace(item, entry={**item.entry, "files": files})
-
-
-def _load(folder: Path, index: IndexTable, *, every_checksum: bool = False, may_write: bool = True) -> _Stored:
-    manifest = _read_manifest(folder)
-    if not _is_of(manifest, index):
-        raise _DamagedError("of another table")
-    touched = False
-    entries = [*manifest["segments"], *([] if manifest["routing"] is None else [manifest["routing"]])]
-    size_of_all = sum(about[0] for entry in entries for about in entry["files"].values())
-    every_checksum = every_checksum or size_of_all <= _SMALL
-    for entry in entries:
-        for name, about in entry["files"].items():
-            path = folder / entry["name"] / name
-            status = _regular(path)
-            size, modified, expected = about
-            if status.st_size != size:
-                raise _DamagedError(f"{path} has another size")
-            # Of large files the checksum is computed only if the time has changed: one is then damaged, or a copy.
-            if status.st_mtime_ns != modified and not may_write:
-                raise _DamagedError(f"{path} was changed; the checksum is compared under the lock")
-            if every_checksum or status.st_mtime_ns != modified:
-                if checksum(path) != expected:
-                    raise _DamagedError(f"{path} is damaged")
-                touched = touched or status.st_mtime_ns != modified
-                about[1] = status.st_mtime_ns
-    points = _Points()
-    if manifest["routing"] is not None:
-        points = _Points(_open_routing(folder, manifest["routing"], index.codec), manifest["routing"])
-    items = [_OnDisk(_open(folder, entry, index.codec, points.routing), entry) for entry in manifest["segments"]]
-    if touched:
-        _replace_manifest(folder, manifest)
-    if manifest["version"] == index.table.version and manifest["committed"] != _committed(index):
-        return _Stored(items, points, -1)  # a table restored from a copy has reached the same version, with other rows
-    return _Stored(items, points, manifest["version"])
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    content = json.loads(read_plain(folder / _MANIFEST))
-    manifest = content["arrays"]
-    if content["crc"] != zlib.crc32(json.dumps(manifest).encode()):
-        raise _DamagedError(f"{_MANIFEST} is damaged")
-    return manifest
-
-
-def _table_checksums(index: IndexTable) -> Checksums | None:
-    """The checksums of the table's files; empty if arrays.json is of another table, None if it does not have any."""
-    try:
-        manifest = _read_manifest(arrays_folder(index))
-        found = manifest["table_files"] if _is_of(manifest, index) else {}
-        return {name: (size, crc, transaction) for name, (size, crc, transaction) in found.items()}
-    except _UNUSABLE:
-        return None
-
-
-def _regular(path: Path) -> os.stat_result:
-    """The status of a file; what is no file of its own, such as a link or a pipe, cannot be used."""
-    status = path.lstat()
-    if not stat.S_ISREG(status.st_mode):
-        raise _DamagedError(f"{path} is no file")
-    return status
-
-
-def _is_of(manifest: dict[str, Any], index: IndexTable) -> bool:
-    header = index.header
-    return (manifest["format"], manifest["build_id"], manifest["codec_id"]) == (
-        _FORMAT,
-        header.build_id,
-        header.codec_id,
-    )
-
-
-def _committed(index: IndexTable) -> str:
-    """Time at which the open version was committed."""
-    with storage_errors(index.place()):
-        times = {int(version["version"]): version["timestamp"] for version in index.table.list_versions()}
-    return str(times.get(index.table.version))
-
-
-def _open_routing(folder: Path, entry: dict[str, Any], codec: ResidualCodec) -> Routing:
-    place = folder / entry["name"]
-    routing = Routing(*(_map(place / f"{name}.npy") for name in _OF_ROUTING), n_tokens=entry["tokens"])
-    problem = routing.problem(codec)
-    if problem:
-        raise _DamagedError(f"{place}: {problem}")
-    return routing
-
-
-def _open(folder: Path, entry: dict[str, Any], codec: ResidualCodec, routing: Routing | None) -> Segment:
-    place = folder / entry["name"]
-    mapped = {name: _map(place / f"{name}.npy") for name in _NAMES}
-    deleted = np.zeros(len(mapped["row_ids"]), bool)
-    for name in entry["files"]:
-        if name.startswith("deleted-"):
-            packed = np.load(io.BytesIO(read_plain(place / name)), allow_pickle=False)
-            deleted = np.unpackbits(packed, count=len(deleted)).astype(bool)
-    lists = InvertedLists(mapped["list_offsets"], mapped["postings"])
-    segment = Segment(
-        row_ids=mapped["row_ids"],
-        write_ids=mapped["write_ids"],
-        offsets=mapped["offsets"],
-        centroid_ids=mapped["centroid_ids"],
-        residuals=mapped["residuals"],
-        lists=lists,
-        deleted=deleted,
-    )
-    problem = segment_problem(segment, codec, routing)
-    if problem:
-        raise _DamagedError(f"{place}: {problem}")
-    return segment
-
-
-def _map(path: Path) -> np.ndarray:
-    with open_plain(path) as file:
-        status = os.fstat(file.fileno())
-        # Small files are read, because the system limits the number of memory maps; and so are those that other users
-        # can change, which could be changed after they have been checked.
-        if status.st_size <= _MAPPED or not only_ours(status):
-            return np.load(file, allow_pickle=False)
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise _DamagedError(f"{path} is of another version of NumPy's format")
-        shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
-        if by_column or dtype.hasobject:
-            raise _DamagedError(f"{path} has another layout")
-        return np.memmap(file, dtype, "r", file.tell(), shape)
-
-
-def _store_manifest(index: IndexTable, current: _Stored, folder: Path, known: Checksums) -> None:
-    manifest = {
-        "format": _FORMAT,
-        "table": index.name,
-        "build_id": index.header.build_id,
-        "codec_id": index.header.codec_id,
-        "version": index.table.version,
-        "committed": _committed(index),
-        "segments": [item.entry for item in current.items],
-        "routing": current.points.entry,
-        "table_files": with_new_files(index, known),
-    }
-    _replace_manifest(folder, manifest)
-
-
-def _replace_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    checksum = zlib.crc32(json.dumps(manifest).encode())
-    write_atomically(folder / _MANIFEST, json.dumps({"crc": checksum, "arrays": manifest}, indent=1))
-
-
-def _remove_unnamed(folder: Path, stored: _Stored) -> None:
-    named = {entry["name"]: entry["files"] for entry in stored.entries()}
-    # Names with a dot were never completed.
-    for path in (
-        path for kind in ("segment-*", "routing-*") for path in (*folder.glob(kind), *folder.glob(f".{kind}"))
-    ):
-        if path.name not in named:
-            shutil.rmtree(path, ignore_errors=True)
-            continue
-        for file in path.glob("deleted-*.npy"):
-            if file.name not in named[path.name]:
-                with contextlib.suppress(OSError):
-                    file.unlink()
-
-
-def _reserve(path: Path) -> None:
-    """Reserve a file's space on disk: on a full disk, writing to its memory map would end the process.
-
-    Nobody else may write to it, whatever the system's default is: a map of it changes with the file.
-    """
-    with path.open("r+b") as file:
-        if hasattr(os, "fchmod"):
-            os.fchmod(file.fileno(), stat.S_IMODE(os.fstat(file.fileno()).st_mode) & ~(stat.S_IWGRP | stat.S_IWOTH))
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-
-
-def _about(path: Path) -> list[int]:
-    """A file's size, time of last change, and CRC-32."""
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns, checksum(path)]

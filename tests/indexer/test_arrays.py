@@ -22,7 +22,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tansaku import Index, Searcher, StorageError
-from tansaku.indexer.derived import arrays, segments
+from tansaku.indexer.derived import array_files, arrays, segments
 
 from ..support.fakes import (
     MOUNT,
@@ -49,7 +49,7 @@ def in_small_pieces(monkeypatch):
     """Segments of few documents, all of them memory-mapped."""
     for module in (arrays, segments):
         monkeypatch.setattr(module, "MAX_ROWS", 8)
-    monkeypatch.setattr(arrays, "_MAPPED", 16)
+    monkeypatch.setattr(array_files, "_MAPPED", 16)
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +227,7 @@ class TestIncrementally:
 class TestDamage:
     def test_of_any_file_is_noticed_and_mended(self, db):
         names = [path.relative_to(db) for path in named_files(db)]
-        assert {path.stem.split("-")[0] for path in names} == {*arrays._NAMES, "arrays", "deleted"}
+        assert {path.stem.split("-")[0] for path in names} == {*array_files._NAMES, "arrays", "deleted"}
         one_of_each = {path.stem.split("-")[0]: path for path in names}
         for name in one_of_each.values():
             for how in ("removed", "cut", "flipped"):
@@ -341,9 +341,9 @@ class TestInterruption:
         [
             (np, "save"),
             (np.lib.format, "open_memmap"),
-            (arrays, "_about"),
-            (arrays, "_replace_manifest"),
-            (arrays, "_remove_unnamed"),
+            (array_files, "_about"),
+            (array_files, "_replace_manifest"),
+            (arrays, "remove_unnamed"),
         ],
     )
     def test_leaves_the_old_arrays_in_use_and_nothing_for_good(self, db, monkeypatch, target, name, error):
@@ -368,7 +368,9 @@ class TestInterruption:
 
     def test_failing_again_and_again_does_not_fill_the_disk(self, db, monkeypatch):
         open_index(db).upsert(corpus(18, salt="new"))
-        monkeypatch.setattr(arrays, "_replace_manifest", after(0, arrays._replace_manifest, OSError(28, "full")))
+        monkeypatch.setattr(
+            array_files, "_replace_manifest", after(0, array_files._replace_manifest, OSError(28, "full"))
+        )
         sizes = []
         for _ in range(4):
             assert_right(db, open_searcher(db))
@@ -378,7 +380,7 @@ class TestInterruption:
     def test_the_old_ones_are_used_by_those_who_open_the_same_version(self, db, monkeypatch):
         shutil.rmtree(folder_of(db))
         with monkeypatch.context() as patch:
-            patch.setattr(arrays, "_store_manifest", after(0, arrays._store_manifest))
+            patch.setattr(arrays, "store_manifest", after(0, array_files.store_manifest))
             with pytest.raises(KilledError):
                 open_searcher(db)
         assert list(folder_of(db).glob("segment-*"))

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tansaku import Index, Searcher, StorageError, TansakuError
-from tansaku.indexer.derived import arrays, segments
+from tansaku.indexer.derived import array_files, arrays, segments
 from tansaku.plugin.cli.main import app
 
 from ..support.fakes import FakeEncoder, corpus
@@ -52,7 +52,8 @@ def db(made, tmp_path):
 @pytest.fixture
 def large(monkeypatch):
     """Openings take the index for one whose checksums take long."""
-    monkeypatch.setattr(arrays, "_SMALL", 0)
+    for module in (arrays, array_files):
+        monkeypatch.setattr(module, "SMALL", 0)
 
 
 def damage(path: Path, content: bytes) -> None:

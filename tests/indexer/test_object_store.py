@@ -23,7 +23,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import make_server
 
 from tansaku import Encoder, Hit, Index, Searcher, StorageError, TableExistsError, TableNotFoundError
-from tansaku.indexer.derived.arrays import arrays_folder
+from tansaku.indexer.derived.array_files import arrays_folder
 from tansaku.indexer.table.database import connect
 from tansaku.indexer.table.table import open_index_table
 

@@ -153,7 +153,7 @@ class TestIndex:
 
         grown.add([{**document, "id": f"new-{document['id']}"} for document in DOCS])
         with monkeypatch.context() as during:
-            during.setattr(arrays, "_store_lists", interrupted)
+            during.setattr(arrays, "store_lists", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 Searcher.open(tmp_path, "t", encoder=FakeEncoder())
         assert self.manifest(tmp_path) == before

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from tansaku import BusyError, Index, InputError, Searcher, Source, SourceError, StorageError
-from tansaku.indexer.derived import arrays
+from tansaku.indexer.derived import array_files
 from tansaku.indexer.plain_files import check_plain, only_ours, open_plain
 from tansaku.indexer.write import build_steps
 from tansaku.indexer.write.staging import Staging, left_work
@@ -187,7 +187,7 @@ class TestLocks:
 
     @pytest.mark.usefixtures("held")
     def test_are_not_needed_to_read_what_is_up_to_date(self, db, monkeypatch):
-        monkeypatch.setattr(arrays, "_MAPPED", 0)
+        monkeypatch.setattr(array_files, "_MAPPED", 0)
         monkeypatch.setattr(filelock, "FileLock", None)
         searcher = Searcher.open(db, "t", encoder=FakeEncoder())
         assert are_mapped(searcher)
@@ -197,7 +197,7 @@ class TestLocks:
     def test_are_waited_for_as_long_as_is_said_then_arrays_are_in_memory(self, db, monkeypatch):
         opened(db).delete(["d3"])
         monkeypatch.setenv("TANSAKU_LOCK_SECONDS", "0.05")
-        monkeypatch.setattr(arrays, "_MAPPED", 0)
+        monkeypatch.setattr(array_files, "_MAPPED", 0)
         searcher = Searcher.open(db, "t", encoder=FakeEncoder())
         assert not are_mapped(searcher)
         assert len(searcher.search("0", k=30)) == 19
@@ -250,7 +250,7 @@ class TestFilesOfOthers:
         assert only_ours(status) is ours
 
     def test_are_read_and_not_mapped(self, db, monkeypatch):
-        monkeypatch.setattr(arrays, "_MAPPED", 0)
+        monkeypatch.setattr(array_files, "_MAPPED", 0)
         assert are_mapped(Searcher.open(db, "t", encoder=FakeEncoder()))
         for path in (db / "t.tansaku" / "arrays").rglob("*.npy"):
             path.chmod(0o666)
