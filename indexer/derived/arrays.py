@@ -32,17 +32,17 @@ import numpy as np
 
 from ...onnx_export.files import atomic_folder, atomic_path, write_atomically
 from ...onnx_export.progress import Progress
-from ..codec.codec import ResidualCodec
 from ..errors import BusyError
 from ..plain_files import only_ours, open_plain, read_plain
 from ..table.database import side_folder, storage_errors
 from ..table.locks import LOCK_MODE, LOCK_VARIABLE, lock_seconds
 from ..table.table import IndexTable
 from .postings import MAX_ROWS, InvertedLists
-from .segments import RowKeys, Segment, build_segment, parts, read_keys, segment_problem
+from .segments import RowKeys, Segment, build_segment, parts, read_keys, segment_problem, string_columns
+from .strings import Strings
 from .table_files import Checksums, check_files, checksum, with_new_files
 
-_FORMAT = 1
+_FORMAT = 2
 _MANIFEST = "arrays.json"
 _NAMES = ("row_ids", "write_ids", "offsets", "centroid_ids", "residuals", "list_offsets", "postings")
 _MOSTLY_DELETED = 0.3  # a segment with a larger share of deleted rows is made again
@@ -296,9 +296,9 @@ def _store(index: IndexTable, rows: RowKeys, folder: Path) -> _OnDisk:
             if isinstance(array, np.memmap):
                 array.flush()
         del segment
-    files = {f"{array}.npy": _about(folder / name / f"{array}.npy") for array in _NAMES}
+    files = {f"{array}.npy": _about(folder / name / f"{array}.npy") for array in _names(index)}
     entry = {"name": name, "files": files}
-    return _OnDisk(_open(folder, entry, index.codec), entry)
+    return _OnDisk(_open(folder, entry, index), entry)
 
 
 def _store_deleted(item: _OnDisk, folder: Path, version: int) -> _OnDisk:
@@ -317,8 +317,8 @@ def _load(
     folder: Path, index: IndexTable, *, every_checksum: bool = False, may_write: bool = True
 ) -> tuple[list[_OnDisk], int]:
     manifest = _read_manifest(folder)
-    if not _is_of(manifest, index):
-        raise _DamagedError("of another table")
+    if not _is_of(manifest, index) or manifest["format"] != _FORMAT:
+        raise _DamagedError("of another table, or of another release")
     touched = False
     size_of_all = sum(about[0] for entry in manifest["segments"] for about in entry["files"].values())
     every_checksum = every_checksum or size_of_all <= _SMALL
@@ -337,7 +337,7 @@ def _load(
                     raise _DamagedError(f"{path} is damaged")
                 touched = touched or status.st_mtime_ns != modified
                 about[1] = status.st_mtime_ns
-    items = [_OnDisk(_open(folder, entry, index.codec), entry) for entry in manifest["segments"]]
+    items = [_OnDisk(_open(folder, entry, index), entry) for entry in manifest["segments"]]
     if touched:
         _replace_manifest(folder, manifest)
     if manifest["version"] == index.table.version and manifest["committed"] != _committed(index):
@@ -372,12 +372,7 @@ def _regular(path: Path) -> os.stat_result:
 
 
 def _is_of(manifest: dict[str, Any], index: IndexTable) -> bool:
-    header = index.header
-    return (manifest["format"], manifest["build_id"], manifest["codec_id"]) == (
-        _FORMAT,
-        header.build_id,
-        header.codec_id,
-    )
+    return (manifest["build_id"], manifest["codec_id"]) == (index.header.build_id, index.header.codec_id)
 
 
 def _committed(index: IndexTable) -> str:
@@ -387,9 +382,18 @@ def _committed(index: IndexTable) -> str:
     return str(times.get(index.table.version))
 
 
-def _open(folder: Path, entry: dict[str, Any], codec: ResidualCodec) -> Segment:
+def _names(index: IndexTable) -> list[str]:
+    """The names of a segment's arrays."""
+    return [*_NAMES, *(f"{column}_{part}" for column in string_columns(index.header) for part in ("text", "offsets"))]
+
+
+def _open(folder: Path, entry: dict[str, Any], index: IndexTable) -> Segment:
     place = folder / entry["name"]
-    mapped = {name: _map(place / f"{name}.npy") for name in _NAMES}
+    mapped = {name: _map(place / f"{name}.npy") for name in _names(index)}
+    strings = {
+        column: Strings(mapped[f"{column}_text"], mapped[f"{column}_offsets"])
+        for column in string_columns(index.header)
+    }
     deleted = np.zeros(len(mapped["row_ids"]), bool)
     for name in entry["files"]:
         if name.startswith("deleted-"):
@@ -404,8 +408,10 @@ def _open(folder: Path, entry: dict[str, Any], codec: ResidualCodec) -> Segment:
         residuals=mapped["residuals"],
         lists=lists,
         deleted=deleted,
+        ids=strings["id"],
+        parent_ids=strings.get("parent_id"),
     )
-    problem = segment_problem(segment, codec)
+    problem = segment_problem(segment, index.codec)
     if problem:
         raise _DamagedError(f"{place}: {problem}")
     return segment

@@ -28,17 +28,17 @@ def fetch_hits(codes: StoredCodes, ranked: RankedRows, *, passages: bool = False
     """
     header = codes.index.header
     fields = hit_columns(codes.schema, header)
-    columns = [*(name for name in RESERVED_FIELDS if name in codes.schema.names), *fields]
-    records = take_rows(codes, ranked.rows, columns).to_pylist()
+    records = take_rows(codes, ranked.rows, ["title", "text", *fields]).to_pylist()
+    ids = codes.ids(ranked.rows, of_passages=passages)
     return [
         Hit(
-            id=record["id" if passages else header.document_id_field],
+            id=hit_id,
             score=float(score),
             title=record["title"],
             text=record["text"],
             fields={name: record[name] for name in fields},
         )
-        for record, score in zip(records, ranked.scores, strict=True)
+        for hit_id, record, score in zip(ids, records, ranked.scores, strict=True)
     ]
 
 

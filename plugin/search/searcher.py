@@ -33,7 +33,7 @@ from ...onnx_export.progress import Progress, no_progress
 from ...onnx_export.retry import retrying
 from .choices import Recall, SourceName
 from .explain import Explanation, explain_hit
-from .fetch import fetch_hits, read_documents, take_rows
+from .fetch import fetch_hits, read_documents
 from .pipeline import rank, score_ids
 from .plan import SearchOptions
 from .query_encoder import EncodedQuery, QueryEncoder, check_query
@@ -390,7 +390,7 @@ class Searcher:
         Args:
             rows: int64 (rows,).
         """
-        return take_rows(self._codes, rows, ["id"])["id"].to_pylist()
+        return self._codes.ids(rows, of_passages=True)
 
     def document_ids(self, rows: np.ndarray) -> list[str]:
         """The ids of the documents that rows belong to: of passages, those of the whole documents.
@@ -398,8 +398,7 @@ class Searcher:
         Args:
             rows: int64 (rows,), row numbers as `rank_vectors` returns them.
         """
-        column = "parent_id" if self.has_passages else "id"
-        return take_rows(self._codes, rows, [column])[column].to_pylist()
+        return self._codes.ids(rows)
 
     @property
     def has_passages(self) -> bool:
