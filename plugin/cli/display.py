@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 # Name of a stage -> what people read, and what is counted.
 _STAGES = {
     "types": ("finding types", "records"),
+    "types bytes": ("finding types", "MB"),
     "read": ("reading", "documents"),
+    "read bytes": ("reading", "MB"),
     "sample": ("encoding a sample", "documents"),
     "encode": ("encoding", "documents"),
     "commit": ("storing", "documents"),
@@ -54,6 +56,7 @@ _STAGES = {
     "mine": ("mining", "queries"),
     "weigh": ("weighing", "passages"),
 }
+_MB = 1_000_000
 _SECONDS_BETWEEN_LINES = 5.0  # where there is no terminal
 _WIDE = 80  # columns of a terminal in which a bar has room for counts and rates
 _LINES = "\n"  # messages may have several lines
@@ -106,14 +109,19 @@ class ProgressDisplay:
         group, _, name = stage.rpartition(": ")
         label, items = _STAGES.get(name, (name, "items"))
         items = self._items if items == "documents" else items
-        label, items = said(label), said(items)
+        label = said(label)
         label = shown(f"{group}: {label}" if group else label)
+        if items == "MB":
+            if not self._bars and done >= total:  # the number of documents follows
+                return
+            done, total = (-(-size // _MB) for size in (done, total))  # up, so that a small file has a size
         now = time.monotonic()
         rates = self._rates(stage, done, tokens, now, items)
         if self._bars:
-            if stage not in self._tasks:
-                self._tasks[stage] = self._bars.add_task(label, rates="")
-            self._bars.update(self._tasks[stage], completed=done, total=total or None, rates=rates)
+            if label not in self._tasks:
+                self._tasks[label] = self._bars.add_task(label, rates="")
+            rates = rates or ("MB" if items == "MB" else "")
+            self._bars.update(self._tasks[label], completed=done, total=total or None, rates=rates)
             return
         finished = 0 < total <= done
         if finished and (stage, done) == self._finished:
@@ -121,9 +129,8 @@ class ProgressDisplay:
         self._finished = (stage, done) if finished else None
         if stage != self._stage or finished or now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._stage, self._last_line = stage, now
-            line = (
-                f"{label}: {done:,}" + (f" {said('of')} {total:,}" if total else "") + (f", {rates}" if rates else "")
-            )
+            line = f"{label}: {done:,}" + (f" {said('of')} {total:,}" if total else "")
+            line += (" MB" if items == "MB" else "") + (f", {rates}" if rates else "")
             err.print(line + self._time_left(stage, done, total, now))
 
     def note(self, text: str) -> None:
@@ -135,14 +142,15 @@ class ProgressDisplay:
         if now - began < 1:
             return ""
         item_rate, token_rate = (done - first) / (now - began), (tokens - first_tokens) / (now - began)
-        return f"{item_rate:,.0f} {items}/s" + (f", {token_rate:,.0f} tokens/s" if tokens else "")
+        rates = f"{item_rate:,.0f} {items}/s"
+        return said(f"{rates}, {token_rate:,.0f} tokens/s") if tokens else said(rates)
 
     def _time_left(self, stage: str, done: int, total: int, now: float) -> str:
         began, first, _ = self._began[stage]
         if done <= first or done >= total or now - began < 1:
             return ""
         minutes, seconds = divmod(round((now - began) * (total - done) / (done - first)), 60)
-        return f", {minutes}:{seconds:02d} left"
+        return said(f", {minutes}:{seconds:02d} left")
 
 
 def be_quiet(quiet: bool = True) -> None:

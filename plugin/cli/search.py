@@ -146,7 +146,8 @@ def _queries(query: str | None, file: Path | None) -> Mapping[str, str]:
         raise InputError("search needs a query or a file of queries (--queries FILE); give one of them")
     if file is None:
         return {"1": check_query(query or "")}
-    found = read_query_lines(file) if file.suffix.lower() == ".txt" else read_queries(file)
+    with display.LoggedWarnings():
+        found = read_query_lines(file) if file.suffix.lower() == ".txt" else read_queries(file)
     if not found:
         raise InputError(f"{file}: there are no queries in it")
     return found
