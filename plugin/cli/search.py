@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -115,6 +115,7 @@ def search(
         "phrase_weight": phrase_weight,
         "nprobe": nprobe,
         "candidates": candidates,
+        "fields": read_for(form, names),
     }
     with_snippets = form in ("text", "json") if names is None or form == "text" else "snippet" in names
     if queries is not None:
@@ -135,6 +136,15 @@ def _format(given: HitFormat, as_json: bool, explain: bool) -> HitFormat:
     if explain and form == "tsv":
         raise InputError("TSV has no place for what --explain says; use --format jsonl")
     return form
+
+
+def read_for(form: HitFormat, names: Sequence[str] | None) -> list[str] | None:
+    """What is read of hits: what is shown of them. For people a snippet is always shown, which needs the text."""
+    if form == "text":
+        return list(dict.fromkeys(["title", "text", *(name for name in names or () if name != "snippet")]))
+    if names is None:
+        return ["title", "text"] if form == "tsv" else None
+    return [name for name in names if name != "snippet"]
 
 
 def _queries(query: str | None, file: Path | None) -> Mapping[str, str]:

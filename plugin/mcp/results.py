@@ -185,8 +185,8 @@ def found_document(hit: Hit, score: float, query: str, searcher: Searcher) -> Fo
     """A hit of ``query`` with its excerpt; ``score`` is the mean score."""
     columns, passage = dict(hit.fields), None
     if searcher.has_passages:
-        del columns["parent_id"]
-        passage = columns.pop("passage")
+        columns.pop("parent_id", None)
+        passage = columns.pop("passage", None)
     fields, left_out = _bounded(columns, _FIELD_CHARS, _FIELDS_CHARS)
     return FoundDocument(
         id=hit.id,

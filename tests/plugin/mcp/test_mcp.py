@@ -153,6 +153,7 @@ class TestSearch:
             "phrase_weight": 0.1,
             "nprobe": 4,
             "candidates": 20,
+            "fields": ["title"],
         }
         assert given.keys() == vars(SearchOptions()).keys(), "give a value of every option here"
         seen = []
