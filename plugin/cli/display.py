@@ -254,7 +254,8 @@ def show_build(report: BuildReport, seconds: float) -> None:
 def show_rejects(rejects: Rejects) -> None:
     """Print how many records were left out and where they are."""
     if len(rejects):
-        out.print(f"[yellow]{counted(len(rejects), 'record')} rejected[/yellow] and written to {shown(rejects.path)}")
+        line = said(f"{counted(len(rejects), 'record')} rejected and written to {rejects.path}")
+        out.print(f"[yellow]{shown(line)}[/yellow]")
 
 
 def show_tables(found: Sequence[IndexInfo]) -> None:
@@ -311,22 +312,20 @@ def show_stopped(kept: str) -> None:
 def show_check(report: CheckReport) -> None:
     """Print what was checked."""
     size = f"{report.bytes / 1e6:.2f} MB"
-    out.print(f"{report.files:,} files, {size} and the codes of {report.rows:,} rows are undamaged")
+    out.print(said(f"{report.files:,} files, {size} and the codes of {report.rows:,} rows are undamaged"))
     if report.rebuilt:
-        out.print("derived arrays were damaged and have been made again")
+        out.print(said("derived arrays were damaged and have been made again"))
 
 
 def show_optimize(report: OptimizeReport) -> None:
     """Print what the optimization changed."""
-    out.print(
-        f"{counted(report.fragments_before, 'fragment')} became {report.fragments_after:,}; "
-        f"{counted(report.versions_removed, 'old version')} and {counted(report.codecs_removed, 'codec')} removed"
-    )
+    removed = f"{counted(report.versions_removed, 'old version')} and {counted(report.codecs_removed, 'codec')} removed"
+    out.print(said(f"{counted(report.fragments_before, 'fragment')} became {report.fragments_after:,}; {removed}"))
 
 
 def show_metrics(metrics: Mapping[str, float], n_queries: int) -> None:
     """Print measures averaged over queries."""
-    out.print(counted(n_queries, "query"))
+    out.print(said(counted(n_queries, "query")))
     for name, value in metrics.items():
         out.print(f"{name:<8} {value:.4f}")
 
@@ -352,22 +351,22 @@ def show_info(info: IndexInfo) -> None:
         "columns": ", ".join(f"{name}: {kind}" for name, kind in info.columns.items()),
     }
     for name, value in rows.items():
-        table.add_row(said(name), shown(value))
+        table.add_row(said(name), shown(said(value)))
     for part, size in info.bytes_by_part.items():
         per_token = size / max(info.tokens, 1)
-        table.add_row(f"  {part.replace('_', ' ')}", f"{size / 1e6:.2f} MB, {per_token:.2f} bytes/token")
+        size_line = said(f"{size / 1e6:.2f} MB, {per_token:.2f} bytes/token")
+        table.add_row(f"  {said(part.replace('_', ' '))}", size_line)
     if info.bytes_on_disk is not None:
-        table.add_row(
-            said("all files on disk"), f"{info.bytes_on_disk / 1e6:.2f} MB, {info.bytes_per_token:.2f} bytes/token"
-        )
+        size_line = said(f"{info.bytes_on_disk / 1e6:.2f} MB, {info.bytes_per_token:.2f} bytes/token")
+        table.add_row(said("all files on disk"), size_line)
     if info.derived_bytes:
         table.add_row(said("derived arrays"), f"{info.derived_bytes / 1e6:.2f} MB")
-    table.add_row(said("searched from"), f"{info.searched_bytes_per_token:.2f} bytes/token")
-    table.add_row(said("drift"), _drift_line(info.drift))
+    table.add_row(said("searched from"), said(f"{info.searched_bytes_per_token:.2f} bytes/token"))
+    table.add_row(said("drift"), said(_drift_line(info.drift)))
     if info.outgrown:
         from ...indexer.codec.codec import OUTGROWN_REMEDY
 
-        table.add_row("codec is too small", OUTGROWN_REMEDY)
+        table.add_row(said("codec is too small"), said(OUTGROWN_REMEDY))
     out.print(table)
 
 

@@ -32,6 +32,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from ...indexer.read.rejects import Rejects
     from ...indexer.table.table import IndexTable
 
 _MOST_STDIN_GIB = 1 << 20
@@ -177,7 +178,12 @@ def index(
     opened = open_table(db, table, options) if mode in ("append", "upsert") else None
     is_divided = (passage_tokens if opened is None else opened.header.passage_tokens) is not None
     rows = "passages" if is_divided else "documents"
-    with _interruptible(db, table, options), display.LoggedWarnings(), display.ProgressDisplay(rows) as progress:
+    with (
+        _rejects_shown_at_error(rejected),
+        _interruptible(db, table, options),
+        display.LoggedWarnings(),
+        display.ProgressDisplay(rows) as progress,
+    ):
         if opened is not None:
             built = Index(table, opened, models)
             layout = {"nbits": nbits, "pool": pool, "passage_tokens": passage_tokens, "fulltext": fulltext}
@@ -321,6 +327,18 @@ def info(db: Db, table: TableName, as_json: AsJson = False, storage_option: Stor
         return
     per_token = {name: getattr(found, name) for name in ("bytes_per_token", "searched_bytes_per_token")}
     display.show_json({**dataclasses.asdict(found), **per_token})
+
+
+@contextlib.contextmanager
+def _rejects_shown_at_error(rejected: Rejects | None) -> Iterator[None]:
+    """If the command fails, such as for want of documents, say where those are that were rejected."""
+    try:
+        yield
+    except InputError:
+        if rejected is not None:
+            rejected.close()
+            display.show_rejects(rejected)
+        raise
 
 
 @contextlib.contextmanager

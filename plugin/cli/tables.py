@@ -185,7 +185,7 @@ def drop(
     documents = _documents_of(open_table(db, table, options))
     if not yes:
         try:
-            yes = typer.confirm(f"Remove the table {table!r} with {documents}?", err=True)
+            yes = typer.confirm(said(f"Remove the table {table!r} with {documents}?"), err=True)
         except typer.Abort:
             yes = False
     if not yes:

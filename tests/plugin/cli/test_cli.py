@@ -614,6 +614,16 @@ def test_a_spreadsheets_csv_of_windows_is_indexed_with_types_and_filtered(tmp_pa
 
 
 @pytest.mark.integration
+def test_where_all_records_are_rejected_it_says_where_they_are(tmp_path):
+    (tmp_path / "docs.csv").write_text("id,text,価格\na,茶,安い\n", encoding="utf-8")
+    options = ("--column-type", "価格=integer", "--on-error", "reject", "--rejects", tmp_path / "r.jsonl")
+    told = tansaku("index", tmp_path / "docs.csv", "--db", tmp_path / "db", "--table", "t", *options)
+    assert (told.returncode, "there are no documents to index" in told.stderr) == (2, True)
+    assert "1 record rejected and written to" in told.stdout
+    assert "'安い'" in (tmp_path / "r.jsonl").read_text(encoding="utf-8")
+
+
+@pytest.mark.integration
 def test_a_dump_says_which_options_give_its_columns_their_types_again(tmp_path):
     place = ("--db", tmp_path / "db", "--table", "t")
     times = ("時刻=timestamp", "更新=timestamp(Asia/Tokyo)", "作成=timestamp(+09:00)")
