@@ -58,7 +58,8 @@ class IndexInfo:
         columns: names of the columns with their Arrow types, without those in which tansaku keeps codes and the text
             for full text search.
         bytes_by_part: number of bytes by part: ``centroid_ids``, ``residuals`` and ``codec``, as tansaku packs them;
-            and, if this version has derived arrays, ``lists`` (inverted lists) and ``keys`` (row ids and offsets).
+            and, if this version has derived arrays, ``lists`` (inverted lists), ``keys`` (row ids and offsets) and
+            ``ids`` (of documents and passages).
         bytes_on_disk: number of bytes of all files of the index's two tables, old versions included; None if the
             database is in an object store.
         derived_bytes: number of bytes of all files of the derived arrays.
@@ -137,6 +138,7 @@ def describe(index: IndexTable) -> IndexInfo:
     if derived:
         parts["lists"] = derived["list_offsets"] + derived["postings"] + derived.get("routing", 0)
         parts["keys"] = derived["row_ids"] + derived["write_ids"] + derived["offsets"] + derived.get("deleted", 0)
+        parts["ids"] = sum(size for name, size in derived.items() if name.startswith(("id_", "parent_id_")))
     folder = local_folder(index.database)
     on_disk = None
     if folder is not None:

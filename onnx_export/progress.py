@@ -17,7 +17,8 @@ class Progress(Protocol):
         """Report progress.
 
         Args:
-            stage: name of the stage, such as "read", "sample", "encode", "commit", "mine", "train".
+            stage: name of the stage, such as "read", "sample", "encode", "commit", "mine", "train". In "read bytes" and
+                "types bytes" the items are bytes of the files that are read.
             done: number of items of the stage that are done.
             total: number of items of the stage; 0 if that is not known yet.
             tokens: number of token vectors of the items done; 0 for stages without token vectors.

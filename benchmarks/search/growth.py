@@ -19,12 +19,14 @@ from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
+import pyarrow as pa
 
 from tansaku import SearchOptions
 from tansaku.indexer.codec.codec import ResidualCodec, default_centroids
 from tansaku.indexer.derived.arrays import Arrays, load_arrays
 from tansaku.indexer.derived.postings import MAX_ROWS, InvertedLists
 from tansaku.indexer.derived.segments import Segment
+from tansaku.indexer.derived.strings import Strings
 from tansaku.indexer.table.database import connect
 from tansaku.indexer.table.table import open_index_table
 from tansaku.plugin.search.choices import Recall
@@ -103,8 +105,11 @@ def drawn(real: tuple[Segment, ...], codec: ResidualCodec, size: int) -> StoredC
         residuals[:, ::4] = random.integers(0, 256, residuals[:, ::4].shape, np.uint8)
         row_ids = np.arange(start, start + len(part), dtype=np.uint64)
         lists = InvertedLists.build(ids, offsets, len(codec.centroids))
-        segments.append(Segment(row_ids, row_ids, offsets, ids, residuals, lists, np.zeros(len(part), bool)))
-    return StoredCodes(SimpleNamespace(codec=codec), Arrays(0, tuple(segments)))  # type: ignore[arg-type]
+        names = Strings.of(pa.chunked_array([row_ids.astype(str)]))
+        deleted = np.zeros(len(part), bool)
+        segments.append(Segment(row_ids, row_ids, offsets, ids, residuals, lists, deleted, names, None))
+    index = SimpleNamespace(codec=codec, header=SimpleNamespace(passage_tokens=None))
+    return StoredCodes(index, Arrays(0, tuple(segments)))  # type: ignore[arg-type]
 
 
 def resized(codec: ResidualCodec, n: int, random: np.random.Generator) -> tuple[ResidualCodec, int, int]:

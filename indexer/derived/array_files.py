@@ -27,13 +27,14 @@ from ..table.database import side_folder, storage_errors
 from ..table.table import IndexTable
 from .postings import InvertedLists
 from .routing import Routing
-from .segments import Allocate, RowKeys, Segment, build_segment, segment_problem, with_lists
+from .segments import Allocate, RowKeys, Segment, build_segment, segment_problem, string_columns, with_lists
+from .strings import Strings
 from .table_files import Checksums, checksum, with_new_files
 
 MANIFEST = "arrays.json"
 SMALL = 1 << 26  # bytes of files up to which every opening compares their checksums
 
-_FORMAT = 2
+_FORMAT = 3
 _CODES = ("row_ids", "write_ids", "offsets", "centroid_ids", "residuals")
 _LISTS = ("list_offsets", "postings")
 _NAMES = (*_CODES, *_LISTS)
@@ -92,9 +93,9 @@ def store_segment(index: IndexTable, rows: RowKeys, folder: Path, routing: Routi
     name = f"segment-{secrets.token_hex(8)}"
     with atomic_folder(folder / name) as making, _files_in(making) as allocate:
         build_segment(index, rows, residuals=True, routing=routing, allocate=allocate)
-    files = {f"{array}.npy": _about(folder / name / f"{array}.npy") for array in _NAMES}
+    files = {f"{array}.npy": _about(folder / name / f"{array}.npy") for array in _names(index)}
     entry = {"name": name, "files": files}
-    return OnDisk(_open(folder, entry, index.codec, routing), entry)
+    return OnDisk(_open(folder, entry, index, routing), entry)
 
 
 def store_routing(routing: Routing, codec: ResidualCodec, folder: Path) -> Points:
@@ -108,12 +109,12 @@ def store_routing(routing: Routing, codec: ResidualCodec, folder: Path) -> Point
     return Points(_open_routing(folder, entry, codec), entry)
 
 
-def store_lists(item: OnDisk, folder: Path, codec: ResidualCodec, routing: Routing | None) -> OnDisk:
+def store_lists(item: OnDisk, folder: Path, index: IndexTable, routing: Routing | None) -> OnDisk:
     """Write a segment that has the codes of another one, as the same files, and lists of other routing points."""
     name, before = f"segment-{secrets.token_hex(8)}", folder / item.entry["name"]
     with atomic_folder(folder / name) as making:
         with _files_in(making) as allocate:
-            with_lists(item.segment, codec, routing, allocate)
+            with_lists(item.segment, index.codec, routing, allocate)
         same = {file: about for file, about in item.entry["files"].items() if Path(file).stem not in _LISTS}
         for file in same:
             try:
@@ -122,7 +123,7 @@ def store_lists(item: OnDisk, folder: Path, codec: ResidualCodec, routing: Routi
                 shutil.copy2(before / file, making / file, follow_symlinks=False)
     files = same | {f"{array}.npy": _about(folder / name / f"{array}.npy") for array in _LISTS}
     entry = {"name": name, "files": files}
-    return OnDisk(_open(folder, entry, codec, routing), entry)
+    return OnDisk(_open(folder, entry, index, routing), entry)
 
 
 @contextlib.contextmanager
@@ -169,8 +170,8 @@ def load_stored(folder: Path, index: IndexTable, *, every_checksum: bool = False
         DamagedError: something is not as it was written, or is of another table. Reading may raise any of `UNUSABLE`.
     """
     manifest = read_manifest(folder)
-    if not is_of(manifest, index):
-        raise DamagedError("of another table")
+    if not is_of(manifest, index) or manifest["format"] != _FORMAT:
+        raise DamagedError("of another table, or of another release")
     touched = False
     entries = [*manifest["segments"], *([] if manifest["routing"] is None else [manifest["routing"]])]
     size_of_all = sum(about[0] for entry in entries for about in entry["files"].values())
@@ -193,7 +194,7 @@ def load_stored(folder: Path, index: IndexTable, *, every_checksum: bool = False
     points = Points()
     if manifest["routing"] is not None:
         points = Points(_open_routing(folder, manifest["routing"], index.codec), manifest["routing"])
-    items = [OnDisk(_open(folder, entry, index.codec, points.routing), entry) for entry in manifest["segments"]]
+    items = [OnDisk(_open(folder, entry, index, points.routing), entry) for entry in manifest["segments"]]
     if touched:
         _replace_manifest(folder, manifest)
     if manifest["version"] == index.table.version and manifest["committed"] != _committed(index):
@@ -229,13 +230,8 @@ def _regular(path: Path) -> os.stat_result:
 
 
 def is_of(manifest: dict[str, Any], index: IndexTable) -> bool:
-    """Whether arrays are of this table, with its codec, and of the format that is written now."""
-    header = index.header
-    return (manifest["format"], manifest["build_id"], manifest["codec_id"]) == (
-        _FORMAT,
-        header.build_id,
-        header.codec_id,
-    )
+    """Whether arrays are of this table, with its codec."""
+    return (manifest["build_id"], manifest["codec_id"]) == (index.header.build_id, index.header.codec_id)
 
 
 def _committed(index: IndexTable) -> str:
@@ -254,9 +250,18 @@ def _open_routing(folder: Path, entry: dict[str, Any], codec: ResidualCodec) -> 
     return routing
 
 
-def _open(folder: Path, entry: dict[str, Any], codec: ResidualCodec, routing: Routing | None) -> Segment:
+def _names(index: IndexTable) -> list[str]:
+    """The names of a segment's arrays."""
+    return [*_NAMES, *(f"{column}_{part}" for column in string_columns(index.header) for part in ("text", "offsets"))]
+
+
+def _open(folder: Path, entry: dict[str, Any], index: IndexTable, routing: Routing | None) -> Segment:
     place = folder / entry["name"]
-    mapped = {name: _map(place / f"{name}.npy") for name in _NAMES}
+    mapped = {name: _map(place / f"{name}.npy") for name in _names(index)}
+    strings = {
+        column: Strings(mapped[f"{column}_text"], mapped[f"{column}_offsets"])
+        for column in string_columns(index.header)
+    }
     deleted = np.zeros(len(mapped["row_ids"]), bool)
     for name in entry["files"]:
         if name.startswith("deleted-"):
@@ -271,8 +276,10 @@ def _open(folder: Path, entry: dict[str, Any], codec: ResidualCodec, routing: Ro
         residuals=mapped["residuals"],
         lists=lists,
         deleted=deleted,
+        ids=strings["id"],
+        parent_ids=strings.get("parent_id"),
     )
-    problem = segment_problem(segment, codec, routing)
+    problem = segment_problem(segment, index.codec, routing)
     if problem:
         raise DamagedError(f"{place}: {problem}")
     return segment

@@ -219,7 +219,7 @@ def _synchronized(index: IndexTable, folder: Path) -> Arrays:
     current = Stored([item for item in marked + made if len(item.segment)], stored.points, version)
     # A reader of an older version does not replace the arrays of a newer one.
     if stored.version <= version:
-        current = _routed(index.codec, current, folder)
+        current = _routed(index, current, folder)
         store_manifest(index, current, folder, known or {})
         remove_unnamed(folder, current)
     return _arrays(current)
@@ -229,13 +229,13 @@ def _arrays(stored: Stored) -> Arrays:
     return Arrays(stored.version, tuple(item.segment for item in stored.items), stored.points.routing)
 
 
-def _routed(codec: ResidualCodec, current: Stored, folder: Path) -> Stored:
+def _routed(index: IndexTable, current: Stored, folder: Path) -> Stored:
     """The same segments with lists of other routing points, where the present ones no longer fit."""
-    routing = _routing_for(codec, [item.segment for item in current.items], current.points.routing)
+    routing = _routing_for(index.codec, [item.segment for item in current.items], current.points.routing)
     if routing is current.points.routing or routing is None:
         return current
-    points = store_routing(routing, codec, folder)
-    items = [store_lists(item, folder, codec, points.routing) for item in current.items]
+    points = store_routing(routing, index.codec, folder)
+    items = [store_lists(item, folder, index, points.routing) for item in current.items]
     return Stored(items, points, current.version)
 
 

@@ -17,9 +17,11 @@ from ..codec.codec import ResidualCodec
 from ..errors import StorageError
 from ..table.columns_of_rows import read_columns
 from ..table.database import storage_errors
+from ..table.schema import IndexHeader
 from ..table.table import IndexTable
 from .postings import MAX_ROWS, InvertedLists
 from .routing import Codes, Routing
+from .strings import Strings
 
 # Allocates an array, given its name, shape and dtype.
 Allocate = Callable[[str, tuple[int, ...], np.dtype], np.ndarray]
@@ -59,7 +61,7 @@ class RowKeys:
 
 @dataclass(frozen=True)
 class Segment:
-    """The codes of a group of rows, row after row, ascending by row id.
+    """The codes and ids of a group of rows, row after row, ascending by row id.
 
     Attributes:
         row_ids: uint64 (rows,), as in `RowKeys`.
@@ -70,6 +72,8 @@ class Segment:
         lists: inverted lists of the rows' positions in this segment: one for each routing point, or for each centroid
             where there is no routing.
         deleted: bool (rows,): whether the row is no longer in the table, or has other codes there.
+        ids: the id of each row.
+        parent_ids: in an index of passages the id of the document of each row; otherwise None.
     """
 
     row_ids: np.ndarray
@@ -79,6 +83,8 @@ class Segment:
     residuals: np.ndarray | None
     lists: InvertedLists
     deleted: np.ndarray
+    ids: Strings
+    parent_ids: Strings | None
 
     def __len__(self) -> int:
         return len(self.row_ids)
@@ -113,7 +119,7 @@ def segment_problem(segment: Segment, codec: ResidualCodec, routing: Routing | N
     """
     n_lists = len(codec.centroids) if routing is None else len(routing)
     n_rows, n_tokens, lists = len(segment), len(segment.centroid_ids), segment.lists
-    expected = (
+    expected = [
         ("row_ids", segment.row_ids, np.dtype(np.uint64), (n_rows,)),
         ("write_ids", segment.write_ids, np.dtype(np.int64), (n_rows,)),
         ("offsets", segment.offsets, np.dtype(np.int64), (n_rows + 1,)),
@@ -121,7 +127,11 @@ def segment_problem(segment: Segment, codec: ResidualCodec, routing: Routing | N
         ("residuals", segment.residuals, np.dtype(np.uint8), (n_tokens, codec.residual_bytes)),
         ("list_offsets", lists.offsets, np.dtype(np.uint32), (n_lists + 1,)),
         ("postings", lists.postings, np.dtype(np.uint16), (len(lists.postings),)),
-    )
+    ]
+    strings = [("id", segment.ids), *([("parent_id", segment.parent_ids)] if segment.parent_ids else [])]
+    for name, column in strings:
+        expected.append((f"{name}_offsets", column.offsets, np.dtype(np.int64), (n_rows + 1,)))
+        expected.append((f"{name}_text", column.text, np.dtype(np.uint8), (len(column.text),)))
     for name, array, dtype, shape in expected:
         if array is None or array.dtype != dtype or array.shape != shape:
             return f"{name} has another type or shape than expected"
@@ -130,6 +140,7 @@ def segment_problem(segment: Segment, codec: ResidualCodec, routing: Routing | N
     for name, array, end in (
         ("offsets", segment.offsets, n_tokens),
         ("list_offsets", lists.offsets, len(lists.postings)),
+        *((f"{name}_offsets", column.offsets, len(column.text)) for name, column in strings),
     ):
         if array[0] != 0 or array[-1] != end or (array[1:] < array[:-1]).any():
             return f"{name} do not ascend from 0 to {end}"
@@ -137,6 +148,11 @@ def segment_problem(segment: Segment, codec: ResidualCodec, routing: Routing | N
         return "centroid_ids has ids that the codec does not have"
     if len(lists.postings) and lists.postings.max() >= n_rows:
         return "postings has rows that the segment does not have"
+    for name, column in strings:
+        try:
+            column.array.validate(full=True)
+        except pa.ArrowInvalid:
+            return f"{name}_text is not in UTF-8"
     return ""
 
 
@@ -178,7 +194,7 @@ def build_segment(
     Args:
         index: the open table.
         rows: at most 65,536 of its rows.
-        residuals: also read the residuals. Without them a segment takes 2 to 4 bytes per token, and the inverted lists.
+        residuals: also read the residuals. Without them a segment takes 2 to 4 bytes per token, inverted lists and ids.
         routing: the routing of the inverted lists, which needs residuals; None makes lists of the centroids.
         allocate: allocates the arrays; None allocates them in memory.
 
@@ -204,7 +220,23 @@ def build_segment(
         raise damaged(index, "centroid_ids", "has ids that the codec does not have")
     row_ids, write_ids = kept("row_ids", rows.row_ids, allocate), kept("write_ids", rows.write_ids, allocate)
     none = InvertedLists(np.zeros(1, np.uint32), np.empty(0, np.uint16))
-    segment = Segment(row_ids, write_ids, offsets, centroid_ids, codes, none, np.zeros(len(rows), bool))
+    strings = {
+        column: Strings(
+            kept(f"{column}_text", of_rows.text, allocate), kept(f"{column}_offsets", of_rows.offsets, allocate)
+        )
+        for column, of_rows in _read_strings(index, rows.row_ids, string_columns(index.header)).items()
+    }
+    segment = Segment(
+        row_ids=row_ids,
+        write_ids=write_ids,
+        offsets=offsets,
+        centroid_ids=centroid_ids,
+        residuals=codes,
+        lists=none,
+        deleted=np.zeros(len(rows), bool),
+        ids=strings["id"],
+        parent_ids=strings.get("parent_id"),
+    )
     return with_lists(segment, codec, routing, allocate)
 
 
@@ -223,6 +255,24 @@ def kept(name: str, array: np.ndarray, allocate: Allocate) -> np.ndarray:
     copy = allocate(name, array.shape, array.dtype)
     copy[:] = array
     return copy
+
+
+def string_columns(header: IndexHeader) -> list[str]:
+    """The columns of strings that a segment has."""
+    return ["id", "parent_id"] if header.passage_tokens else ["id"]
+
+
+def _read_strings(index: IndexTable, row_ids: np.ndarray, columns: Sequence[str]) -> dict[str, Strings]:
+    """Columns of rows; ``row_ids`` is uint64 (rows,), ascending."""
+    schema = pa.schema([*(index.table.schema.field(name) for name in columns), pa.field("_rowid", pa.uint64())])
+    batches = [batch.select(schema.names) for batch in read_rows(index, row_ids, columns)]
+    found = pa.Table.from_batches(batches, schema).sort_by("_rowid")
+    if len(found) < len(row_ids):
+        raise _removed(index)
+    for name in columns:
+        if found[name].null_count:
+            raise damaged(index, name, "has no value in some rows")
+    return {name: Strings.of(found[name]) for name in columns}
 
 
 def read_codes(index: IndexTable, row_ids: np.ndarray, offsets: np.ndarray, into: Mapping[str, np.ndarray]) -> None:
@@ -252,8 +302,12 @@ def read_codes(index: IndexTable, row_ids: np.ndarray, offsets: np.ndarray, into
                 tokens[:] = np.frombuffer(content, array.dtype).reshape(tokens.shape)
         found += len(places)
     if found < len(row_ids):
-        version = index.table.version
-        raise StorageError(f"{index.place()}: version {version} has been removed; refresh and search again")
+        raise _removed(index)
+
+
+def _removed(index: IndexTable) -> StorageError:
+    version = index.table.version
+    return StorageError(f"{index.place()}: version {version} has been removed; refresh and search again")
 
 
 def check_codes(index: IndexTable, rows: RowKeys) -> None:

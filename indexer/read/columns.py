@@ -138,7 +138,7 @@ def _mixture_error(documents: Sequence[Document], name: str, before: pa.DataType
         except _MISFITS as error:
             return InputError(
                 f"{where}, which no column can hold ({error}); give the field another type in all documents, or leave "
-                f"it out (--drop-field {name})"
+                f"it out ({_dropped(name)})"
             )
         try:
             kind = _common_type(kind, own)
@@ -149,11 +149,11 @@ def _mixture_error(documents: Sequence[Document], name: str, before: pa.DataType
             remedy = "" if nested else f", make the column text ({_made_text(name)})"
             return InputError(
                 f"{where}, of type {mine}, but in the documents before it is of type {others}; give the field one type "
-                f"in all documents{remedy}, or leave it out (--drop-field {name})"
+                f"in all documents{remedy}, or leave it out ({_dropped(name)})"
             )
     return InputError(
         f"{_named(documents[-1])}: field {name!r} has values that do not fit one column ({reason}); make the column "
-        f"text ({_made_text(name)}), or leave it out (--drop-field {name})"
+        f"text ({_made_text(name)}), or leave it out ({_dropped(name)})"
     )
 
 
@@ -167,6 +167,10 @@ def _word_of(value: Any) -> str:
 
 def _made_text(name: str) -> str:
     return f"--column-type {name}=string, in Python FieldNames(types={{{name!r}: 'string'}})"
+
+
+def _dropped(name: str) -> str:
+    return f"--drop-field {name}, in Python FieldNames(drop=[{name!r}])"
 
 
 def _is_nested(value: Any) -> bool:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ...onnx_export.errors import InputError
 from ...onnx_export.kinds import check_kind
-from ...onnx_export.progress import Progress, no_progress
+from ...onnx_export.progress import Progress
 from ..errors import SourceError
 from .cells import CellRecord, MixedColumns, cell_text
 from .given import PandasRows, as_records
@@ -55,11 +55,12 @@ class FieldNames:
         keep: names of the other fields that become columns; None keeps all.
         drop: names of fields that are left out.
         rename: names of fields, and the names that their columns get.
-        types: names of columns, and their types: "string", "integer", "number", "boolean", "date", "timestamp" or
-            "decimal(P,S)". For other columns of CSV and TSV, whose values are all text, all values decide; for those of
-            other sources, the values have types, and a column of a spreadsheet that mixes them becomes text. A column
-            "string" takes numbers, truth values, dates and times as text. JSON has no dates, times and decimals: for
-            columns of these types its texts are read like those of CSV, and its numbers as decimals.
+        types: names of columns, and their types: "string", "integer", "number", "boolean", "date", "timestamp",
+            "timestamp(ZONE)", such as "timestamp(Asia/Tokyo)", or "decimal(P,S)". For other columns of CSV and TSV,
+            whose values are all text, all values decide; for those of other sources, the values have types, and a
+            column of a spreadsheet that mixes them becomes text. A column "string" takes numbers, truth values, dates
+            and times as text. JSON has no dates, times and decimals: for columns of these types its texts are read like
+            those of CSV, and its numbers as decimals. In a column with a time zone, a time without one is a time there.
 
     Raises:
         InputError: a type is unknown, ``text`` has no name, or a value is of a wrong kind.
@@ -262,13 +263,17 @@ class DocumentReader:
         if rejects is not None:
             rejects.begin()
 
-    def infer_types(self, progress: Progress = no_progress) -> dict[str, str]:
+    def bytes_read(self) -> tuple[int, int]:
+        """Bytes that the latest iteration has read, and those of all files; both 0 if that is not known."""
+        return self._records.bytes_read if isinstance(self._records, Source) else (0, 0)
+
+    def infer_types(self, progress: Progress) -> dict[str, str]:
         """Find the types of the columns of CSV, TSV and spreadsheets by reading all records once.
 
         A column of a spreadsheet that has cells of several kinds becomes text; a warning is logged.
 
         Args:
-            progress: called now and then, with the stage "types".
+            progress: called now and then, with the stage "types" or "types bytes", see `report`.
 
         Returns:
             Name and type, see `FieldNames`, of each column of CSV and TSV and of those that become text; empty if there
@@ -282,7 +287,7 @@ class DocumentReader:
             for number, (place, record) in enumerate(self._records, start=1):
                 self.total = number
                 if number % _RECORDS_BETWEEN_REPORTS == 0:
-                    progress("types", number, 0, 0)
+                    report(progress, "types", number, 0, self.bytes_read())
                 if isinstance(record, TextRecord):
                     self._types.see(self._names.columns_of(record))
                 elif isinstance(record, CellRecord):
@@ -372,6 +377,22 @@ class DocumentReader:
         if self._rejects is None:
             raise error
         self._rejects.note(place, str(error), record)
+
+
+def report(progress: Progress, stage: str, done: int, total: int, bytes_read: tuple[int, int]) -> None:
+    """Report how far the documents are read: in documents, or in bytes where only their number is known.
+
+    Args:
+        progress: gets the report.
+        stage: name of the stage; that of bytes has " bytes" behind it.
+        done: number of documents that are read.
+        total: number of all; 0 if that is not known.
+        bytes_read: as `DocumentReader.bytes_read` gives them.
+    """
+    if total or not bytes_read[1]:
+        progress(stage, done, total, 0)
+    else:
+        progress(f"{stage} bytes", *bytes_read, 0)
 
 
 def _with_texts(cells: CellRecord, names: FieldNames) -> CellRecord:

@@ -40,9 +40,19 @@ def open_unpacked(path: Path, max_ratio: float) -> IO[bytes]:
         return path.open("rb")
     if not path.stat().st_size:  # both readers accept it
         raise EOFError(f"an empty file, not a {packed} file")
-    if packed == ".zst":
-        return _bounded(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"), path, max_ratio)
-    return _bounded(gzip.open(path), path, max_ratio)
+    file: Any = pa.OSFile(str(path)) if packed == ".zst" else path.open("rb")
+    try:
+        unpacked: Any = pa.CompressedInputStream(file, "zstd") if packed == ".zst" else gzip.GzipFile(fileobj=file)
+    except BaseException:
+        file.close()
+        raise
+    return io.BufferedReader(cast(Any, _Bounded(unpacked, file, path, max_ratio)), _BUFFER)
+
+
+def bytes_taken(file: IO[bytes]) -> int:
+    """Number of bytes that were taken from the disk for a file of `open_unpacked`: of a compressed one, the packed."""
+    raw = getattr(file, "raw", file)
+    return (raw.packed if isinstance(raw, _Bounded) else raw).tell()
 
 
 def unpacked_limit(path: Path, max_ratio: float) -> int:
@@ -73,15 +83,15 @@ def unpacks_to_too_much(path: Path, max_ratio: float) -> SourceError:
     )
 
 
-def _bounded(unpacked: Any, path: Path, max_ratio: float) -> IO[bytes]:
-    return io.BufferedReader(cast(Any, _Bounded(unpacked, path, max_ratio)), _BUFFER)
-
-
 class _Bounded(io.RawIOBase):
-    """What a stream has, up to a number of bytes."""
+    """What a stream has, up to a number of bytes.
 
-    def __init__(self, unpacked: Any, path: Path, max_ratio: float) -> None:
-        self._unpacked, self._path, self._max_ratio = unpacked, path, max_ratio
+    Attributes:
+        packed: the file that is unpacked.
+    """
+
+    def __init__(self, unpacked: Any, packed: Any, path: Path, max_ratio: float) -> None:
+        self._unpacked, self.packed, self._path, self._max_ratio = unpacked, packed, path, max_ratio
         self._left = unpacked_limit(path, max_ratio)
 
     def readable(self) -> bool:
@@ -101,4 +111,5 @@ class _Bounded(io.RawIOBase):
 
     def close(self) -> None:
         self._unpacked.close()
+        self.packed.close()
         super().close()

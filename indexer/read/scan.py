@@ -13,7 +13,7 @@ from typing import Any
 
 from ...onnx_export.errors import InputError
 from ...onnx_export.progress import Progress
-from .documents import Document
+from .documents import Document, report
 
 # Called with a document that cannot be indexed and the reason; raises the error if nothing may be left out.
 Reject = Callable[[Document, InputError], None]
@@ -42,6 +42,7 @@ def scan(
     reject: Reject,
     progress: Progress,
     total: int = 0,
+    bytes_read: Callable[[], tuple[int, int]] = lambda: (0, 0),
 ) -> Scan:
     """Read all documents once and check them.
 
@@ -49,8 +50,9 @@ def scan(
         documents: the documents.
         check: raises InputError if one of the given documents cannot be indexed.
         reject: called for each document that cannot be indexed; it may raise the error.
-        progress: called for each chunk.
+        progress: called for each chunk, with the stage "read", or "read bytes" where only the bytes are known.
         total: number of documents; 0 if that is not known.
+        bytes_read: see `DocumentReader.bytes_read`.
 
     Returns:
         What was found.
@@ -67,7 +69,7 @@ def scan(
             result.size += document.size
             if result.count % DOCUMENTS_PER_CHUNK == 0:
                 result.digests.append(digest.hexdigest())
-        progress("read", result.count, total, 0)
+        report(progress, "read", result.count, total, bytes_read())
     if result.count % DOCUMENTS_PER_CHUNK:
         result.digests.append(digest.hexdigest())
     if total != result.count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import math
@@ -25,7 +26,7 @@ from .encodings import as_utf8, check_encoding, find_encoding
 from .find_files import SourceFile, find_files, left_out_of
 from .json_values import read_json
 from .line_formats import BadRecord, Record, read_csv, read_jsonl, read_lines, read_tsv
-from .packed import MAX_UNPACK_RATIO, check_zip, open_unpacked
+from .packed import MAX_UNPACK_RATIO, bytes_taken, check_zip, open_unpacked
 from .spreadsheets import read_sheet, sheet_names
 from .text_files import read_text
 
@@ -34,6 +35,7 @@ __all__ = ["BadRecord", "Record", "Source"]
 _logger = logging.getLogger(__name__)
 
 _STDIN = ("jsonl", "csv", "tsv", "json")
+_TEXTS = ("jsonl", "csv", "tsv", "json", "text")  # kinds of files that are read from their start to their end
 _COLUMNS = {"arrow": read_ipc, "lance": read_lance}
 _FORMATS = ("jsonl", "csv", "tsv", "json", "text", "parquet", "arrow", "excel")
 # Standard input is kept in the folder for temporary files, which often shares its disk or lies in memory.
@@ -128,6 +130,9 @@ class Source:
         self._found: dict[Path, str] = {}  # the encoding of each file
         self._sheet, self._fields, self._arrays, self._header_row = sheet, fields, arrays, header_row
         self._said: set[str] = set()
+        self._bytes = 0  # of all files; 0 if they are not of `_TEXTS`
+        self._bytes_done = 0  # of the files that are read
+        self._open: IO[bytes] | None = None  # the file that is being read
         if not 1 <= max_unpack_ratio < math.inf:
             raise InputError(f"max_unpack_ratio is {max_unpack_ratio}; it must be 1 or more")
         self._max_stdin_bytes = max_stdin_bytes
@@ -153,12 +158,22 @@ class Source:
         kinds = [self._format] if self._files is None else [file.kind for file in self._files]
         return any(kind in ("csv", "tsv", "excel") for kind in kinds)
 
+    @property
+    def bytes_read(self) -> tuple[int, int]:
+        """Bytes of the files that the latest iteration has read, and those of all files.
+
+        Both are 0 before the first iteration, and if a file is no text, which is read in another order.
+        """
+        now = 0 if self._open is None else bytes_taken(self._open)
+        return min(self._bytes_done + now, self._bytes), self._bytes
+
     def __iter__(self) -> Iterator[Record]:
         """Yield pairs of place and record in order.
 
         Raises:
             SourceError: the rest of a file cannot be read.
         """
+        self._bytes, self._bytes_done, self._open = self._size(), 0, None
         if self._files is None:
             yield from self._records(SourceFile(self._format, Path("stdin")), self._open_stdin)
             return
@@ -190,7 +205,8 @@ class Source:
         name = str(file.path)
         if file.path not in self._found:
             self._found[file.path] = self._encoding or self._guess(name, open_file)
-        with as_utf8(open_file(), self._found[file.path]) as text:
+        opened = open_file()
+        with as_utf8(opened, self._found[file.path]) as text, self._counted(opened):
             if file.kind == "jsonl":
                 yield from read_jsonl(text, name, arrays=self._arrays)
             elif file.kind == "json":
@@ -201,6 +217,25 @@ class Source:
                 yield from read_tsv(text, name, self._say, fields=self._fields, header_row=self._header_row or 1)
             else:
                 yield from read_text(text, name, file.doc_id, self._say)
+
+    def _size(self) -> int:
+        """Bytes of all files; 0 if one is no text, or cannot be found, which reading it will say."""
+        if self._files is None or not all(file.kind in _TEXTS for file in self._files):
+            return 0
+        try:
+            return sum(file.path.stat().st_size for file in self._files)
+        except OSError:
+            return 0
+
+    @contextlib.contextmanager
+    def _counted(self, opened: IO[bytes]) -> Iterator[None]:
+        """Count the bytes of a file while it is read."""
+        self._open = opened
+        try:
+            yield
+            self._bytes_done += bytes_taken(opened)
+        finally:
+            self._open = None
 
     def _guess(self, name: str, open_file: Callable[[], IO[bytes]]) -> str:
         try:
@@ -244,6 +279,7 @@ class Source:
                 raise
             weakref.finalize(self, spool.close)
             self._spool = spool
+        self._bytes = os.fstat(self._spool.fileno()).st_size
         return io.BufferedReader(_View(self._spool.fileno()))
 
     def _copy_stdin(self, spool: IO[bytes]) -> None:
@@ -281,6 +317,9 @@ class _View(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def tell(self) -> int:
+        return self._position
+
     def readinto(self, buffer: Any) -> int:
         data = _read_at(self._descriptor, len(buffer), self._position)
         buffer[: len(data)] = data
@@ -289,7 +328,9 @@ class _View(io.RawIOBase):
 
 
 def lines_of(path: str | Path, max_unpack_ratio: float = MAX_UNPACK_RATIO) -> Iterator[tuple[int, str]]:
-    """Number and text of each line of a UTF-8 file, which may be compressed by gzip or Zstandard, by its suffix.
+    """Number and text of each line of a text file, which may be compressed by gzip or Zstandard, by its suffix.
+
+    Its encoding is found as `Source` finds it; a warning is logged if it is not UTF-8 or UTF-16.
 
     Args:
         path: the file.
@@ -299,11 +340,17 @@ def lines_of(path: str | Path, max_unpack_ratio: float = MAX_UNPACK_RATIO) -> It
         Pairs of number and text.
 
     Raises:
-        SourceError: the file cannot be read, a line is not UTF-8, or the file unpacks to too much.
+        SourceError: the file cannot be read, a line is not of that encoding, or the file unpacks to too much.
     """
     path = Path(path)
     try:
-        with open_unpacked(path, max_unpack_ratio) as file:
-            yield from read_lines(file, str(path))
+        encoding = "utf-8"
+        if path.is_file():  # and no pipe, which can be read only once
+            with open_unpacked(path, max_unpack_ratio) as file:
+                encoding = find_encoding(file)
+        if encoding not in ("utf-8", "utf-16"):
+            _logger.warning("%s: read as %s, by its first lines; if that is wrong, save it as UTF-8", path, encoding)
+        with as_utf8(open_unpacked(path, max_unpack_ratio), encoding) as text:
+            yield from read_lines(text, str(path))
     except _CANNOT_READ as error:
         raise SourceError(f"{path}: cannot be read ({error})") from error

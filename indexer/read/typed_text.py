@@ -2,14 +2,16 @@
 
 The rules are narrow on purpose, so that nothing is lost: "0123", a postal code, and "1E5", a product, stay text, and so
 does "1,234". CSV readers of other libraries make numbers of the first two. Where the caller gives a column the type of
-a number, "1,234" is one.
+a number, "1,234" and "1,234円" are ones.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
+import zoneinfo
 from collections.abc import Callable, Collection, Mapping
-from datetime import date, datetime
+from datetime import date, datetime, timezone, tzinfo
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -22,8 +24,12 @@ _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,15})(\.[0-9]{1,15})?")
 _DATE = re.compile(r"([0-9]{4})[-/]([0-9]{1,2})[-/]([0-9]{1,2})")
 _TIME = re.compile(_DATE.pattern + r"(?:[ T]([0-9]{1,2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,6}))?)?)?")
+_JAPANESE_DATE = re.compile(r"([0-9]{4})年([0-9]{1,2})月([0-9]{1,2})日")
+_OFFSET = re.compile(r"(Z|[+-][0-9]{2}:?[0-9]{2})$")
+_ZONED = re.compile(r"timestamp\(\s*([^\s()]+)\s*\)")
 _DECIMAL = re.compile(r"decimal\(\s*([0-9]{1,2})\s*,\s*([0-9]{1,2})\s*\)")
-_GROUPED = re.compile(r"(-?[1-9][0-9]{0,2}(?:,[0-9]{3})+)(\.[0-9]+)?")
+# A backslash is the yen sign of Shift_JIS; Excel puts spaces around amounts.
+_AMOUNT = re.compile(r"\s*(-?)[¥\\]?(-?)([1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)(\.[0-9]+)?円?\s*")
 _MAX_DIGITS = 38
 
 
@@ -46,14 +52,38 @@ def _boolean(text: str) -> bool:
 
 
 def _date(text: str) -> date:
-    year, month, day = _whole(_DATE, text).groups()
+    year, month, day = _whole(_DATE, _plain_date(text)).groups()
     return date(int(year), int(month), int(day))
 
 
 def _timestamp(text: str) -> datetime:
-    *parts, fraction = _whole(_TIME, text).groups()
+    *parts, fraction = _whole(_TIME, _plain_date(text)).groups()
     year, month, day, hour, minute, second = (int(part or 0) for part in parts)
     return datetime(year, month, day, hour, minute, second, int((fraction or "0").ljust(6, "0")))
+
+
+def _timestamp_in(zone: tzinfo | None, text: str) -> datetime:
+    """A time in a column of times: in one with a time zone, a text without one is a time there."""
+    offset = _OFFSET.search(text)
+    if zone is None and offset is not None and _TIME.fullmatch(text[: offset.start()]):
+        raise ValueError("with a time zone, for which a column has the type timestamp(UTC) or timestamp(Asia/Tokyo)")
+    if zone is None or offset is None or " " not in text.replace("T", " "):
+        read = _timestamp(text)
+        return read if zone is None else read.replace(tzinfo=zone).astimezone(timezone.utc)
+    read = _timestamp(text[: offset.start()])
+    return read.replace(tzinfo=_zone(offset[0].replace("Z", "+00:00"))).astimezone(timezone.utc)
+
+
+def _plain_date(text: str) -> str:
+    """The text with a date such as 2024年1月3日 as 2024-1-3."""
+    return _JAPANESE_DATE.sub(r"\1-\2-\3", text, count=1) if "年" in text else text
+
+
+def _zone(name: str) -> tzinfo:
+    """The time zone of a name, such as Asia/Tokyo or +09:00."""
+    if _OFFSET.fullmatch(name):
+        return datetime.strptime(name, "%z").tzinfo or timezone.utc
+    return zoneinfo.ZoneInfo(name)
 
 
 def _whole(pattern: re.Pattern[str], text: str) -> re.Match[str]:
@@ -86,19 +116,30 @@ def column_type(name: str) -> pa.DataType:
     """The Arrow type of a column.
 
     Args:
-        name: "string", "integer", "number", "boolean", "date", "timestamp", or "decimal(P,S)" with P digits, S of them
-            after the point.
+        name: "string", "integer", "number", "boolean", "date", "timestamp", "timestamp(ZONE)" with the name of a time
+            zone, or "decimal(P,S)" with P digits, S of them after the point.
 
     Raises:
-        InputError: there is no such type.
+        InputError: there is no such type or time zone.
     """
     if name in _ARROW:
         return _ARROW[name]
+    if match := _ZONED.fullmatch(name):
+        try:
+            _zone(match[1])
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise InputError(
+                f"unknown time zone {match[1]!r} in {name!r}; use one such as UTC, Asia/Tokyo or +09:00"
+            ) from error
+        return pa.timestamp("us", match[1])
     if match := _DECIMAL.fullmatch(name):
         digits, scale = map(int, match.groups())
         if 1 <= digits <= _MAX_DIGITS and scale <= digits:
             return pa.decimal128(digits, scale)
-    raise InputError(f"unknown column type {name!r}; use {', '.join(_ARROW)} or decimal(P,S), such as decimal(10,2)")
+    raise InputError(
+        f"unknown column type {name!r}; use {', '.join(_ARROW)}, timestamp(ZONE), such as timestamp(UTC), or "
+        "decimal(P,S), such as decimal(10,2)"
+    )
 
 
 class TextTypes:
@@ -208,6 +249,8 @@ class TextTypes:
         if kind in ("string", "other"):
             return text
         try:
+            if kind == "timestamp" and given is not None:
+                return _timestamp_in(None if given.tz is None else _zone(given.tz), text)
             return _given_number(kind, text) if kind in _NUMBERS else _READERS[kind](text)
         except (ValueError, InvalidOperation) as error:
             reason = "not a number" if isinstance(error, InvalidOperation) else error
@@ -218,9 +261,9 @@ class TextTypes:
 
 
 def _given_number(kind: str, text: str) -> Any:
-    """The number that a text stands for in a column of numbers, with or without commas between thousands."""
-    if _GROUPED.fullmatch(text):
-        text = text.replace(",", "")
+    """The number that a text stands for in a column of numbers, which may be an amount such as 1,980円 or ￥1,980."""
+    if amount := _AMOUNT.fullmatch(unicodedata.normalize("NFKC", text)):
+        text = "".join(part or "" for part in amount.groups()).replace(",", "")
     return Decimal(text) if kind == "decimal" else _READERS[kind](text)
 
 

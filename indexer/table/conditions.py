@@ -311,8 +311,12 @@ class _Writer:
         first = self._typed(call.arguments[0])
         if kind_of(first.type) not in function.arguments[0]:
             wanted = " or ".join(function.arguments[0])
+            is_text = "date" in function.arguments[0] and kind_of(first.type) == "string"
+            remedy = f"; index it with dates (--column-type {first.name}=date)" if is_text else ""
             raise refusal(
-                self._text, first.at, f"{call.name} needs a {wanted} column; {first.name} has the type {first.type}"
+                self._text,
+                first.at,
+                f"{call.name} needs a {wanted} column; {first.name} has the type {first.type}{remedy}",
             )
         rest = [
             self._argument(call.name, argument, wanted[0], first)

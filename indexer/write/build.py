@@ -78,7 +78,7 @@ def build_table(
         types = ColumnTypes((options.names or FieldNames()).arrow_types())
         column_types = reader.infer_types(options.progress)
         total = 0 if passage_tokens else reader.total
-        found = scan(documents, types.update, reader.leave_out, options.progress, total)
+        found = scan(documents, types.update, reader.leave_out, options.progress, total, reader.bytes_read)
         fields = types.fields()
         plan = {
             "work": "overwrite" if overwrite else "create",

@@ -70,7 +70,7 @@ def merge_documents(
     with Staging(side_folder(index.database, index.name), resume=options.resume, merges=True) as staging:
         earlier = staging.write_id()
         types = ColumnTypes(given | known)
-        column_types = reader.infer_types()
+        column_types = reader.infer_types(options.progress)
 
         def check(chunk: list[Document]) -> None:
             types.update(chunk)
@@ -78,7 +78,7 @@ def merge_documents(
                 check_ids(index, chunk, earlier)
 
         total = 0 if header.passage_tokens else reader.total
-        found = scan(documents, check, reader.leave_out, options.progress, total)
+        found = scan(documents, check, reader.leave_out, options.progress, total, reader.bytes_read)
         fields = _merged(there, types.fields())
         plan = {
             "work": "upsert" if update else "append",

@@ -13,6 +13,7 @@ import typer
 from ...onnx_export.errors import InputError
 from . import display
 from .hits import show_hits
+from .messages import said
 
 SAMPLE = Path(__file__).parents[1] / "sample"
 
@@ -57,10 +58,11 @@ def _copy_sample(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, copy in _COPIES.items():
         shutil.copyfile(SAMPLE / name, folder / copy)
-    display.out.print(
-        f"wrote {', '.join(_COPIES.values())} to {display.shown(folder)}: 300 paragraphs of the Japanese Wikipedia, a "
-        "question on each, and which paragraph answers it (JSQuAD, CC BY-SA 4.0)"
+    line = (
+        f"wrote {', '.join(_COPIES.values())} to {folder}: 300 paragraphs of the Japanese Wikipedia, a question on "
+        "each, and which paragraph answers it (JSQuAD, CC BY-SA 4.0)"
     )
+    display.out.print(display.shown(said(line)))
 
 
 def _demonstrate(folder: Path) -> None:
@@ -68,7 +70,7 @@ def _demonstrate(folder: Path) -> None:
     from ...indexer.read.sources import Source
     from ..search.searcher import Searcher
 
-    display.out.print("Indexing the sample corpus: paragraphs of the Japanese Wikipedia (JSQuAD, CC BY-SA 4.0)")
+    display.out.print(said("Indexing the sample corpus: paragraphs of the Japanese Wikipedia (JSQuAD, CC BY-SA 4.0)"))
     started = time.perf_counter()
     with display.ProgressDisplay() as progress:
         index = Index.create(folder, _TABLE, Source(SAMPLE / "corpus.jsonl"), overwrite=True, progress=progress)
@@ -84,4 +86,5 @@ def _demonstrate(folder: Path) -> None:
         hits = searcher.search(question, k=3)
         milliseconds = (time.perf_counter() - started) * 1000
         show_hits(question, hits, snippets=searcher.snippets(question, [hit.id for hit in hits]))
-        display.out.print(f"[dim]     {milliseconds:.0f} ms, including the encoding of the question[/dim]")
+        time_line = said(f"{milliseconds:.0f} ms, including the encoding of the question")
+        display.out.print(f"[dim]     {time_line}[/dim]")

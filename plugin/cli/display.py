@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 # Name of a stage -> what people read, and what is counted.
 _STAGES = {
     "types": ("finding types", "records"),
+    "types bytes": ("finding types", "MB"),
     "read": ("reading", "documents"),
+    "read bytes": ("reading", "MB"),
     "sample": ("encoding a sample", "documents"),
     "encode": ("encoding", "documents"),
     "commit": ("storing", "documents"),
@@ -54,6 +56,7 @@ _STAGES = {
     "mine": ("mining", "queries"),
     "weigh": ("weighing", "passages"),
 }
+_MB = 1_000_000
 _SECONDS_BETWEEN_LINES = 5.0  # where there is no terminal
 _WIDE = 80  # columns of a terminal in which a bar has room for counts and rates
 _LINES = "\n"  # messages may have several lines
@@ -106,14 +109,19 @@ class ProgressDisplay:
         group, _, name = stage.rpartition(": ")
         label, items = _STAGES.get(name, (name, "items"))
         items = self._items if items == "documents" else items
-        label, items = said(label), said(items)
+        label = said(label)
         label = shown(f"{group}: {label}" if group else label)
+        if items == "MB":
+            if not self._bars and done >= total:  # the number of documents follows
+                return
+            done, total = (-(-size // _MB) for size in (done, total))  # up, so that a small file has a size
         now = time.monotonic()
         rates = self._rates(stage, done, tokens, now, items)
         if self._bars:
-            if stage not in self._tasks:
-                self._tasks[stage] = self._bars.add_task(label, rates="")
-            self._bars.update(self._tasks[stage], completed=done, total=total or None, rates=rates)
+            if label not in self._tasks:
+                self._tasks[label] = self._bars.add_task(label, rates="")
+            rates = rates or ("MB" if items == "MB" else "")
+            self._bars.update(self._tasks[label], completed=done, total=total or None, rates=rates)
             return
         finished = 0 < total <= done
         if finished and (stage, done) == self._finished:
@@ -121,9 +129,8 @@ class ProgressDisplay:
         self._finished = (stage, done) if finished else None
         if stage != self._stage or finished or now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._stage, self._last_line = stage, now
-            line = (
-                f"{label}: {done:,}" + (f" {said('of')} {total:,}" if total else "") + (f", {rates}" if rates else "")
-            )
+            line = f"{label}: {done:,}" + (f" {said('of')} {total:,}" if total else "")
+            line += (" MB" if items == "MB" else "") + (f", {rates}" if rates else "")
             err.print(line + self._time_left(stage, done, total, now))
 
     def note(self, text: str) -> None:
@@ -135,14 +142,15 @@ class ProgressDisplay:
         if now - began < 1:
             return ""
         item_rate, token_rate = (done - first) / (now - began), (tokens - first_tokens) / (now - began)
-        return f"{item_rate:,.0f} {items}/s" + (f", {token_rate:,.0f} tokens/s" if tokens else "")
+        rates = f"{item_rate:,.0f} {items}/s"
+        return said(f"{rates}, {token_rate:,.0f} tokens/s") if tokens else said(rates)
 
     def _time_left(self, stage: str, done: int, total: int, now: float) -> str:
         began, first, _ = self._began[stage]
         if done <= first or done >= total or now - began < 1:
             return ""
         minutes, seconds = divmod(round((now - began) * (total - done) / (done - first)), 60)
-        return f", {minutes}:{seconds:02d} left"
+        return said(f", {minutes}:{seconds:02d} left")
 
 
 def be_quiet(quiet: bool = True) -> None:
@@ -246,7 +254,8 @@ def show_build(report: BuildReport, seconds: float) -> None:
 def show_rejects(rejects: Rejects) -> None:
     """Print how many records were left out and where they are."""
     if len(rejects):
-        out.print(f"[yellow]{counted(len(rejects), 'record')} rejected[/yellow] and written to {shown(rejects.path)}")
+        line = said(f"{counted(len(rejects), 'record')} rejected and written to {rejects.path}")
+        out.print(f"[yellow]{shown(line)}[/yellow]")
 
 
 def show_tables(found: Sequence[IndexInfo]) -> None:
@@ -303,22 +312,20 @@ def show_stopped(kept: str) -> None:
 def show_check(report: CheckReport) -> None:
     """Print what was checked."""
     size = f"{report.bytes / 1e6:.2f} MB"
-    out.print(f"{report.files:,} files, {size} and the codes of {report.rows:,} rows are undamaged")
+    out.print(said(f"{report.files:,} files, {size} and the codes of {report.rows:,} rows are undamaged"))
     if report.rebuilt:
-        out.print("derived arrays were damaged and have been made again")
+        out.print(said("derived arrays were damaged and have been made again"))
 
 
 def show_optimize(report: OptimizeReport) -> None:
     """Print what the optimization changed."""
-    out.print(
-        f"{counted(report.fragments_before, 'fragment')} became {report.fragments_after:,}; "
-        f"{counted(report.versions_removed, 'old version')} and {counted(report.codecs_removed, 'codec')} removed"
-    )
+    removed = f"{counted(report.versions_removed, 'old version')} and {counted(report.codecs_removed, 'codec')} removed"
+    out.print(said(f"{counted(report.fragments_before, 'fragment')} became {report.fragments_after:,}; {removed}"))
 
 
 def show_metrics(metrics: Mapping[str, float], n_queries: int) -> None:
     """Print measures averaged over queries."""
-    out.print(counted(n_queries, "query"))
+    out.print(said(counted(n_queries, "query")))
     for name, value in metrics.items():
         out.print(f"{name:<8} {value:.4f}")
 
@@ -344,22 +351,22 @@ def show_info(info: IndexInfo) -> None:
         "columns": ", ".join(f"{name}: {kind}" for name, kind in info.columns.items()),
     }
     for name, value in rows.items():
-        table.add_row(said(name), shown(value))
+        table.add_row(said(name), shown(said(value)))
     for part, size in info.bytes_by_part.items():
         per_token = size / max(info.tokens, 1)
-        table.add_row(f"  {part.replace('_', ' ')}", f"{size / 1e6:.2f} MB, {per_token:.2f} bytes/token")
+        size_line = said(f"{size / 1e6:.2f} MB, {per_token:.2f} bytes/token")
+        table.add_row(f"  {said(part.replace('_', ' '))}", size_line)
     if info.bytes_on_disk is not None:
-        table.add_row(
-            said("all files on disk"), f"{info.bytes_on_disk / 1e6:.2f} MB, {info.bytes_per_token:.2f} bytes/token"
-        )
+        size_line = said(f"{info.bytes_on_disk / 1e6:.2f} MB, {info.bytes_per_token:.2f} bytes/token")
+        table.add_row(said("all files on disk"), size_line)
     if info.derived_bytes:
         table.add_row(said("derived arrays"), f"{info.derived_bytes / 1e6:.2f} MB")
-    table.add_row(said("searched from"), f"{info.searched_bytes_per_token:.2f} bytes/token")
-    table.add_row(said("drift"), _drift_line(info.drift))
+    table.add_row(said("searched from"), said(f"{info.searched_bytes_per_token:.2f} bytes/token"))
+    table.add_row(said("drift"), said(_drift_line(info.drift)))
     if info.outgrown:
         from ...indexer.codec.codec import OUTGROWN_REMEDY
 
-        table.add_row("codec is too small", OUTGROWN_REMEDY)
+        table.add_row(said("codec is too small"), said(OUTGROWN_REMEDY))
     out.print(table)
 
 

@@ -93,8 +93,9 @@ def evaluate(
         raise InputError("nothing to measure by and nothing to write; give --qrels, --run or both")
     if run_file is not None:
         check_output(run_file)
-    judgements = read_qrels(qrels) if qrels else {}
-    asked = read_queries(queries)
+    with display.LoggedWarnings():
+        judgements = read_qrels(qrels) if qrels else {}
+        asked = read_queries(queries)
     if judgements:
         asked = judged_queries(asked, judgements)
     searcher = Searcher(open_table(db, table, storage_options(storage_option)), load_models(model, threads))

@@ -14,7 +14,7 @@ import typer
 
 from ...onnx_export.errors import InputError, TansakuError
 from ...onnx_export.extras import require_extra
-from ...onnx_export.files import check_output, read_lines
+from ...onnx_export.files import check_output
 from . import display
 from .options import (
     AsJson,
@@ -32,6 +32,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from ...indexer.read.rejects import Rejects
     from ...indexer.table.table import IndexTable
 
 _MOST_STDIN_GIB = 1 << 20
@@ -78,8 +79,8 @@ def index(
         typer.Option(
             "--column-type",
             metavar="NAME=TYPE",
-            help="Type of a column: string, integer, number, boolean, date, timestamp or decimal(P,S), by default as "
-            "the values are; may be repeated.",
+            help="Type of a column: string, integer, number, boolean, date, timestamp, timestamp(ZONE) or "
+            "decimal(P,S), by default as the values are; may be repeated.",
         ),
     ] = None,
     source_format: Annotated[
@@ -177,7 +178,12 @@ def index(
     opened = open_table(db, table, options) if mode in ("append", "upsert") else None
     is_divided = (passage_tokens if opened is None else opened.header.passage_tokens) is not None
     rows = "passages" if is_divided else "documents"
-    with _interruptible(db, table, options), display.LoggedWarnings(), display.ProgressDisplay(rows) as progress:
+    with (
+        _rejects_shown_at_error(rejected),
+        _interruptible(db, table, options),
+        display.LoggedWarnings(),
+        display.ProgressDisplay(rows) as progress,
+    ):
         if opened is not None:
             built = Index(table, opened, models)
             layout = {"nbits": nbits, "pool": pool, "passage_tokens": passage_tokens, "fulltext": fulltext}
@@ -213,7 +219,10 @@ def index(
 def delete(
     db: Db,
     table: TableName,
-    ids: Annotated[list[str] | None, typer.Option("--id", help="Id of a document or passage; may be repeated.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(help="Ids of documents or passages.")] = None,
+    id_options: Annotated[
+        list[str] | None, typer.Option("--id", help="Id of a document or passage; may be repeated.")
+    ] = None,
     ids_file: Annotated[Path | None, typer.Option(help="File with one id per line.")] = None,
     where: Annotated[str | None, typer.Option(help="Condition over the columns, such as 'year < 1950'.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count of what would be deleted; nothing is.")] = False,
@@ -221,17 +230,16 @@ def delete(
 ) -> None:
     """Delete documents by id, or all that meet a condition.
 
-    Example: `tansaku delete --db ./db --table docs --id doc1 --id doc2`
+    Example: `tansaku delete doc1 doc2 --db ./db --table docs`
     """
     from ...indexer.index import Index
+    from ...indexer.read.sources import lines_of
 
-    given = list(ids or [])
+    given = [*(ids or ()), *(id_options or ())]
     if ids_file is not None:
-        try:
-            given += [line for line in read_lines(ids_file) if line]
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{ids_file}: cannot be read ({error}); give a UTF-8 file with one id per line") from error
-    chosen = given if ids is not None or ids_file is not None else None
+        with display.LoggedWarnings():
+            given += [line for _, line in lines_of(ids_file) if line]
+    chosen = given if given or ids_file is not None else None
     opened = Index.open(db, table, storage_options=storage_options(storage_option))
     display.show_delete(opened.delete(chosen, where=where, dry_run=dry_run), dry_run=dry_run)
 
@@ -319,6 +327,18 @@ def info(db: Db, table: TableName, as_json: AsJson = False, storage_option: Stor
         return
     per_token = {name: getattr(found, name) for name in ("bytes_per_token", "searched_bytes_per_token")}
     display.show_json({**dataclasses.asdict(found), **per_token})
+
+
+@contextlib.contextmanager
+def _rejects_shown_at_error(rejected: Rejects | None) -> Iterator[None]:
+    """If the command fails, such as for want of documents, say where those are that were rejected."""
+    try:
+        yield
+    except InputError:
+        if rejected is not None:
+            rejected.close()
+            display.show_rejects(rejected)
+        raise
 
 
 @contextlib.contextmanager

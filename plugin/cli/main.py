@@ -110,24 +110,24 @@ _UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of typer's own 
 
 
 class _Command(TyperCommand):
-    """A command that names all options and arguments that are missing, not only the first."""
+    """A command whose errors of use are in the user's language, and name all that is missing, not only the first."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         given = list(args)
         try:
             return super().parse_args(ctx, args)
-        except typer.BadParameter as error:
-            if type(error).__name__ != "MissingParameter":
-                raise
-            values, _, _ = self.make_parser(ctx).parse_args(given)
-            missing = [
-                param.opts[0] if param.param_type_name == "option" else (param.name or "").upper()
-                for param in self.get_params(ctx)
-                if param.required and values.get(param.name or "") in (None, (), [])
-            ]
-            if len(missing) < 2:
-                raise
-            raise _UsageError(said(f"Missing: {', '.join(missing)}."), ctx) from None
+        except _UsageError as error:
+            missing = self._missing(ctx, given) if type(error).__name__ == "MissingParameter" else []
+            text = f"Missing: {', '.join(missing)}." if len(missing) > 1 else error.format_message()
+            raise _UsageError(said(text), ctx) from None
+
+    def _missing(self, ctx: Any, args: list[str]) -> list[str]:
+        values, _, _ = self.make_parser(ctx).parse_args(args)
+        return [
+            param.opts[0] if param.param_type_name == "option" else (param.name or "").upper()
+            for param in self.get_params(ctx)
+            if param.required and values.get(param.name or "") in (None, (), [])
+        ]
 
 
 for _group, _commands in _GROUPS.items():

@@ -20,6 +20,7 @@ import typer
 LOCALE = Path(__file__).parent / "locale"
 DOMAIN = "tansaku"
 
+_SENTENCE = 20  # characters that no name of the user has by chance in common with a message
 _COUNT = re.compile(r"\{0\} [a-z ]+")  # "{0} documents"
 
 
@@ -45,7 +46,7 @@ def said(text: str) -> str:
         return exact[text]
     for pattern, translation in patterns:
         if found := pattern.fullmatch(text):
-            return translation.format(*map(_counted, found.groups()))
+            return translation.format(*map(_part, found.groups()))
     return text
 
 
@@ -104,12 +105,22 @@ def _wanted() -> str:
     return ""
 
 
-def _counted(value: str) -> str:
-    """A number and its noun, such as "2 documents", translated; anything else may be the user's, and stays."""
+def _part(value: str) -> str:
+    """What changes in a message, translated if it is a number and its noun, such as "2 documents", or a sentence.
+
+    Anything else may be the user's, and stays.
+    """
+    counts = [_counted(count) for count in value.split(" and ")]
+    if all(counts):
+        return "、".join(map(str, counts))
+    return said(value) if len(value) > _SENTENCE else value
+
+
+def _counted(value: str) -> str | None:
     for pattern, translation in _patterns()[2]:
         if found := pattern.fullmatch(value):
             return translation.format(*found.groups())
-    return value
+    return None
 
 
 _Patterns = list[tuple[re.Pattern[str], str]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -115,6 +115,7 @@ def search(
         "phrase_weight": phrase_weight,
         "nprobe": nprobe,
         "candidates": candidates,
+        "fields": read_for(form, names),
     }
     with_snippets = form in ("text", "json") if names is None or form == "text" else "snippet" in names
     if queries is not None:
@@ -137,6 +138,15 @@ def _format(given: HitFormat, as_json: bool, explain: bool) -> HitFormat:
     return form
 
 
+def read_for(form: HitFormat, names: Sequence[str] | None) -> list[str] | None:
+    """What is read of hits: what is shown of them. For people a snippet is always shown, which needs the text."""
+    if form == "text":
+        return list(dict.fromkeys(["title", "text", *(name for name in names or () if name != "snippet")]))
+    if names is None:
+        return ["title", "text"] if form == "tsv" else None
+    return [name for name in names if name != "snippet"]
+
+
 def _queries(query: str | None, file: Path | None) -> Mapping[str, str]:
     """Query id → text."""
     from ..evaluation.judgements import read_queries, read_query_lines
@@ -146,7 +156,8 @@ def _queries(query: str | None, file: Path | None) -> Mapping[str, str]:
         raise InputError("search needs a query or a file of queries (--queries FILE); give one of them")
     if file is None:
         return {"1": check_query(query or "")}
-    found = read_query_lines(file) if file.suffix.lower() == ".txt" else read_queries(file)
+    with display.LoggedWarnings():
+        found = read_query_lines(file) if file.suffix.lower() == ".txt" else read_queries(file)
     if not found:
         raise InputError(f"{file}: there are no queries in it")
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import date, datetime, tzinfo
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -185,7 +185,7 @@ def drop(
     documents = _documents_of(open_table(db, table, options))
     if not yes:
         try:
-            yes = typer.confirm(f"Remove the table {table!r} with {documents}?", err=True)
+            yes = typer.confirm(said(f"Remove the table {table!r} with {documents}?"), err=True)
         except typer.Abort:
             yes = False
     if not yes:
@@ -208,12 +208,18 @@ def _types_that_json_lacks(document: Mapping[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in document.items():
         if isinstance(value, datetime):
-            found[name] = "timestamp"
+            found[name] = "timestamp" if value.tzinfo is None else f"timestamp({_zone(value.tzinfo)})"
         elif isinstance(value, date):
             found[name] = "date"
         elif isinstance(value, Decimal):
             found[name] = f"decimal(38,{-int(value.as_tuple().exponent)})"
     return found
+
+
+def _zone(zone: tzinfo) -> str:
+    """The name of a time zone, as in the type of its column; those of an offset alone are called UTC+09:00."""
+    name = str(zone)
+    return name.removeprefix("UTC") if name.startswith(("UTC+", "UTC-")) else name
 
 
 def _line(document: dict[str, Any]) -> str:

@@ -14,10 +14,12 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
+import lancedb
 import pyarrow as pa
 from lancedb.rerankers import Reranker as LanceReranker
-from lancedb.table import Table
+from lancedb.table import LanceTable, Table
 
 from ...indexer.forks import check_process
 from ...onnx_export.errors import InputError
@@ -41,6 +43,8 @@ class LanceDBSource(TableSource[str]):
     takes a whole sentence for one word. A condition (``where``) is in LanceDB's SQL, ``year >= 2000``; it must come
     from the application, not from users.
 
+    It can be pickled: whoever unpickles it opens the table where it lies. The pickle holds its storage options.
+
     Args:
         table: a LanceDB table; it need not be one of ours.
         text_columns, id_column, with_text, timeout: see `TableSource`.
@@ -63,6 +67,22 @@ class LanceDBSource(TableSource[str]):
         for name in self.text_columns:
             if name not in indexed:
                 raise InputError(f"table {self.table.name!r} has no full text index over {name!r}; make one")
+
+    def __getstate__(self) -> dict[str, Any]:
+        if not isinstance(self.table, LanceTable):  # of LanceDB's cloud, which can be pickled
+            return vars(self)
+        check_process("LanceDB's table")
+        place, options = self.table.uri, self.table.initial_storage_options()
+        database = place.removesuffix(f"/{self.table.name}.lance")
+        if place == database or place.startswith("memory:"):
+            raise InputError(f"table {self.table.name!r} at {place}: another process cannot open it; use a folder")
+        return {**vars(self), "table": (database, self.table.name, options)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if isinstance(self.table, tuple):
+            database, name, options = self.table
+            self.table = lancedb.connect(database, storage_options=options).open_table(name)
 
     def _search(self, query: str, k: int, where: str | None) -> list[Candidate]:
         check_process("LanceDB's table")

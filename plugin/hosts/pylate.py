@@ -191,7 +191,7 @@ class TansakuIndex(Base):
         asked = replace(self.options, k=k)
 
         def found(query: np.ndarray, ids: list[str] | None) -> list[dict[str, Any]]:
-            hits = searcher.search_vectors(query, **vars(replace(asked, ids=ids)))
+            hits = searcher.search_vectors(query, **vars(replace(asked, ids=ids, fields=[])))
             if hits.missing:
                 _logger.warning("the index does not have %d of %d ids in a subset", len(hits.missing), len(ids or ()))
             return [{"id": hit.id, "score": hit.score} for hit in hits]

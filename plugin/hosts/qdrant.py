@@ -42,6 +42,8 @@ class QdrantSource(EngineSource["models.Filter | Mapping[str, Any]"]):
 
     A condition (``where``) is a filter of Qdrant's, also as the dict that its HTTP API takes.
 
+    It can be pickled: whoever unpickles it makes the client with the same options, of which an API key is one.
+
     Args:
         client: a client of the server, or of a local folder, not an asynchronous one. A limit on the time to connect is
             an option of the client.
@@ -75,6 +77,16 @@ class QdrantSource(EngineSource["models.Filter | Mapping[str, Any]"]):
             )
         if self.text_fields is not None:
             self.text_fields = check_columns("text_fields", self.text_fields)
+
+    def __getstate__(self) -> dict[str, Any]:
+        options = self.client.init_options
+        if options["location"] == ":memory:":
+            raise InputError("a QdrantClient in memory cannot be pickled; use a folder or a server")
+        return {**vars(self), "client": (type(self.client), options)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        kind, options = state["client"]
+        vars(self).update(state, client=kind(**options))
 
     def _search(self, query: str, k: int, where: models.Filter | Mapping[str, Any] | None) -> list[Candidate]:
         chosen = None if where is None else _filter(where)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...onnx_export.errors import InputError
 from ..rerank.host_search import Candidate
 from ._engine_source import SqlCondition, TableSource, check_identifier, host_errors
 from ._short_words import GRAM, idf, split_query
@@ -38,7 +39,8 @@ class SqliteSource(TableSource[SqlCondition]):
     ``("year > :year", {"year": 2000})``. The SQL must come from the application; the values may come from anybody.
 
     Args:
-        db: the file, opened for reading at each query; or a connection, used as it is, without a time limit.
+        db: the file, opened for reading at each query; or a connection, used as it is, without a time limit. Pickled,
+            a connection is its file.
         table: name of an FTS5 table with ``tokenize='trigram'``.
         text_columns, with_text: see `TableSource`.
         id_column: name of the column with the ids that our index has; may be ``rowid``.
@@ -55,6 +57,15 @@ class SqliteSource(TableSource[SqlCondition]):
         super().__post_init__()
         check_identifier(self.table)
 
+    def __getstate__(self) -> dict[str, Any]:
+        if not isinstance(self.db, sqlite3.Connection):
+            return vars(self)
+        with self._cursor() as cursor:
+            file = next(place for _, name, place in cursor.execute("PRAGMA database_list") if name == "main")
+        if not file:
+            raise InputError("a database in memory cannot be pickled; use a file")
+        return {**vars(self), "db": file}
+
     def _search(self, query: str, k: int, where: SqlCondition | None) -> list[Candidate]:
         long, short = split_query(query)
         grams = dict.fromkeys(word[i : i + GRAM] for word in long for i in range(len(word) - GRAM + 1))
@@ -64,11 +75,11 @@ class SqliteSource(TableSource[SqlCondition]):
         if grams:
             columns = " ".join(map(_quoted, self.text_columns))
             parameters["tansaku_query"] = f"{{{columns}}} : ({' OR '.join(map(_quoted, grams))})"
-        with host_errors("SQLite", self.table, sqlite3.Error), self._opened() as connection:
+        with host_errors("SQLite", self.table, sqlite3.Error), self._cursor() as cursor:
             if short:
-                parameters |= self._weights(connection, short, parameters)
+                parameters |= self._weights(cursor, short, parameters)
             statement = self._statement(bool(grams), len(short), condition)
-            rows = connection.execute(statement, parameters).fetchall()
+            rows = cursor.execute(statement, parameters).fetchall()
         return [self._candidate(row[0], row[1], row[2:]) for row in rows]
 
     def _statement(self, has_grams: bool, n_short: int, condition: str | None) -> str:
@@ -95,14 +106,12 @@ class SqliteSource(TableSource[SqlCondition]):
             "ORDER BY best.score DESC, best.place"
         )
 
-    def _weights(
-        self, connection: sqlite3.Connection, short: Sequence[str], parameters: Mapping[str, Any]
-    ) -> dict[str, float]:
+    def _weights(self, cursor: sqlite3.Cursor, short: Sequence[str], parameters: Mapping[str, Any]) -> dict[str, float]:
         """The weight of each short word: what bm25() gives a term that as many documents contain."""
         table = _quoted(self.table)
         counts = ", ".join(f"total({self._contains(i)})" for i in range(len(short)))
         statement = f"SELECT count(*), {counts} FROM {table}"  # noqa: S608
-        n_documents, *containing = connection.execute(statement, parameters).fetchone()
+        n_documents, *containing = cursor.execute(statement, parameters).fetchone()
         return {f"tansaku_weight_{i}": weight for i, weight in enumerate(idf(n_documents, containing))}
 
     def _contains(self, i: int) -> str:
@@ -111,15 +120,18 @@ class SqliteSource(TableSource[SqlCondition]):
         return "(" + " OR ".join(f"instr(lower({_quoted(name)}), {word}) > 0" for name in self.text_columns) + ")"
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[sqlite3.Connection]:
+    def _cursor(self) -> Iterator[sqlite3.Cursor]:
+        """A cursor that gives tuples, whatever rows the application's connection gives."""
         if isinstance(self.db, sqlite3.Connection):
-            yield self.db
+            with contextlib.closing(self.db.cursor()) as cursor:
+                cursor.row_factory = None
+                yield cursor
             return
         uri = Path(self.db).absolute().as_uri() + "?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=self.timeout)) as connection:
             end = time.monotonic() + self.timeout
             connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS_PER_CHECK)
-            yield connection
+            yield connection.cursor()
 
 
 def _quoted(name: str) -> str:

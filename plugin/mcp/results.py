@@ -21,9 +21,9 @@ from ...indexer.table.table import IndexTable
 from ...onnx_export.counts import counted
 from ...onnx_export.errors import InputError, MissingExtraError
 from ..search.cuts import documents_cut, documents_warning, query_warning
-from ..search.explain import Explanation
 from ..search.results import Hit, Hits
 from ..search.searcher import Searcher
+from ..search.snippets import Snippet
 
 try:
     from pydantic import BaseModel, Field
@@ -185,8 +185,8 @@ def found_document(hit: Hit, score: float, query: str, searcher: Searcher) -> Fo
     """A hit of ``query`` with its excerpt; ``score`` is the mean score."""
     columns, passage = dict(hit.fields), None
     if searcher.has_passages:
-        del columns["parent_id"]
-        passage = columns.pop("passage")
+        columns.pop("parent_id", None)
+        passage = columns.pop("passage", None)
     fields, left_out = _bounded(columns, _FIELD_CHARS, _FIELDS_CHARS)
     return FoundDocument(
         id=hit.id,
@@ -257,29 +257,10 @@ def _excerpt(hit: Hit, query: str, searcher: Searcher) -> str:
     if length <= _EXCERPT_CHARS:
         return hit.text
     try:
-        first, last = _densest(searcher.explain(query, hit.id), hit.text)
+        found = searcher.snippets(query, [hit.id], chars=_EXCERPT_CHARS)[0]
     except InputError:  # deleted since the search
-        first, last = 0, 0
-    start = min(max(0, first - (_EXCERPT_CHARS - (last - first)) // 2), length - _EXCERPT_CHARS)
-    end = start + _EXCERPT_CHARS
-    return "…" * (start > 0) + hit.text[start:end] + "…" * (end < length)
-
-
-def _densest(explanation: Explanation, text: str) -> tuple[int, int]:
-    """Start and end of the matches in ``text`` that weigh most together, within the length of an excerpt."""
-    before = len(explanation.text) - len(text)  # the title
-    spans = [
-        (match.document_span[0] - before, match.document_span[1] - before, match.weight * match.similarity)
-        for match in explanation.matches
-        if match.query_text and match.document_span is not None and match.document_span[0] >= before
-    ]
-    heaviest, where = 0.0, (0, 0)
-    for start, *_ in spans:
-        inside = [span for span in spans if start <= span[0] and span[1] <= start + _EXCERPT_CHARS]
-        weight = sum(similarity for *_, similarity in inside)
-        if weight > heaviest:
-            heaviest, where = weight, (start, max(end for _, end, _ in inside))
-    return where
+        found = Snippet(hit.text[:_EXCERPT_CHARS], 0)
+    return "…" * (found.start > 0) + found.text + "…" * (found.start + len(found.text) < length)
 
 
 def _bounded(columns: dict[str, Any], of_one: int, of_all: int) -> tuple[dict[str, Any], int]:

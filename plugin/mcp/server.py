@@ -112,6 +112,13 @@ NProbe = Annotated[
 MaxCandidates = Annotated[
     int | None, Field(ge=1, le=1_000_000, description="Number of documents that may be scored; null is by recall.")
 ]
+Fields = Annotated[
+    list[Annotated[str, Field(max_length=1_000)]] | None,
+    Field(
+        max_length=100,
+        description="Names of what each hit shows: title, text (its excerpt) and columns; null shows all.",
+    ),
+]
 Ids = Annotated[
     list[_Id],
     _OneOrMore,
@@ -294,6 +301,7 @@ class _Tools:
         phrase_weight: PhraseWeight = None,
         nprobe: NProbe = None,
         candidates: MaxCandidates = None,
+        fields: Fields = None,
         table: TableName = None,
     ) -> Annotated[CallToolResult, SearchResult]:
         """Find documents by meaning, best first: id, title, best excerpt, score and other columns.
@@ -314,6 +322,7 @@ class _Tools:
             phrase_weight=phrase_weight,
             nprobe=nprobe,
             candidates=candidates,
+            fields=fields,
         )
         found = [found_document(hit, score, query, searcher) for hit, score in zip(hits, hits.scores(), strict=True)]
         warning = what_was_cut(hits, searcher)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,34 +12,56 @@ from ...indexer.errors import StorageError
 from ...indexer.read.documents import Document
 from ...indexer.table.database import storage_errors
 from ...indexer.table.schema import RESERVED_FIELDS, IndexHeader, internal_fields, user_fields
+from ...onnx_export.errors import InputError
 from .results import Hit, RankedRows
 from .stored_codes import StoredCodes
 
+ALWAYS = ("id", "score")  # what all hits have
+_TEXTS = ("title", "text")
 
-def fetch_hits(codes: StoredCodes, ranked: RankedRows, *, passages: bool = False) -> list[Hit]:
-    """The ranked rows with their texts and the caller's columns, in the same order.
+
+def chosen_columns(codes: StoredCodes, fields: Sequence[str] | None) -> list[str]:
+    """The columns to read for the ``fields`` of `SearchOptions`.
+
+    Raises:
+        InputError: A name that hits do not have.
+    """
+    own = hit_columns(codes.schema, codes.index.header)
+    columns = [*_TEXTS, *own]
+    if fields is None:
+        return columns
+    for name in fields:
+        if name not in (*columns, *ALWAYS):
+            known = ", ".join([*ALWAYS, *columns])
+            raise InputError(f"{codes.index.place()}: hits have no field {name!r}; use {known}")
+    return [name for name in dict.fromkeys(fields) if name in columns]
+
+
+def fetch_hits(codes: StoredCodes, ranked: RankedRows, columns: Sequence[str], *, passages: bool = False) -> list[Hit]:
+    """The ranked rows as hits, in the same order.
 
     Args:
         codes: The index's codes.
         ranked: The rows.
+        columns: What is read of them, see `chosen_columns`.
         passages: Whether hits have the ids of passages, not those of the documents.
 
     Raises:
         StorageError: The table cannot be read, or the version that is open has been removed.
     """
-    header = codes.index.header
-    fields = hit_columns(codes.schema, header)
-    columns = [*(name for name in RESERVED_FIELDS if name in codes.schema.names), *fields]
-    records = take_rows(codes, ranked.rows, columns).to_pylist()
+    records: list[dict[str, Any]] = [{} for _ in ranked.rows]
+    if columns:
+        records = take_rows(codes, ranked.rows, list(columns)).to_pylist()
+    ids = codes.ids(ranked.rows, of_passages=passages)
     return [
         Hit(
-            id=record["id" if passages else header.document_id_field],
+            id=hit_id,
             score=float(score),
-            title=record["title"],
-            text=record["text"],
-            fields={name: record[name] for name in fields},
+            title=record.pop("title", ""),
+            text=record.pop("text", ""),
+            fields=record,
         )
-        for record, score in zip(records, ranked.scores, strict=True)
+        for hit_id, record, score in zip(ids, records, ranked.scores, strict=True)
     ]
 
 

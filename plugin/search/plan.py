@@ -56,10 +56,13 @@ class SearchOptions:
         nprobe: Number of centroids probed for each query token, 1 or more. None: as ``recall`` sets it.
         candidates: Number of documents that may be scored by their codes, 1 or more; if the filters leave no more than
             that, all of them are scored. None: as ``recall`` sets it.
+        fields: What is read of each hit: "title", "text" and names of columns. None reads all; an empty list nothing,
+            which spares the search a read of the table. A title or text that is not read is empty. All hits have their
+            id and score, which may be named too.
 
     Raises:
-        InputError: An unknown ``recall`` or ``source``, a number below 1, a weight outside 0 to 1000, or a
-            ``bm25_weight`` where no full-text search runs.
+        InputError: An unknown ``recall`` or ``source``, a number below 1, a weight outside 0 to 1000, a
+            ``bm25_weight`` where no full-text search runs, or one string as ``fields``.
     """
 
     k: int = 10
@@ -72,6 +75,7 @@ class SearchOptions:
     phrase_weight: float | None = None
     nprobe: int | None = None
     candidates: int | None = None
+    fields: Sequence[str] | None = None
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> SearchOptions:
@@ -99,6 +103,8 @@ class SearchOptions:
         for name, value in (("nprobe", self.nprobe), ("candidates", self.candidates)):
             if value is not None:
                 check_whole(name, value)
+        if isinstance(self.fields, str):
+            raise InputError(f"fields is one string, {self.fields!r}; give a list of names")
         check_weight("bm25_weight", self.bm25_weight)
         if self.phrase_weight is not None:
             check_weight("phrase_weight", self.phrase_weight)

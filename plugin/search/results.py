@@ -39,10 +39,10 @@ class Hit:
         id: The document's id; the passage's, if passages were asked for.
         score: MaxSim, a sum over the query's tokens, plus weighted BM25 if it was asked for. Comparable only with
             scores of the same query.
-        title: The document's title; may be empty.
-        text: The document's text; in an index of passages, its best passage.
-        fields: The caller's other columns, by name; of a passage also ``parent_id``, its document, and ``passage``, its
-            number from 0.
+        title: The document's title; may be empty, and is if it was not asked for (``fields`` of `SearchOptions`).
+        text: The document's text; in an index of passages, its best passage. Empty if it was not asked for.
+        fields: The caller's other columns that were asked for, by name; of a passage also ``parent_id``, its document,
+            and ``passage``, its number from 0.
     """
 
     id: str

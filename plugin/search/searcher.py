@@ -33,7 +33,7 @@ from ...onnx_export.progress import Progress, no_progress
 from ...onnx_export.retry import retrying
 from .choices import Recall, SourceName
 from .explain import Explanation, explain_hit
-from .fetch import fetch_hits, read_documents, take_rows
+from .fetch import chosen_columns, fetch_hits, read_documents
 from .pipeline import rank, score_ids
 from .plan import SearchOptions
 from .query_encoder import EncodedQuery, QueryEncoder, check_query
@@ -157,6 +157,7 @@ class Searcher:
         phrase_weight: float | None = None,
         nprobe: int | None = None,
         candidates: int | None = None,
+        fields: Sequence[str] | None = None,
     ) -> Hits:
         """The ``k`` best documents for ``query``, best first; fewer if fewer are allowed.
 
@@ -172,10 +173,11 @@ class Searcher:
             phrase_weight: Weight given to the similarity of neighbouring tokens.
             nprobe: Number of centroids probed for each query token.
             candidates: Number of documents that may be scored by their codes.
+            fields: What is read of each hit; None reads all, an empty list nothing.
 
         Raises:
-            InputError: An empty query, an option that `SearchOptions` refuses, a condition that cannot be used, or
-                full text asked of an index made without it.
+            InputError: An empty query, an option that `SearchOptions` refuses, a condition that cannot be used, a field
+                that hits do not have, or full text asked of an index made without it.
             StorageError: The database cannot be read.
         """
         options = SearchOptions(
@@ -189,6 +191,7 @@ class Searcher:
             phrase_weight=phrase_weight,
             nprobe=nprobe,
             candidates=candidates,
+            fields=fields,
         )
         return self._search(query, lambda encode: encode(query), options)
 
@@ -206,6 +209,7 @@ class Searcher:
         phrase_weight: float | None = None,
         nprobe: int | None = None,
         candidates: int | None = None,
+        fields: Sequence[str] | None = None,
     ) -> Hits:
         """`search` for a query that is encoded already.
 
@@ -221,6 +225,7 @@ class Searcher:
             phrase_weight: Weight given to the similarity of neighbouring tokens.
             nprobe: Number of centroids probed for each query token.
             candidates: Number of documents that may be scored by their codes.
+            fields: What is read of each hit; None reads all, an empty list nothing.
 
         Raises:
             InputError: As `search`; also for vectors of another shape or with numbers that are not finite, and for
@@ -238,6 +243,7 @@ class Searcher:
             phrase_weight=phrase_weight,
             nprobe=nprobe,
             candidates=candidates,
+            fields=fields,
         )
         return self._search(None, lambda _: EncodedQuery(query_vectors, truncated=False), options)
 
@@ -255,6 +261,7 @@ class Searcher:
         phrase_weight: float | None = None,
         nprobe: int | None = None,
         candidates: int | None = None,
+        fields: Sequence[str] | None = None,
         threads: int | None = None,
     ) -> list[Hits]:
         """`search` for many queries, several at a time.
@@ -271,6 +278,7 @@ class Searcher:
             phrase_weight: Weight given to the similarity of neighbouring tokens.
             nprobe: Number of centroids probed for each query token.
             candidates: Number of documents that may be scored by their codes.
+            fields: What is read of each hit; None reads all, an empty list nothing.
             threads: Number of queries searched at a time; None: one for each core that this process may use.
 
         Returns:
@@ -291,6 +299,7 @@ class Searcher:
             phrase_weight=phrase_weight,
             nprobe=nprobe,
             candidates=candidates,
+            fields=fields,
         )
         if isinstance(queries, str):
             raise InputError("queries is one string; give a list of queries, or use `search`")
@@ -312,11 +321,12 @@ class Searcher:
 
         def on_version(opened: _Opened) -> Hits:
             codes = opened.codes
+            columns = chosen_columns(codes, options.fields)
             with watch.stage("encode"):
                 query = encoded(opened.encode)
             ranked = rank(codes, query_text, query.vectors, options, watch)
             with watch.stage("fetch"):
-                hits = fetch_hits(codes, ranked, passages=options.passages)
+                hits = fetch_hits(codes, ranked, columns, passages=options.passages)
             return Hits(
                 hits,
                 ranked=ranked,
@@ -390,7 +400,7 @@ class Searcher:
         Args:
             rows: int64 (rows,).
         """
-        return take_rows(self._codes, rows, ["id"])["id"].to_pylist()
+        return self._codes.ids(rows, of_passages=True)
 
     def document_ids(self, rows: np.ndarray) -> list[str]:
         """The ids of the documents that rows belong to: of passages, those of the whole documents.
@@ -398,8 +408,7 @@ class Searcher:
         Args:
             rows: int64 (rows,), row numbers as `rank_vectors` returns them.
         """
-        column = "parent_id" if self.has_passages else "id"
-        return take_rows(self._codes, rows, [column])[column].to_pylist()
+        return self._codes.ids(rows)
 
     @property
     def has_passages(self) -> bool:

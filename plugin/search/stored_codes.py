@@ -12,6 +12,7 @@ import pyarrow as pa
 from ...indexer.codec.codec import is_outgrown
 from ...indexer.derived.arrays import Arrays
 from ...indexer.derived.segments import Segment, read_codes
+from ...indexer.derived.strings import Strings
 from ...indexer.table.database import storage_errors
 from ...indexer.table.table import IndexTable
 from ...onnx_export.encode.bundle import check_weight
@@ -53,8 +54,6 @@ class StoredCodes:
         phrase_weight: Weight of neighbouring tokens in a search that gives none: the model's, or 0 for pooled vectors.
         routing: The points that inverted lists are of; None if they are of the centroids.
         outgrown: Whether the index has grown too much for its lists, see `is_outgrown`.
-        schema: The table's columns at that version. LanceDB takes longer to say it than a search can wait.
-        version: The version.
         row_sets: The rows that conditions left in earlier searches.
     """
 
@@ -63,10 +62,8 @@ class StoredCodes:
         self.phrase_weight = 0.0 if phrase_weight and index.header.pool > 1 else phrase_weight
         self.codec = index.codec
         self.row_sets = RowSets()
-        with storage_errors(index.place()):
-            self.schema, self.version = index.table.schema, index.table.version
-        first_rows = np.cumsum([0, *map(len, arrays.segments)])
-        self.segments: list[tuple[int, Segment]] = list(zip(first_rows.tolist(), arrays.segments, strict=False))
+        self._first_rows = np.cumsum([0, *map(len, arrays.segments)])[:-1]
+        self.segments: list[tuple[int, Segment]] = list(zip(self._first_rows.tolist(), arrays.segments, strict=True))
         self.row_ids = np.concatenate([np.empty(0, np.uint64), *(s.row_ids for s in arrays.segments)])
         self.alive = ~np.concatenate([np.empty(0, bool), *(s.deleted for s in arrays.segments)])
         self.coarse = CoarseCodec.of(index.codec)
@@ -78,6 +75,18 @@ class StoredCodes:
     def __len__(self) -> int:
         """Number of rows that are in the table."""
         return self._n_alive
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The table's columns at that version, which LanceDB would read again for each search."""
+        with storage_errors(self.index.place()):
+            return self.index.table.schema
+
+    @cached_property
+    def version(self) -> int:
+        """The version of the table."""
+        with storage_errors(self.index.place()):
+            return self.index.table.version
 
     def phrase_weight_for(self, given: float | None) -> float:
         """The phrase weight of a search for which ``given`` was given; None takes the model's.
@@ -116,33 +125,44 @@ class StoredCodes:
         tokens = slice(part.starts[0], part.ends[0])
         return self.codec.decode(part.centroid_ids[tokens], part.residuals[tokens])
 
+    def ids(self, rows: np.ndarray, *, of_passages: bool = False) -> list[str]:
+        """The ids of the documents that rows belong to.
+
+        Args:
+            rows: int64 (rows,), row numbers in any order.
+            of_passages: In an index of passages: the rows' own ids.
+        """
+        found = np.empty(len(rows), object)
+        segment_of_each = np.searchsorted(self._first_rows, rows, "right") - 1
+        for number in np.unique(segment_of_each):
+            first_row, segment = self.segments[number]
+            places = np.flatnonzero(segment_of_each == number)
+            array = _ids_of(segment, of_passages).array
+            found[places] = array.take(pa.array(rows[places] - first_row)).to_pylist()
+        return found.tolist()
+
     @cached_property
     def by_id(self) -> RowsById:
         """The rows in the table, by the ids of whole documents."""
-        return self._rows_by(self.index.header.document_id_field)
+        return self._rows_by(of_passages=False)
 
     @cached_property
     def _by_passage_id(self) -> RowsById:
-        return self._rows_by("id")
+        return self._rows_by(of_passages=True)
 
-    def _rows_by(self, column: str) -> RowsById:
-        index = self.index
-        with storage_errors(index.place()):
-            found = index.table.search().select([column]).with_row_id(True).to_arrow()
-        rows = self.rows_of(found["_rowid"].to_numpy())
-        return RowsById(found[column].filter(pa.array(rows >= 0)), rows[rows >= 0])
+    def _rows_by(self, *, of_passages: bool) -> RowsById:
+        return RowsById(self._all_ids(of_passages).filter(pa.array(self.alive)), np.flatnonzero(self.alive))
+
+    def _all_ids(self, of_passages: bool) -> pa.ChunkedArray:
+        arrays = [_ids_of(segment, of_passages).array for _, segment in self.segments]
+        return pa.chunked_array(arrays, pa.large_string())
 
     @cached_property
     def documents(self) -> np.ndarray:
         """Number of the document that each row belongs to, from 0, in no particular order: int64 (rows,)."""
-        index = self.index
-        numbers = np.zeros(len(self.row_ids), np.int64)
-        with storage_errors(index.place()):
-            found = index.table.search().select([index.header.document_id_field]).with_row_id(True).to_arrow()
-        rows = self.rows_of(found["_rowid"].to_numpy())
-        ids = found[index.header.document_id_field].combine_chunks().dictionary_encode()
-        numbers[rows[rows >= 0]] = ids.indices.to_numpy()[rows >= 0]
-        return numbers
+        ids = pa.concat_arrays([pa.array([], pa.large_string()), *self._all_ids(of_passages=False).chunks])
+        encoded = ids.dictionary_encode()
+        return encoded.indices.to_numpy().astype(np.int64)
 
     def find_ids(self, wanted: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """The rows of documents or passages by id; an id that both have is the document's.
@@ -176,6 +196,10 @@ class StoredCodes:
         alive = np.flatnonzero(self.alive)
         rows = alive[np.argsort(self.row_ids[alive], kind="stable")]
         return rows, self.row_ids[rows]
+
+
+def _ids_of(segment: Segment, of_passages: bool) -> Strings:
+    return segment.ids if of_passages or segment.parent_ids is None else segment.parent_ids
 
 
 def _ranges(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:

@@ -70,31 +70,31 @@ class ErrorShape:
         return {status: {"model": self.model, "description": text} for status, text in _MEANINGS.items()}
 
 
-class ErrorMessage(BaseModel):
-    """An error, with the id of the request."""
-
-    id: str | None = None
-    message: str
-
-
-class ErrorDetail(ErrorMessage):
-    """An error as the clients of Cohere (``message``) and of Jina (``detail``) read it."""
+class ErrorDetail(BaseModel):
+    """An error as the clients of Voyage, Mixedbread and Jina's embeddings read it."""
 
     detail: str
 
 
 def detail_body(status: int, message: str, request_id: str | None) -> dict[str, Any]:
     """The body of an `ErrorDetail`."""
-    return {**message_body(status, message, request_id), "detail": message}
+    return {"detail": message}
+
+
+class ErrorMessage(ErrorDetail):
+    """An error as the clients of Cohere (``message``) and of Jina (``detail``) read it, with the id of the request."""
+
+    id: str | None = None
+    message: str
 
 
 def message_body(status: int, message: str, request_id: str | None) -> dict[str, Any]:
     """The body of an `ErrorMessage`."""
-    return {"id": request_id, "message": message}
+    return {"id": request_id, "message": message, "detail": message}
 
 
 OURS = ErrorShape("tansaku", ErrorMessage, message_body)
-"""Errors of the endpoints that are in no other dialect."""
+"""Errors of the endpoints that are in no other dialect, and of paths that are unknown."""
 
 
 def error_response(scope: Mapping[str, Any], error: ServiceError, *, body: object = None) -> JSONResponse:
@@ -139,9 +139,19 @@ async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
     """Answers what the framework refuses: unknown paths and methods, bodies that cannot be parsed."""
     if not isinstance(error, HTTPException):
         raise error
-    answer = error_response(request.scope, ServiceError(error.status_code, str(error.detail), "http"))
+    answer = error_response(request.scope, ServiceError(error.status_code, _refusal(request, error), "http"))
     answer.headers.update(error.headers or {})
     return answer
+
+
+def _refusal(request: Request, error: HTTPException) -> str:
+    """What the framework refuses, with the remedy."""
+    path = f"{request.url.path!r:.100}"
+    if error.status_code == 404:
+        return f"unknown path {path}; use one of those that GET /openapi.json lists, such as /v1/rerank"
+    if error.status_code == 405:
+        return f"{path} does not answer {request.method}; use {(error.headers or {}).get('Allow', 'another method')}"
+    return str(error.detail)
 
 
 async def on_validation_error(request: Request, error: Exception) -> JSONResponse:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from .errors import ErrorMessage
+from .errors import ErrorMessage, ServiceError
 from .service import Service
 
 _LIVE, _READY, _MODELS = ("/health", "/healthz", "/livez"), ("/ready", "/readyz"), ("/v1/models", "/models")
@@ -105,14 +105,24 @@ def router(service: Service) -> APIRouter:
             "tokens_within_deadline": service.pace.tokens_in_time or 0,
         }
 
+    def entry() -> dict[str, Any]:
+        return {"id": service.model, "object": "model", "created": 0, "owned_by": "tansaku"}
+
     async def models() -> dict[str, Any]:
         """The one model, as clients of OpenAI's API list models."""
-        model = {"id": service.model, "object": "model", "created": 0, "owned_by": "tansaku"}
-        return {"object": "list", "data": [model]}
+        return {"object": "list", "data": [entry()]}
 
+    async def model(name: Annotated[str, Path(description="Name of the model.")]) -> dict[str, Any]:
+        """One model, as clients of OpenAI's API look it up."""
+        if name != service.model:
+            raise ServiceError(404, f"unknown model; use {service.model}", "model")
+        return entry()
+
+    unloaded: dict[int | str, dict[str, Any]] = {503: {"model": ErrorMessage}}
+    unknown = {**unloaded, 404: {"model": ErrorMessage}, 422: {"model": ErrorMessage}}
     for path in _MODELS:
-        unloaded: dict[int | str, dict[str, Any]] = {503: {"model": ErrorMessage}}
         routes.add_api_route(path, models, response_model=ModelList, responses=unloaded, summary="Models")
+        routes.add_api_route(f"{path}/{{name}}", model, response_model=ModelEntry, responses=unknown, summary="A model")
 
     @routes.get("/metrics", response_class=PlainTextResponse, summary="Metrics")
     async def metrics() -> Response:

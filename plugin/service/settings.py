@@ -8,18 +8,17 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ...indexer.table.database import Database
 from ...onnx_export.cores import usable_cores
 from ...onnx_export.encode.bundle import MAX_WEIGHT
 from ...onnx_export.errors import InputError
 from ..search.choices import ScoreMode
+from ..serving.access import check_token
 
 _Count = Annotated[int, Field(ge=1)]
 _SECRET = ("token", "storage_options")
-# A token: spaces and line ends around it do not count, and within it are no control characters but tabs.
-_SENDABLE = r"^\s*[^\s\x00-\x1f\x7f][^\x00-\x08\x0a-\x1f\x7f]*\s*$"
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Settings:
     threads: _Count | None = None
     score: ScoreMode = "mean"
     phrase_weight: Annotated[float, Field(ge=0, le=MAX_WEIGHT, allow_inf_nan=False)] | None = None
-    token: Annotated[str, Field(pattern=_SENDABLE)] | None = field(default=None, repr=False)
+    token: Annotated[str, AfterValidator(check_token)] | None = field(default=None, repr=False)
     max_body_bytes: _Count = 8 << 20
     max_documents: _Count = 1000
     max_embed_texts: _Count = 32
@@ -81,7 +80,8 @@ class Settings:
                 _checks()[setting.name].validate_python(value)
             except ValidationError as error:
                 shown = "not valid" if setting.name in _SECRET else repr(value)
-                raise InputError(f"setting {setting.name} is {shown}: {error.errors()[0]['msg']}") from None
+                reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+                raise InputError(f"setting {setting.name} is {shown}: {reason}") from None
 
     @property
     def slots(self) -> int:

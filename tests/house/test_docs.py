@@ -63,9 +63,11 @@ def links(page: Path) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """What stands behind # in links to a page's headings."""
-    headings = re.findall(r"^#+ (.+)$", generated().fill(page.read_text(encoding="utf-8")), flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    """What stands behind # in links to a page's headings, and to the names that its HTML gives places."""
+    text = generated().fill(page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    named = re.findall(r'<a id="([^"]+)"></a>', text)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings} | set(named)
 
 
 def rows(page: Path, table: int) -> list[list[str]]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from lancedb.table import LanceTable
 
 from tansaku import Index, Searcher, StorageError
 from tansaku.indexer.derived import array_files, arrays, segments
@@ -227,7 +229,11 @@ class TestIncrementally:
 class TestDamage:
     def test_of_any_file_is_noticed_and_mended(self, db):
         names = [path.relative_to(db) for path in named_files(db)]
-        assert {path.stem.split("-")[0] for path in names} == {*array_files._NAMES, "arrays", "deleted"}
+        assert {path.stem.split("-")[0] for path in names} == {
+            *array_files._names(open_index(db)._now()),
+            "arrays",
+            "deleted",
+        }
         one_of_each = {path.stem.split("-")[0]: path for path in names}
         for name in one_of_each.values():
             for how in ("removed", "cut", "flipped"):
@@ -297,7 +303,66 @@ class TestDamage:
             open_searcher(db, derived=derived)
 
 
+@pytest.mark.integration
+class TestIds:
+    @pytest.mark.parametrize("derived", [True, False])
+    def test_are_those_of_the_table(self, tmp_path, derived):
+        documents = [{"id": f"文{i}" * (i % 3 + 1), "text": "0123. 4567. 89ab."[: 6 * (i % 3 + 1)]} for i in range(20)]
+        index = Index.create(tmp_path, "t", documents, encoder=FakeEncoder(), passage_tokens=6)
+        open_searcher(tmp_path, derived=derived)
+        index.delete(["文4文4"])
+        index.upsert([{"id": "文0", "text": "ffff. eeee."}])
+        searcher = open_searcher(tmp_path, derived=derived)
+        assert len(searcher._codes.segments) > 2
+        table = open_index(tmp_path)._now().table
+        expected = {row["_rowid"]: row for row in table.search().with_row_id(True).to_list()}
+        rows = np.random.default_rng(0).permutation(np.flatnonzero(searcher._codes.alive))
+        of_table = [expected[row_id] for row_id in searcher._codes.row_ids[rows].tolist()]
+        assert searcher.ids(rows) == [row["id"] for row in of_table]
+        assert searcher.document_ids(rows) == [row["parent_id"] for row in of_table]
+        numbers = dict(zip(searcher.document_ids(rows), searcher._codes.documents[rows].tolist(), strict=True))
+        assert [numbers[row["parent_id"]] for row in of_table] == searcher._codes.documents[rows].tolist()
+        assert len(set(numbers.values())) == len(numbers) == len(documents) - 1
+        assert searcher.ids(rows[:0]) == []
+
+    def test_need_no_table(self, db, monkeypatch):
+        searcher = open_searcher(db)
+        rows, _ = searcher.rank_vectors(QUERIES[0], 5)
+        expected = [hit.id for hit in searcher.search_vectors(QUERIES[0], 5)]
+        for read in ("search", "take_row_ids"):
+            monkeypatch.setattr(LanceTable, read, lambda *args, **options: pytest.fail("the table is read"))
+        assert searcher.ids(rows) == expected
+        assert searcher.unknown(["d1", "nowhere", "d2"]) == ["nowhere", "d2"]
+        assert searcher.score_vectors(QUERIES[0], ["d1"]).shape == (1,)
+
+    def test_in_files_that_are_not_text_are_made_again(self, db):
+        segment = open_searcher(db)._codes.segments[0][1]
+        assert not segments.segment_problem(segment, open_index(db)._now().codec, None)
+        for text, said in ((b"\xff", "UTF-8"), (b"", "do not ascend")):
+            content = np.frombuffer(text * len(segment.ids.text), np.uint8)
+            broken = replace(segment, ids=replace(segment.ids, text=content))
+            assert said in segments.segment_problem(broken, open_index(db)._now().codec, None)
+
+
 class TestTheRightTable:
+    def test_arrays_of_an_earlier_format_are_made_again(self, db, monkeypatch):
+        path = folder_of(db) / "arrays.json"
+        manifest = json.loads(path.read_text(encoding="utf-8"))["arrays"]
+        manifest["format"] = 1
+        for entry in manifest["segments"]:
+            for name in ("id_text.npy", "id_offsets.npy"):
+                del entry["files"][name]
+                (folder_of(db) / entry["name"] / name).unlink()
+        array_files._replace_manifest(folder_of(db), manifest)
+        known = array_files.table_checksums(open_index(db)._now())
+        assert known
+        counted = codes_read(monkeypatch)
+        searcher = open_searcher(db)
+        assert sum(counted) == 2 * len(searcher)  # codes and ids
+        assert_right(db, searcher)
+        assert on_disk(searcher)
+        assert array_files.table_checksums(open_index(db)._now()) == known  # which are of the table, in any format
+
     def test_a_copied_database_keeps_its_arrays(self, db, tmp_path, monkeypatch):
         for path in shutil.copytree(db, tmp_path / "copy").rglob("*"):
             os.utime(path)

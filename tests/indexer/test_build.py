@@ -179,6 +179,10 @@ class TestScan:
         calls.clear()
         scan(documents(n + 1), accept, no_rejects, lambda *call: calls.append(call), n + 1)
         assert calls == [("read", n, n + 1, 0), ("read", n + 1, n + 1, 0)]
+        calls.clear()
+        read = iter([(5, 9), (9, 9)])
+        scan(documents(n + 1), accept, no_rejects, lambda *call: calls.append(call), 0, lambda: next(read))
+        assert calls == [("read bytes", 5, 9, 0), ("read bytes", 9, 9, 0), ("read", n + 1, n + 1, 0)]
 
     @deterministic
     @given(st.sets(st.integers(0, 39)))

@@ -212,6 +212,7 @@ def test_finds_what_it_says(table, where, ids):
         ("array_has(year, 1)", "needs a list column"),
         ("array_has(tags)", "takes 2 arguments"),
         ("length(year) > 1", "needs a string column"),
+        ("year(genre) = 2024", r"has the type string; index it with dates \(--column-type genre=date\)"),
         ("contains(genre, 5)", "needs a string in single quotes"),
         ("year = genre", "cannot be compared"),
         ("year LIKE '1%'", "needs a column of strings"),

@@ -165,6 +165,13 @@ class TestForgedArrays:
             ("row_ids", lambda a: a[::-1]),
             ("row_ids", lambda a: a[:-1]),
             ("write_ids", lambda a: a.astype(np.float64)),
+            ("id_offsets", lambda a: a[:-1]),
+            ("id_offsets", lambda a: a * 1000),
+            ("id_offsets", lambda a: a[::-1]),
+            ("id_offsets", lambda a: a.astype(np.int32)),
+            ("id_text", lambda a: a[:-1]),
+            ("id_text", lambda a: a | 0x80),
+            ("id_text", lambda a: a.astype(np.int8)),
         ],
     )
     def test_are_made_again(self, made, db, name, change):

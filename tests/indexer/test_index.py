@@ -845,6 +845,7 @@ class TestInfo:
             **before.bytes_by_part,
             "lists": arrays["list_offsets"] + arrays["postings"],
             "keys": arrays["row_ids"] + arrays["write_ids"] + arrays["offsets"],
+            "ids": arrays["id_text"] + arrays["id_offsets"],
         }
         assert info.searched_bytes_per_token == pytest.approx(sum(info.bytes_by_part.values()) / info.tokens)
         assert info.bytes_on_disk == before.bytes_on_disk

@@ -174,7 +174,38 @@ class TestColumnTypes:
         rows = create(tmp_path, Source(tmp_path / "d.csv"), names=FieldNames(types={"価格": kind}))
         assert {doc_id: row["価格"] for doc_id, row in rows.items()} == {"a": expected, "b": 980}
 
-    @pytest.mark.parametrize("text", ["1,20", "12,34,567", "0,123", "1,234,", "１,234"])
+    @pytest.mark.parametrize("text", ["1,980円", "￥1,980", "¥1,980", "\\1,980", "１，９８０円", " 1,980 "])
+    def test_given_numbers_may_be_amounts_as_japanese_files_have_them(self, text):
+        assert TextTypes({"価格": pa.int64()}).read({"価格": text}, "a.csv:2") == {"価格": 1980}
+        assert TextTypes({"価格": pa.float64()}).read({"価格": f"-{text.strip()}"}, "a.csv:2") == {"価格": -1980.0}
+
+    def test_dates_may_be_written_in_japanese(self, tmp_path):
+        text = "id,text,日,時\n1,寺,2024年1月3日,2024年1月3日 10:00\n2,城,2024年12月31日,2024-01-04\n"
+        (tmp_path / "d.csv").write_text(text, encoding="cp932")
+        row = create(tmp_path, tmp_path / "d.csv")["1"]
+        assert (row["日"], row["時"]) == (datetime.date(2024, 1, 3), datetime.datetime(2024, 1, 3, 10))
+        types = TextTypes()
+        types.see({"月": "2024年1月", "日": "2024年13月1日"})
+        assert types.found() == {"月": "string", "日": "string"}
+
+    @pytest.mark.parametrize("zone", ["Asia/Tokyo", "+09:00", "UTC"])
+    def test_times_with_a_zone_have_a_type(self, tmp_path, zone):
+        texts = ["2024-07-15T09:00:00+09:00", "2024-07-15T00:00:00Z", "2024-07-15 09:00:00+0900"]
+        documents = [{"id": str(i), "text": "寺", "at": text} for i, text in enumerate(texts)]
+        rows = create(tmp_path, documents, names=FieldNames(types={"at": f"timestamp({zone})"}))
+        moment = datetime.datetime(2024, 7, 15, tzinfo=datetime.timezone.utc)
+        assert {row["at"] for row in rows.values()} == {moment}
+        local = TextTypes({"at": pa.timestamp("us", zone)}).read({"at": "2024-07-15 09:00"}, "a.csv:2")["at"]
+        assert local == moment + datetime.timedelta(hours=9 if zone == "UTC" else 0)
+        with pytest.raises(InputError, match=r"the type timestamp \(with a time zone, .* timestamp\(Asia/Tokyo\)\)"):
+            create(tmp_path, documents, names=FieldNames(types={"at": "timestamp"}), overwrite=True)
+
+    def test_an_unknown_zone_is_refused(self):
+        for zone in ("Mars", "../etc", "Asia", "+9:00"):
+            with pytest.raises(InputError, match=r"unknown time zone .*; use one such as UTC, Asia/Tokyo"):
+                FieldNames(types={"at": f"timestamp({zone})"})
+
+    @pytest.mark.parametrize("text", ["1,20", "12,34,567", "0,123", "1,234,", "1,234ドル"])
     def test_other_commas_are_no_numbers(self, tmp_path, text):
         (tmp_path / "d.csv").write_text(f'id,text,n\na,茶,"{text}"\n', encoding="utf-8")
         with pytest.raises(InputError, match=r"has the type decimal .*string"):

@@ -987,6 +987,50 @@ def test_a_tsv_file_without_a_header_has_the_fields_that_are_named(tmp_path):
     ]
 
 
+class TestBytesRead:
+    LINES = b"".join(b'{"id": "%d", "text": "%s"}\n' % (i, b"x" * 1000) for i in range(2000))
+
+    @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+    def test_grow_to_the_size_of_the_files(self, tmp_path, suffix):
+        packed = {"": bytes, ".gz": gzip.compress, ".zst": pa.Codec("zstd").compress}[suffix](self.LINES)
+        data = packed if isinstance(packed, bytes) else packed.to_pybytes()
+        paths = [write(tmp_path, f"{name}.jsonl{suffix}", data) for name in "ab"]
+        source = Source(paths)
+        assert source.bytes_read == (0, 0)
+        seen = [source.bytes_read for _ in source]
+        size = sum(path.stat().st_size for path in paths)
+        assert {total for _, total in seen} == {size}
+        done = [done for done, _ in seen]
+        assert done == sorted(done)
+        assert done[0] <= size / 2 < done[2000]
+        assert source.bytes_read == (size, size)
+
+    def test_of_another_encoding_are_those_of_the_file(self, tmp_path):
+        path = write(tmp_path, "docs.csv", "id,text\n1,京都の寺\n".encode("cp932"))
+        source = Source(path)
+        assert len(list(source)) == 1
+        assert source.bytes_read == (path.stat().st_size,) * 2
+
+    def test_of_a_pipe_are_those_that_it_gave(self, monkeypatch):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(self.LINES)))
+        source = Source("-")
+        seen = [source.bytes_read for _ in source]
+        assert seen[0][0] < seen[-1][0] == seen[-1][1] == len(self.LINES)
+
+    def test_are_not_known_of_files_that_are_read_in_another_order(self, tmp_path):
+        table = pa.table({"id": ["1"], "text": ["寺"]})
+        pq.write_table(table, tmp_path / "a.parquet")
+        source = Source(tmp_path / "a.parquet")
+        assert [source.bytes_read for _ in source] == [(0, 0)]
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "euc_jp", "utf-16"])
+def test_lines_in_other_encodings_are_recognized_and_that_is_said(tmp_path, caplog, encoding):
+    path = write(tmp_path, "questions.txt", "石庭のある寺\n枯山水の庭\n\n沖縄旅行\n".encode(encoding))
+    assert [line for _, line in lines_of(path)] == ["石庭のある寺", "枯山水の庭", "", "沖縄旅行"]
+    assert [f"read as {encoding}" in said for said in caplog.messages] == [True] * (encoding != "utf-16")
+
+
 def test_lines_are_read_from_packed_files_without_byte_order_marks(tmp_path):
     path = write(tmp_path, "qrels.gz", gzip.compress("\ufeffa\n\ufeffb\r\n".encode()))
     assert list(lines_of(path)) == [(1, "a"), (2, "b")]

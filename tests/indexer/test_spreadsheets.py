@@ -13,6 +13,7 @@ import pytest
 from tansaku import FieldNames, InputError, Source, SourceError
 from tansaku.indexer.read.columns import ColumnTypes
 from tansaku.indexer.read.documents import Document, DocumentReader
+from tansaku.onnx_export.progress import no_progress
 
 openpyxl = pytest.importorskip("openpyxl")
 pytest.importorskip("python_calamine")
@@ -32,7 +33,7 @@ def spreadsheet(path, *rows, merged=()):
 def read(path, names=None, **options) -> tuple[list[Document], dict[str, str]]:
     """The documents of a file, and the types of their columns."""
     reader = DocumentReader(Source(path, **options), names)
-    reader.infer_types()
+    reader.infer_types(no_progress)
     documents = list(reader)
     types = ColumnTypes((names or FieldNames()).arrow_types())
     types.update(documents)

@@ -52,6 +52,8 @@ class TansakuRetriever:
         phrase_weight: weight given to the similarity of neighbouring tokens.
         nprobe: number of centroids probed for each query token.
         candidates: number of documents that may be scored by their codes.
+        fields: what is read of each document found: ``title``, ``text`` and columns; None reads all, as the metadata of
+            documents that the store has written needs.
 
     Raises:
         InputError: an option that cannot be used, or another document store.
@@ -74,6 +76,7 @@ class TansakuRetriever:
         phrase_weight: float | None = None,
         nprobe: int | None = None,
         candidates: int | None = None,
+        fields: list[str] | None = None,
     ) -> None:
         if not isinstance(document_store, TansakuDocumentStore):
             raise InputError(f"document_store is {type(document_store).__name__}; give a TansakuDocumentStore")
@@ -92,6 +95,7 @@ class TansakuRetriever:
             phrase_weight=phrase_weight,
             nprobe=nprobe,
             candidates=candidates,
+            fields=fields,
         )
 
     def to_dict(self) -> dict[str, Any]:

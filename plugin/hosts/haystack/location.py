@@ -71,7 +71,11 @@ class Location:
 
     def latest_searcher(self) -> LatestSearcher:
         """Follows the table, which others may change, replace, or have yet to make."""
-        return LatestSearcher(lambda: Searcher.open(self.database(), self.table, encoder=self.encoder()))
+        return LatestSearcher(self.searcher)
+
+    def searcher(self) -> Searcher:
+        """Searches the table as it is now; raises as `Searcher.open` does."""
+        return Searcher.open(self.database(), self.table, encoder=self.encoder())
 
     def plain_options(self) -> dict[str, str] | None:
         """The storage options with the values of secrets."""

@@ -36,7 +36,18 @@ __all__ = ["TansakuCompressor", "TansakuRetriever"]
 RELEVANCE = "relevance_score"  # the key that LangChain's rerankers write
 
 # What a search may be given beside `k`: fields of the retriever, and arguments of one call.
-_OPTIONS = ("recall", "where", "ids", "passages", "source", "bm25_weight", "phrase_weight", "nprobe", "candidates")
+_OPTIONS = (
+    "recall",
+    "where",
+    "ids",
+    "passages",
+    "source",
+    "bm25_weight",
+    "phrase_weight",
+    "nprobe",
+    "candidates",
+    "fields",
+)
 
 
 class TansakuRetriever(BaseRetriever):
@@ -61,6 +72,7 @@ class TansakuRetriever(BaseRetriever):
         phrase_weight: weight given to the similarity of neighbouring tokens.
         nprobe: number of centroids probed for each query token.
         candidates: number of documents that may be scored by their codes.
+        fields: what is read of each document found: ``title``, ``text`` and columns; None reads all.
         score: scale of ``relevance_score``; see `Reranker.rerank`.
 
     Raises:
@@ -81,6 +93,7 @@ class TansakuRetriever(BaseRetriever):
     phrase_weight: float | None = None
     nprobe: int | None = None
     candidates: int | None = None
+    fields: list[str] | None = None
     score: ScoreMode = "mean"
 
     def _get_relevant_documents(

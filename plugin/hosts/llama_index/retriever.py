@@ -54,6 +54,8 @@ class TansakuRetriever(BaseRetriever):
         phrase_weight: weight given to the similarity of neighbouring tokens.
         nprobe: number of centroids probed for each query token.
         candidates: number of documents that may be scored by their codes.
+        fields: what is read of each document found: ``title``, ``text`` and columns; None reads all. A node is whole
+            only with the column ``llama_index_node``.
         callback_manager: as in LlamaIndex.
         verbose: as in LlamaIndex.
         k: deprecated name of ``similarity_top_k``.
@@ -82,6 +84,7 @@ class TansakuRetriever(BaseRetriever):
         phrase_weight: float | None = None,
         nprobe: int | None = None,
         candidates: int | None = None,
+        fields: Sequence[str] | None = None,
         callback_manager: CallbackManager | None = None,
         verbose: bool = False,
         k: int | None = None,
@@ -101,6 +104,7 @@ class TansakuRetriever(BaseRetriever):
             phrase_weight=phrase_weight,
             nprobe=nprobe,
             candidates=candidates,
+            fields=fields,
         )
         check_mode(score)
         super().__init__(callback_manager=callback_manager, verbose=verbose)

@@ -89,11 +89,12 @@ class Usage(BaseModel):
 
     total_tokens: int = Field(description="Tokens of the query and of the texts that were encoded.")
     prompt_tokens: int = Field(description="The same.")
+    completion_tokens: int = Field(description="Always 0.")
 
 
 def usage_of(tokens: int) -> dict[str, int]:
     """The content of a `Usage`."""
-    return {"total_tokens": tokens, "prompt_tokens": tokens}
+    return {"total_tokens": tokens, "prompt_tokens": tokens, "completion_tokens": 0}
 
 
 class UntilError(FailFast):

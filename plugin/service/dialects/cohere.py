@@ -9,9 +9,8 @@ from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ...rerank.reranker import RerankedDocument
 from ...search.choices import ScoreMode
-from ..errors import ErrorDetail, ErrorShape, ServiceError, detail_body
+from ..errors import ErrorMessage, ErrorShape, ServiceError, message_body
 from ..paths import route_path
 from ..service import Service
 from .base import (
@@ -28,9 +27,10 @@ from .base import (
     warnings_of,
 )
 
-_ERRORS = ErrorShape("cohere", ErrorDetail, detail_body)
+_ERRORS = ErrorShape("cohere", ErrorMessage, message_body)
 # llama.cpp and its like have the last two.
 _PATHS = ("/rerank", "/v1/rerank", "/v2/rerank", "/v1/reranking", "/reranking")
+_VOYAGE_PATHS = ("/rerank", "/v1/rerank")
 
 
 class RequestDocument(BaseModel):
@@ -110,10 +110,11 @@ class Meta(BaseModel):
 
 
 class DataDocument(BaseModel):
-    """One document in its new place, in brief."""
+    """One document in its new place, with its text alone."""
 
     index: int
     relevance_score: float
+    document: str | None = None
 
 
 class RerankResponse(BaseModel):
@@ -124,8 +125,8 @@ class RerankResponse(BaseModel):
     results: list[RankedDocument] = Field(description="The documents, best first.")
     data: list[DataDocument] | None = Field(
         None,
-        description="The same as `results`, without documents, at `/v1/rerank` without `top_n`: clients of Voyage that "
-        "name no number of documents look like those of Jina.",
+        description="The same as `results`, with documents as plain strings, at `/rerank` and `/v1/rerank` without "
+        "`top_n`: clients of Voyage that name no number of documents look like those of Jina.",
     )
     missing: list[str] | None = Field(None, description="Ids in the request that the index does not have.")
     usage: Usage
@@ -139,28 +140,29 @@ async def answer(service: Service, body: RerankRequest, request: Request) -> Res
     request_id = request.state.request_id
     score = body.score or ("raw" if body.raw_scores else service.settings.score)
     warnings: list[str] = []
-    may_be_voyage = body.top_n is None and route_path(request.scope) == "/v1/rerank"
+    may_be_voyage = body.top_n is None and route_path(request.scope) in _VOYAGE_PATHS
 
     def task() -> dict[str, Any]:
         result = service.rerank(body.query, texts, ids=ids, index=body.index, k=body.top_n, score=score)
         encoder = service.reranker(body.index, by_id=ids is not None).encoder
         warnings.extend(warnings_of(service, body, texts, result, encoder))
+        results = [
+            {
+                "index": ranked.index,
+                "relevance_score": float(ranked.score),
+                **(
+                    {"document": _returned(body.documents[ranked.index], texts[ranked.index])}
+                    if body.return_documents
+                    else {}
+                ),
+            }
+            for ranked in result
+        ]
         return {
             "id": request_id,
             "model": encoder.bundle.name,
-            "results": [
-                {
-                    "index": ranked.index,
-                    "relevance_score": float(ranked.score),
-                    **(
-                        {"document": _returned(body.documents[ranked.index], texts[ranked.index])}
-                        if body.return_documents
-                        else {}
-                    ),
-                }
-                for ranked in result
-            ],
-            **({"data": [_in_brief(ranked) for ranked in result]} if may_be_voyage else {}),
+            "results": results,
+            **({"data": [_in_brief(item) for item in results]} if may_be_voyage else {}),
             **({"missing": list(result.missing)} if result.missing else {}),
             "usage": usage_of(result.tokens),
             "meta": {
@@ -220,5 +222,5 @@ def _returned(document: str | RequestDocument, text: str | None) -> dict[str, An
     return {**sent, "text": sent.get("text") or text or ""}
 
 
-def _in_brief(ranked: RerankedDocument) -> dict[str, Any]:
-    return {"index": ranked.index, "relevance_score": float(ranked.score)}
+def _in_brief(ranked: dict[str, Any]) -> dict[str, Any]:
+    return {**ranked, **({"document": ranked["document"]["text"]} if "document" in ranked else {})}

@@ -9,18 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..errors import ErrorShape, ServiceError
+from ..errors import ErrorDetail, ErrorShape, ServiceError, detail_body
 from ..service import Service
 from .base import ClientBody, Dialect, Text, UntilError, check_texts, respond, warnings_of_embedding
 
-
-class JinaError(BaseModel):
-    """An error as Jina's clients read it."""
-
-    detail: str
-
-
-_ERRORS = ErrorShape("jina", JinaError, lambda status, message, request_id: {"detail": message})
+_ERRORS = ErrorShape("jina", ErrorDetail, detail_body)
 
 
 class TextInput(BaseModel):

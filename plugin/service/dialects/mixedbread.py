@@ -10,19 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...rerank.reranker import RerankResult
-from ..errors import ErrorShape, ServiceError
+from ..errors import ErrorDetail, ErrorShape, ServiceError, detail_body
 from ..service import Service
 from .base import ClientBody, Dialect, SharedRerank, Text, UntilError, Usage, rank, usage_of
 from .cohere import RequestDocument, text_of
 
-
-class MixedbreadError(BaseModel):
-    """An error as Mixedbread's clients show it."""
-
-    detail: str
-
-
-_ERRORS = ErrorShape("mixedbread", MixedbreadError, lambda status, message, request_id: {"detail": message})
+_ERRORS = ErrorShape("mixedbread", ErrorDetail, detail_body)
 
 
 class MixedbreadRerankRequest(ClientBody):

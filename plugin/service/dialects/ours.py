@@ -62,6 +62,13 @@ class SearchRequest(StrictBody):
     candidates: int | None = Field(
         None, ge=1, description="Number of candidates scored by their codes; by default set by recall."
     )
+    fields: list[Text] | None = Field(
+        None,
+        max_length=1_000,
+        description="Names of what is read of each hit: `title`, `text` and columns; by default all. An empty list "
+        "reads nothing: ids and scores alone.",
+        examples=[["title", "year"]],
+    )
     score: ScoreMode | None = Field(None, description="Scale of the scores; by default the service's.")
 
 
@@ -70,9 +77,9 @@ class SearchHit(BaseModel):
 
     id: str = Field(description="Id of the document; of the passage, if passages were asked for.")
     score: float = Field(description="How well the document fits the query.")
-    title: str = Field(description="Title of the document; empty if it has none.")
-    text: str = Field(description="Text of the document.")
-    fields: dict[str, Any] = Field(description="The other columns of the document.")
+    title: str = Field(description="Title of the document; empty if it has none, or was not asked for.")
+    text: str = Field(description="Text of the document; empty if it was not asked for.")
+    fields: dict[str, Any] = Field(description="The other columns of the document, or those asked for.")
 
 
 class SearchResponse(BaseModel):
@@ -115,6 +122,7 @@ def router(service: Service) -> APIRouter:
                     phrase_weight=phrase_weight,
                     nprobe=body.nprobe,
                     candidates=body.candidates,
+                    fields=body.fields,
                 ),
             )
             if hits.truncated:

@@ -10,18 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...rerank.reranker import RerankResult
-from ..errors import ErrorShape
+from ..errors import ErrorDetail, ErrorShape, detail_body
 from ..service import Service
 from .base import ClientBody, Dialect, SharedRerank, Text, UntilError, Usage, rank, usage_of
 
-
-class VoyageError(BaseModel):
-    """An error as Voyage's clients read it."""
-
-    detail: str
-
-
-_ERRORS = ErrorShape("voyage", VoyageError, lambda status, message, request_id: {"detail": message})
+_ERRORS = ErrorShape("voyage", ErrorDetail, detail_body)
 
 
 class VoyageRerankRequest(ClientBody):

@@ -384,7 +384,7 @@ def test_delete_by_id_file_and_condition_then_optimize_and_rebuild(tmp_path: Pat
     source = write_jsonl(tmp_path / "docs.jsonl", records)
     table = ("--db", tmp_path / "db", "--table", "t")
     succeeds("index", source, *table)
-    shown = succeeds("delete", *table, "--id", "d0", "--id", "none", "--id", "d1")
+    shown = succeeds("delete", "d0", "none", *table, "--id", "d1")
     assert "2 documents deleted" in shown
     assert "1 id not in the index: none" in shown
     (tmp_path / "ids.txt").write_text("d2\nd3\n\n", encoding="utf-8")
@@ -614,10 +614,24 @@ def test_a_spreadsheets_csv_of_windows_is_indexed_with_types_and_filtered(tmp_pa
 
 
 @pytest.mark.integration
+def test_where_all_records_are_rejected_it_says_where_they_are(tmp_path):
+    (tmp_path / "docs.csv").write_text("id,text,価格\na,茶,安い\n", encoding="utf-8")
+    options = ("--column-type", "価格=integer", "--on-error", "reject", "--rejects", tmp_path / "r.jsonl")
+    told = tansaku("index", tmp_path / "docs.csv", "--db", tmp_path / "db", "--table", "t", *options)
+    assert (told.returncode, "there are no documents to index" in told.stderr) == (2, True)
+    assert "1 record rejected and written to" in told.stdout
+    assert "'安い'" in (tmp_path / "r.jsonl").read_text(encoding="utf-8")
+
+
+@pytest.mark.integration
 def test_a_dump_says_which_options_give_its_columns_their_types_again(tmp_path):
     place = ("--db", tmp_path / "db", "--table", "t")
-    types = ("--column-type", "日付=date", "--column-type", "時刻=timestamp", "--column-type", "税込 価格=decimal(9,2)")
-    csv = 'id,text,日付,時刻,税込 価格\na,寺,2024/4/1,2024-04-01 09:30,"1,200.5"\n'
+    times = ("時刻=timestamp", "更新=timestamp(Asia/Tokyo)", "作成=timestamp(+09:00)")
+    types = [part for kind in ("日付=date", *times, "税込 価格=decimal(9,2)") for part in ("--column-type", kind)]
+    csv = (
+        "id,text,日付,時刻,更新,作成,税込 価格\n"
+        'a,寺,2024/4/1,2024-04-01 09:30,2024-04-01T09:30:00Z,2024-04-01 10:00,"1,200.5"\n'
+    )
     (tmp_path / "docs.csv").write_text(csv, encoding="utf-8")
     assert tansaku("index", tmp_path / "docs.csv", *place, *types).returncode == 0
     dumped = tansaku("dump", *place)

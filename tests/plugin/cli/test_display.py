@@ -72,8 +72,32 @@ class TestProgressWithoutATerminal:
             progress("read", 1512, 0, 0)
         assert shown.getvalue().splitlines()[-1] == "reading: 1,512, 100 documents/s"
 
+    def test_bytes_are_shown_as_megabytes_until_the_number_of_documents_is_known(self, shown, clock):
+        with display.ProgressDisplay() as progress:
+            progress("read bytes", 500_000, 300_000_000, 0)
+            clock(10)
+            progress("read bytes", 100_500_000, 300_000_000, 0)
+            progress("read bytes", 300_000_000, 300_000_000, 0)
+            progress("read", 5000, 5000, 0)
+        assert shown.getvalue().splitlines() == [
+            "reading: 1 of 300 MB",
+            "reading: 101 of 300 MB, 10 MB/s, 0:20 left",
+            "reading: 5,000 of 5,000",
+        ]
+
 
 class TestProgressOnATerminal:
+    def test_one_bar_shows_the_bytes_and_then_the_documents(self, monkeypatch):
+        stream = io.StringIO()
+        console = Console(file=stream, width=100, force_terminal=True, color_system=None, highlight=False)
+        monkeypatch.setattr(display, "err", console)
+        with display.ProgressDisplay() as progress:
+            progress("read bytes", 100_000_000, 300_000_000, 0)
+            bar = stream.getvalue
+            progress("read", 5000, 5000, 0)
+        last = [line for line in bar().splitlines() if "reading" in line][-1]
+        assert "5000/5000" in last
+
     @pytest.mark.parametrize("width", [40, 100])
     def test_a_bar_with_its_count_fits_on_a_line(self, monkeypatch, width):
         stream = io.StringIO()

@@ -17,6 +17,7 @@ import tansaku.plugin.cli.display as display_module
 from tansaku.plugin.cli import messages
 from tansaku.plugin.cli.main import app
 
+click_error: Any = typer.BadParameter.__mro__[1]
 FOLDER = messages.LOCALE / "ja" / "LC_MESSAGES"
 ENTRIES = read_po(io.BytesIO((FOLDER / "tansaku.po").read_bytes()))
 CATALOGUE = {str(entry.id): str(entry.string) for entry in ENTRIES if entry.id}
@@ -27,16 +28,18 @@ OF_TYPER = {
     "Show this message and exit.", "Arguments", "Options", "Commands", "Error", "Aborted.", "[required]",
     "[default: {}]", "[env var: {}]", "(deprecated) ", "Missing command.",
     "Try [blue]'{command_path} {help_option}'[/] for help.",
+    "No such option: {0}", "No such option: {0} (Possible options: {1})", "No such command {name!r}.",
+    "Got unexpected extra argument(s) ({0})", "Invalid value for {0}: {1}", "Missing option {0}.",
+    "Input should be a valid integer, unable to parse string as an integer", "Input should be {0}",
+    "Input should be a valid number, unable to parse string as a number",
+    "Missing argument {0}.", "Option {0} does not take a value.", "Option {0} requires an argument.",
 }  # fmt: skip
-
-
 COMPOSED = {
     "{0}, {1} in {2} s ({3} documents/s, {4} tokens/s)",
     "{0} in {1}, {2} in {3} s ({4} passages/s, {5} tokens/s)",
-    "{0} documents",
-    "{0} passages",
-    "{0} ids",
+    "{0}: left out {1} without data: {2}",
 }
+COUNT_OR_RATE = re.compile(r"\{0\} [A-Za-z ]+(/s(, \{1\} tokens/s)?)?")  # composed of a number and a noun
 
 
 @pytest.fixture(autouse=True)
@@ -66,14 +69,20 @@ def help_texts() -> set[str]:
     return found
 
 
+def template(node: ast.expr) -> str:
+    """A text of the sources with ``{}`` for what changes in it; empty for other expressions."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
 def templates() -> set[str]:
     """All texts of the sources, with ``{}`` for what changes in them."""
     found: set[str] = set()
     for path in (path for folder in FOLDERS for path in (SOURCES / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
-                parts = [part.value if isinstance(part, ast.Constant) else "{}" for part in node.values]
-                found.add("".join(map(str, parts)))
+                found.add(template(node))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.add(node.value)
     return found
@@ -132,11 +141,89 @@ def test_what_the_user_wrote_is_not_translated(monkeypatch):
     assert messages.said("table 'Search' removed") == "テーブル 'Search' を削除しました"
 
 
+def warnings() -> set[str]:
+    """What the indexer says as a warning, with ``{}`` for what changes in it."""
+    found: set[str] = set()
+    for path in (SOURCES / "indexer").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("say", "_say", "warning"):
+                text = template(node.args[0]).replace("%s", "{}")
+                found.update([text] if text not in ("", "{}", "{} {}") else [])
+    return found
+
+
+def test_every_warning_of_the_indexer_has_a_japanese_one():
+    assert len(warnings()) >= 8
+    assert sorted(warnings() - {re.sub(r"\{\d\}", "{}", text) for text in CATALOGUE}) == []
+
+
+NO_COLUMN = (
+    "the condition cannot be used: there is no column '田中'; a value takes single quotes: '田中'; the columns are "
+    "id; the field of --id-field is now id, and those of --text-field and --title-field are text and title (at "
+    "character 9: a)"
+)
+
+
+@pytest.mark.parametrize(
+    ("english", "japanese"),
+    [
+        (
+            "a.csv: read as cp932, by its first lines; encoding= or --encoding sets the encoding",
+            "a.csv: 先頭の行から cp932 と判定して読みます。",
+        ),
+        (
+            "notes: left out 2 files without data: a.db, b.jpg",
+            "notes: データではないファイル 2 個を除きました: a.db, b.jpg",
+        ),
+        (
+            "the field '番号' has 3 numbers and 1 text (a.xlsx [s] row 2: 1); its column becomes text, and "
+            "--column-type, in Python FieldNames(types=...), sets another type",
+            "フィールド '番号' に数値 3 個、文字列 1 個があります (a.xlsx",
+        ),
+        (
+            "the condition cannot be used: the column day has no time zone; leave out that of '9' (at character 6: d)",
+            "条件が使えません: 列 day にはタイムゾーンがありません。'9' のタイムゾーンを除いてください (6 文字目",
+        ),
+        (NO_COLUMN, "条件が使えません: 列 '田中' はありません。値は単一引用符で囲みます: '田中'。列は id です。"),
+        ("13 documents/s, 900 tokens/s", "毎秒 13 件、900 トークン"),
+        (", 0:29 left", "、残り 0:29"),
+        (
+            "1 fragment became 1; 0 old versions and 0 codecs removed",
+            "断片 1 個が 1 個になりました。古いバージョン 0 個と",
+        ),
+    ],
+)
+def test_parts_of_a_message_that_are_messages_are_translated_too(monkeypatch, english, japanese):
+    speak(monkeypatch, LANG="ja_JP.UTF-8")
+    assert messages.said(english).startswith(japanese)
+
+
+@pytest.mark.parametrize(
+    ("args", "japanese"),
+    [
+        (("search", "寺", "--column", "x"), "--column というオプションはありません"),
+        (
+            ("search", "寺", "-k", "three", "--db", "d", "--table", "t"),
+            "'-k' の値が正しくありません: 整数を書いてください",
+        ),
+        (("drop", "d", "--db", "d", "--table", "t"), "余分な引数があります (d)"),
+        (("find",), "'find' というコマンドはありません。"),
+    ],
+)
+def test_errors_of_use_are_japanese(monkeypatch, args, japanese):
+    speak(monkeypatch, LANG="ja_JP.UTF-8")
+    with pytest.raises(click_error) as caught:
+        messages.with_help(typer.main.get_command(app))(args, standalone_mode=False)
+    assert caught.value.format_message().startswith(japanese)
+
+
 def test_every_translated_message_is_one_that_the_program_says():
     # Of a message that is composed of several texts, one part that does not change must be there.
     sources = "\n".join(templates())
     lost = []
     for text in CATALOGUE.keys() - help_texts() - OF_TYPER - COMPOSED:
+        if COUNT_OR_RATE.fullmatch(text):
+            continue
         parts = [part for part in re.split(r"\{\d\}", text) if part.strip(" ,:;().'s/")]
         if not all(part.strip() in sources or any(piece in sources for piece in pieces(part)) for part in parts):
             lost.append(text)

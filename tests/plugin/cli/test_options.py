@@ -15,7 +15,9 @@ from mcp import Client
 from typer.testing import CliRunner
 
 from tansaku import BundleError, Index, InputError, Searcher, SearchOptions, create_app, read_bundle
+from tansaku.plugin.cli.hits import HitFormat
 from tansaku.plugin.cli.main import app
+from tansaku.plugin.cli.search import read_for
 from tansaku.plugin.mcp.server import make_server
 from tansaku.plugin.serving.ports import check_port
 
@@ -47,7 +49,8 @@ def of_http() -> dict[str, Any]:
 )
 def test_every_search_option_is_there_with_the_same_default(defaults: Callable[[], dict[str, Any]]):
     found = defaults()
-    assert {name: found.get(name, "absent") for name in OPTIONS} == OPTIONS
+    expected = {name: value for name, value in OPTIONS.items() if name != "fields" or "query" in found}
+    assert {name: found.get(name, "absent") for name in expected} == expected
 
 
 async def test_the_tool_for_agents_has_every_search_option_with_the_same_default(tmp_path: Path):
@@ -57,6 +60,22 @@ async def test_the_tool_for_agents_has_every_search_option_with_the_same_default
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
     fields = tools["search"].input_schema["properties"]
     assert {name: fields.get(name, {"default": "absent"}).get("default") for name in OPTIONS} == OPTIONS
+
+
+@pytest.mark.parametrize(
+    ("form", "named", "read"),
+    [
+        ("text", None, ["title", "text"]),
+        ("text", ["year", "title", "snippet"], ["title", "text", "year"]),
+        ("json", None, None),
+        ("jsonl", ["year", "snippet"], ["year"]),
+        ("jsonl", [], []),
+        ("tsv", None, ["title", "text"]),
+        ("tsv", ["text"], ["text"]),
+    ],
+)
+def test_a_search_reads_what_it_shows(form: HitFormat, named: list[str] | None, read: list[str] | None):
+    assert read_for(form, named) == read
 
 
 @pytest.mark.parametrize("name", WITH_DB)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import pickle
 import socket
 import sqlite3
 import sys
@@ -258,6 +259,12 @@ class TestEveryEngine:
             thread.join(30)
         assert found == ["todai"] * 4
 
+    def test_a_pickled_source_is_opened_again(self, open_source, engine):
+        if engine in ("qdrant", "qdrant_edge"):
+            pytest.skip("this client is in memory or a stand-in; a real one is pickled below")
+        source = open_source(with_text=True)
+        assert pickle.loads(pickle.dumps(source)).candidates(QUESTION, 3) == source.candidates(QUESTION, 3)
+
     def test_a_condition_that_cannot_be_used_is_an_error_of_the_host(self, open_source, engine):
         condition = BAD_CONDITIONS[engine]
         if condition is None:
@@ -411,6 +418,18 @@ class TestQdrant:
         with pytest.raises(InputError, match=r"where is no filter of Qdrant's: .*mast"):
             source.candidates(QUESTION, 1, {"mast": []})
 
+    def test_a_pickled_source_makes_its_client_again(self, tmp_path):
+        with contextlib.closing(QdrantClient(path=str(tmp_path))) as client:
+            source = filled_qdrant(client)()
+            found, pickled = source.candidates(QUESTION, 3), pickle.dumps(source)
+        again = pickle.loads(pickled)
+        with contextlib.closing(again.client):
+            assert again.candidates(QUESTION, 3) == found
+
+    def test_a_client_in_memory_is_not_pickled(self, qdrant_source):
+        with pytest.raises(InputError, match="in memory cannot be pickled"):
+            pickle.dumps(qdrant_source())
+
     def test_an_asynchronous_client_is_refused_by_name(self):
         with pytest.raises(InputError, match=r"AsyncQdrantClient; give a QdrantClient.*asearch"):
             QdrantSource(AsyncQdrantClient(":memory:"), "d", bigram_query)  # pyright: ignore[reportArgumentType]
@@ -456,6 +475,18 @@ class TestSqlite:
     def test_a_connection_is_used_as_it_is(self, sqlite_source):
         with contextlib.closing(sqlite3.connect(sqlite_source().db)) as connection:
             assert found_by(SqliteSource(connection, "docs", id_column="rowid"))[0] == "3"
+
+    def test_a_connection_may_give_rows_of_any_kind(self, sqlite_source):
+        with contextlib.closing(sqlite3.connect(sqlite_source().db)) as connection:
+            connection.row_factory = lambda _, row: {"row": row}
+            source = SqliteSource(connection, "docs", text_columns=BOTH)
+            assert (found_by(source)[0], found_by(source, "大仏")) == ("todai", ["todai"])
+            assert found_by(pickle.loads(pickle.dumps(source)))[0] == "todai"
+
+    def test_a_database_in_memory_is_not_pickled(self):
+        connection = sqlite3.connect(":memory:")
+        with contextlib.closing(connection), pytest.raises(InputError, match="in memory cannot be pickled"):
+            pickle.dumps(SqliteSource(connection, "docs"))
 
     def test_a_file_that_is_not_there_is_not_made(self, tmp_path):
         with pytest.raises(HostError, match="unable to open"):

@@ -484,6 +484,10 @@ class TestPipelines:
         found = again.run("3a9f", top_k=3)["documents"]
         assert [one.id for one in found] == [one.id for one in TansakuRetriever(made).run("3a9f", top_k=3)["documents"]]
 
+    def test_pickle_opens_the_index_of_a_ranker_again(self, written, encoder, tmp_path):
+        ranker = TansakuRanker(tmp_path / "db", "documents")
+        assert pickle.loads(pickle.dumps(ranker)).run(QUERY, DOCS) == ranker.run(QUERY, DOCS)
+
     def test_what_is_written_down_is_plain(self, tmp_path, encoder):
         for made in (
             TansakuDocumentStore(tmp_path / "db", model=tmp_path),

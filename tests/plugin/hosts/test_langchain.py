@@ -142,6 +142,13 @@ class TestRetriever:
         scores = [retriever.invoke(QUERY)[0].metadata["relevance_score"] for retriever in (mean, raw)]
         assert scores[1] == pytest.approx(scores[0] * len(QUERY))
 
+    def test_documents_have_the_fields_asked_for(self, searcher):
+        retriever = TansakuRetriever(searcher=searcher, k=1, fields=["text"])
+        (document,), (other,) = retriever.invoke(QUERY), retriever.invoke(QUERY, fields=["year"])
+        assert document.page_content
+        assert document.metadata.keys() == {"title", "relevance_score"}
+        assert (other.page_content, other.metadata.keys()) == ("", {"title", "relevance_score", "year"})
+
     @pytest.mark.parametrize("fields", [{"k": 0}, {"recall": "most"}, {"ids": "d1"}, {"score": "best"}, {"top": 3}])
     def test_wrong_fields_are_refused_at_once(self, searcher, fields):
         with pytest.raises(ValidationError, match=next(iter(fields))):

@@ -153,6 +153,7 @@ class TestSearch:
             "phrase_weight": 0.1,
             "nprobe": 4,
             "candidates": 20,
+            "fields": ["title"],
         }
         assert given.keys() == vars(SearchOptions()).keys(), "give a value of every option here"
         seen = []
@@ -227,12 +228,13 @@ class TestSearch:
             assert hit["text"].endswith("…") == (hit["id"] != "end")
 
     async def test_a_text_whose_document_has_gone_is_cut_at_its_end(self, tmp_path, default_encoder, monkeypatch):
-        def gone(*_):
+        def gone(*_, **options):
             raise InputError("it is gone")
 
-        Index.create(tmp_path, "t", [{"id": "a", "text": "海は広い。" * 200}], encoder=default_encoder)
-        monkeypatch.setattr(Searcher, "explain", gone)
-        (hit,) = (await answer(server(tmp_path, default_encoder, "t"), "search", query="海"))["hits"]
+        text = "海は広い。" * 200 + "山は高い。"
+        Index.create(tmp_path, "t", [{"id": "a", "text": text}], encoder=default_encoder)
+        monkeypatch.setattr(Searcher, "snippets", gone)
+        (hit,) = (await answer(server(tmp_path, default_encoder, "t"), "search", query="高い山"))["hits"]
         assert hit["text"] == "海は広い。" * 80 + "…"
 
 

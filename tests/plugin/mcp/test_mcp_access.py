@@ -57,7 +57,8 @@ class TestOrigin:
 
 class TestToken:
     @pytest.mark.parametrize(
-        ("sent", "expected"), [("Bearer t", 200), ("bearer  t ", 200), ("Bearer x", 401), ("t", 401)]
+        ("sent", "expected"),
+        [("Bearer t", 200), ("bearer  t ", 200), ("Bearer x", 401), ("t", 200), ("x", 401), ("Basic t", 401)],
     )
     async def test_opens(self, sent, expected):
         headers = {"host": "localhost:8765", "authorization": sent}

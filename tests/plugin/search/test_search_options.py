@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from lancedb.table import LanceTable
 
 from tansaku import Index, InputError, Searcher
 
@@ -275,3 +276,51 @@ def test_a_text_asked_again_is_not_encoded_again(db):
     first = searcher.search("0123", 3)
     assert searcher.search("0123", 3) == first
     assert asked == ["0123"]
+
+
+@pytest.mark.integration
+class TestFields:
+    """What is read of each hit; which hits there are does not depend on it."""
+
+    def test_all_are_read_unless_some_are_named(self, searcher):
+        whole = searcher.search("d", 3)
+        assert [set(hit.fields) for hit in whole] == [{"year", "kind", "it's"}] * 3
+        assert all(hit.text for hit in whole)
+        for fields in (["year"], ("it's", "year", "year"), ["text"], ["title", "kind"], ["id", "score"], []):
+            hits = searcher.search("d", 3, fields=fields)
+            for hit, expected in zip(hits, whole, strict=True):
+                assert (hit.id, hit.score) == (expected.id, expected.score)
+                assert hit.text == (expected.text if "text" in fields else "")
+                assert hit.fields == {name: value for name, value in expected.fields.items() if name in fields}
+            assert searcher.search_many(["d"], 3, fields=fields) == [hits]
+            assert searcher.search_vectors(FakeEncoder().vectors("d"), 3, fields=fields) == hits
+
+    def test_ids_and_scores_alone_need_no_table(self, db, monkeypatch):
+        searcher = Searcher.open(db, "t", encoder=FakeEncoder())
+        expected = [hit.id for hit in searcher.search("d", where="year < 1900")]
+        for read in ("search", "take_row_ids", "schema", "version"):
+            monkeypatch.setattr(LanceTable, read, property(lambda self: pytest.fail("the table is read")))
+        assert [hit.id for hit in searcher.search("d", where="year < 1900", fields=[])] == expected
+
+    def test_a_name_that_hits_do_not_have_is_named_with_those_they_have(self, searcher, divided):
+        said = "table 't': hits have no field 'yaer'; use id, score, title, text, year, kind, it's"
+        with pytest.raises(InputError, match=said):
+            searcher.search("d", fields=["year", "yaer"])
+        for hidden in ("residuals", "write_id", "snippet", "parent_id"):
+            with pytest.raises(InputError, match=f"no field '{hidden}'"):
+                searcher.search("d", fields=[hidden])
+        with pytest.raises(InputError, match="one string, 'year'"):
+            searcher.search("d", fields="year")
+
+    def test_of_passages_their_place_can_be_named(self, divided):
+        for passages in (False, True):
+            whole = divided.search("0123", 5, passages=passages)
+            hits = divided.search("0123", 5, passages=passages, fields=["passage"])
+            assert [hit.id for hit in hits] == [hit.id for hit in whole]
+            assert [hit.fields for hit in hits] == [{"passage": hit.fields["passage"]} for hit in whole]
+
+    def test_a_column_may_have_the_name_of_what_hits_always_have(self, tmp_path):
+        Index.create(tmp_path, "t", [{"id": "a", "text": "0123", "score": 7}], encoder=FakeEncoder())
+        (hit,) = Searcher.open(tmp_path, "t", encoder=FakeEncoder()).search("0", fields=["score"])
+        assert (hit.fields, hit.text) == ({"score": 7}, "")
+        assert hit.score != 7

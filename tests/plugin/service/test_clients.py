@@ -79,7 +79,7 @@ CLIENTS: dict[str, tuple[str, dict[str, Any], tuple[str, ...], tuple[str, ...]]]
     "litellm 1.110.2, voyage/, all documents": (
         "/v1/rerank",
         {**COHERE, "return_documents": True},
-        ("data.*.index", "data.*.relevance_score", "usage.total_tokens"),
+        ("data.*.index", "data.*.relevance_score", "data.*.document", "usage.total_tokens"),
         (),
     ),
     "litellm 1.110.2, nvidia_nim/ranking/": (
@@ -106,7 +106,31 @@ CLIENTS: dict[str, tuple[str, dict[str, Any], tuple[str, ...], tuple[str, ...]]]
         ("*.index", "*.score", "*.text"),
         (),
     ),
-    "voyageai 0.3.7": (
+    "litellm 1.110.2, fireworks_ai/": (
+        "/v1/rerank",
+        {**COHERE, "return_documents": True},
+        ("data.*.index", "data.*.relevance_score", "data.*.document", "usage.total_tokens"),
+        (),
+    ),
+    "together 1.6.0 and 3.1.1": (
+        "/v1/rerank",
+        {**COHERE, "top_n": 2, "return_documents": False},
+        (
+            "results.*.index",
+            "results.*.relevance_score",
+            "usage.prompt_tokens",
+            "usage.completion_tokens",
+            "usage.total_tokens",
+        ),
+        (),
+    ),
+    "@ai-sdk/voyage 1.0.14, an address without /v1": (
+        "/rerank",
+        COHERE,
+        ("data.*.index", "data.*.relevance_score", "usage.total_tokens"),
+        ("detail",),
+    ),
+    "voyageai 0.3.7 and 0.5.0": (
         "/v1/rerank",
         {**COHERE, "top_k": None, "truncation": True},
         ("data.*.index", "data.*.relevance_score", "usage.total_tokens"),
@@ -141,6 +165,24 @@ CLIENTS: dict[str, tuple[str, dict[str, Any], tuple[str, ...], tuple[str, ...]]]
         {**COHERE, "top_n": None},
         ("results.*.index", "results.*.relevance_score", "model", "usage.total_tokens"),
         ("detail",),
+    ),
+    "vllm-haystack 3.0.1": (
+        "/v1/rerank",
+        {**COHERE, "truncate_prompt_tokens": 200},
+        ("results.*.index", "results.*.relevance_score"),
+        ("detail",),
+    ),
+    "huggingface-api-haystack 3.1.0": (
+        "/rerank",
+        {"query": QUERY, "texts": TEXTS, "raw_scores": True},
+        ("*.index", "*.score"),
+        ("error", "error_type"),
+    ),
+    "llama-index-postprocessor-siliconflow-rerank 0.5.0": (
+        "/v1/rerank",
+        {**COHERE, "top_n": 2, "return_documents": True, "max_chunks_per_doc": 1024, "overlap_tokens": 80},
+        ("results.*.index", "results.*.relevance_score"),
+        (),
     ),
     "llama-index-postprocessor-nvidia-rerank 0.7.0": (
         "/v1/ranking",
@@ -315,7 +357,7 @@ class TestDocuments:
     async def test_tokens_are_counted(self, client):
         answer = (await client.post("/v2/rerank", json=COHERE)).json()
         n_tokens = len(QUERY) + sum(map(len, TEXTS))
-        assert answer["usage"] == {"total_tokens": n_tokens, "prompt_tokens": n_tokens}
+        assert answer["usage"] == {"total_tokens": n_tokens, "prompt_tokens": n_tokens, "completion_tokens": 0}
         assert answer["meta"]["tokens"] == {"input_tokens": n_tokens, "output_tokens": 0}
 
 
@@ -404,7 +446,14 @@ class TestFirstContact:
 
     @pytest.mark.parametrize("path", ["/v3/rerank", "/rerank/v1", "/v1/search/x", "/v1/health", "/"])
     async def test_other_paths_are_unknown(self, client, path):
-        assert (await client.post(path, json=COHERE)).status_code == 404
+        answer = await client.post(path, json=COHERE)
+        assert answer.status_code == 404
+        for name in ("message", "detail"):  # clients of Cohere read one, those of Jina the other
+            assert answer.json()[name].startswith(f"unknown path '{path}'; use one of those that GET /openapi.json")
+
+    async def test_another_method_is_named_with_those_that_are_answered(self, client):
+        answer = await client.put("/v2/rerank", json=COHERE)
+        assert (answer.status_code, answer.json()["message"]) == (405, "'/v2/rerank' does not answer PUT; use POST")
 
     @pytest.mark.parametrize(
         "sent", ["application/x-www-form-urlencoded", "text/plain; charset=utf-8", "multipart/form-data"]
@@ -454,7 +503,11 @@ class TestFirstContact:
 
     async def test_models_and_limits_are_listed(self, client):
         for path in ("/v1/models", "/models"):
-            assert values((await client.get(path)).json(), "data.*.id") == ["fake"]
+            listed = (await client.get(path)).json()["data"]
+            assert [model["id"] for model in listed] == ["fake"]
+            assert (await client.get(f"{path}/fake")).json() == listed[0]
+            unknown = await client.get(f"{path}/other")
+            assert (unknown.status_code, unknown.json()["message"]) == (404, "unknown model; use fake")
         info = (await client.get("/info")).json()
         assert (info["model_id"], info["indexes"], info["max_client_batch_size"]) == ("fake", ["t"], 1000)
 

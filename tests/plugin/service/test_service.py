@@ -125,7 +125,7 @@ class TestCohere:
         body = answer.json()
         assert answer.status_code == 200
         assert pairs(body["results"]) == expected(encoder, TEXTS)
-        in_brief = {"data"} if path == "/v1/rerank" else set()
+        in_brief = {"data"} if path in ("/rerank", "/v1/rerank") else set()
         assert set(body) == {"id", "model", "results", "usage", "meta"} | in_brief
         assert body["id"] == answer.headers["x-request-id"]
         assert set(body["results"][0]) == {"index", "relevance_score"}
@@ -323,6 +323,16 @@ class TestSearch:
         assert body["index"] == "t"
         assert set(body["stages_ms"]) == set(hits.stages)
 
+    async def test_hits_bring_what_is_asked_for(self, searcher):
+        async with running(searchers={"t": searcher}) as s:
+            some, none = [
+                (await s.post("/search", {"query": QUERY, "k": 1, "fields": fields})).json()["hits"]
+                for fields in (["text"], [])
+            ]
+        (hit,) = searcher.search(QUERY, 1)
+        assert (some[0]["text"], some[0]["fields"]) == (hit.text, {})
+        assert (none[0]["id"], none[0]["title"], none[0]["text"], none[0]["fields"]) == (hit.id, "", "", {})
+
     async def test_ids_that_are_not_there_are_missing(self, searcher):
         async with running(searchers={"t": searcher}) as s:
             body = (await s.post("/search", {"query": QUERY, "ids": ["d1", "zz", "d1"], "recall": "exact"})).json()
@@ -470,7 +480,7 @@ class TestBadInput:
             ("/embed_all", {"inputs": ["a"] * 33}, {"error", "error_type"}),
             ("/v1/multi-vector", {"input": []}, {"detail"}),
             ("/v1/multi-vector", {"input": ["a"], "input_type": "x"}, {"detail"}),
-            ("/search", {"query": ""}, {"id", "message"}),
+            ("/search", {"query": ""}, {"id", "message", "detail"}),
         ],
     )
     async def test_errors_have_the_shape_of_their_dialect(self, encoder, path, body, keys):
@@ -496,6 +506,9 @@ class TestBadInput:
             ({"phrase_weight": -1}, 422, "phrase_weight: Input should be greater"),
             ({"phrase_weight": 1e307}, 422, "phrase_weight: Input should be less than or equal to 1000"),
             ({"bm25_weight": 1e307, "source": "fused"}, 422, "bm25_weight: Input should be less than or equal to 1000"),
+            ({"fields": ["yaer"]}, 422, "hits have no field 'yaer'; use id, score, title, text"),
+            ({"fields": "title"}, 422, "fields: Input should be a valid list"),
+            ({"fields": ["a"] * 1001}, 422, "fields: List should have at most 1000 items"),
             ({"nprobe": 0}, 422, "nprobe: Input should be greater"),
             ({"candidate": 9}, 422, "unknown field 'candidate'; did you mean 'candidates'?"),
             ({"top_k": 3, "k": 3}, 422, "unknown field 'top_k'"),
