@@ -325,6 +325,18 @@ class TestIds:
         assert len(set(numbers.values())) == len(numbers) == len(documents) - 1
         assert searcher.ids(rows[:0]) == []
 
+    def test_of_rows_after_a_restored_version_are_not_those_of_rows_before(self, db):
+        index = open_index(db)
+        version = index.info().version
+        index.add(corpus(3, "gone"))
+        before = open_searcher(db)
+        index.restore(version)
+        index.add(corpus(3, "came"))  # with the numbers of the rows that are gone
+        assert_right(db, open_searcher(db), open_searcher(db, derived=False))
+        assert before.unknown(["gone1", "came1"]) == ["came1"]
+        before.refresh()
+        assert before.unknown(["gone1", "came1"]) == ["gone1"]
+
     def test_need_no_table(self, db, monkeypatch):
         searcher = open_searcher(db)
         rows, _ = searcher.rank_vectors(QUERIES[0], 5)
