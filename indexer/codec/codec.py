@@ -28,8 +28,11 @@ OUTGROWN_REMEDY = (
 )
 NBITS = (1, 2, 4)
 
+_MAX_NUMBER = 2.1  # in a centroid or a residual: a difference of two unit vectors has no more than 2
 _CODEWORD_SAMPLE = 131_072
 _CODEWORD_ROUNDS = 10
+# Residuals drawn from codewords that are there, where a codec is adapted: as a share of the sample's, and at least.
+_DRAWN_SHARE, _FEWEST_DRAWN = 0.3, 16_384
 
 
 @dataclass(frozen=True)
@@ -116,16 +119,40 @@ class ResidualCodec:
         dim = vectors.shape[1]
         if dim * nbits % 8:
             raise InputError(f"{dim} dimensions at {nbits} bits do not fill whole bytes; choose another nbits")
-        if not np.isfinite(vectors).all():
-            raise InputError("the sample for the codec has vectors that are not finite; check the model")
-        vectors = np.ascontiguousarray(vectors, np.float32)
+        vectors = _checked_sample(vectors)
         centroids, groups = cluster(vectors, n_centroids, seed)
         # Rounded before residuals are computed: they then belong to the centroids as stored, in float16.
         centroids = _through_float16(centroids)
-        chosen = np.random.default_rng(seed).permutation(len(vectors))[:_CODEWORD_SAMPLE]
-        sample = vectors[chosen]
-        ids, _ = nearest(sample, centroids, groups)
-        return cls(centroids, groups, _train_codewords(sample - centroids[ids], dim * nbits // 8, seed))
+        residuals = _sampled_residuals(vectors, centroids, groups, seed)
+        return cls(centroids, groups, _train_codewords(residuals, dim * nbits // 8, seed))
+
+    def adapted(self, vectors: np.ndarray, *, n_centroids: int, seed: int = 0) -> ResidualCodec:
+        """Fit this codec to a sample of other vectors, without spoiling it for its own kind.
+
+        The centroids of the sample join those that are there. Codewords are trained on the residuals of the sample,
+        and on residuals drawn from the codewords that are there.
+
+        Args:
+            vectors: float32 (n, dim), unit length; ``n`` is 1 or more.
+            n_centroids: number of centroids for the sample; at most ``n`` are made.
+            seed: seed of the clustering.
+
+        Returns:
+            Another codec, with as many bits.
+
+        Raises:
+            InputError: ``vectors`` has numbers that are not finite.
+        """
+        vectors = _checked_sample(vectors)
+        added, groups = cluster(vectors, n_centroids, seed)
+        centroids = np.concatenate([self.centroids, _through_float16(added)])
+        groups = np.concatenate([self.groups, groups[1:] + len(self.centroids)]).astype(np.int32)
+        residuals = _sampled_residuals(vectors, centroids, groups, seed)
+        n_drawn = max(int(_DRAWN_SHARE * len(residuals)), _FEWEST_DRAWN)
+        codes = np.random.default_rng(seed).integers(0, 256, (n_drawn, self.residual_bytes))
+        drawn = self.codewords[np.arange(self.residual_bytes), codes].reshape(n_drawn, self.dim)
+        codewords = _train_codewords(np.concatenate([residuals, drawn]), self.residual_bytes, seed, self.codewords)
+        return ResidualCodec(centroids, groups, codewords)
 
     def encode(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compress vectors.
@@ -196,6 +223,28 @@ def check_nbits(nbits: int) -> None:
         raise InputError(f"nbits is {nbits!r}; it must be one of {', '.join(map(str, NBITS))}")
 
 
+def check_numbers(codec: ResidualCodec) -> None:
+    """Check a codec that was read from a file or a table.
+
+    Args:
+        codec: the codec, whose arrays may be of any kind.
+
+    Raises:
+        ValueError: it is no codec; the message names the array.
+    """
+    centroids, groups, codewords = codec.centroids, codec.groups, codec.codewords
+    if centroids.ndim != 2 or codewords.ndim != 3 or groups.ndim != 1 or groups.dtype.kind != "i":
+        raise ValueError("its arrays have other shapes")
+    nbits = 8 // max(codewords.shape[2], 1)
+    if nbits not in NBITS or codewords.shape != (codec.dim * nbits // 8, 256, 8 // nbits):
+        raise ValueError("codewords do not go with the centroids")
+    for name, array in (("centroids", centroids), ("codewords", codewords)):
+        if array.dtype != np.float32 or not (np.abs(array) <= _MAX_NUMBER).all():  # false for NaN, too
+            raise ValueError(f"{name} are not those of vectors of unit length")
+    if len(groups) < 2 or groups[0] != 0 or groups[-1] != len(centroids) or (np.diff(groups) < 0).any():
+        raise ValueError("groups do not divide the centroids")
+
+
 def default_centroids(n_tokens: int) -> int:
     """Choose the number of centroids by ColBERTv2's rule, with at most one centroid for 64 tokens.
 
@@ -213,15 +262,30 @@ def default_centroids(n_tokens: int) -> int:
     return 1 << max(0, int(np.log2(max(limit, 1))))
 
 
-def _train_codewords(residuals: np.ndarray, n_bytes: int, seed: int) -> np.ndarray:
-    """k-means for all pieces of the residuals at once, float32 (n_bytes, 256, dim / n_bytes).
+def _checked_sample(vectors: np.ndarray) -> np.ndarray:
+    if not np.isfinite(vectors).all():
+        raise InputError("the sample for the codec has vectors that are not finite; check the model")
+    return np.ascontiguousarray(vectors, np.float32)
 
-    faiss's `compute_codes` assigns the pieces. Its own training is about ten times slower for such short pieces.
+
+def _sampled_residuals(vectors: np.ndarray, centroids: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+    sample = vectors[np.random.default_rng(seed).permutation(len(vectors))[:_CODEWORD_SAMPLE]]
+    ids, _ = nearest(sample, centroids, groups)
+    return sample - centroids[ids]
+
+
+def _train_codewords(residuals: np.ndarray, n_bytes: int, seed: int, start: np.ndarray | None = None) -> np.ndarray:
+    """k-means for all pieces of the residuals at once, float32 (n_bytes, 256, dim / n_bytes), from ``start`` on.
+
+    Without a start, pieces are drawn. faiss's `compute_codes` assigns the pieces. Its own training is about ten times slower for such short pieces.
     """
     n = len(residuals)
     draw = np.random.default_rng(seed)
-    chosen = draw.permutation(max(n, 256))[:256] % n
-    codewords = _pieces(residuals[chosen], n_bytes).transpose(1, 0, 2).copy()
+    if start is None:
+        chosen = draw.permutation(max(n, 256))[:256] % n
+        codewords = _pieces(residuals[chosen], n_bytes).transpose(1, 0, 2).copy()
+    else:
+        codewords = start.copy()
     for _ in range(_CODEWORD_ROUNDS):
         codes = _product_quantizer(codewords).compute_codes(residuals)
         for piece, words in enumerate(codewords):
@@ -232,8 +296,8 @@ def _train_codewords(residuals: np.ndarray, n_bytes: int, seed: int) -> np.ndarr
                 sums = np.bincount(codes[:, piece], column, minlength=256)
                 words[used, position] = sums[used] / counts[used]
             # A codeword without any piece starts again at a random one.
-            start = piece * words.shape[1]
-            words[~used] = residuals[draw.integers(n, size=np.count_nonzero(~used)), start : start + words.shape[1]]
+            begin = piece * words.shape[1]
+            words[~used] = residuals[draw.integers(n, size=np.count_nonzero(~used)), begin : begin + words.shape[1]]
     return _through_float16(codewords)
 
 

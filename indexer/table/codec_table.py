@@ -16,12 +16,11 @@ from lancedb.db import DBConnection
 from lancedb.expr import col
 
 from ...onnx_export.retry import retrying
-from ..codec.codec import NBITS, ResidualCodec
+from ..codec.codec import NBITS, ResidualCodec, check_numbers
 from ..errors import IndexStateError, NotAnIndexError, StorageError
 from .database import find_table, storage_errors
 
 _MAX_DIM = 65_536
-_MAX_NUMBER = 2.1  # in a centroid or a residual: a difference of two unit vectors has no more than 2
 _UNUSED_FOR = timedelta(days=1)
 
 
@@ -159,28 +158,6 @@ def _decoded(row: dict[str, Any]) -> tuple[ResidualCodec, Fit]:
         raise ValueError("its numbers are not those that its id was made of")
     check_numbers(codec)
     return codec, Fit(row["mean_cosine"], row["low_cosine"])
-
-
-def check_numbers(codec: ResidualCodec) -> None:
-    """Check a codec that was read from a file or a table.
-
-    Args:
-        codec: the codec, whose arrays may be of any kind.
-
-    Raises:
-        ValueError: it is no codec; the message names the array.
-    """
-    centroids, groups, codewords = codec.centroids, codec.groups, codec.codewords
-    if centroids.ndim != 2 or codewords.ndim != 3 or groups.ndim != 1 or groups.dtype.kind != "i":
-        raise ValueError("its arrays have other shapes")
-    nbits = 8 // max(codewords.shape[2], 1)
-    if nbits not in NBITS or codewords.shape != (codec.dim * nbits // 8, 256, 8 // nbits):
-        raise ValueError("codewords do not go with the centroids")
-    for name, array in (("centroids", centroids), ("codewords", codewords)):
-        if array.dtype != np.float32 or not (np.abs(array) <= _MAX_NUMBER).all():  # false for NaN, too
-            raise ValueError(f"{name} are not those of vectors of unit length")
-    if len(groups) < 2 or groups[0] != 0 or groups[-1] != len(centroids) or (np.diff(groups) < 0).any():
-        raise ValueError("groups do not divide the centroids")
 
 
 def stored_codecs(database: DBConnection, name: str) -> dict[str, datetime]:

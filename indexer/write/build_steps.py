@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from ...onnx_export.errors import InputError
 from ..codec.codec import ResidualCodec, default_centroids
+from ..codec.codec_file import bundled_codec
 from ..codec.pooling import pool_tokens
 from ..errors import SourceError
 from ..read.documents import Document
@@ -26,6 +27,7 @@ from .staging import Staging
 
 _SAMPLE_ROWS = 20_000
 _SAMPLE_VECTORS = 1_000_000  # 512 MB at 128 dimensions
+ADAPTED_UP_TO = 262_144  # token vectors of an index up to which the codec in the model's bundle is adapted
 _SEED = 20240729
 _CHUNKS_WAITING = 2  # encoded, but not yet compressed and staged
 
@@ -50,6 +52,8 @@ def train_codec(
     progress: Progress,
 ) -> tuple[ResidualCodec, Fit]:
     """Train a codec on a sample of the documents, and store it in the staging folder with the codes of the sample.
+
+    In a small index the codec of the model's bundle is adapted to the sample, if there is one.
 
     Memory: the vectors of the sample, at most about a million, and those of one chunk. They take as much room in the
     staging folder until the codec is trained.
@@ -94,7 +98,14 @@ def train_codec(
         raise InputError("none of the sampled documents has usable vectors; check the model")
     expected_tokens = sum(lengths) * found.size // size
     sample = _joined(parts)
-    codec = ResidualCodec.train(sample, nbits=nbits, n_centroids=default_centroids(expected_tokens))
+    n_centroids = default_centroids(expected_tokens)
+    given = None
+    if maker.encoder is not None and expected_tokens <= ADAPTED_UP_TO:
+        given = bundled_codec(maker.encoder, nbits)
+    if given is None:
+        codec = ResidualCodec.train(sample, nbits=nbits, n_centroids=n_centroids)
+    else:
+        codec = given.adapted(sample, n_centroids=n_centroids)
     vectors = np.split(sample, np.cumsum(lengths)[:-1])
     codes: list[RowCodes] = []
     for start in range(0, len(vectors), DOCUMENTS_PER_CHUNK):

@@ -32,11 +32,11 @@ import pyarrow as pa
 
 from ...onnx_export.files import atomic_path, write_atomically
 from ...onnx_export.retry import retrying
-from ..codec.codec import ResidualCodec
+from ..codec.codec import ResidualCodec, check_numbers
 from ..errors import BusyError, ResumeError, StorageError
 from ..plain_files import read_plain
 from ..read.scan import DOCUMENTS_PER_CHUNK
-from ..table.codec_table import Fit, check_numbers
+from ..table.codec_table import Fit
 from ..table.database import storage_errors
 from ..table.locks import LOCK_MODE, LOCK_VARIABLE, lock_seconds
 

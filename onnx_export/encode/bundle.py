@@ -3,6 +3,7 @@
 bundle.json      this module's `Bundle`, with the sha256 of every other file
 model.onnx       input_ids, attention_mask: int64 (batch, length) → token_vectors: float32 (batch, length, dim)
 tokenizer.json   a `tokenizers` file; its post-processor adds the sequence start and end tokens
+codec.npz        optional: a codec that small indexes adapt, see `tansaku.indexer.codec.codec_file`
 query_weights.onnx  optional: token_vectors of a query: float32 (tokens, dim) → weights: float32 (tokens, 1)
 README.md        the model card
 """
@@ -58,6 +59,7 @@ class Bundle:
         segmenter: name of the word segmenter that runs before the tokenizer, "mecab-unidic-lite" or "mecab-unidic-lite
             after the normalizer"; None for no segmenter.
         query_weights: filename of the graph that weighs the tokens of a query; None for equal weights.
+        codec: filename of the codec that small indexes adapt, in place of training one; None if there is none.
         phrase_weight: weight of the similarity of neighbouring tokens in a score, 0 or more; 0 is plain MaxSim. The
             default of searches.
         opset: version of the ONNX operators that the graph uses.
@@ -78,6 +80,7 @@ class Bundle:
     tokenizer: str = TOKENIZER_FILE
     segmenter: str | None = None
     query_weights: str | None = None
+    codec: str | None = None
     phrase_weight: float = 0.0
     opset: int | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
@@ -233,7 +236,7 @@ def _checked(content: Any, path: Path) -> Bundle:
         bundle = _bundle_adapter().validate_json(json.dumps(content))
     except ValidationError as error:
         raise BundleError(f"{path}: {describe_errors(error)}; export the checkpoint again") from error
-    for name in (bundle.graph, bundle.tokenizer, bundle.query_weights):
+    for name in (bundle.graph, bundle.tokenizer, bundle.query_weights, bundle.codec):
         if name is not None and name not in bundle.files:
             raise BundleError(f'{path}: "files" does not list {name}; export the checkpoint again')
     for name in bundle.files:

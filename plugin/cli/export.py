@@ -56,6 +56,14 @@ def export(
             "The checkpoint's own library has none.",
         ),
     ] = False,
+    codec_texts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File of texts of many kinds, a thousand or more, to train a codec on: small indexes then adapt it, "
+            "which is good for texts that are added later.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Turn a ColBERT checkpoint into an encoder bundle, and measure how near its vectors are to the checkpoint's.
@@ -67,9 +75,13 @@ def export(
     require_extra("export")
     check_output_folder(out)
     # These bring torch and transformers, which no other command needs.
+    from ...indexer.codec.codec_file import add_codec, train_on_texts
+    from ...indexer.read.documents import DocumentReader
+    from ...indexer.read.sources import Source
     from ...onnx_export.convert.export import export_checkpoint
     from ...onnx_export.convert.japanese_text import with_japanese_text
     from ...onnx_export.convert.load import load_checkpoint
+    from ...onnx_export.encode.encoder import Encoder
 
     if int8:
         display.show_warning("--int8 is deprecated and will be removed: int8 is the default (see --precision)")
@@ -85,6 +97,10 @@ def export(
     if japanese_text:
         loaded = with_japanese_text(loaded)
     bundle = export_checkpoint(loaded, out, precision="int8" if int8 else precision, phrase_weight=phrase_weight)
+    if codec_texts is not None:
+        with display.ProgressDisplay() as progress:
+            texts = [document.encoded_text for document in DocumentReader(Source(codec_texts))]
+            bundle = add_codec(out, train_on_texts(Encoder.load(out), texts, progress=progress))
     size = sum(file.stat().st_size for file in out.iterdir())
     if as_json:
         display.show_json({"bundle": str(out), "bytes": size, **dataclasses.asdict(bundle)})

@@ -303,3 +303,44 @@ def test_default_centroids_is_the_largest_power_of_two_within_both_limits(n_toke
     assert count & (count - 1) == 0
     assert count == 1 or (count**2 <= 256 * n_tokens and 64 * count <= n_tokens)
     assert (2 * count) ** 2 > 256 * n_tokens or 64 * 2 * count > n_tokens
+
+
+class TestAdapted:
+    OWN = sample_vectors(seed=1)
+    BASE = codec.ResidualCodec.train(OWN, nbits=2, n_centroids=32)
+    OTHERS = unit(sample_vectors(seed=2) @ np.linalg.qr(np.random.default_rng(3).normal(size=(16, 16)))[0]).astype(
+        np.float32
+    )
+
+    def test_has_the_centroids_of_both(self):
+        adapted = self.BASE.adapted(self.OTHERS, n_centroids=8)
+        assert len(adapted.centroids) == 40
+        assert np.array_equal(adapted.centroids[:32], self.BASE.centroids)
+        assert (adapted.groups[0], adapted.groups[-1]) == (0, 40)
+        codec.check_numbers(adapted)
+
+    @staticmethod
+    def mean_cosine(fitted, vectors):
+        return (fitted.decode(*fitted.encode(vectors)) * vectors).sum(axis=1).mean()
+
+    def test_fits_the_sample_better_and_its_own_kind_hardly_worse(self):
+        adapted = self.BASE.adapted(self.OTHERS, n_centroids=8)
+        assert self.mean_cosine(adapted, self.OTHERS) > self.mean_cosine(self.BASE, self.OTHERS)
+        assert self.mean_cosine(adapted, self.OWN) > self.mean_cosine(self.BASE, self.OWN) - 0.005
+
+    def test_to_one_vector(self):
+        adapted = self.BASE.adapted(self.OTHERS[:1], n_centroids=4)
+        assert len(adapted.centroids) == 33
+        assert self.mean_cosine(adapted, self.OTHERS[:1]) > 0.99
+        alone = ResidualCodec.train(self.OTHERS[:1], nbits=2, n_centroids=1)
+        assert self.mean_cosine(adapted, self.OWN) > 0.95
+        assert self.mean_cosine(alone, self.OWN) < 0.5
+
+    def test_is_the_same_for_the_same_sample(self):
+        assert self.BASE.adapted(self.OTHERS, n_centroids=8).codec_id == (
+            self.BASE.adapted(self.OTHERS, n_centroids=8).codec_id
+        )
+
+    def test_numbers_that_are_not_finite_are_refused(self):
+        with pytest.raises(InputError, match="not finite"):
+            self.BASE.adapted(np.full((1, 16), np.nan, np.float32), n_centroids=1)

@@ -12,6 +12,7 @@ import typer
 from ...onnx_export.errors import TansakuError
 from .base_model import write_base_model
 from .characters import write_characters
+from .codec import write_codec
 from .recipe import build, write_data, write_neighbours
 from .variants import write_variants
 
@@ -22,6 +23,7 @@ app.command("build")(build)
 app.command("base-model")(write_base_model)
 app.command("variants")(write_variants)
 app.command("characters")(write_characters)
+app.command("codec")(write_codec)
 
 
 def main() -> None:
