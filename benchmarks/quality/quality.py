@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -106,6 +106,11 @@ class Remembering(Encoder):
     def __init__(self, encoder: Encoder) -> None:
         self.__dict__.update(encoder.__dict__)
         self._known: dict[bytes, np.ndarray] = {}
+
+    def remember(self, texts: Sequence[str], vectors: Iterable[np.ndarray]) -> None:
+        """Take the vectors of texts of documents as they were encoded before."""
+        tokenized = self.tokenize_documents(texts)
+        self._known.update({text.ids.tobytes(): v for text, v in zip(tokenized, vectors, strict=True)})
 
     def encode_tokens(
         self, tokenized: Sequence[TokenizedText], note: Callable[[int], None] | None = None

@@ -151,7 +151,7 @@ class ResidualCodec:
         n_drawn = max(int(_DRAWN_SHARE * len(residuals)), _FEWEST_DRAWN)
         codes = np.random.default_rng(seed).integers(0, 256, (n_drawn, self.residual_bytes))
         drawn = self.codewords[np.arange(self.residual_bytes), codes].reshape(n_drawn, self.dim)
-        codewords = _train_codewords(np.concatenate([residuals, drawn]), self.residual_bytes, seed, self.codewords)
+        codewords = _train_codewords(np.concatenate([residuals, drawn]), self.residual_bytes, seed)
         return ResidualCodec(centroids, groups, codewords)
 
     def encode(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -274,18 +274,15 @@ def _sampled_residuals(vectors: np.ndarray, centroids: np.ndarray, groups: np.nd
     return sample - centroids[ids]
 
 
-def _train_codewords(residuals: np.ndarray, n_bytes: int, seed: int, start: np.ndarray | None = None) -> np.ndarray:
-    """k-means for all pieces of the residuals at once, float32 (n_bytes, 256, dim / n_bytes), from ``start`` on.
+def _train_codewords(residuals: np.ndarray, n_bytes: int, seed: int) -> np.ndarray:
+    """k-means for all pieces of the residuals at once, float32 (n_bytes, 256, dim / n_bytes).
 
-    Without a start, pieces are drawn. faiss's `compute_codes` assigns the pieces. Its own training is about ten times slower for such short pieces.
+    faiss's `compute_codes` assigns the pieces. Its own training is about ten times slower for such short pieces.
     """
     n = len(residuals)
     draw = np.random.default_rng(seed)
-    if start is None:
-        chosen = draw.permutation(max(n, 256))[:256] % n
-        codewords = _pieces(residuals[chosen], n_bytes).transpose(1, 0, 2).copy()
-    else:
-        codewords = start.copy()
+    chosen = draw.permutation(max(n, 256))[:256] % n
+    codewords = _pieces(residuals[chosen], n_bytes).transpose(1, 0, 2).copy()
     for _ in range(_CODEWORD_ROUNDS):
         codes = _product_quantizer(codewords).compute_codes(residuals)
         for piece, words in enumerate(codewords):
@@ -296,8 +293,8 @@ def _train_codewords(residuals: np.ndarray, n_bytes: int, seed: int, start: np.n
                 sums = np.bincount(codes[:, piece], column, minlength=256)
                 words[used, position] = sums[used] / counts[used]
             # A codeword without any piece starts again at a random one.
-            begin = piece * words.shape[1]
-            words[~used] = residuals[draw.integers(n, size=np.count_nonzero(~used)), begin : begin + words.shape[1]]
+            start = piece * words.shape[1]
+            words[~used] = residuals[draw.integers(n, size=np.count_nonzero(~used)), start : start + words.shape[1]]
     return _through_float16(codewords)
 
 
