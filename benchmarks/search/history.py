@@ -2,9 +2,9 @@
 
     python -m benchmarks.search.history --data ../shared/data --cache CACHE [--passages 4000]
 
-Documents are those of `benchmarks.support.vectors.passages`, encoded once. Searches have their defaults, but no phrases.
-recall@10 is against MaxSim over uncompressed vectors of all documents, hit@1 against the judgements. "grown from 10" began
-with ten documents, and each addition made it ten times as large. No command was given in between.
+Documents are those of `benchmarks.support.vectors.passages`, encoded once. Searches have their defaults, but no
+phrases. recall@10 is against MaxSim over uncompressed vectors of all documents, hit@1 against the judgements. "grown
+from 10" began with ten documents, and each addition made it ten times as large. No command was given in between.
 """
 
 from __future__ import annotations

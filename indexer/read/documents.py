@@ -19,7 +19,7 @@ from ...onnx_export.progress import Progress
 from ..errors import SourceError
 from .cells import CellRecord, MixedColumns, cell_text
 from .given import PandasRows, as_records
-from .line_formats import BOM, NOT_ISO_2022_JP, BadRecord, is_iso_2022_jp
+from .line_formats import BOM, NOT_ISO_2022_JP, OTHER_HEADER, BadRecord, is_iso_2022_jp
 from .names import field_name
 from .rejects import Rejects
 from .sources import Source
@@ -419,7 +419,8 @@ def _as_document(
         fields = names.columns_of(values)
     else:
         raise InputError(f"{place}: a document must be a mapping of field names to values, not {_kind(record)}")
-    _check_named(values, names, place, needs_text)
+    is_row = isinstance(record, (TextRecord, CellRecord))
+    _check_named(values, names, place, needs_text, OTHER_HEADER if is_row and len(values) == 1 else "")
     doc_id = "" if names.generate_ids else _id(values, names, place)
     owner = f" of {doc_id!r}" if doc_id else ""
     has_text = needs_text or any(values.get(name) is not None for name in names.texts)
@@ -443,14 +444,14 @@ def _as_document(
     return Document(doc_id, text, title, fields, place=place)
 
 
-def _check_named(values: Mapping[str, Any], names: FieldNames, place: str, needs_text: bool) -> None:
+def _check_named(values: Mapping[str, Any], names: FieldNames, place: str, needs_text: bool, hint: str) -> None:
     """Name both fields if those of id and text are missing; each alone is named where it is read."""
     if names.generate_ids or not needs_text or names.id_of(values) in values or set(names.texts) & set(values):
         return
     raise InputError(
         f"{place}: neither a field {names.id_of(values)!r} nor a field {names.texts[0]!r} here (fields: "
         f"{', '.join(map(str, values)) or 'none'}); name the fields that hold them: --id-field (or --generate-ids) and "
-        "--text-field, in Python names=FieldNames(id=..., text=...)"
+        f"--text-field, in Python names=FieldNames(id=..., text=...){hint}"
     )
 
 

@@ -29,7 +29,7 @@ MAX_LINE = 64 * 2**20  # largest number of bytes of a line, or of a CSV record
 MAX_BLANK = 64 * 2**20  # largest number of bytes of blank lines in a row: a small gzip file can hold gigabytes of them
 RAW_LENGTH = 10_000  # number of characters of a bad record that are kept
 
-_OTHER_HEADER = (
+OTHER_HEADER = (
     "; if a title stands above the names of the fields, give the row with the names: --header-row, in Python "
     "Source(header_row=...)"
 )
@@ -134,7 +134,7 @@ class Header:
         """
         names = self._names
         if len(row) < len(names) or any(cell not in ("", None) for cell in row[len(names) :]):
-            hint = _OTHER_HEADER if sum(map(bool, names)) == 1 else ""
+            hint = OTHER_HEADER if sum(map(bool, names)) == 1 else ""
             return BadRecord(f"{len(row)} fields, but the {self._counted_by} has {len(names)}{where}{hint}", raw)
         record: dict[str, Any] = CellRecord() if typed else TextRecord()
         for column, (name, cell) in enumerate(zip(names, row, strict=False)):
@@ -142,7 +142,7 @@ class Header:
                 record[name] = cell
             elif column and cell not in ("", None):
                 reason = f"column {column + 1} has the value {cell!r} but no name in the header{where}"
-                return BadRecord(reason + _OTHER_HEADER, raw)
+                return BadRecord(reason + OTHER_HEADER, raw)
         return record
 
 

@@ -28,8 +28,9 @@ _JAPANESE_DATE = re.compile(r"([0-9]{4})年([0-9]{1,2})月([0-9]{1,2})日")
 _OFFSET = re.compile(r"(Z|[+-][0-9]{2}:?[0-9]{2})$")
 _ZONED = re.compile(r"timestamp\(\s*([^\s()]+)\s*\)")
 _DECIMAL = re.compile(r"decimal\(\s*([0-9]{1,2})\s*,\s*([0-9]{1,2})\s*\)")
-# A backslash is the yen sign of Shift_JIS; Excel puts spaces around amounts.
-_AMOUNT = re.compile(r"\s*(-?)[¥\\]?(-?)([1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)(\.[0-9]+)?円?\s*")
+# A backslash is the yen sign of Shift_JIS, a triangle a minus of accountants; Excel puts spaces around amounts.
+_AMOUNT = re.compile(r"\s*([-▲△]?)[¥\\]?([-▲△]?)([1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)(\.[0-9]+)?円?\s*")
+_MINUS = str.maketrans("▲△", "--")
 _MAX_DIGITS = 38
 
 
@@ -263,7 +264,7 @@ class TextTypes:
 def _given_number(kind: str, text: str) -> Any:
     """The number that a text stands for in a column of numbers, which may be an amount such as 1,980円 or ￥1,980."""
     if amount := _AMOUNT.fullmatch(unicodedata.normalize("NFKC", text)):
-        text = "".join(part or "" for part in amount.groups()).replace(",", "")
+        text = "".join(part or "" for part in amount.groups()).replace(",", "").translate(_MINUS)
     return Decimal(text) if kind == "decimal" else _READERS[kind](text)
 
 

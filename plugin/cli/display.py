@@ -119,7 +119,7 @@ class ProgressDisplay:
         rates = self._rates(stage, done, tokens, now, items)
         if self._bars:
             if label not in self._tasks:
-                self._tasks[label] = self._bars.add_task(label, rates="")
+                self._tasks[label] = self._bars.add_task(label, total=None, rates="")
             rates = rates or ("MB" if items == "MB" else "")
             self._bars.update(self._tasks[label], completed=done, total=total or None, rates=rates)
             return

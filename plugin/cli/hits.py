@@ -172,7 +172,8 @@ def show_hits(
         display.out.print(f"[yellow]{said('not in the index:')}[/yellow] {shown(', '.join(hits.missing))}")
     if explanations:
         stages = ", ".join(f"{name} {value:.2f}" for name, value in hits.stages.items())
-        display.out.print(f"[dim]{counted(hits.scored, 'document')} scored; milliseconds: {stages}[/dim]")
+        line = said(f"{counted(hits.scored, 'document')} scored; milliseconds: {stages}")
+        display.out.print(f"[dim]{line}[/dim]")
 
 
 def _marked(snippet: Snippet, text: str) -> str:
@@ -197,7 +198,7 @@ def _matches(explanation: Explanation) -> Table:
     for _ in range(4):
         table.add_column(overflow="fold")  # Japanese is cut off otherwise, see `display`
     for match in explanation.matches:
-        around = "[dim](no text)[/dim]"
+        around = f"[dim]{said('(no text)')}[/dim]"
         if match.document_span:
             start, end = match.document_span
             before = explanation.text[max(0, start - _CONTEXT_CHARS) : start].replace("\n", " ")

@@ -22,6 +22,7 @@ DOMAIN = "tansaku"
 
 _SENTENCE = 20  # characters that no name of the user has by chance in common with a message
 _COUNT = re.compile(r"\{0\} [a-z ]+")  # "{0} documents"
+_NUMBER = re.compile(r"[\d,]+")
 
 
 def choose_language() -> None:
@@ -44,9 +45,9 @@ def said(text: str) -> str:
     exact, patterns, _ = _patterns()
     if text in exact:
         return exact[text]
-    for pattern, translation in patterns:
-        if found := pattern.fullmatch(text):
-            return translation.format(*map(_part, found.groups()))
+    for literals, translation in patterns:
+        if (parts := _parts(text, literals)) is not None:
+            return translation.format(*map(_part, parts))
     return text
 
 
@@ -117,13 +118,32 @@ def _part(value: str) -> str:
 
 
 def _counted(value: str) -> str | None:
-    for pattern, translation in _patterns()[2]:
-        if found := pattern.fullmatch(value):
-            return translation.format(*found.groups())
+    for literals, translation in _patterns()[2]:
+        parts = _parts(value, literals)
+        if parts is not None and all(map(_NUMBER.fullmatch, parts)):
+            return translation.format(*parts)
     return None
 
 
-_Patterns = list[tuple[re.Pattern[str], str]]
+def _parts(text: str, literals: list[str]) -> list[str] | None:
+    """What stands between the literals in a text, each where it comes first; None if they are not in it in this order.
+
+    That is what a regular expression would find, but in time that grows with the text alone: values may be long.
+    """
+    at, end = len(literals[0]), len(text) - len(literals[-1])
+    if at > end or not (text.startswith(literals[0]) and text.endswith(literals[-1])):
+        return None
+    parts = []
+    for literal in literals[1:-1]:
+        found = text.find(literal, at, end)
+        if found < 0:
+            return None
+        parts.append(text[at:found])
+        at = found + len(literal)
+    return [*parts, text[at:end]]
+
+
+_Patterns = list[tuple[list[str], str]]  # what does not change in a message, and its translation
 
 
 @cache
@@ -134,11 +154,6 @@ def _patterns() -> tuple[dict[str, str], _Patterns, _Patterns]:
     numbered = sorted(
         (text for text in found if "{0}" in text), key=lambda text: (-len(re.sub(r"\{\d\}", "", text)), text)
     )
-    patterns = [(_pattern(text), found[text]) for text in numbered]
-    counts = [(_pattern(text, r"[\d,]+"), found[text]) for text in numbered if _COUNT.fullmatch(text)]
+    patterns = [(re.split(r"\{\d\}", text), found[text]) for text in numbered]
+    counts = [(re.split(r"\{\d\}", text), found[text]) for text in numbered if _COUNT.fullmatch(text)]
     return exact, patterns, counts
-
-
-def _pattern(text: str, value: str = ".*?") -> re.Pattern[str]:
-    parts = re.split(r"\{\d\}", text)
-    return re.compile(f"({value})".join(map(re.escape, parts)), re.DOTALL)

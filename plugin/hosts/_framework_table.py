@@ -95,14 +95,8 @@ class FrameworkTable:
             InputError: a document cannot be used.
         """
         with self._writing:
-            report = self._write(records).last_build
-        if report and report.truncated:
-            _logger.warning(
-                "%d of %d texts are longer than the model reads, and their ends are not searched (%s); split them",
-                report.truncated,
-                report.rows,
-                named(report.truncated_ids, report.truncated),
-            )
+            index = self._write(records)
+        warn_of_cuts(index, "split them")
 
     def delete(self, ids: Sequence[str] | None = None, where: str | Condition | None = None) -> None:
         """Delete documents by id or by a condition; unknown ids, and a table that is not there, are passed over."""
@@ -150,6 +144,19 @@ class FrameworkTable:
                 "documents to a new one"
             )
         return table
+
+
+def warn_of_cuts(index: Index, remedy: str) -> None:
+    """Log how many of the texts that ``index`` has just written are longer than the model reads."""
+    report = index.last_build
+    if report is not None and report.truncated:
+        _logger.warning(
+            "%d of %d texts are longer than the model reads, and their ends are not searched (%s); %s",
+            report.truncated,
+            report.rows,
+            named(report.truncated_ids, report.truncated),
+            remedy,
+        )
 
 
 def check_columns(columns: Sequence[str], own: Sequence[str]) -> None:

@@ -110,7 +110,8 @@ class QdrantSource(EngineSource["models.Filter | Mapping[str, Any]"]):
         doc_id = point.id if self.id_field is None else _value(payload, self.id_field)
         if doc_id is None:
             raise HostError(f"point {point.id} of {self.collection!r} has no {self.id_field!r} in its payload")
-        text = joined(_value(payload, name) for name in self.text_fields) if self.text_fields else None
+        texts = [_value(payload, name) for name in self.text_fields or ()]
+        text = None if all(value is None for value in texts) else joined(texts)  # without one it counts as missing
         return Candidate(str(doc_id), point.score, text, payload if self.with_payload else None)
 
 

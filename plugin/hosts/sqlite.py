@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ...onnx_export.errors import InputError
-from ..rerank.host_search import Candidate
+from ..rerank.host_search import Candidate, HostError
 from ._engine_source import SqlCondition, TableSource, check_identifier, host_errors
 from ._short_words import GRAM, idf, split_query
 
@@ -80,6 +80,8 @@ class SqliteSource(TableSource[SqlCondition]):
                 parameters |= self._weights(cursor, short, parameters)
             statement = self._statement(bool(grams), len(short), condition)
             rows = cursor.execute(statement, parameters).fetchall()
+            if not rows:
+                self._check_tokenizer(cursor)
         return [self._candidate(row[0], row[1], row[2:]) for row in rows]
 
     def _statement(self, has_grams: bool, n_short: int, condition: str | None) -> str:
@@ -113,6 +115,14 @@ class SqliteSource(TableSource[SqlCondition]):
         statement = f"SELECT count(*), {counts} FROM {table}"  # noqa: S608
         n_documents, *containing = cursor.execute(statement, parameters).fetchone()
         return {f"tansaku_weight_{i}": weight for i, weight in enumerate(idf(n_documents, containing))}
+
+    def _check_tokenizer(self, cursor: sqlite3.Cursor) -> None:
+        found = cursor.execute("SELECT sql FROM sqlite_master WHERE name = ?", (self.table,)).fetchone()
+        if found and found[0] and "trigram" not in found[0].lower():
+            raise HostError(
+                f"SQLite cannot search {self.table!r}: it is not a table of FTS5 with tokenize='trigram', and Japanese "
+                "is not found in it; make one"
+            )
 
     def _contains(self, i: int) -> str:
         """Whether a row contains the short word ``i``, in small or capital letters as with trigrams."""

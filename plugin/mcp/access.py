@@ -15,12 +15,13 @@ except ImportError as error:
 
 from ..serving.access import has_token, is_loopback
 
+_PATH = "/mcp"
 _THIS_MACHINE = ("127.0.0.1", "localhost", "[::1]")
 _DEFAULT_PORTS = {"http": 80, "https": 443}  # which clients leave out
 
 
 class Access:
-    """ASGI middleware that checks the token, and the headers Host and Origin of a request.
+    """ASGI middleware that checks the token, the headers Host and Origin of a request, and its path.
 
     A web page in a browser can have requests sent to this machine, also under a name of its own that it lets point here
     (DNS rebinding). So Host must be a name that the server is known by, and Origin, which browsers send, one of those
@@ -60,8 +61,14 @@ class Access:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request, or refuse it."""
-        refused = self._refusal(scope) if scope["type"] == "http" else None
-        await (refused or self._app)(scope, receive, send)
+        if scope["type"] == "http":
+            # A slash too many is not answered with a redirect: behind a proxy that would lead to another address.
+            scope = {**scope, "path": scope["path"].rstrip("/")}
+            refused = self._refusal(scope)
+            if refused is not None:
+                await refused(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> PlainTextResponse | None:
         headers = Headers(scope=scope)
@@ -72,6 +79,8 @@ class Access:
             return PlainTextResponse("This name is not allowed in Host; start the server with --allowed-host", 421)
         if headers.get("origin", "").lower() not in {"", *self._origins}:
             return PlainTextResponse("This page is not allowed in Origin; start the server with --allowed-origin", 403)
+        if scope["path"] != _PATH:
+            return PlainTextResponse(f"There is nothing at this path; the server is at {_PATH}", 404)
         return None
 
 

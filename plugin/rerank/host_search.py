@@ -79,10 +79,15 @@ class CallableSource:
         """See `CandidateSource`.
 
         Raises:
-            InputError: An empty query, ``k`` below 1, or a document that is not a `Candidate` and not such a tuple.
+            InputError: An empty query, ``k`` below 1, an asynchronous function, or a document that is not a `Candidate`
+                and not such a tuple.
         """
-        found = itertools.islice(self.find(check_query(query), check_whole("k", k), where), k)
-        return [one if isinstance(one, Candidate) else _candidate(one) for one in found]
+        found = self.find(check_query(query), check_whole("k", k), where)
+        if not isinstance(found, Iterable):
+            raise InputError(
+                f"the engine's function gave {type(found).__name__}; give one that returns a list and is not async"
+            )
+        return [one if isinstance(one, Candidate) else _candidate(one) for one in itertools.islice(found, k)]
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,14 @@ class TestEncodings:
         assert find_encoding(io.BytesIO(data)) in ("utf-8", "cp932", "euc_jp")
 
 
+def test_a_title_above_the_names_of_the_fields_is_thought_of(tmp_path):
+    path = tmp_path / "sales.csv"
+    path.write_text("売上一覧表,,\n2024年度,,\nid,text,売上\n1,東京の店,1200\n", encoding="cp932")
+    with pytest.raises(InputError, match=r"neither a field 'id' nor .* \(fields: 売上一覧表\).*: --header-row"):
+        create(tmp_path, path)
+    assert create(tmp_path, Source(path, header_row=3))["1"]["売上"] == 1200
+
+
 class TestColumnTypes:
     CSV = (
         "id,text,年,価格,郵便,発売,公開,時刻,メモ,空\n"
@@ -177,7 +185,9 @@ class TestColumnTypes:
     @pytest.mark.parametrize("text", ["1,980円", "￥1,980", "¥1,980", "\\1,980", "１，９８０円", " 1,980 "])
     def test_given_numbers_may_be_amounts_as_japanese_files_have_them(self, text):
         assert TextTypes({"価格": pa.int64()}).read({"価格": text}, "a.csv:2") == {"価格": 1980}
-        assert TextTypes({"価格": pa.float64()}).read({"価格": f"-{text.strip()}"}, "a.csv:2") == {"価格": -1980.0}
+        for minus in "-▲△":
+            read = TextTypes({"価格": pa.float64()}).read({"価格": f"{minus}{text.strip()}"}, "a.csv:2")
+            assert read == {"価格": -1980.0}
 
     def test_dates_may_be_written_in_japanese(self, tmp_path):
         text = "id,text,日,時\n1,寺,2024年1月3日,2024年1月3日 10:00\n2,城,2024年12月31日,2024-01-04\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +19,6 @@ from ....indexer.table.codec_table import codec_table
 from ....indexer.table.database import drop_table, storage_errors
 from ....indexer.table.schema import user_fields
 from ....indexer.table.table import IndexTable, open_index_table
-from ....onnx_export.counts import named
 from ....onnx_export.errors import InputError, MissingExtraError
 from ....onnx_export.kinds import check_whole
 from ...search.choices import ScoreMode
@@ -28,6 +26,7 @@ from ...search.plan import SearchOptions
 from ...search.query_encoder import check_query
 from ...search.scores import check_mode
 from .._framework_search import search
+from .._framework_table import warn_of_cuts
 from .filters import Filters, MetadataReports, check_filters, check_some, matches, named_fields
 from .location import Location, StorageOptions, as_path, read_options, written_options
 
@@ -43,8 +42,6 @@ META_COLUMN = "haystack_meta"
 OTHER_COLUMN = "haystack_other"  # what else Haystack's `Document` has: embeddings, blob, score
 _OTHER = ("blob", "score", "embedding", "sparse_embedding")
 _IDS_PER_QUERY = 10_000
-
-_logger = logging.getLogger(__name__)
 
 
 def title_of(document: Document, meta_fields: Sequence[str]) -> str:
@@ -335,15 +332,7 @@ class TansakuDocumentStore(MetadataReports):
             index = self.location.index()
             write = index.upsert if overwrite else index.add
             write(records, resume=False)
-        report = index.last_build
-        if report is not None and report.truncated:
-            _logger.warning(
-                "%d of %d documents are longer than the model reads and were indexed without their ends (%s); "
-                "divide them with Haystack's DocumentSplitter",
-                report.truncated,
-                len(records),
-                named(report.truncated_ids, report.truncated),
-            )
+        warn_of_cuts(index, "divide them with Haystack's DocumentSplitter")
 
     def _record(self, document: Document) -> dict[str, Any]:
         if document.content is None or not document.content.strip():

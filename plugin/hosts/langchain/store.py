@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 from uuid import uuid4
@@ -35,6 +36,7 @@ from ...search.plan import SearchOptions
 from ...search.results import Hit
 from .._framework_search import refuse_unknown, search
 from .._framework_table import FrameworkTable
+from .filters import as_function
 from .metadata import METADATA, plain_metadata, stored_metadata
 
 __all__ = ["TansakuVectorStore"]
@@ -142,6 +144,20 @@ class TansakuVectorStore(VectorStore):
         store.add_texts(texts, metadatas, ids=ids)
         return store
 
+    @classmethod
+    def from_documents(
+        cls, documents: list[Document], embedding: Embeddings | None = None, **kwargs: Any
+    ) -> TansakuVectorStore:
+        """A store with documents in it; the arguments are those of `from_texts`."""
+        return super().from_documents(documents, embedding, **kwargs)  # type: ignore[arg-type] - LangChain passes it on
+
+    @classmethod
+    async def afrom_documents(
+        cls, documents: list[Document], embedding: Embeddings | None = None, **kwargs: Any
+    ) -> TansakuVectorStore:
+        """`from_documents` in a thread."""
+        return await super().afrom_documents(documents, embedding, **kwargs)  # type: ignore[arg-type] - as above
+
     @property
     def index(self) -> Index | None:
         """The index underneath, to `rebuild`, `optimize` or describe it; None before the first documents."""
@@ -178,9 +194,11 @@ class TansakuVectorStore(VectorStore):
                 raise InputError(f"there are {len(texts)} texts and {len(given)} {name}; give one for each text")
         names = [str(uuid4()) if doc_id is None else doc_id for doc_id in ids or [None] * len(texts)]
         records: list[tuple[dict[str, Any], Mapping[str, Any]]] = []
-        for name, text, metadata in zip(names, texts, metadatas or [{}] * len(texts), strict=True):
-            if self._skip_blank and isinstance(text, str) and not text.strip():
-                continue
+        for i, (name, text, metadata) in enumerate(zip(names, texts, metadatas or [{}] * len(texts), strict=True)):
+            if isinstance(text, str) and not text.strip():
+                if self._skip_blank:
+                    continue
+                raise InputError(f"text {i} is blank; leave it out, or give the store skip_blank=True")
             plain = plain_metadata(name, metadata)
             # Columns keep dates as dates, which conditions compare as such.
             columns = {key: metadata[key] if isinstance(metadata[key], date) else plain[key] for key in plain}
@@ -239,6 +257,8 @@ class TansakuVectorStore(VectorStore):
         options = dict(kwargs.get("search_kwargs") or {})
         for name in _OF_SEARCH_TYPES.get(kwargs.get("search_type", "similarity"), ()):
             options.pop(name, None)
+        if (chosen := options.pop("filter", None)) is not None:
+            as_function(chosen)
         SearchOptions.of(options)
         return super().as_retriever(**kwargs)
 
@@ -248,7 +268,9 @@ class TansakuVectorStore(VectorStore):
         Args:
             query: the question or keywords.
             k: number of documents; 4 by default, as in LangChain's own stores.
-            kwargs: other options of the search, by the names of `SearchOptions`, such as ``where`` and ``recall``.
+            kwargs: ``filter``, a dict of metadata that documents must have, or a function of the document, which reads
+                the metadata of all of them; ``where`` does not, for large tables. And other options of the search, by
+                the names of `SearchOptions`, such as ``recall``.
 
         Returns:
             At most ``k`` documents, best first.
@@ -272,13 +294,25 @@ class TansakuVectorStore(VectorStore):
         Raises:
             InputError: as in `similarity_search`.
         """
+        chosen = kwargs.pop("filter", None)
+        wanted = None if chosen is None else as_function(chosen)
         options = SearchOptions.of({"k": k, **kwargs})
         searcher = self._table.searcher.or_none()
         if searcher is None:
             _logger.warning("table %r does not exist yet; the first documents added make it", self._table.name)
             return []
+        if wanted is not None:
+            options = replace(options, ids=self._matching(wanted, options.ids))
         hits = search(searcher, query, options)
         return list(zip(map(_document, hits), hits.scores(), strict=True))
+
+    def _matching(self, wanted: Callable[[Document], bool], among: Sequence[str] | None) -> list[str]:
+        """Ids of the documents that a filter lets through, of those in ``among`` if it is given."""
+        index = self.index
+        rows = () if index is None else index.documents()
+        documents = (Document(row["text"], id=row["id"], metadata=stored_metadata(row) or {}) for row in rows)
+        found = [str(document.id) for document in documents if wanted(document)]
+        return found if among is None else sorted({*found} & {*among})
 
     def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:
         """Not offered: raises NotImplementedError, which says what to use."""

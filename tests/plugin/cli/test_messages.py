@@ -136,6 +136,14 @@ def test_messages_are_found_with_their_changing_parts(monkeypatch, english, japa
     assert messages.said(english).startswith(japanese)
 
 
+def test_a_message_with_a_long_value_is_looked_up_at_once(monkeypatch):
+    # A regular expression would try all ways to divide this among its groups, for hours.
+    speak(monkeypatch, LANG="ja_JP.UTF-8")
+    value = "a: field x is y, (b) ; , of type " * 10_000
+    said = messages.said(f"a.csv:2: field 'x' is {value!r}, which no column can hold")
+    assert said.startswith("a.csv:2: field 'x' is ")
+
+
 def test_what_the_user_wrote_is_not_translated(monkeypatch):
     speak(monkeypatch, LANG="ja_JP.UTF-8")
     assert messages.said("table 'Search' removed") == "テーブル 'Search' を削除しました"

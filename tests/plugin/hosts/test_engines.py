@@ -411,6 +411,8 @@ class TestQdrant:
         names = {"id_field": "metadata.doc_id", "text_fields": ["page_content"]}
         source = QdrantSource(client, "d", lambda _: [1.0], **names)
         assert source.candidates(QUESTION, 1) == [Candidate("todai", 1.0, "東大寺")]
+        nothing = QdrantSource(client, "d", lambda _: [1.0], **{**names, "text_fields": ["content"]})
+        assert HostSearch(nothing, Reranker()).search(QUESTION).missing == ("todai",)
         whole = QdrantSource(client, "d", lambda _: [1.0], with_payload=True, **names)
         assert [hit.payload for hit in HostSearch(whole, Reranker()).search(QUESTION)] == [payload]
         where = {"must": [{"key": "metadata.year", "range": {"lt": 700}}]}
@@ -487,6 +489,16 @@ class TestSqlite:
         connection = sqlite3.connect(":memory:")
         with contextlib.closing(connection), pytest.raises(InputError, match="in memory cannot be pickled"):
             pickle.dumps(SqliteSource(connection, "docs"))
+
+    @pytest.mark.parametrize("kind", ["TABLE", "VIRTUAL TABLE"])
+    def test_a_table_of_another_tokenizer_is_said_where_nothing_is_found(self, tmp_path, kind):
+        with contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as connection:
+            columns = "(id, text)" if kind == "TABLE" else "USING fts5(id, text)"
+            connection.execute(f"CREATE {kind} docs {columns}")
+            connection.execute("INSERT INTO docs VALUES ('todai', '東大寺の大仏')")
+            connection.commit()
+        with pytest.raises(HostError, match="'docs'"):
+            SqliteSource(tmp_path / "x.db", "docs").candidates("奈良の大仏", 3)
 
     def test_a_file_that_is_not_there_is_not_made(self, tmp_path):
         with pytest.raises(HostError, match="unable to open"):

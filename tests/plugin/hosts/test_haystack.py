@@ -202,7 +202,7 @@ class TestStore:
     def test_documents_that_are_cut_are_reported(self, document_store, caplog):
         with caplog.at_level(logging.WARNING):
             document_store.write_documents([Document(content="a" * 20), Document(content="b")])
-        assert "1 of 2 documents are longer" in caplog.text
+        assert "1 of 2 texts are longer" in caplog.text
 
     def test_changes_of_other_processes_are_seen(self, written, tmp_path, encoder):
         assert len(written.late_interaction_retrieval(QUERY, top_k=100)) == 12

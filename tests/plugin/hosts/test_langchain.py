@@ -364,8 +364,8 @@ class TestStore:
         store.add_texts(["abc", "abd"], ids=["1", "2"])
         with pytest.raises(InputError, match="'expr'"):
             await store.adelete(expr="id == '1'")
-        with pytest.raises(InputError, match="'filter'"):
-            await store.asimilarity_search("abc", filter={"id": "1"})
+        with pytest.raises(InputError, match="'filters'"):
+            await store.asimilarity_search("abc", filters={"id": "1"})
         with pytest.raises(InputError, match="'namespace'"):
             await store.aadd_documents([Document("abe")], namespace="n")
         assert len(store.get_by_ids(["1", "2"])) == len(store.similarity_search("abc")) == 2
@@ -374,14 +374,35 @@ class TestStore:
         store.add_texts(["abc", "abd"], [{"year": 1}, {"year": 2}], ids=["1", "2"])
         with pytest.raises(InputError, match="'where'"):
             store.as_retriever(where="year < 2")
-        with pytest.raises(InputError, match="'filter'"):
-            store.as_retriever(search_kwargs={"filter": {"year": 1}})
+        with pytest.raises(InputError, match="'filters'"):
+            store.as_retriever(search_kwargs={"filters": {"year": 1}})
+        with pytest.raises(InputError, match="filter is str"):
+            store.as_retriever(search_kwargs={"filter": "year"})
         retriever = store.as_retriever(search_kwargs={"k": 1, "where": "year < 2"}, tags=["t"], metadata={"n": 1})
         assert [document.id for document in retriever.invoke("abd")] == ["1"]
-        with pytest.raises(InputError, match="'filter'"):
-            retriever.invoke("abc", filter={"year": 1})
+        with pytest.raises(InputError, match="'filters'"):
+            retriever.invoke("abc", filters={"year": 1})
         sure = store.as_retriever(search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.999})
         assert [document.id for document in sure.invoke("abc")] == ["1"]
+
+    def test_documents_may_be_filtered_by_metadata_that_have_no_column(self, tmp_path, encoder):
+        days = [date(2000, 1, day) for day in (1, 2, 1)]
+        documents = [
+            Document(text, id=text, metadata={"day": day, "n": i})
+            for i, (text, day) in enumerate(zip(("abc", "abd", "abe"), days, strict=True))
+        ]
+        store = TansakuVectorStore.from_documents(documents, db=tmp_path, table="t", encoder=encoder)
+
+        def found(**options):
+            return {document.id for document in store.similarity_search("abd", **options)}
+
+        assert found(filter={"day": days[0]}) == {"abc", "abe"}
+        assert found(filter={"day": days[0], "n": 2}) == {"abe"}
+        assert found(filter=lambda document: document.metadata["n"] < 2, ids=["abd", "abe"]) == {"abd"}
+        assert found(filter={"m": None}) == set()
+        assert found(filter={}) == {"abc", "abd", "abe"}
+        retriever = store.as_retriever(search_kwargs={"filter": {"n": 2}, "k": 2})
+        assert [document.id for document in retriever.invoke("abd")] == ["abe"]
 
     def test_an_embedding_is_said_to_be_ignored(self, tmp_path, encoder, caplog):
         place: dict[str, Any] = {"db": tmp_path, "table": "t", "encoder": encoder}
@@ -454,7 +475,7 @@ class TestStore:
             (("abc",), "texts is one string"),
             ((["abc"], [{}, {}]), "1 texts and 2 metadatas"),
             ((["abc"], [None]), "document '0': its metadata is NoneType"),
-            ((["abc", " "], [{}, {}]), "field 'text' of '1' is empty"),
+            ((["abc", " "], [{}, {}]), r"text 1 is blank.*skip_blank=True"),
             ((["abc", 3], [{}, {}]), "field 'text' of '1' must be a string"),
         ],
     )
@@ -479,7 +500,9 @@ class TestStore:
         for query, options, said in (
             ("", {}, "query is empty"),
             ("abc", {"k": 0}, "k is 0"),
-            ("abc", {"filter": {"year": 3}}, "unknown search option 'filter'"),
+            ("abc", {"filters": {"year": 3}}, "unknown search option 'filters'"),
+            ("abc", {"filter": ["year"]}, "filter is list"),
+            ("abc", {"filter": {"year": {"$gt": 3}}}, "filter has an object for 'year'"),
         ):
             with pytest.raises(InputError, match=said):
                 store.similarity_search(query, **options)

@@ -21,6 +21,26 @@ async def status(host="127.0.0.1", *, headers, port=PORT, **options):
         return (await client.post("/mcp", headers=headers)).status_code
 
 
+class TestPath:
+    @staticmethod
+    async def answer(path):
+        async def app(scope, receive, send):
+            await PlainTextResponse(scope["path"])(scope, receive, send)
+
+        transport = httpx.ASGITransport(Access(app, host="127.0.0.1", port=PORT))
+        async with httpx.AsyncClient(transport=transport, base_url=f"http://127.0.0.1:{PORT}") as client:
+            return await client.post(path)
+
+    @pytest.mark.parametrize("path", ["/mcp", "/mcp/"])
+    async def test_may_have_a_slash_too_many(self, path):
+        assert (await self.answer(path)).text == "/mcp"
+
+    @pytest.mark.parametrize("path", ["/", "/sse", "/mcp/x"])
+    async def test_another_one_is_answered_with_the_right_one(self, path):
+        answer = await self.answer(path)
+        assert (answer.status_code, "the server is at /mcp" in answer.text) == (404, True)
+
+
 class TestHost:
     @pytest.mark.parametrize(
         "name", ["127.0.0.1:8765", "LOCALHOST:8765", "[::1]:8765", "tansaku:8765", "tansaku", "proxy:9000"]

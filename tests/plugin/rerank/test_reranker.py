@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -198,6 +198,8 @@ class TestHostSearch:
         for wrong in ("ab", ("a",), ("a", "much"), 5):
             with pytest.raises(InputError, match=r"the engine's function gave .*; give Candidates, or tuples"):
                 CallableSource(lambda *_, wrong=wrong: [wrong]).candidates(QUERY, 1)
+        with pytest.raises(InputError, match="the engine's function gave NoneType; give one that returns a list"):
+            CallableSource(lambda *_: cast("Any", None)).candidates(QUERY, 1)
 
     def test_candidates_come_in_the_order_of_maxsim(self, searcher, encoder, tmp_path):
         host = FakeHost()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import lancedb
 import numpy as np
@@ -134,6 +135,14 @@ def test_each_version_has_its_own(tmp_path, index):
     index.restore(version)
     follows.refresh()
     assert found(follows, "year < 1010") == before
+
+
+@pytest.mark.parametrize("fields", [None, []])
+def test_where_the_version_was_given_up_the_latest_is_read(tmp_path, index, fields):
+    searcher = searcher_of(tmp_path)
+    index.upsert(corpus(40, salt="new", year=lambda i: 1000 + i))
+    index.optimize(timedelta(0))
+    assert found(searcher, "year < 1002", fields=fields) == {"d0", "d1"}
 
 
 def test_after_a_rebuild_columns_of_that_name_are_read_again(tmp_path, index):
