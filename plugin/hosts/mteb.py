@@ -232,11 +232,11 @@ class TansakuIndexModel(TansakuModel):
         self, *, query_idx_to_id: dict[int, str], query_embeddings: Any, top_k: int, **options: Any
     ) -> Heaps:
         searcher = self._searcher()
-        asked = replace(self.options, k=top_k)
+        asked = replace(self.options, k=top_k, fields=[])
         found: Heaps = {}
         for number, query_id in query_idx_to_id.items():
-            rows, scores = searcher.rank_vectors(query_embeddings[number].numpy(), **vars(asked))
-            found[query_id] = list(zip(scores.tolist(), searcher.ids(rows), strict=True))
+            hits = searcher.search_vectors(query_embeddings[number].numpy(), **vars(asked))
+            found[query_id] = [(hit.score, hit.id) for hit in hits]
         return found
 
     def _rerank_documents(

@@ -84,6 +84,7 @@ def main(db: Path) -> None:
         "encode": encode,
         "rerank": lambda: Reranker(encoder).rerank("都", ["京都", "犬"]),
         "rank_vectors": lambda: searcher.rank_vectors(vectors),
+        "ids": lambda: searcher.ids(np.array([0])),
         "service, texts": lambda: asyncio.run(service.run(lambda: service.rerank("都", ["京都"], score="mean"))),
     }
     fails = {
@@ -95,7 +96,6 @@ def main(db: Path) -> None:
         "explain": lambda: searcher.explain("都", "1"),
         "refresh": searcher.refresh,
         "version": lambda: searcher.version,
-        "ids": lambda: searcher.ids(np.array([0])),
         "where": lambda: searcher.rank_vectors(vectors, where="id = '1'"),
         "rerank by id": lambda: Reranker(searcher=searcher).rerank("都", ids=["1"]),
         "latest": latest,

@@ -166,13 +166,13 @@ class TestIndex:
     @pytest.mark.parametrize("options", [{"phrase_weight": 0.5}, {"nprobe": 1, "recall": "fast"}, {"candidates": 3}])
     def test_the_options_of_a_search_reach_it(self, encoder, monkeypatch, options):
         seen = []
-        rank_vectors = Searcher.rank_vectors
+        search_vectors = Searcher.search_vectors
 
         def spy(self, query_vectors, **given):
             seen.append({name: given[name] for name in options})
-            return rank_vectors(self, query_vectors, **given)
+            return search_vectors(self, query_vectors, **given)
 
-        monkeypatch.setattr(Searcher, "rank_vectors", spy)
+        monkeypatch.setattr(Searcher, "search_vectors", spy)
         model = TansakuIndexModel(encoder, **options)
         run(model, made_task("Retrieval"))
         assert seen == [options] * len(QUERIES)
