@@ -22,6 +22,8 @@ import tansaku
 from tansaku import Index, InputError, SearchOptions
 from tansaku.plugin.cli.main import app
 
+pytestmark = pytest.mark.integration
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:

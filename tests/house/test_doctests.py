@@ -11,6 +11,8 @@ import pytest
 
 import tansaku
 
+pytestmark = pytest.mark.integration
+
 STUB = Path(tansaku.__file__).with_name("__init__.pyi")
 MAIN = ("Encoder", "Index", "Reranker", "Searcher")
 IMPORTS = re.findall(r"^from \.([\w.]+) import (\w+) as", STUB.read_text(encoding="utf-8"), re.MULTILINE)

@@ -23,6 +23,8 @@ from tansaku.indexer.write.rows import compress_vectors
 
 from ..support.fakes import MAX_TOKENS, UNREAD, FakeEncoder, built, comparable, corpus, small_chunks, stored
 
+pytestmark = pytest.mark.integration
+
 deterministic = settings(deadline=None, derandomize=True, max_examples=60)
 
 

@@ -22,6 +22,8 @@ from tansaku.onnx_export.encode.tokenize import TextTokenizer
 
 from ..support import backbones, checkpoints
 
+pytestmark = pytest.mark.integration
+
 HIDDEN, DIM, POSITIONS = backbones.HIDDEN, checkpoints.DIM, backbones.POSITIONS
 
 

@@ -32,6 +32,8 @@ from tansaku.onnx_export.encode.tokenize import TextTokenizer
 
 from ..support.checkpoints import pylate, stanford
 
+pytestmark = pytest.mark.integration
+
 SAMPLE = Path(__file__).parents[2] / "plugin" / "sample"
 SENTENCES = [
     json.loads(line)["text"]

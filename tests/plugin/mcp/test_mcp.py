@@ -34,6 +34,8 @@ from tansaku.plugin.mcp.logs import ShortFormatter
 
 from ...support.fakes import MAX_TOKENS, FakeEncoder, corpus
 
+pytestmark = pytest.mark.integration
+
 TANSAKU = Path(sysconfig.get_path("scripts")) / "tansaku"
 QUERY = "3a9f"
 

@@ -13,6 +13,8 @@ from tansaku.plugin.search.fulltext import fused, with_bm25
 
 from ...support.fakes import FakeEncoder, corpus
 
+pytestmark = pytest.mark.integration
+
 WORDS = ["金閣寺", "讃岐うどん", "新幹線", "富士山", "鰹節"]
 
 

@@ -186,6 +186,8 @@ def test_a_user_without_a_home_folder_indexes_and_searches(settings):
 
 _INDEX_AND_SEARCH = f"""
 from tansaku import Index, Searcher
+
+pytestmark = pytest.mark.integration
 Index.create("db", "t", {DOCUMENTS!r})
 print(Searcher.open("db", "t").search("犬の嗅覚", k=1)[0].id)
 """

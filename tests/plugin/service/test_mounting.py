@@ -19,6 +19,8 @@ from tansaku.plugin.service.observability import json_lines
 
 from ...support.fakes import FakeEncoder, corpus
 
+pytestmark = pytest.mark.integration
+
 TOKEN = {"Authorization": "Bearer secret"}
 QUERY = {"query": "3a9f", "k": 1}
 

@@ -19,6 +19,8 @@ from tansaku.plugin.service.settings import Settings
 
 from ...support.fakes import MAX_TOKENS, FakeEncoder
 
+pytestmark = pytest.mark.integration
+
 TEXTS = [f"{i:06}" for i in range(100)]
 
 

@@ -28,6 +28,8 @@ from tansaku.plugin.service.settings import Settings
 
 from ...support.fakes import MAX_TOKENS, FakeEncoder, NewerEncoder, corpus, exhaustive, make_findable, small_chunks
 
+pytestmark = pytest.mark.integration
+
 DOCS = corpus(12, year=lambda i: 1990 + i)
 TEXTS = [doc["text"] for doc in DOCS]
 QUERY = "3a9f"
