@@ -47,6 +47,7 @@ def check_index(index: IndexTable, progress: Progress) -> CheckReport:
     for number, part in enumerate(parts(rows)):
         progress("check rows", number * MAX_ROWS, len(rows), 0)
         check_codes(index, part)
+    progress("check rows", len(rows), len(rows), 0)
     if not (usable and files):
         load_arrays(index)  # makes what is damaged again, and takes the checksums of files that have none
     return CheckReport(files, size, len(rows), not usable)

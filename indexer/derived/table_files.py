@@ -92,6 +92,7 @@ def check_files(
                 raise _damaged(index, path, "is missing, and with it the latest version of the table") from None
             continue
         files, read = files + 1, read + (size if whole else 0)
+    progress("check files", len(known), len(known), 0)
     return files, read
 
 

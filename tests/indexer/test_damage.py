@@ -260,7 +260,12 @@ class TestRows:
 
 class TestCheck:
     def test_says_what_it_looked_at(self, db):
-        report = Index.open(db, "t", encoder=FakeEncoder()).check()
+        seen: list[tuple[str, int, int]] = []
+        report = Index.open(db, "t", encoder=FakeEncoder()).check(
+            progress=lambda stage, done, total, tokens: seen.append((stage, done, total))
+        )
+        ends = {stage: (done, total) for stage, done, total in seen}
+        assert {stage for stage, (done, total) in ends.items() if done == total} == {"check files", "check rows"}
         assert report.rows == 58
         assert report.files > 10
         assert report.bytes > 10_000
