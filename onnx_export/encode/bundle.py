@@ -59,7 +59,7 @@ class Bundle:
         segmenter: name of the word segmenter that runs before the tokenizer, "mecab-unidic-lite" or "mecab-unidic-lite
             after the normalizer"; None for no segmenter.
         query_weights: filename of the graph that weighs the tokens of a query; None for equal weights.
-        codec: filename of the codec that small indexes adapt, in place of training one; None if there is none.
+        codec: filename of the codec that small indexes adapt, in place of training one; None without one.
         phrase_weight: weight of the similarity of neighbouring tokens in a score, 0 or more; 0 is plain MaxSim. The
             default of searches.
         opset: version of the ONNX operators that the graph uses.
