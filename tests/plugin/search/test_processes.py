@@ -26,6 +26,8 @@ from tansaku.plugin.search.latest_searcher import LatestSearcher
 from ...support.environment import NOBODY, as_nobody, bare_environment
 from ...support.fakes import SUPPORT, FakeEncoder
 
+pytestmark = pytest.mark.integration
+
 TEXTS = ["京都は古い都だった。", "犬は嗅覚が鋭い。", "奈良の都。"]
 DOCUMENTS = [{"id": str(i), "text": text} for i, text in enumerate(TEXTS)]
 
@@ -186,8 +188,6 @@ def test_a_user_without_a_home_folder_indexes_and_searches(settings):
 
 _INDEX_AND_SEARCH = f"""
 from tansaku import Index, Searcher
-
-pytestmark = pytest.mark.integration
 Index.create("db", "t", {DOCUMENTS!r})
 print(Searcher.open("db", "t").search("犬の嗅覚", k=1)[0].id)
 """
