@@ -103,8 +103,9 @@ def train_on_texts(
     parts: list[np.ndarray] = []
     total = 0
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
-        parts += encoder.encode_documents(texts[start : start + _TEXTS_AT_ONCE])
-        total = sum(map(len, parts))
+        encoded = encoder.encode_documents(texts[start : start + _TEXTS_AT_ONCE])
+        parts += encoded
+        total += sum(map(len, encoded))
         progress("sample", min(start + _TEXTS_AT_ONCE, len(texts)), len(texts), total)
         if total >= _MOST_VECTORS:
             break

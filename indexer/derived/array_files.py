@@ -35,9 +35,8 @@ MANIFEST = "arrays.json"
 SMALL = 1 << 26  # bytes of files up to which every opening compares their checksums
 
 _FORMAT = 3
-_CODES = ("row_ids", "write_ids", "offsets", "centroid_ids", "residuals")
 _LISTS = ("list_offsets", "postings")
-_NAMES = (*_CODES, *_LISTS)
+_NAMES = ("row_ids", "write_ids", "offsets", "centroid_ids", "residuals", *_LISTS)
 _OF_ROUTING = ("offsets", "residuals")
 _MAPPED = 1 << 22  # bytes of a file from which on it is mapped, not read
 

@@ -295,7 +295,6 @@ def test_the_quick_start_has_the_example_itself(name: str):
     assert (DOCS / "examples" / "index_and_search.py").read_text(encoding="utf-8").endswith(f'"""\n\n{code}')
 
 
-@pytest.mark.integration
 def test_the_quick_start_can_be_followed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -275,7 +275,6 @@ class TestWritersAtOnce:
         assert set(ids[1::2]) <= set(rows_by_id(db)) <= set(ids)
         assert hits(Searcher.open(db, "t", encoder=FakeEncoder())) == right(db)
 
-    @pytest.mark.integration
     def test_processes(self, db, index):
         script = (
             "import sys; sys.path.insert(0, sys.argv[1])\n"

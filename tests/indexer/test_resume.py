@@ -463,7 +463,6 @@ elif point == "create, storing":
 """
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("point", ["create, encoding", "create, storing"])
 def test_a_killed_process(db, made_once, point):
     ended = subprocess.run([sys.executable, "-c", KILLED, str(SUPPORT), str(db), point], check=False)

@@ -115,7 +115,6 @@ def test_settings_of_the_case_come_before_the_file(tmp_path):
     assert tokens(checkpoint, "document", "A") != tokens(checkpoint, "document", "a")
 
 
-@pytest.mark.integration
 def test_a_bundle_says_how_many_sentences_were_compared_and_other_tokens_are_refused(sources, tmp_path):
     import dataclasses
 

@@ -118,7 +118,6 @@ def test_ids_of_nasty_texts_are_those_of_transformers(expected, actual):
     assert different == []
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("number", range(len(LONG)))
 def test_ids_of_a_hundred_thousand_characters_are_those_of_transformers(expected, actual, number):
     assert len(LONG[number]) >= 100_000
@@ -346,7 +345,6 @@ def test_bundle_with_a_segmenter_tokenizes_as_transformers_does(bundle, folders)
         assert tokenized.ids.tolist() == [start, marker, *body]
 
 
-@pytest.mark.integration
 def test_bundle_with_a_segmenter_encodes_texts_of_every_kind(bundle):
     encoder = Encoder.load(bundle, threads=1)
     texts = [*NASTY, LONG[0], "\ud800"]

@@ -594,7 +594,6 @@ class TestInterrupted:
         assert not (tmp_path / "db").exists()
 
 
-@pytest.mark.integration
 def test_a_spreadsheets_csv_of_windows_is_indexed_with_types_and_filtered(tmp_path):
     csv = tmp_path / "本.csv"
     csv.write_bytes(
@@ -613,7 +612,6 @@ def test_a_spreadsheets_csv_of_windows_is_indexed_with_types_and_filtered(tmp_pa
         assert f"{option}: expected" in tansaku("index", csv, *place, option, "x").stderr
 
 
-@pytest.mark.integration
 def test_where_all_records_are_rejected_it_says_where_they_are(tmp_path):
     (tmp_path / "docs.csv").write_text("id,text,価格\na,茶,安い\n", encoding="utf-8")
     options = ("--column-type", "価格=integer", "--on-error", "reject", "--rejects", tmp_path / "r.jsonl")
@@ -623,7 +621,6 @@ def test_where_all_records_are_rejected_it_says_where_they_are(tmp_path):
     assert "'安い'" in (tmp_path / "r.jsonl").read_text(encoding="utf-8")
 
 
-@pytest.mark.integration
 def test_a_dump_says_which_options_give_its_columns_their_types_again(tmp_path):
     place = ("--db", tmp_path / "db", "--table", "t")
     times = ("時刻=timestamp", "更新=timestamp(Asia/Tokyo)", "作成=timestamp(+09:00)")
@@ -643,7 +640,6 @@ def test_a_dump_says_which_options_give_its_columns_their_types_again(tmp_path):
     assert stored["again"] == stored["t"]
 
 
-@pytest.mark.integration
 def test_a_database_is_listed_read_and_emptied(tmp_path):
     place = ("--db", tmp_path / "db", "--table", "t")
     (tmp_path / "docs.jsonl").write_text(
@@ -667,7 +663,6 @@ def test_a_database_is_listed_read_and_emptied(tmp_path):
     assert "no indexes here" in tansaku("tables", "--db", tmp_path / "db").stdout
 
 
-@pytest.mark.integration
 def test_a_file_of_queries_is_searched_and_its_hits_are_lines(two_db: Path, tmp_path: Path):
     place = ("--db", two_db, "--table", "docs", "-k", "1")
     (tmp_path / "q.txt").write_text("嗅覚が鋭い動物\n\n塩辛い水\n", encoding="utf-8")
@@ -690,7 +685,6 @@ def test_a_file_of_queries_is_searched_and_its_hits_are_lines(two_db: Path, tmp_
         assert (refused.returncode, said in refused.stderr) == (2, True), refused.stderr
 
 
-@pytest.mark.integration
 def test_quiet_leaves_out_progress_and_warnings_but_no_errors(tmp_path: Path):
     source = write_jsonl(tmp_path / "docs.jsonl", TWO)
     place = ("--db", tmp_path / "db", "--table", "t")
@@ -703,7 +697,6 @@ def test_quiet_leaves_out_progress_and_warnings_but_no_errors(tmp_path: Path):
     assert "longer than" in tansaku("search", "犬" * 600, *place).stderr
 
 
-@pytest.mark.integration
 def test_an_index_is_copied_renamed_and_taken_back(two_db: Path, tmp_path: Path):
     place = ("--db", tmp_path / "db", "--table", "t")
     copied = tansaku("copy", "--db", two_db, "--table", "docs", "--to-db", tmp_path / "db", "--to-table", "first")
