@@ -22,12 +22,14 @@ def run(script: str, *arguments: str | Path, cwd: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_index_and_search(tmp_path: Path):
     for _ in range(2):  # again, over its own table
         lines = run("index_and_search.py", cwd=tmp_path)
         assert [line.split()[1] for line in lines] == ["kinkaku", "nijo"]
 
 
+@pytest.mark.slow
 def test_rerank_existing_engine(tmp_path: Path):
     for _ in range(2):
         lines = run("rerank_existing_engine.py", cwd=tmp_path)
@@ -36,6 +38,7 @@ def test_rerank_existing_engine(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_langchain_rag(tmp_path: Path):
     pytest.importorskip("langchain_core")
     for _ in range(2):

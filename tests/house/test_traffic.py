@@ -160,11 +160,13 @@ def test_index_and_search(watched, tmp_path):
     assert written <= {(".cache",), (".cache", "tansaku")}
 
 
+@pytest.mark.slow
 def test_rerank(watched):
     assert watched.run(sys.executable, "-c", RERANK) == "0\n"
     assert watched.asked() == set()
 
 
+@pytest.mark.slow
 def test_mcp(watched, db):
     given = "".join(json.dumps({"jsonrpc": "2.0", **message}) + "\n" for message in MCP)
     process = subprocess.Popen(
@@ -187,6 +189,7 @@ def test_mcp(watched, db):
     assert watched.asked() == set()
 
 
+@pytest.mark.slow
 def test_serve(watched, db):
     if watcher() != "strace":
         pytest.skip("nobody can ask a service in a namespace of its own")

@@ -120,6 +120,7 @@ def earlier(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 class TestEarlierModels:
     def test_are_found_in_the_folders_of_models(self, earlier, tmp_path, monkeypatch):
         monkeypatch.setenv("TANSAKU_MODELS", str(earlier.parent))

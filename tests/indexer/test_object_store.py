@@ -389,6 +389,7 @@ def test_a_store_that_cannot_be_used_is_told_at_once(store: Store, bucket: str, 
     check_no_secret(caught.value)
 
 
+@pytest.mark.slow
 def test_a_store_that_goes_away_is_a_typed_error(
     index: Index, store: Store, db: DBConnection, default_encoder: Encoder
 ):
@@ -421,6 +422,7 @@ def test_the_environment_gives_the_credentials(store: Store, default_encoder: En
     assert Searcher.open(uri, "t", encoder=default_encoder).search("宇治の抹茶", k=1)[0].id == "tea"
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_options_and_the_environment(store: Store, tmp_path: Path):
     source = tmp_path / "docs.jsonl"
     source.write_text("".join(json.dumps(d, ensure_ascii=False) + "\n" for d in DOCUMENTS), encoding="utf-8")

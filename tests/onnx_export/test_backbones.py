@@ -30,6 +30,8 @@ CONFIGS = backbones.CONFIGS
 # Their attention adds positions between the scores and the softmax, which ONNX Runtime's operator does not.
 NOT_FUSED = {"deberta-v2", "mpnet"}
 INT8 = ("bert", "modernbert")
+# The graphs that differ most; those of the others take longer together than `make test` has.
+QUICK = {"bert", "xlm-roberta", "modernbert"}
 
 QUERY = TextRules("", "[unused0]", POSITIONS, expansion=Expansion("[MASK]", "paper"))
 DOCUMENT = TextRules("", "[unused1]", POSITIONS, ("。", "、"))
@@ -84,7 +86,10 @@ def make_checkpoint(kind: str, tokenizer) -> Checkpoint:
     return Checkpoint(kind, backbone, projection, tokenizer, QUERY, DOCUMENT)
 
 
-@pytest.fixture(scope="module", params=BACKBONES)
+@pytest.fixture(
+    scope="module",
+    params=[kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in BACKBONES],
+)
 def exported(request: pytest.FixtureRequest, export) -> Exported:
     return export(request.param)
 

@@ -969,6 +969,7 @@ def tansaku(monkeypatch, capsys) -> Callable[..., SimpleNamespace]:
     return tansaku
 
 
+@pytest.mark.slow
 def test_export_writes_a_bundle_and_prints_it_as_json(make, tansaku, tmp_path):
     out = tmp_path / "new" / "bundle"
     folder = make("pylate", tokenizer="japanese")

@@ -144,6 +144,7 @@ def test_full_length_search_differs_in_queries_that_do_not_fit_only(load):
     assert all(row.truncated == (text in differing) for text, row in zip(expected, tokenized, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("library", "case"),
     [("colbert", "japanese"), ("pylate", "rich-layers"), ("sentence_transformers", "bert")],

@@ -405,6 +405,7 @@ def test_every_loss_can_be_trained_with(world, tmp_path, loss):
     assert all(0 < value < 1e4 for value in losses(tmp_path / "out"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", ["none", "fixed", "paper"])
 def test_the_trained_model_can_be_exported_in_both_formats(world, tmp_path, augmentation):
     config = config_for(

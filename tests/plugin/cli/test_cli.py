@@ -106,6 +106,7 @@ def test_every_command_has_help_with_an_example(command: str):
     assert f"Example: tansaku {command}" in " ".join(result.stdout.replace("│", " ").split())
 
 
+@pytest.mark.slow
 def test_demo_indexes_and_answers_three_questions():
     environment = {**os.environ, **WIDE}
     result = subprocess.run([SCRIPT, "demo"], capture_output=True, text=True, env=environment, timeout=300, check=False)

@@ -152,6 +152,7 @@ class TestCommands:
         how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
         return subprocess.run([SCRIPT, *arguments], env=environment, check=False, timeout=120, **how)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("encoding", ["ascii", "cp932"])
     def test_a_locale_without_the_characters_is_no_error(self, table, encoding):
         for more in ((), ("--explain",), ("--json",)):
@@ -159,6 +160,7 @@ class TestCommands:
             assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
         assert json.loads(done.stdout.decode(encoding))["hits"][0]["text"].endswith("🏯é")
 
+    @pytest.mark.slow
     def test_json_is_json_and_the_terminal_is_left_alone(self, table):
         done = self.run("search", "赤い文字", *table, "--json")
         (hit, _) = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(name))["hits"]

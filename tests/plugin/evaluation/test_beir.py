@@ -358,6 +358,7 @@ class TestMteb:
             mteb_result(made_result(run, qrels, k=9))
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_japanese_text_end_to_end(sample: Path, default_encoder: Encoder):
     results = {r.way: r for r in evaluate_beir(sample, models={"m": default_encoder}, questions=30, nbits=4)}

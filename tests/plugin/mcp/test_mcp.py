@@ -580,6 +580,7 @@ class TestBadInput:
 class TestCommand:
     """The real thing: the installed command, another process, the model inside."""
 
+    @pytest.mark.slow
     async def test_an_agent_searches_and_reads_over_stdio(self, sample_db, tmp_path):
         command = StdioServerParameters(
             command=str(TANSAKU), args=["mcp", "--db", str(sample_db), "--table", "sample"], cwd=tmp_path

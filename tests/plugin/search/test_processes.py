@@ -166,6 +166,7 @@ def test_what_another_process_cannot_open_is_not_pickled(tmp_path, default_encod
         pickle.dumps(index)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"HOME": "/root"}])
 def test_a_user_without_a_home_folder_indexes_and_searches(settings):
     """The folders of caches and of models are in none, or in one that this user may not read."""

@@ -70,6 +70,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_an_index_that_is_opened_at_the_first_request(folder):
     (folder / "own.py").write_text(code_with("def searcher") + WSGI, encoding="utf-8")
     with serving(folder, "gunicorn --workers 2 own:app") as address:
@@ -77,6 +78,7 @@ def test_an_index_that_is_opened_at_the_first_request(folder):
             assert httpx.get(address, timeout=120).text == "kyoto"
 
 
+@pytest.mark.slow
 def test_the_service(folder):
     (folder / "service.py").write_text(code_with("create_app"), encoding="utf-8")
 
