@@ -80,8 +80,9 @@ def found(
     shares, postings = [], 0
     for blocks, best in zip(tables, exact, strict=True):
         total = np.zeros(max(n_documents, int(exact.max()) + 1), np.int32)
+        touched, n_touched = np.empty(len(total), np.int32), 0
         for ids, scores in probed(blocks):
-            gather_from_lists(lists.offsets, lists.postings, ids, scores, total)
+            n_touched = gather_from_lists(lists.offsets, lists.postings, ids, scores, total, touched, n_touched)
             postings += int((lists.offsets[ids + 1].astype(np.int64) - lists.offsets[ids]).sum())
         place = np.empty(len(total), np.int64)
         place[np.argsort(-total, kind="stable")] = np.arange(len(total))

@@ -62,7 +62,7 @@ def main() -> None:
 
     for documents in (10_000, len(codes)):
         for name in ("fast", "balanced"):
-            plan = make_plan(SearchOptions(recall=name), documents)
+            plan = make_plan(SearchOptions(recall=name), documents, routed=codes.routing is not None)
             how = f"{plan.nprobe}, {plan.max_candidates:,}, {plan.margin:.2f}"
             report(f"{name} of {documents:,} documents: {how}", plan.nprobe, plan.max_candidates, plan.margin)
     if options.plans:
@@ -81,8 +81,8 @@ def ranked(
     codes: StoredCodes, query: np.ndarray, nprobe: int, limit: int, margin: float, interaction: int
 ) -> tuple[np.ndarray, int]:
     tables = BlockTables.of(query, codes.codec, codes.coarse)
-    approximate_scores = gather(codes, probe(tables, nprobe))
-    documents = prune(approximate_scores, codes.alive, limit, codes.row_ids)
+    gathered = gather(codes, probe(tables, nprobe, codes.routing))
+    documents = prune(gathered, codes.alive, limit, codes.row_ids)
     if interaction:
         documents = np.sort(documents)
         scores = np.zeros(len(documents), np.int64)
@@ -99,7 +99,7 @@ def ranked(
                     part.ends,
                 )
         documents = documents[np.argsort(-scores, kind="stable")[:interaction]]
-    approximate = None if np.isinf(margin) else approximate_scores[documents]
+    approximate = None if np.isinf(margin) else gathered.scores[documents]
     found, _, scored = refine(codes, tables, QueryLanes.of(query, 0.0), documents, 10, approximate, margin)
     return found, scored
 

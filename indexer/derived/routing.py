@@ -57,7 +57,7 @@ class Routing:
     def train(cls, codec: ResidualCodec, parts: Sequence[Codes]) -> Routing:
         """Find routing points for stored codes.
 
-        Memory: the codes of some two million tokens, and one integer for each token of the sample.
+        Memory: the codes of some two million tokens, and a 4-byte integer for each token of the sample.
 
         Args:
             codec: the codec of the codes.
@@ -69,8 +69,9 @@ class Routing:
         wanted = np.clip(np.rint(counts / TOKENS_PER_POINT), 1, _MOST_POINTS).astype(np.int64)
         offsets = np.concatenate([[0], np.cumsum(wanted)]).astype(np.uint32)
         residuals = np.empty((int(offsets[-1]), codec.residual_bytes), np.uint8)
+        sample = [_sampled(part, number, len(counts)) for number, part in enumerate(parts)]
         for first, last in _ranges(counts * _SAMPLED):
-            of_range = _sample(parts, first, last)
+            of_range = _joined(parts, sample, first, last)
             points = [
                 _points(codec, centroid, of_range[1][start:end], int(wanted[centroid]))
                 for centroid, start, end in _by_centroid(of_range[0], first, last)
@@ -153,12 +154,20 @@ def _ranges(tokens: np.ndarray) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def _sample(parts: Sequence[Codes], first: int, last: int) -> Codes:
-    """A sample of the tokens of the centroids from ``first`` to ``last - 1``, ascending by centroid."""
+def _sampled(part: Codes, number: int, n_centroids: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of a sample of a part's tokens, uint32 and by centroid, and where those of each centroid begin."""
+    centroid_ids = part[0]
+    draw = np.random.default_rng([_SEED, number]).random(len(centroid_ids), np.float32)
+    chosen = np.flatnonzero(draw < _SAMPLED).astype(np.uint32)
+    chosen = chosen[np.argsort(centroid_ids[chosen], kind="stable")]
+    return chosen, np.searchsorted(centroid_ids[chosen], np.arange(n_centroids + 1))
+
+
+def _joined(parts: Sequence[Codes], sample: Sequence[tuple[np.ndarray, np.ndarray]], first: int, last: int) -> Codes:
+    """The codes of the sample of the centroids from ``first`` to ``last - 1``, ascending by centroid."""
     ids, residuals = [], []
-    for number, (centroid_ids, codes) in enumerate(parts):
-        draw = np.random.default_rng([_SEED, number]).random(len(centroid_ids), np.float32)
-        chosen = np.flatnonzero((centroid_ids >= first) & (centroid_ids < last) & (draw < _SAMPLED))
+    for (centroid_ids, codes), (positions, starts) in zip(parts, sample, strict=True):
+        chosen = positions[starts[first] : starts[last]]
         ids.append(centroid_ids[chosen])
         residuals.append(codes[chosen])
     joined = np.concatenate(ids)

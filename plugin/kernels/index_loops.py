@@ -24,8 +24,14 @@ __all__ = ["best_rows", "float_maxsim", "gather_from_lists", "integer_maxsim"]
 
 @compiled
 def gather_from_lists(
-    list_offsets: np.ndarray, postings: np.ndarray, centroid_ids: np.ndarray, scores: np.ndarray, total: np.ndarray
-) -> None:
+    list_offsets: np.ndarray,
+    postings: np.ndarray,
+    centroid_ids: np.ndarray,
+    scores: np.ndarray,
+    total: np.ndarray,
+    touched: np.ndarray,
+    n_touched: int,
+) -> int:
     """Add to each row, for each query token, its best probed centroid's score above the token's worst probed score.
 
     Args:
@@ -34,6 +40,11 @@ def gather_from_lists(
         centroid_ids: int32 (query tokens, nprobe), best first.
         scores: int16 (query tokens, nprobe), of these centroids.
         total: int32 (rows,), added to.
+        touched: int32 (rows,): rows whose total is no longer 0 are written to it, in the order in which they are met.
+        n_touched: Number of rows that are in it already.
+
+    Returns:
+        Number of rows that are in ``touched`` now.
     """
     n_tokens, nprobe = centroid_ids.shape
     seen = np.full(len(total), -1, np.int16)
@@ -49,41 +60,43 @@ def gather_from_lists(
                 # The best centroid comes first: where a row is first met, it has its maximum.
                 if seen[row] != token:
                     seen[row] = token
+                    if total[row] == 0:
+                        touched[n_touched] = row
+                        n_touched += 1
                     total[row] += gain
+    return n_touched
 
 
 @compiled
-def best_rows(total: np.ndarray, allowed: np.ndarray, limit: int) -> np.ndarray:
-    """The ``limit`` allowed rows with the highest totals, and some more that may tie with the last.
+def best_rows(total: np.ndarray, rows: np.ndarray, limit: int) -> np.ndarray:
+    """Those ``limit`` of some rows that have the highest totals, and some more that may tie with the last.
 
     Args:
-        total: int32 (rows,), 0 or more.
-        allowed: bool (rows,).
+        total: int32 (all rows,), 0 or more.
+        rows: int64 (rows,), row numbers to choose from.
         limit: Number of rows wanted, 1 or more; all if there are fewer.
 
     Returns:
-        int64 row numbers, ascending.
+        int64 row numbers, in the order of ``rows``.
     """
     bins = 4096
     highest = np.int64(0)
-    for row in range(len(total)):
-        if allowed[row] and total[row] > highest:
-            highest = np.int64(total[row])
+    for row in rows:
+        highest = max(highest, np.int64(total[row]))
     shift = 0
     while highest >> shift >= bins:
         shift += 1
     counts = np.zeros(bins, np.int64)
-    for row in range(len(total)):
-        if allowed[row]:
-            counts[total[row] >> shift] += 1
+    for row in rows:
+        counts[total[row] >> shift] += 1
     lowest, kept = bins, 0
     while lowest > 0 and kept < limit:
         lowest -= 1
         kept += counts[lowest]
     found = np.empty(kept, np.int64)
     n = 0
-    for row in range(len(total)):
-        if allowed[row] and total[row] >> shift >= lowest:
+    for row in rows:
+        if total[row] >> shift >= lowest:
             found[n] = row
             n += 1
     return found

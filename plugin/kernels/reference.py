@@ -53,20 +53,29 @@ def best_points(
 
 
 def gather_from_lists(
-    list_offsets: np.ndarray, postings: np.ndarray, centroid_ids: np.ndarray, scores: np.ndarray, total: np.ndarray
-) -> None:
-    """See `index_loops.gather_from_lists`."""
+    list_offsets: np.ndarray,
+    postings: np.ndarray,
+    centroid_ids: np.ndarray,
+    scores: np.ndarray,
+    total: np.ndarray,
+    touched: np.ndarray,
+    n_touched: int,
+) -> int:
+    """See `index_loops.gather_from_lists`; here ``touched`` ascends."""
+    before = total != 0
     for token_ids, token_scores in zip(centroid_ids, scores.astype(np.int32), strict=True):
         gain = np.zeros_like(total)
         # Worst centroid first: a better one found later takes its place, which is the maximum.
         for centroid, score in zip(token_ids[::-1], token_scores[::-1], strict=True):
             gain[postings[list_offsets[centroid] : list_offsets[centroid + 1]]] = score - token_scores[-1]
         total += gain
+    (fresh,) = np.nonzero((total != 0) & ~before)
+    touched[n_touched : n_touched + len(fresh)] = fresh
+    return n_touched + len(fresh)
 
 
-def best_rows(total: np.ndarray, allowed: np.ndarray, limit: int) -> np.ndarray:
+def best_rows(total: np.ndarray, rows: np.ndarray, limit: int) -> np.ndarray:
     """See `index_loops.best_rows`; here only those that tie with the last come in addition."""
-    rows = np.flatnonzero(allowed)
     if len(rows) <= limit:
         return rows
     totals = total[rows]

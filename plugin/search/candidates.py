@@ -9,6 +9,8 @@ the best rows.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ...indexer.derived.routing import Routing
@@ -59,31 +61,49 @@ def _probe_points(block: BlockTables, nprobe: int, routing: Routing) -> Probed:
     )
 
 
-def gather(codes: StoredCodes, probed: list[Probed]) -> np.ndarray:
-    """Approximate MaxSim of all rows.
+@dataclass(frozen=True)
+class Gathered:
+    """What the inverted lists say of an index's rows.
 
-    Returns:
-        int32 (rows,), in the unit of the query tables, less the score of a row without a token at a probed centroid.
+    Attributes:
+        scores: int32 (all rows,): approximate MaxSim in the unit of the query tables, less the score of a row without a
+            token in a probed list, which is 0.
+        rows: int64 (rows,): numbers of the rows with another score than 0, in no particular order.
     """
-    approximate_scores = np.zeros(len(codes.row_ids), np.int32)
+
+    scores: np.ndarray
+    rows: np.ndarray
+
+
+def gather(codes: StoredCodes, probed: list[Probed]) -> Gathered:
+    """Approximate MaxSim of all rows, through the lists that were probed."""
+    scores = np.zeros(len(codes.row_ids), np.int32)
+    found = [np.empty(0, np.int64)]
     for first_row, segment in codes.segments:
-        of_segment = approximate_scores[first_row : first_row + len(segment)]
-        for centroid_ids, scores in probed:
-            gather_from_lists(segment.lists.offsets, segment.lists.postings, centroid_ids, scores, of_segment)
-    return approximate_scores
+        of_segment = scores[first_row : first_row + len(segment)]
+        touched, n = np.empty(len(segment), np.int32), 0
+        for centroid_ids, of_lists in probed:
+            lists = segment.lists
+            n = gather_from_lists(lists.offsets, lists.postings, centroid_ids, of_lists, of_segment, touched, n)
+        found.append(touched[:n].astype(np.int64) + first_row)
+    return Gathered(scores, np.concatenate(found))
 
 
-def prune(approximate_scores: np.ndarray, allowed: np.ndarray, limit: int, row_ids: np.ndarray) -> np.ndarray:
+def prune(gathered: Gathered, allowed: np.ndarray, limit: int, row_ids: np.ndarray) -> np.ndarray:
     """The allowed rows with the highest approximate scores.
 
     Args:
-        approximate_scores: int32 (rows,).
-        allowed: bool (rows,).
+        gathered: The rows' approximate scores.
+        allowed: bool (all rows,).
         limit: Number of rows; all if there are fewer.
-        row_ids: uint64 (rows,): of rows with equal scores, those with lower ids come first: they were written first.
+        row_ids: uint64 (all rows,): of rows with equal scores, those with lower ids come first: they were written
+            first.
 
     Returns:
         Row numbers, int64, best first.
     """
-    rows = best_rows(approximate_scores, allowed, limit)
-    return rows[np.lexsort((row_ids[rows], -approximate_scores[rows].astype(np.int64)))[:limit]]
+    rows = gathered.rows[allowed[gathered.rows]]
+    if len(rows) < limit:  # then also rows that no probed list has
+        rows = np.flatnonzero(allowed)
+    rows = best_rows(gathered.scores, rows, limit)
+    return rows[np.lexsort((row_ids[rows], -gathered.scores[rows].astype(np.int64)))[:limit]]

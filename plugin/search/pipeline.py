@@ -94,11 +94,11 @@ def _rank_rows(
             with watch.stage("probe"):
                 probed = probe(tables, plan.nprobe, codes.routing)
             with watch.stage("gather"):
-                approximate_scores = gather(codes, probed)
+                gathered = gather(codes, probed)
             with watch.stage("prune"):
-                candidates = prune(approximate_scores, allowed.mask, plan.max_candidates, codes.row_ids)
+                candidates = prune(gathered, allowed.mask, plan.max_candidates, codes.row_ids)
             if plan.source == "lists":
-                approximate_of_candidates = approximate_scores[candidates]
+                approximate_of_candidates = gathered.scores[candidates]
             else:
                 candidates = fused([candidates, by_text], plan.max_candidates)
         with watch.stage("refine"):

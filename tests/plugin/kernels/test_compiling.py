@@ -27,7 +27,7 @@ import numpy as np
 from tansaku.plugin.kernels import index_loops
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    rows = index_loops.best_rows(np.array([3, 1, 2], np.int32), np.ones(3, np.bool_), 2)
+    rows = index_loops.best_rows(np.array([3, 1, 2], np.int32), np.arange(3), 2)
 hits = sum(index_loops.best_rows.stats.cache_hits.values())
 print(json.dumps([sorted(rows.tolist()), hits, [str(w.message) for w in caught]]))
 """

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tansaku.indexer.derived.postings import MAX_ROWS, InvertedLists
-from tansaku.plugin.search.candidates import prune
+from tansaku.plugin.search.candidates import Gathered, prune
 
 deterministic = settings(deadline=None, derandomize=True, max_examples=80)
 
@@ -67,7 +67,8 @@ def pruned(
 ) -> list[int]:
     ids = np.array(range(len(totals)) if row_ids is None else row_ids, np.uint64)
     mask = np.ones(len(totals), bool) if allowed is None else np.array(allowed)
-    return prune(np.array(totals, np.int32), mask, limit, ids).tolist()
+    gathered = Gathered(np.array(totals, np.int32), np.flatnonzero(totals)[::-1])
+    return prune(gathered, mask, limit, ids).tolist()
 
 
 def test_prune_keeps_the_best_best_first():
