@@ -43,7 +43,7 @@ class CharacterEncoder(Encoder):
     def encode_documents(self, texts: Iterable[str]) -> list[np.ndarray]:
         return self.encode_tokens(self.tokenize_documents(texts))
 
-    encode_queries = encode_documents
+    encode_query_tokens, encode_queries = encode_tokens, encode_documents
 
 
 def _tokenized(text: str) -> TokenizedText:

@@ -75,7 +75,7 @@ def compare_sources(
     bm25_weights: list[float],
     phrase_weights: list[float],
 ) -> None:
-    searcher.search_many(list(queries.values()), 1)  # compiled, and all queries' vectors known from here on
+    searcher.search_many(list(queries.values()), 1)  # compiled
     ways: list[dict[str, Any]] = [{"source": "lists"}, {"source": "text"}, {"source": "fused"}]
     ways += [{"source": "fused", "bm25_weight": weight} for weight in bm25_weights]
     ways = [{**way, "phrase_weight": 0.0} for way in ways]

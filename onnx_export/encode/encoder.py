@@ -203,7 +203,21 @@ class Encoder:
         Raises:
             InputError: a query is empty or not a str, or ``texts`` is one str; the message gives its position.
         """
-        vectors = self.encode_tokens(self.tokenize_queries(texts))
+        return self.encode_query_tokens(self.tokenize_queries(texts))
+
+    def encode_query_tokens(self, tokenized: Sequence[TokenizedText]) -> list[np.ndarray]:
+        """Encode tokenized queries: the second half of `encode_queries`.
+
+        Args:
+            tokenized: what `tokenize_queries` gave.
+
+        Returns:
+            As `encode_queries`.
+
+        Raises:
+            BundleError: as `encode_tokens`.
+        """
+        vectors = self.encode_tokens(tokenized)
         weigh = self._parts.query_weights
         return vectors if weigh is None else [weigh(matrix) for matrix in vectors]
 
@@ -223,7 +237,7 @@ class Encoder:
         return self.encode_tokens(self.tokenize_documents(texts))
 
     def tokenize_queries(self, texts: Iterable[str]) -> list[TokenizedText]:
-        """Tokenize queries: the first half of `encode_queries`. Query weights come after `encode_tokens`.
+        """Tokenize queries: the first half of `encode_queries`; `encode_query_tokens` is the second.
 
         Args:
             texts: the queries.
@@ -297,7 +311,7 @@ class Encoder:
     def encode_tokens(
         self, tokenized: Sequence[TokenizedText], note: Callable[[int], None] | None = None
     ) -> list[np.ndarray]:
-        """Encode tokenized texts: the second half of `encode_queries` and `encode_documents`.
+        """Encode tokenized texts, without query weights: the second half of `encode_documents`.
 
         Texts of one length run together, at most 512 tokens at a time in each thread, so working memory does not grow
         with the number of texts.

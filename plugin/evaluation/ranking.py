@@ -13,6 +13,8 @@ from ...onnx_export.progress import Progress, no_progress
 from ..search.searcher import Searcher
 from .judgements import Run
 
+_QUERIES_AT_ONCE = 64  # between two calls of ``progress``
+
 
 def search_all(
     searcher: Searcher,
@@ -22,7 +24,7 @@ def search_all(
     progress: Progress = no_progress,
     **options: Any,
 ) -> Run:
-    """The ``k`` best documents for every query, as many queries at once as there are usable cores.
+    """The ``k`` best documents for every query, by `Searcher.search_many`.
 
     In an index of passages a document has the score of its best passage; with the option ``passages``, the ids and
     scores are those of passages.
@@ -31,7 +33,7 @@ def search_all(
         searcher: of an index.
         queries: query id → text.
         k: documents for each query.
-        progress: called with the stage "search" after each query.
+        progress: called with the stage "search" after every 64 queries.
         **options: as `Searcher.search` takes them.
 
     Returns:
@@ -40,15 +42,21 @@ def search_all(
     Raises:
         InputError: an option or a query that cannot be used.
     """
-    vectors = dict(zip(queries, searcher.encoder.encode_queries(queries.values()), strict=True))
-    return rank_all(searcher, vectors, texts=queries, k=k, progress=progress, **options)
+    run: Run = {}
+    items = list(queries.items())
+    for start in range(0, len(items), _QUERIES_AT_ONCE):
+        some = items[start : start + _QUERIES_AT_ONCE]
+        found = searcher.search_many([text for _, text in some], k, fields=[], **options)
+        for (query_id, _), hits in zip(some, found, strict=True):
+            run[query_id] = {hit.id: hit.score for hit in hits}
+        progress("search", len(run), len(items), 0)
+    return run
 
 
 def rank_all(
     searcher: Searcher,
     queries: Mapping[str, np.ndarray],
     *,
-    texts: Mapping[str, str] | None = None,
     k: int = 10,
     progress: Progress = no_progress,
     **options: Any,
@@ -58,9 +66,8 @@ def rank_all(
     Args:
         searcher: of an index.
         queries: query id → vectors, float32 (tokens, dim).
-        texts: query id → text, which full text needs if the options ask for it.
         k: documents for each query.
-        progress: as in `search_all`.
+        progress: called with the stage "search" after each query.
         **options: as `Searcher.search` takes them.
 
     Returns:
@@ -72,8 +79,7 @@ def rank_all(
     ranked: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def rank(query_id: str) -> tuple[np.ndarray, np.ndarray]:
-        text = None if texts is None else texts[query_id]
-        return searcher.rank_vectors(queries[query_id], k, query_text=text, **options)
+        return searcher.rank_vectors(queries[query_id], k, **options)
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         for query_id, found in zip(queries, pool.map(rank, queries), strict=True):

@@ -116,16 +116,16 @@ class TansakuModel(MultiVectorSearchEncoderWrapper):
         """Token vectors of the texts in a data loader's batches; a text without a word gets a zero."""
         refuse_unknown(options, _ENCODE_OPTIONS)
         of_queries = prompt_type is PromptType.query
-        encode = self.encoder.encode_queries if of_queries else self.encoder.encode_documents
+        encode = self.encoder.encode_query_tokens if of_queries else self.encoder.encode_tokens
         tokenize = self.encoder.tokenize_queries if of_queries else self.encoder.tokenize_documents
         nothing = np.zeros((1, self.encoder.dim), np.float32)
         encoded: list[torch.Tensor] = []
         n_cut = 0
         for batch in inputs:
             texts = batch["text"]
-            some = [text for text in texts if text.strip()]
-            n_cut += sum(text.truncated for text in tokenize(some))
-            vectors = iter(encode(some))
+            tokenized = tokenize([text for text in texts if text.strip()])
+            n_cut += sum(text.truncated for text in tokenized)
+            vectors = iter(encode(tokenized))
             encoded += [torch.from_numpy(next(vectors) if text.strip() else nothing) for text in texts]
         if n_cut:
             kind, rules = (

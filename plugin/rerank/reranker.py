@@ -225,9 +225,9 @@ def _score_texts(
         if before_batch is not None:
             before_batch()
         batch = distinct[start : start + _TEXTS_PER_BATCH]
-        for text, text_vectors in zip(batch, encoder.encode_documents(batch), strict=True):
-            scores[text] = phrase_maxsim(query.query_vectors, text_vectors, query.phrase_weight)
         tokenized = encoder.tokenize_documents(batch)
+        for text, text_vectors in zip(batch, encoder.encode_tokens(tokenized), strict=True):
+            scores[text] = phrase_maxsim(query.query_vectors, text_vectors, query.phrase_weight)
         n_tokens += sum(len(tokens.ids) for tokens in tokenized)
         too_long.update(text for text, tokens in zip(batch, tokenized, strict=True) if tokens.truncated)
     return scores, too_long, n_tokens

@@ -18,6 +18,7 @@ from .stored_codes import StoredCodes
 
 ALWAYS = ("id", "score")  # what all hits have
 _TEXTS = ("title", "text")
+_ROWS_READ_AT_ONCE = 4096
 
 
 def chosen_columns(codes: StoredCodes, fields: Sequence[str] | None) -> list[str]:
@@ -49,20 +50,45 @@ def fetch_hits(codes: StoredCodes, ranked: RankedRows, columns: Sequence[str], *
     Raises:
         StorageError: The table cannot be read, or the version that is open has been removed.
     """
-    records: list[dict[str, Any]] = [{} for _ in ranked.rows]
-    if columns:
-        records = take_rows(codes, ranked.rows, list(columns)).to_pylist()
-    ids = codes.ids(ranked.rows, of_passages=passages)
-    return [
-        Hit(
-            id=hit_id,
-            score=float(score),
-            title=record.pop("title", ""),
-            text=record.pop("text", ""),
-            fields=record,
-        )
-        for hit_id, record, score in zip(ids, records, ranked.scores, strict=True)
-    ]
+    (hits,) = fetch_many(codes, [ranked], columns, passages=passages)
+    return hits
+
+
+def fetch_many(
+    codes: StoredCodes, ranked: Sequence[RankedRows], columns: Sequence[str], *, passages: bool = False
+) -> list[list[Hit]]:
+    """`fetch_hits` for several queries: the rows of all are read together, a row that several found once.
+
+    Args:
+        codes: The index's codes.
+        ranked: The rows of each query.
+        columns: What is read of them, see `chosen_columns`.
+        passages: Whether hits have the ids of passages, not those of the documents.
+
+    Raises:
+        StorageError: As `fetch_hits`.
+    """
+    rows = np.concatenate([np.empty(0, np.int64), *(of_one.rows for of_one in ranked)])
+    scores = np.concatenate([np.empty(0, np.float32), *(of_one.scores for of_one in ranked)])
+    hits: list[Hit] = []
+    for start in range(0, len(rows), _ROWS_READ_AT_ONCE):
+        at_once = rows[start : start + _ROWS_READ_AT_ONCE]
+        records: list[dict[str, Any]] = [{} for _ in at_once]
+        if columns:
+            records = take_rows(codes, at_once, list(columns)).to_pylist()
+        ids = codes.ids(at_once, of_passages=passages)
+        hits += [
+            Hit(
+                id=hit_id,
+                score=score,
+                title=record.pop("title", ""),
+                text=record.pop("text", ""),
+                fields=record,
+            )
+            for hit_id, record, score in zip(ids, records, scores[start : start + len(ids)].tolist(), strict=True)
+        ]
+    ends = np.cumsum([len(of_one.rows) for of_one in ranked]).tolist()
+    return [hits[end - len(of_one.rows) : end] for of_one, end in zip(ranked, ends, strict=True)]
 
 
 def hit_columns(schema: pa.Schema, header: IndexHeader) -> list[str]:

@@ -22,7 +22,12 @@ _PASSAGES_PER_HIT = 4  # rows looked at for each document, and as many times mor
 
 
 def rank(
-    codes: StoredCodes, query_text: str | None, query_vectors: np.ndarray, options: SearchOptions, watch: Stopwatch
+    codes: StoredCodes,
+    query_text: str | None,
+    query_vectors: np.ndarray,
+    options: SearchOptions,
+    watch: Stopwatch,
+    allowed: Allowed | None = None,
 ) -> RankedRows:
     """The best rows for a query: in an index of passages, the best of each document, unless passages are asked for.
 
@@ -32,6 +37,7 @@ def rank(
         query_vectors: float32 (query tokens, dim).
         options: The options of the search.
         watch: Measures the time of each stage.
+        allowed: The rows that the options' filters leave, if they are known already.
 
     Raises:
         InputError: Vectors of another shape or not finite, or options that this index cannot use.
@@ -39,8 +45,9 @@ def rank(
     query_vectors = _checked_vectors(query_vectors, codes.codec.dim)
     weight = codes.phrase_weight_for(options.phrase_weight)
     words = check_text(codes, query_text) if options.source != "lists" else ""
-    with watch.stage("filter"):
-        allowed = allowed_rows(codes, options.where, options.ids)
+    if allowed is None:
+        with watch.stage("filter"):
+            allowed = allowed_rows(codes, options.where, options.ids)
 
     def best_rows(n_rows: int) -> RankedRows:
         return _rank_rows(codes, query_vectors, words, replace(options, k=n_rows), weight, allowed, watch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ class EncodedQuery(NamedTuple):
 
 
 class QueryEncoder:
-    """Encodes queries one at a time and remembers the vectors of the last 1,024.
+    """Encodes queries and remembers the vectors of the last 1,024 that came one at a time.
 
     Attributes:
         encoder: The model.
@@ -47,10 +48,18 @@ class QueryEncoder:
         """
         return self._remembered(check_query(query_text))
 
+    def many(self, query_texts: Sequence[str]) -> list[EncodedQuery]:
+        """Several queries, encoded in one batch and not remembered; the vectors are those of each alone.
+
+        Raises:
+            InputError: As for one query.
+        """
+        tokenized = self.encoder.tokenize_queries([check_query(text) for text in query_texts])
+        vectors = self.encoder.encode_query_tokens(tokenized)
+        return [EncodedQuery(one, text.truncated) for one, text in zip(vectors, tokenized, strict=True)]
+
     def _encode(self, query_text: str) -> EncodedQuery:
-        (tokenized,) = self.encoder.tokenize_queries([query_text])
-        (vectors,) = self.encoder.encode_queries([query_text])
-        return EncodedQuery(vectors, tokenized.truncated)
+        return self.many([query_text])[0]
 
 
 def check_query(query_text: str) -> str:

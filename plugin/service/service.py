@@ -181,10 +181,14 @@ class Service:
         Texts are cut at the limit before.
         """
         given = [text[: self.settings.max_text_chars] for text in texts]
-        encode = self.encoder.encode_queries if queries else self.encoder.encode_documents
-        vectors = encode(given)
+        if queries:
+            tokenized = self.encoder.tokenize_queries(given)
+            vectors = self.encoder.encode_query_tokens(tokenized)
+        else:
+            tokenized = self.encoder.tokenize_documents(given)
+            vectors = self.encoder.encode_tokens(tokenized)
         self.metrics.scored(encoded=len(texts))
-        return vectors, self.too_long(given, queries=queries)
+        return vectors, [i for i, text in enumerate(tokenized) if text.truncated]
 
     def too_long(self, texts: Sequence[str], *, queries: bool) -> list[int]:
         """Positions of the texts that have more tokens than the model reads."""

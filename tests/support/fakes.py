@@ -88,8 +88,8 @@ class FakeEncoder(Encoder):
         self.encoded += texts
         return [self.vectors(text) for text in texts]
 
-    def encode_queries(self, texts: Iterable[str]) -> list[np.ndarray]:
-        return [self.vectors(text) for text in texts]
+    def encode_query_tokens(self, tokenized: Sequence[TokenizedText]) -> list[np.ndarray]:
+        return [self.vectors("".join(map(chr, item.ids))) for item in tokenized]
 
     def encode_documents(self, texts: Iterable[str]) -> list[np.ndarray]:
         return self.encode_tokens(self.tokenize_documents(texts))

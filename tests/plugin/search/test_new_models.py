@@ -98,17 +98,19 @@ def test_searches_are_answered_while_the_new_model_is_loaded(db, searcher, monke
 
 
 def test_a_query_is_never_encoded_by_one_model_and_scored_by_another(db, searcher, models, monkeypatch):
-    encode = models[0].encode_queries
+    encode = models[0].encode_query_tokens
+    before = found(searcher)
     change_model(db)
 
-    def encode_and_refresh(texts):
-        vectors = encode(texts)
+    def encode_and_refresh(tokenized):
+        vectors = encode(tokenized)
         searcher.refresh()
         return vectors
 
-    monkeypatch.setattr(models[0], "encode_queries", encode_and_refresh)
-    (hits,) = searcher.search_many([QUERY])
-    assert [(hit.id, pytest.approx(hit.score, abs=1e-6)) for hit in hits] == newer_hits(db)
+    monkeypatch.setattr(models[0], "encode_query_tokens", encode_and_refresh)
+    for expected in (before, newer_hits(db)):
+        (hits,) = searcher.search_many([QUERY])
+        assert [(hit.id, pytest.approx(hit.score, abs=1e-6)) for hit in hits] == expected
 
 
 def test_a_search_whose_version_is_gone_is_made_again_with_the_new_model(db, searcher):

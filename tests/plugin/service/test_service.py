@@ -47,12 +47,12 @@ class SlowEncoder(FakeEncoder):
         self.at_work = 0
         self.most = 0
 
-    def encode_documents(self, texts):
+    def encode_tokens(self, tokenized, note=None):
         self.at_work += 1
         self.most = max(self.most, self.at_work)
         try:
             assert self.go.wait(10)
-            return self.encode_tokens(self.tokenize_documents(texts))
+            return super().encode_tokens(tokenized, note)
         finally:
             self.at_work -= 1
 
@@ -830,7 +830,7 @@ class TestOperations:
             def broken(texts):
                 raise RuntimeError(f"cannot encode {texts}")
 
-            monkeypatch.setattr(encoder, "encode_documents", broken)
+            monkeypatch.setattr(encoder, "tokenize_documents", broken)
             for path, field in (("/v2/rerank", "documents"), ("/rerank", "texts")):
                 answer = await s.post(path, {"query": QUERY, field: ["秘密の文書"]})
                 assert answer.status_code == 500
