@@ -70,7 +70,10 @@ def _option_row(parameter: inspect.Parameter, annotation: Any) -> str | None:
     if info.envvar:
         text += f" Environment variable: `{info.envvar}`."
     shown = ", ".join(f"`{name}`" for name in names)
-    return f"| {shown} | {_cell(_values(kind))} | {default} | {_cell(text)} |"
+    values = _values(kind)
+    if kind is Any:  # of several types, which the option shows
+        values = " ".join(f"`{value}`" for value in (info.metavar or "").strip("[]").split("|"))
+    return f"| {shown} | {_cell(values)} | {default} | {_cell(text)} |"
 
 
 def _help(text: str) -> str:

@@ -130,8 +130,8 @@ def _as_object(answer: Answer, fields: Sequence[str] | None) -> dict[str, Any]:
             content["cut"] = explanation.cut
         found.append(content)
     hits = answer.hits
-    about = {"stages_ms": hits.stages, "scored": hits.scored, "truncated": hits.truncated, "missing": hits.missing}
-    return {"query": answer.query, "hits": found, **about}
+    about = {name: getattr(hits, name) for name in ("scored", "recall", "truncated", "missing")}
+    return {"query": answer.query, "hits": found, "stages_ms": hits.stages, **about}
 
 
 def _cell(value: Any) -> str:

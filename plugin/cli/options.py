@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from ...onnx_export.errors import InputError
-from ..search.choices import Recall, SourceName
+from ..search.choices import LEAST_RECALL, Recall, RecallName, SourceName
 from ..serving.access import TOKEN_VARIABLE
 from . import display
 
@@ -45,11 +45,27 @@ Token = Annotated[
     typer.Option("--token", envvar=TOKEN_VARIABLE, help="Token that clients must send; safer in the environment."),
 ]
 
+
+def _recall(given: str) -> Recall | str:
+    """A number as a number; `SearchOptions` refuses what cannot be used."""
+    try:
+        return float(given)
+    except ValueError:
+        return given
+
+
 # What a search is given: the fields of `tansaku.SearchOptions`, with their defaults.
 K = Annotated[int, typer.Option("-k", help="Number of hits.")]
 RecallOption = Annotated[
-    Recall,
-    typer.Option("--recall", help="Thoroughness: exact scores every document; balanced and fast only the likely ones."),
+    Any,  # Recall; typer has no options of two types
+    typer.Option(
+        "--recall",
+        parser=_recall,
+        metavar=f"[{'|'.join(get_args(RecallName))}|{LEAST_RECALL}..1]",
+        autocompletion=lambda: list(get_args(RecallName)),
+        help="Thoroughness: exact scores every document; balanced and fast only the likely ones. Or a number: share of "
+        "the ten best that is expected among the hits.",
+    ),
 ]
 Where = Annotated[
     str | None,

@@ -170,7 +170,7 @@ def evaluate_beir(
         k: number of documents ranked for each query; measures that look at more are left out.
         questions: number of judged queries, see `Beir.read`.
         nbits: bits per dimension of a residual in the index: 1, 2 or 4.
-        recall: "fast", "balanced" or "exact", see `SearchOptions`.
+        recall: "fast", "balanced", "exact" or a number, see `SearchOptions`.
         allow_missing: whether most of the judged documents may be missing from the corpus.
         progress: called with stages named "WAY: STAGE".
 
@@ -287,7 +287,7 @@ def through_index(
         encoder: the model.
         k: documents for each query.
         nbits: bits per dimension of a residual: 1, 2 or 4.
-        recall: "fast", "balanced" or "exact".
+        recall: "fast", "balanced", "exact" or a number.
         progress: called with the stages of `Index.create`, then "search".
 
     Returns:

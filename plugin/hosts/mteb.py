@@ -150,8 +150,8 @@ class TansakuIndexModel(TansakuModel):
         encoder: the model; None takes the one that ships inside.
         nbits: bits per dimension of a residual: 1, 2 or 4.
         pool: 2 and more merge token vectors; see `Index.create`.
-        recall: how much of the index is examined: "fast", "balanced" or "exact"; see `SearchOptions`, as for the
-            arguments that follow.
+        recall: how much of the index is examined: "fast", "balanced", "exact" or a number; see `SearchOptions`, as for
+            the arguments that follow.
         phrase_weight: weight given to the similarity of neighbouring tokens.
         nprobe: number of centroids probed for each query token.
         candidates: number of documents that may be scored by their codes.

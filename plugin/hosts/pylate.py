@@ -55,8 +55,8 @@ class TansakuIndex(Base):
         index_name: name of the table.
         override: remove an index of that name.
         nbits: bits per dimension of a residual: 1, 2 or 4.
-        recall: how much of the index is examined: "fast", "balanced" or "exact"; see `SearchOptions`, as for the three
-            arguments that follow.
+        recall: how much of the index is examined: "fast", "balanced", "exact" or a number; see `SearchOptions`, as for
+            the three arguments that follow.
         phrase_weight: weight given to the similarity of neighbouring tokens; None is 0.
         nprobe: number of centroids probed for each query token.
         candidates: number of documents that may be scored by their codes.

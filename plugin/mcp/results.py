@@ -76,6 +76,9 @@ class SearchResult(BaseModel):
     table: str
     hits: list[FoundDocument]
     unknown_ids: list[str] = Field(description="Given ids that the table does not have.")
+    recall: float | None = Field(
+        None, description="Expected share of the best documents that is among the hits; null if it was not measured."
+    )
     warning: str | None = Field(
         None, description="Set if the end of the query or of a hit was ignored because the model reads no more."
     )

@@ -26,7 +26,7 @@ from ...onnx_export.encode.bundle import MAX_WEIGHT
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError, MissingExtraError, TansakuError
 from ...onnx_export.validation import describe_errors
-from ..search.choices import Recall, SourceName
+from ..search.choices import LEAST_RECALL, RecallName, SourceName
 from ..search.latest_searcher import LatestSearcher
 from ..search.searcher import Searcher
 
@@ -86,7 +86,11 @@ OfPassages = Annotated[
     bool, Field(description="True: each passage is a hit. False: each document is one hit, with its best passage.")
 ]
 HowMuch = Annotated[
-    Recall, Field(description="Part of the index that is examined; exact scores every document and is slowest.")
+    RecallName | Annotated[float, Field(ge=LEAST_RECALL, le=1, strict=True)],
+    Field(
+        description="Part of the index that is examined; exact scores every document and is slowest. Or a number: "
+        "share of the ten best that is expected among the hits."
+    ),
 ]
 CandidatesFrom = Annotated[
     SourceName,
@@ -326,7 +330,10 @@ class _Tools:
         )
         found = [found_document(hit, score, query, searcher) for hit, score in zip(hits, hits.scores(), strict=True)]
         warning = what_was_cut(hits, searcher)
-        return _result(SearchResult(table=served.name, hits=found, unknown_ids=list(hits.missing), warning=warning))
+        unknown = list(hits.missing)
+        return _result(
+            SearchResult(table=served.name, hits=found, unknown_ids=unknown, recall=hits.recall, warning=warning)
+        )
 
     def read(
         self, ids: Ids, offset: Offset = 0, max_chars: MaxChars = 8_000, table: TableName = None

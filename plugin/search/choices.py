@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-Recall = Literal["fast", "balanced", "exact"]
+RecallName = Literal["fast", "balanced", "exact"]
+Recall = RecallName | float
+"""How much of an index is examined: a name, or the share of exact MaxSim's best that is expected of the hits."""
+LEAST_RECALL = 0.9  # as a number
 SourceName = Literal["lists", "text", "fused"]
 ScoreMode = Literal["mean", "raw", "logit"]
 """Scale of a score.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 
+from .calibrator import Calibrator
 from .fetch import chosen_columns, fetch_many
 from .filters import Allowed, allowed_rows
 from .pipeline import rank
@@ -30,12 +31,15 @@ class ManyQueries:
         self._pool = pool
         self._filtered: tuple[StoredCodes, Allowed] | None = None
 
-    def search(self, codes: StoredCodes, encode: QueryEncoder, texts: list[str]) -> list[Hits]:
+    def search(
+        self, codes: StoredCodes, encode: QueryEncoder, calibrator: Calibrator, texts: list[str]
+    ) -> list[Hits]:
         """The hits of each query.
 
         Args:
             codes: The index's codes.
             encode: The encoder of queries.
+            calibrator: What is known of the index's recall.
             texts: The queries: encoded in one batch, ranked several at a time, and their hits are read together.
 
         Raises:
@@ -48,10 +52,11 @@ class ManyQueries:
             queries = encode.many(texts)
         with together.stage("filter"):
             allowed = self._allowed(codes)
+        settled, level = calibrator.settled(options)
 
         def rank_one(text: str, query: EncodedQuery) -> tuple[RankedRows, Stopwatch]:
             watch = Stopwatch()
-            return rank(codes, text, query.vectors, options, watch, allowed), watch
+            return rank(codes, text, query.vectors, settled, watch, allowed, level), watch
 
         results = list(self._pool.map(rank_one, texts, queries))
         ranked, watches = [rows for rows, _ in results], [watch for _, watch in results]
@@ -67,6 +72,7 @@ class ManyQueries:
                 version=codes.version,
                 query_tokens=len(query.vectors),
                 truncated=query.truncated,
+                recall=calibrator.expected(settled, level, rows),
             )
             for hits_of_one, rows, watch, query in zip(hits, ranked, watches, queries, strict=True)
         ]

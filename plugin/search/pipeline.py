@@ -28,6 +28,7 @@ def rank(
     options: SearchOptions,
     watch: Stopwatch,
     allowed: Allowed | None = None,
+    level: float | None = None,
 ) -> RankedRows:
     """The best rows for a query: in an index of passages, the best of each document, unless passages are asked for.
 
@@ -38,6 +39,7 @@ def rank(
         options: The options of the search.
         watch: Measures the time of each stage.
         allowed: The rows that the options' filters leave, if they are known already.
+        level: As `make_plan` takes it, for a number as ``recall``.
 
     Raises:
         InputError: Vectors of another shape or not finite, or options that this index cannot use.
@@ -50,7 +52,7 @@ def rank(
             allowed = allowed_rows(codes, options.where, options.ids)
 
     def best_rows(n_rows: int) -> RankedRows:
-        return _rank_rows(codes, query_vectors, words, replace(options, k=n_rows), weight, allowed, watch)
+        return rank_rows(codes, query_vectors, words, replace(options, k=n_rows), weight, allowed, watch, level)
 
     if options.passages or not codes.index.header.passage_tokens:
         return best_rows(options.k)
@@ -69,7 +71,7 @@ def rank(
         n_rows *= _PASSAGES_PER_HIT
 
 
-def _rank_rows(
+def rank_rows(
     codes: StoredCodes,
     query_vectors: np.ndarray,
     words: str,
@@ -77,9 +79,11 @@ def _rank_rows(
     weight: float,
     allowed: Allowed,
     watch: Stopwatch,
+    level: float | None = None,
 ) -> RankedRows:
     """The best of the allowed rows, each for itself; ``words`` is the query's text, ``weight`` that of phrases."""
-    plan = make_plan(options, len(codes), weight, outgrown=codes.outgrown, routed=codes.routing is not None)
+    routed = codes.routing is not None
+    plan = make_plan(options, len(codes), weight, outgrown=codes.outgrown, routed=routed, level=level)
     with watch.stage("layout"):
         query_lanes = QueryLanes.of(query_vectors, plan.phrase_weight)
     score_all = plan.score_all_up_to is None or allowed.count <= plan.score_all_up_to
@@ -115,7 +119,7 @@ def _rank_rows(
 
     if plan.bm25_weight:
         rows, scores = with_bm25(rows, scores, by_text, bm25, plan.bm25_weight)
-    return RankedRows(rows[: options.k], scores[: options.k], scored, allowed.missing)
+    return RankedRows(rows[: options.k], scores[: options.k], scored, allowed.missing, scored == allowed.count)
 
 
 def score_ids(

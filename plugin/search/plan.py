@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any, get_args
 
 from ...indexer.table.conditions import Where
 from ...onnx_export.encode.bundle import check_weight
 from ...onnx_export.errors import InputError
 from ...onnx_export.kinds import check_whole
-from .choices import Recall, SourceName
+from .choices import LEAST_RECALL, Recall, RecallName, SourceName
 
 _SCORE_ALL_UP_TO = 512  # documents
 # Where the codec has too few centroids to tell likely documents: all are scored, or beyond that many more.
@@ -21,11 +22,12 @@ _MORE_OUTGROWN = 16
 # lets the values grow, up to `_LARGE` documents: as far as `benchmarks.search.stages --plans` measured it, at 20,000
 # and 140,000.
 _SMALL, _LARGE = 10_000, 140_000
-_NPROBE = {"fast": 16, "balanced": 32}
-_NPROBE_ROUTED = {"fast": 24, "balanced": 48}
-_CANDIDATES = {"fast": 256, "balanced": 1024}
-_CANDIDATES_PER_HIT = {"fast": 4, "balanced": 16}
-_MARGIN = {"fast": 2.0, "balanced": 2.75}
+# They are those of level 0; each level more doubles the first two, takes four times the next two, and adds to the last.
+LEVELS_BY_NAME = {"fast": 0.0, "balanced": 1.0}
+_NPROBE, _NPROBE_ROUTED = 16, 24
+_CANDIDATES, _CANDIDATES_PER_HIT = 256, 4
+_MARGIN, _MARGIN_PER_LEVEL = 2.0, 0.75
+MEASURED_HITS = 10  # for which the share is measured that a number as recall promises
 # How many of the best documents by MaxSim are reordered: by BM25 the first 64, or four times the hits if that is more;
 # by phrases, which change the order less, the first 16.
 _DEPTH_FOR_BM25, _DEPTH_FOR_BM25_PER_HIT = 64, 4
@@ -38,7 +40,9 @@ class SearchOptions:
 
     Attributes:
         k: Number of hits, 1 or more.
-        recall: How much of the index is examined: "fast", "balanced", or "exact", which scores every document.
+        recall: How much of the index is examined: "fast", "balanced", or "exact", which scores every document. Or the
+            share of exact MaxSim's ten best that is expected among the first ten hits, 0.9 to 1.0: as little is
+            examined as that share was measured to need in this index (`Searcher.calibrate`); 1.0 is "exact".
         where: Condition over the table's columns: text, or a `Condition` with parameters; only documents that meet it
             are found.
         ids: Ids of documents or passages; only these are found. `Hits.missing` lists the ids that are not in the index.
@@ -62,7 +66,9 @@ class SearchOptions:
 
     Raises:
         InputError: An unknown ``recall`` or ``source``, a number below 1, a weight outside 0 to 1000, a
-            ``bm25_weight`` where no full-text search runs, or one string as ``fields``.
+            ``bm25_weight`` where no full-text search runs, one string as ``fields``, or a number as ``recall`` that is
+            outside 0.9 to 1.0 or given with ``nprobe``, ``candidates`` or another ``source`` than "lists", of which it
+            promises nothing.
     """
 
     k: int = 10
@@ -91,12 +97,9 @@ class SearchOptions:
         return cls(**given)
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("recall", self.recall, get_args(Recall)),
-            ("source", self.source, get_args(SourceName)),
-        ):
-            if value not in known:
-                raise InputError(f"unknown {name} {value!r}; use {_one_of(known)}")
+        if self.source not in get_args(SourceName):
+            raise InputError(f"unknown source {self.source!r}; use {_one_of(get_args(SourceName))}")
+        self._check_recall()
         check_whole("k", self.k)
         if not isinstance(self.passages, bool):
             raise InputError(f"passages is {self.passages!r}; use True or False")
@@ -110,6 +113,23 @@ class SearchOptions:
             check_weight("phrase_weight", self.phrase_weight)
         if self.bm25_weight and self.source == "lists":
             raise InputError("bm25_weight needs candidates from full text: set source to 'fused' or 'text'")
+
+    def _check_recall(self) -> None:
+        recall, names = self.recall, get_args(RecallName)
+        remedy = f"use {', '.join(names)} or a number from {LEAST_RECALL} to 1"
+        if isinstance(recall, str):
+            if recall not in names:
+                raise InputError(f"unknown recall {recall!r}; {remedy}")
+            return
+        if not isinstance(recall, Real) or isinstance(recall, bool) or not LEAST_RECALL <= recall <= 1:
+            raise InputError(f"recall is {recall!r}; {remedy}")
+        for name, value in (("nprobe", self.nprobe), ("candidates", self.candidates)):
+            if value is not None:
+                raise InputError(f"recall {recall} is a promise that {name} would overrule; give one of the two")
+        if self.source != "lists":
+            raise InputError(
+                f"recall {recall} is a promise for candidates from lists: leave out source, or give recall by name"
+            )
 
 
 def _one_of(names: Sequence[str]) -> str:
@@ -150,6 +170,7 @@ def make_plan(
     *,
     outgrown: bool = False,
     routed: bool = False,
+    level: float | None = None,
 ) -> Plan:
     """The plan for a search of an index.
 
@@ -159,14 +180,19 @@ def make_plan(
         phrase_weight: The weight that the search uses, see `StoredCodes.phrase_weight_for`.
         outgrown: Whether the index has grown too much for its lists: more is looked at, unless an option says how much.
         routed: Whether lists are of routing points: they are equally fine in an index of any size.
+        level: How thorough a search is whose ``recall`` is a number: 0 as "fast", 1 as "balanced", and more in the same
+            steps; None: all rows are scored. Not read where ``recall`` is a name.
     """
-    k, recall = options.k, options.recall
-    depth = k
+    k = depth = options.k
+    if isinstance(options.recall, str):
+        level = LEVELS_BY_NAME.get(options.recall)
+    else:
+        depth = max(depth, MEASURED_HITS)  # what was measured of ten hits holds for the first of them
     if options.bm25_weight:
         depth = max(_DEPTH_FOR_BM25, _DEPTH_FOR_BM25_PER_HIT * k)
     elif phrase_weight:
-        depth = max(_DEPTH_FOR_PHRASES, k)
-    if recall == "exact":
+        depth = max(_DEPTH_FOR_PHRASES, depth)
+    if level is None:
         return Plan(
             score_all_up_to=None,
             source=options.source,
@@ -179,9 +205,9 @@ def make_plan(
         )
     growth = min(max(n_documents, _SMALL), _LARGE) / _SMALL
     more = _MORE_OUTGROWN if outgrown else 1
-    usual = max(round(_CANDIDATES[recall] * growth**0.5), _CANDIDATES_PER_HIT[recall] * k)
+    usual = max(round(4**level * _CANDIDATES * growth**0.5), round(4**level * _CANDIDATES_PER_HIT * k))
     candidates = options.candidates or more * usual
-    usual = _NPROBE_ROUTED[recall] if routed else round(_NPROBE[recall] * growth ** (1 / 3))
+    usual = round(2**level * (_NPROBE_ROUTED if routed else _NPROBE * growth ** (1 / 3)))
     nprobe = options.nprobe or more * usual
     score_all_up_to = options.candidates or max(_SCORE_ALL_OUTGROWN if outgrown else _SCORE_ALL_UP_TO, k)
     return Plan(
@@ -192,5 +218,5 @@ def make_plan(
         depth=depth,
         nprobe=nprobe,
         max_candidates=max(candidates, depth) if options.bm25_weight else candidates,
-        margin=_MARGIN[recall] + 0.2 * math.log(growth),
+        margin=_MARGIN + _MARGIN_PER_LEVEL * level + 0.2 * math.log(growth),
     )

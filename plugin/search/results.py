@@ -23,12 +23,14 @@ class RankedRows:
         scores: float32 (hits,), MaxSim, plus weighted BM25 if it was asked for.
         scored: Number of rows that were scored by their codes.
         missing: Ids that the search was restricted to and that are not in the index.
+        complete: Whether all rows were scored that the search was allowed to find.
     """
 
     rows: np.ndarray
     scores: np.ndarray
     scored: int
     missing: tuple[str, ...]
+    complete: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,9 @@ class Hits(list[Hit]):
         stages: Milliseconds of each stage of the search, in order.
         scored: Number of documents that were scored by their codes.
         missing: Ids that the search was restricted to and that are not in the index.
+        recall: Expected share of the best by exact MaxSim over the index's codes that is among the hits: 1 if all
+            documents were scored that the search was allowed to find, otherwise as it was measured in this index, see
+            `Searcher.calibrate`. None if it was not, or if ``nprobe``, ``candidates`` or ``source`` was given.
         version: Version of the table that was searched.
         query_tokens: Number of vectors of the query.
         truncated: Whether the query was longer than the model reads (`Bundle.query`), so that its end was ignored.
@@ -97,6 +102,7 @@ class Hits(list[Hit]):
         version: int,
         query_tokens: int,
         truncated: bool = False,
+        recall: float | None = None,
     ) -> None:
         super().__init__(hits)
         self.stages = stages
@@ -105,6 +111,7 @@ class Hits(list[Hit]):
         self.version = version
         self.query_tokens = query_tokens
         self.truncated = truncated
+        self.recall = recall
 
     def scores(self, mode: ScoreMode = "mean") -> list[float]:
         """The hits' scores on another scale, in their order.

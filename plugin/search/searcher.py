@@ -16,6 +16,7 @@ import numpy as np
 from lancedb.table import Table
 
 from ...indexer.codec.codec import OUTGROWN_REMEDY
+from ...indexer.derived.array_files import arrays_folder
 from ...indexer.derived.arrays import load_arrays
 from ...indexer.derived.check import CheckReport, check_index
 from ...indexer.errors import StorageError
@@ -32,6 +33,8 @@ from ...onnx_export.errors import InputError
 from ...onnx_export.kinds import check_kind, check_whole
 from ...onnx_export.progress import Progress, no_progress
 from ...onnx_export.retry import retrying
+from .calibration import Calibration
+from .calibrator import Calibrator
 from .choices import Recall, SourceName
 from .explain import Explanation, explain_hit
 from .fetch import chosen_columns, fetch_hits, read_documents
@@ -50,10 +53,11 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Opened:
-    """One version of an index, and the model that encodes queries for it."""
+    """One version of an index, the model that encodes queries for it, and what is known of its recall."""
 
     codes: StoredCodes
     encode: QueryEncoder
+    calibrator: Calibrator
 
 
 class ScoredQuery(NamedTuple):
@@ -319,7 +323,7 @@ class Searcher:
             for start in range(0, len(distinct), QUERIES_AT_ONCE):
                 chunk = distinct[start : start + QUERIES_AT_ONCE]
                 hits = self._on_open_version(
-                    lambda opened, chunk=chunk: many.search(opened.codes, opened.encode, chunk)
+                    lambda opened, chunk=chunk: many.search(opened.codes, opened.encode, opened.calibrator, chunk)
                 )
                 found.update(zip(chunk, hits, strict=True))
         # What is found for a query is the caller's to change, so a query that is given again gets a copy.
@@ -336,7 +340,8 @@ class Searcher:
             columns = chosen_columns(codes, options.fields)
             with watch.stage("encode"):
                 query = encoded(opened.encode)
-            ranked = rank(codes, query_text, query.vectors, options, watch)
+            settled, level = opened.calibrator.settled(options)
+            ranked = rank(codes, query_text, query.vectors, settled, watch, level=level)
             with watch.stage("fetch"):
                 hits = fetch_hits(codes, ranked, columns, passages=options.passages)
             return Hits(
@@ -346,6 +351,7 @@ class Searcher:
                 version=codes.version,
                 query_tokens=len(query.vectors),
                 truncated=query.truncated,
+                recall=opened.calibrator.expected(settled, level, ranked),
             )
 
         return self._on_open_version(on_version)
@@ -403,8 +409,41 @@ class Searcher:
             candidates=candidates,
         )
         # Not by `_on_open_version`: row numbers of another version would not be those of the caller's other calls.
-        ranked = rank(self._codes, query_text, query_vectors, options, Stopwatch())
+        opened = self._opened
+        options, level = opened.calibrator.settled(options)
+        ranked = rank(opened.codes, query_text, query_vectors, options, Stopwatch(), level=level)
         return ranked.rows, ranked.scores
+
+    def calibrate(self, queries: Sequence[str] | None = None) -> Calibration | None:
+        """Measure which share of exact MaxSim's ten best the searches of this index find.
+
+        A number as ``recall`` relies on it, and `Hits.recall` tells it. The first search with such a number measures if
+        nothing has; that takes seconds, in a large index some ten. The result is kept next to the derived arrays until
+        the index has grown or shrunk by half, or has another codec or other routing points. Without such arrays it is
+        kept in memory. Other searchers that are open see it when they are refreshed.
+
+        The queries are 64 stored documents, cut to 24 of their tokens. Your own queries are better: the estimate is
+        then for such queries.
+
+        Args:
+            queries: Questions or keywords, best some hundred. Stored documents make up what they lack to 64.
+
+        Returns:
+            What was measured; None if the index is so small that all documents are scored anyway.
+
+        Raises:
+            InputError: An empty query, or one string in place of queries.
+            StorageError: The database cannot be read.
+        """
+        if isinstance(queries, str):
+            raise InputError("queries is one string; give a list of queries")
+        texts = [check_query(query) for query in queries or ()]
+
+        def on_version(opened: _Opened) -> Calibration | None:
+            vectors = opened.encode.encoder.encode_queries(texts) if texts else []
+            return opened.calibrator.measure(vectors)
+
+        return self._on_open_version(on_version)
 
     def ids(self, rows: np.ndarray) -> list[str]:
         """The ids of rows given by number, as `rank_vectors` returns them.
@@ -656,9 +695,11 @@ class Searcher:
         encoder = self._models.find(index)
         codes = StoredCodes(index, load_arrays(index, derived=self._derived), encoder.bundle.phrase_weight)
         before: _Opened | None = getattr(self, "_opened", None)
+        folder = arrays_folder(index) if self._derived else None
+        calibrator = Calibrator(codes, folder, None if before is None else before.calibrator)
         if before is not None and before.encode.encoder is encoder:  # which remembers queries
-            return _Opened(codes, before.encode)
-        return _Opened(codes, QueryEncoder(encoder))
+            return _Opened(codes, before.encode, calibrator)
+        return _Opened(codes, QueryEncoder(encoder), calibrator)
 
 
 def _latest(index: IndexTable) -> IndexTable:

@@ -53,6 +53,7 @@ class StoredCodes:
         alive: bool (rows,): False for rows that are no longer in the table.
         phrase_weight: Weight of neighbouring tokens in a search that gives none: the model's, or 0 for pooled vectors.
         routing: The points that inverted lists are of; None if they are of the centroids.
+        n_tokens: Number of token vectors, those of rows included that were deleted not long ago.
         outgrown: Whether the index has grown too much for its lists, see `is_outgrown`.
         row_sets: The rows that conditions left in earlier searches.
     """
@@ -69,8 +70,8 @@ class StoredCodes:
         self.coarse = CoarseCodec.of(index.codec)
         self._n_alive = int(np.count_nonzero(self.alive))
         self.routing = arrays.routing
-        n_tokens = sum(int(segment.offsets[-1]) for segment in arrays.segments)
-        self.outgrown = is_outgrown(max(len(self.codec.centroids), len(self.routing or ())), n_tokens)
+        self.n_tokens = sum(int(segment.offsets[-1]) for segment in arrays.segments)
+        self.outgrown = is_outgrown(max(len(self.codec.centroids), len(self.routing or ())), self.n_tokens)
 
     def __len__(self) -> int:
         """Number of rows that are in the table."""

@@ -42,8 +42,8 @@ class TansakuRetriever:
         top_k: number of documents.
         filter_policy: whether filters given to `run` replace these or are added to them.
         score: scale of the documents' scores: "mean" (a mean cosine), "raw" or "logit"; see `Reranker.rerank`.
-        recall: how much of the index is examined: "fast", "balanced" or "exact"; see `SearchOptions`, as for the
-            arguments that follow.
+        recall: how much of the index is examined: "fast", "balanced", "exact" or a number; see `SearchOptions`, as for
+            the arguments that follow.
         where: condition over the table's columns, such as ``"year < 1950"``; for tables that the store has not made.
         ids: only these documents are found; the number of unknown ids is logged.
         passages: whether each passage is found on its own, in an index of passages; False finds documents.

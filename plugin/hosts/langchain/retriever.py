@@ -10,7 +10,7 @@ documents = TansakuRetriever(searcher=Searcher.open("db", "docs"), k=5).invoke("
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from ....onnx_export.errors import MissingExtraError
 
@@ -24,7 +24,7 @@ except ImportError as error:
     raise MissingExtraError("langchain-core", "langchain") from error
 
 from ...rerank.reranker import Reranker
-from ...search.choices import Recall, ScoreMode, SourceName
+from ...search.choices import LEAST_RECALL, RecallName, ScoreMode, SourceName
 from ...search.plan import SearchOptions
 from ...search.results import Hit
 from ...search.searcher import Searcher
@@ -84,7 +84,7 @@ class TansakuRetriever(BaseRetriever):
 
     searcher: Searcher
     k: int = Field(default=4, ge=1)
-    recall: Recall = "balanced"
+    recall: RecallName | Annotated[float, Field(ge=LEAST_RECALL, le=1, strict=True)] = "balanced"
     where: str | None = None
     ids: list[str] | None = None
     passages: bool = False

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ....onnx_export.encode.bundle import MAX_WEIGHT
-from ...search.choices import Recall, ScoreMode, SourceName
+from ...search.choices import LEAST_RECALL, RecallName, ScoreMode, SourceName
 from ...search.cuts import query_warning
 from ..errors import OURS, ServiceError
 from ..service import Service
@@ -23,8 +23,10 @@ class SearchRequest(StrictBody):
     query: Text = Field(description="The question or keywords.", examples=["金閣寺"])
     index: str | None = Field(None, description="Name of an index; by default the first one.")
     k: int = Field(10, ge=1, description="Number of hits.")
-    recall: Recall = Field(
-        "balanced", description="Thoroughness: exact scores every document; balanced and fast only the likely ones."
+    recall: RecallName | Annotated[float, Field(ge=LEAST_RECALL, le=1, strict=True)] = Field(
+        "balanced",
+        description="Thoroughness: exact scores every document; balanced and fast only the likely ones. Or a number: "
+        "share of the ten best that is expected among the hits.",
     )
     where: Text | None = Field(
         None,
@@ -89,6 +91,9 @@ class SearchResponse(BaseModel):
     hits: list[SearchHit] = Field(description="The documents found, best first.")
     missing: list[str] = Field(description="Ids in the request that the index does not have.")
     scored: int = Field(description="Number of documents that were scored by their codes.")
+    recall: float | None = Field(
+        description="Expected share of the best documents that is among the hits; null if it was not measured."
+    )
     version: int = Field(description="Version of the table that was searched.")
     stages_ms: dict[str, float] = Field(description="Milliseconds of each stage of the search.")
     truncated: bool = Field(description="Whether the query was longer than the model reads; its end was ignored.")
@@ -135,6 +140,7 @@ def router(service: Service) -> APIRouter:
                 ],
                 "missing": list(hits.missing),
                 "scored": hits.scored,
+                "recall": hits.recall,
                 "version": hits.version,
                 "stages_ms": hits.stages,
                 "truncated": hits.truncated,

@@ -8,9 +8,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tansaku import InputError, Searcher
-from tansaku.plugin.search.plan import SearchOptions, make_plan
+from tansaku.plugin.search.calibration import LEVELS
+from tansaku.plugin.search.plan import LEVELS_BY_NAME, SearchOptions, make_plan
 
 
 @pytest.mark.parametrize("recall", ["fast", "balanced"])
@@ -49,7 +52,17 @@ def test_every_search_method_has_the_options_by_name_with_their_defaults(method)
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"recall": "all"}, "unknown recall 'all'; use fast, balanced or exact"),
+        ({"recall": "all"}, r"unknown recall 'all'; use fast, balanced, exact or a number from 0\.9 to 1"),
+        ({"recall": "0.95"}, "unknown recall '0.95'"),
+        ({"recall": 0.89}, r"recall is 0\.89; use fast, balanced, exact or a number from 0\.9 to 1"),
+        ({"recall": 1.01}, "recall is 1.01"),
+        ({"recall": np.nan}, "recall is nan"),
+        ({"recall": True}, "recall is True"),
+        ({"recall": None}, "recall is None"),
+        ({"recall": 0.95, "nprobe": 3}, "recall 0.95 is a promise that nprobe would overrule; give one of the two"),
+        ({"recall": 1.0, "candidates": 3}, "recall 1.0 is a promise that candidates would overrule"),
+        ({"recall": 0.95, "source": "text"}, "recall 0.95 is a promise for candidates from lists: leave out source"),
+        ({"recall": 0.95, "source": "fused"}, "leave out source"),
         ({"source": "bm25"}, "unknown source 'bm25'; use lists, text or fused"),
         ({"k": 0}, "k is 0; it must be a whole number of 1 or more"),
         ({"k": "3"}, "k is '3'"),
@@ -73,6 +86,27 @@ def test_options_cannot_be_changed_and_are_given_by_name():
         SearchOptions().k = 3  # type: ignore[misc]
     with pytest.raises(TypeError):
         SearchOptions(3)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("n_documents", [0, 10_000, 50_000, 1_000_000])
+@pytest.mark.parametrize("routed", [False, True])
+def test_fast_and_balanced_are_steps_of_the_ladder(n_documents, routed):
+    for name, level in LEVELS_BY_NAME.items():
+        named = make_plan(SearchOptions.of({"recall": name}), n_documents, routed=routed)
+        assert make_plan(SearchOptions(recall=0.9), n_documents, routed=routed, level=level) == named
+    assert set(LEVELS_BY_NAME.values()) < set(LEVELS)
+
+
+@given(st.integers(0, 10**7), st.booleans(), st.booleans(), st.integers(1, 1000))
+def test_a_higher_step_never_looks_at_less(n_documents, outgrown, routed, k):
+    options = SearchOptions(k=k, recall=0.9)
+    plans = [make_plan(options, n_documents, outgrown=outgrown, routed=routed, level=level) for level in LEVELS]
+    for lower, higher in pairwise(plans):
+        assert lower.nprobe < higher.nprobe
+        assert lower.max_candidates < higher.max_candidates
+        assert lower.margin < higher.margin
+    assert plans[0].depth >= 10
+    assert make_plan(options, n_documents, level=None).score_all_up_to is None
 
 
 def test_an_outgrown_index_is_looked_at_more_closely_unless_an_option_says_how_much():

@@ -195,7 +195,7 @@ class TestPassages:
         ({"where": "true" + "=(true OR false)" * 1000}, "not expected here"),
         ({"where": "id" + " IS NULL" * 2000}, "not expected here"),
         ({"ids": "d1"}, "one string"),
-        ({"recall": "all"}, "unknown recall 'all'; use fast, balanced or exact"),
+        ({"recall": "all"}, "unknown recall 'all'; use fast, balanced, exact or a number"),
         ({"k": 0, "recall": "exact"}, "k is 0"),
     ],
 )
