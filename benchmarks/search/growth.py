@@ -31,7 +31,7 @@ from tansaku.indexer.derived.segments import Segment, with_lists
 from tansaku.indexer.derived.strings import Strings
 from tansaku.indexer.table.database import connect
 from tansaku.indexer.table.table import open_index_table
-from tansaku.plugin.search.choices import Recall
+from tansaku.plugin.search.choices import RecallName
 from tansaku.plugin.search.pipeline import rank
 from tansaku.plugin.search.results import Stopwatch
 from tansaku.plugin.search.stored_codes import StoredCodes
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--sizes", type=int, nargs="+", default=[20_000, 100_000, 300_000, 1_000_000])
-    parser.add_argument("--recall", choices=get_args(Recall), default="balanced")
+    parser.add_argument("--recall", choices=get_args(RecallName), default="balanced")
     options = parser.parse_args()
     index = open_index_table(connect(options.db), options.table)
     real = load_arrays(index).segments

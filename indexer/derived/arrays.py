@@ -7,6 +7,8 @@ A segment is a fixed group of up to 65,536 rows, see `segments`; `array_files` w
     arrays/SEGMENT/NAME.npy     the arrays of one segment
     arrays/ROUTING/NAME.npy     the routing points, if the index has outgrown the centroids of its codec, see `routing`
     arrays/SEGMENT/deleted-VERSION.npy   which of its rows are deleted
+    arrays/calibration.json     what searches were measured to find (`plugin/search/calibrator.py`); not listed, and
+                                checked by its content
 
 The table is the source of truth. `load_arrays` brings the arrays to the version that is open: new rows make a new
 segment, deleted rows are marked, and files that are missing, damaged or of another table are made again. When the table

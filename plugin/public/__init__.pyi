@@ -53,6 +53,8 @@ from .plugin.rerank.host_search import HostSearch as HostSearch
 from .plugin.rerank.reranker import RerankedDocument as RerankedDocument
 from .plugin.rerank.reranker import Reranker as Reranker
 from .plugin.rerank.reranker import RerankResult as RerankResult
+from .plugin.search.calibration import Calibration as Calibration
+from .plugin.search.calibration import CalibrationStep as CalibrationStep
 from .plugin.search.choices import ScoreMode as ScoreMode
 from .plugin.search.explain import Explanation as Explanation
 from .plugin.search.explain import Match as Match

@@ -16,5 +16,8 @@
 allowed, or `recall` is "exact", all allowed rows are scored and probe, gather and prune are left out. `Hits.stages` has
 the milliseconds of each stage.
 
+A number as `recall` is a promise: `calibrator` measures what searches find in an index, and a search takes the cheapest
+step that keeps it (calibration.py).
+
 A row is a document, or a passage in an index of passages; its number counts the rows of all segments (stored_codes.py).
 """

@@ -27,7 +27,7 @@ _GROWN = 1.5
 
 
 @dataclass(frozen=True)
-class Step:
+class CalibrationStep:
     """One step of the ladder.
 
     Attributes:
@@ -91,7 +91,7 @@ class Calibration:
         fitted: What it holds for.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[CalibrationStep, ...]
     queries: int
     own_queries: int
     exhaustive: bool
@@ -106,12 +106,12 @@ class Calibration:
         """Read what `as_json` wrote.
 
         Raises:
-            ValueError: It is something else.
+            ValueError: The content is another one.
         """
         return _adapter().validate_json(content)
 
     def as_json(self) -> str:
-        """All of it, as JSON."""
+        """What `from_json` reads."""
         return json.dumps(dataclasses.asdict(self), indent=1)
 
     def fits(self, codes: StoredCodes) -> bool:
@@ -120,7 +120,7 @@ class Calibration:
             return False
         return [dataclasses.replace(step, recall=0.0) for step in self.steps] == ladder(codes, self.documents)
 
-    def cheapest(self, recall: float) -> Step | None:
+    def cheapest(self, recall: float) -> CalibrationStep | None:
         """The first step that reaches ``recall``; None: only scoring all rows does."""
         return next((step for step in self.steps if step.recall >= recall), None)
 
@@ -141,7 +141,7 @@ def plan_of(codes: StoredCodes, level: float, n_documents: int | None = None) ->
     )
 
 
-def ladder(codes: StoredCodes, n_documents: int) -> list[Step]:
+def ladder(codes: StoredCodes, n_documents: int) -> list[CalibrationStep]:
     """The steps for an index, without what is measured of them.
 
     Args:
@@ -150,7 +150,8 @@ def ladder(codes: StoredCodes, n_documents: int) -> list[Step]:
     """
     plans = [plan_of(codes, level, n_documents) for level in LEVELS]
     return [
-        Step(level, plan.nprobe, plan.max_candidates, plan.margin) for level, plan in zip(LEVELS, plans, strict=True)
+        CalibrationStep(level, plan.nprobe, plan.max_candidates, plan.margin)
+        for level, plan in zip(LEVELS, plans, strict=True)
     ]
 
 

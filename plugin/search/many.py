@@ -31,9 +31,7 @@ class ManyQueries:
         self._pool = pool
         self._filtered: tuple[StoredCodes, Allowed] | None = None
 
-    def search(
-        self, codes: StoredCodes, encode: QueryEncoder, calibrator: Calibrator, texts: list[str]
-    ) -> list[Hits]:
+    def search(self, codes: StoredCodes, encode: QueryEncoder, calibrator: Calibrator, texts: list[str]) -> list[Hits]:
         """The hits of each query.
 
         Args:

@@ -175,6 +175,8 @@ def test_a_search_can_be_narrowed_and_explained(two_db: Path):
     assert {"encode", "refine", "fetch"} <= set(found["stages_ms"])
     assert found["scored"] == 1
     assert found["truncated"] is False
+    assert found["recall"] == 1.0
+    assert json.loads(succeeds("search", "嗅覚", *table, "--recall", "0.97", "--json"))["recall"] == 1.0
     found = json.loads(succeeds("search", "嗅覚", *table, "--id", "sea", "--id", "cat", "--recall", "exact", "--json"))
     assert ([hit["id"] for hit in found["hits"]], found["missing"]) == (["sea"], ["cat"])
     asked = ("search", "犬の嗅覚", *table, "--json", "--phrase-weight")
@@ -449,7 +451,11 @@ def test_a_bad_source_ends_with_status_2_and_leaves_nothing(tmp_path: Path, cont
         (("search", "犬", "--table", "docs", "--where", "no such condition"), "cannot be used"),
         (("search", "犬", "--table", "docs", "--source", "text"), "made without full text"),
         (("search", "犬", "--table", "docs", "--bm25-weight", "0.1"), "set source to 'fused'"),
-        (("search", "犬", "--table", "docs", "--recall", "most"), "most"),
+        (("search", "犬", "--table", "docs", "--recall", "most"), "unknown recall 'most'"),
+        (
+            ("search", "犬", "--table", "docs", "--recall", "0.5"),
+            "recall is 0.5; use fast, balanced, exact or a number",
+        ),
         (("search", "犬", "--table", "other"), "'other': not in this database (tables: docs)"),
         (("info", "--table", "other"), "'other'"),
         (

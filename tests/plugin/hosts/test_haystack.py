@@ -304,6 +304,7 @@ class TestRetriever:
         "options",
         [
             {"recall": "exact"},
+            {"recall": 0.95},
             {"where": "id < 'd2'"},
             {"ids": ["d1", "d2", "zz"]},
             {"source": "fused", "bm25_weight": 0.5},

@@ -112,7 +112,7 @@ class TestRetriever:
             {"year": by_id[doc_id]["year"], "title": ""} for doc_id in ids[:3]
         ]
 
-    @pytest.mark.parametrize("options", [{"where": "year < 1903"}, {"ids": ["d0", "d2"]}, {"recall": "exact"}])
+    @pytest.mark.parametrize("options", [{"where": "year < 1903"}, {"ids": ["d0", "d2"]}, {"recall": 0.95}])
     async def test_options_may_be_fields_or_of_one_call(self, searcher, options):
         retriever = TansakuRetriever(searcher=searcher, k=12)
         expected = [hit.id for hit in searcher.search(QUERY, 12, **options)]
@@ -149,7 +149,10 @@ class TestRetriever:
         assert document.metadata.keys() == {"title", "relevance_score"}
         assert (other.page_content, other.metadata.keys()) == ("", {"title", "relevance_score", "year"})
 
-    @pytest.mark.parametrize("fields", [{"k": 0}, {"recall": "most"}, {"ids": "d1"}, {"score": "best"}, {"top": 3}])
+    @pytest.mark.parametrize(
+        "fields",
+        [{"k": 0}, {"recall": "most"}, {"recall": 0.8}, {"recall": True}, {"ids": "d1"}, {"score": "best"}, {"top": 3}],
+    )
     def test_wrong_fields_are_refused_at_once(self, searcher, fields):
         with pytest.raises(ValidationError, match=next(iter(fields))):
             TansakuRetriever(searcher=searcher, **fields)

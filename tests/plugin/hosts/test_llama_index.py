@@ -89,7 +89,7 @@ class TestRetriever:
         assert metadata["d4"] == {"year": 1904, "title": "ab"}
         assert metadata["d5"] == {"year": 1905}
 
-    @pytest.mark.parametrize("options", [{"where": "year < 1903"}, {"ids": ["d0", "d2"]}, {"recall": "exact"}])
+    @pytest.mark.parametrize("options", [{"where": "year < 1903"}, {"ids": ["d0", "d2"]}, {"recall": 0.95}])
     async def test_options_are_those_of_a_search(self, searcher, options):
         retriever = TansakuRetriever(searcher, similarity_top_k=5, **options)
         expected = [hit.id for hit in searcher.search(QUERY, 5, **options)]

@@ -163,7 +163,9 @@ class TestIndex:
         run(model, made_task("Retrieval"))
         assert list(tmp_path.iterdir()) == []
 
-    @pytest.mark.parametrize("options", [{"phrase_weight": 0.5}, {"nprobe": 1, "recall": "fast"}, {"candidates": 3}])
+    @pytest.mark.parametrize(
+        "options", [{"phrase_weight": 0.5}, {"nprobe": 1, "recall": "fast"}, {"recall": 0.95}, {"candidates": 3}]
+    )
     def test_the_options_of_a_search_reach_it(self, encoder, monkeypatch, options):
         seen = []
         search_vectors = Searcher.search_vectors

@@ -111,7 +111,9 @@ class TestSearch:
             assert ranked(index(QUERIES[:1], subset=["d1", "zz"])) == [["d1"]]
         assert "1 of 2 ids" in caplog.text
 
-    @pytest.mark.parametrize("options", [{"recall": "fast", "nprobe": 1}, {"phrase_weight": 2.0}, {"candidates": 3}])
+    @pytest.mark.parametrize(
+        "options", [{"recall": "fast", "nprobe": 1}, {"recall": 0.95}, {"phrase_weight": 2.0}, {"candidates": 3}]
+    )
     def test_the_options_of_a_search_reach_it(self, index, make, tmp_path, options):
         dim = VECTORS[0].shape[1]
         searcher = Searcher.open(tmp_path / "indexes", "t", encoder=VectorsOnly(dim))

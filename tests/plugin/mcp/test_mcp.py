@@ -143,6 +143,9 @@ class TestSearch:
         )
         assert sorted(hit["id"] for hit in found["hits"]) == ["d10", "d6", "d8"]
 
+    async def test_recall_may_be_a_number_and_the_expected_one_is_told(self, db, encoder):
+        assert (await answer(server(db, encoder), "search", query=QUERY, recall=0.95))["recall"] == 1.0
+
     async def test_every_option_reaches_the_search(self, db, encoder, monkeypatch):
         given = {
             "k": 3,
@@ -484,6 +487,8 @@ class TestBadInput:
             ("search", {"query": QUERY, "k": 0}, "greater than or equal to 1"),
             ("search", {"query": QUERY, "k": 51}, "less than or equal to 50"),
             ("search", {"query": QUERY, "recall": "all"}, "'fast', 'balanced' or 'exact'"),
+            ("search", {"query": QUERY, "recall": 0.5}, "greater than or equal to 0.9"),
+            ("search", {"query": QUERY, "recall": True}, "recall"),
             ("search", {"query": QUERY, "where": " "}, "the condition is empty"),
             ("search", {"query": QUERY, "where": "nope = 1"}, "there is no column 'nope'"),
             ("search", {"query": QUERY, "where": "year = 1; DROP TABLE docs"}, "semicolon"),

@@ -13,13 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tansaku import Index, InputError, Searcher
+from tansaku import Index, InputError, Searcher, Source
 from tansaku.indexer.read.documents import DocumentReader
-from tansaku.indexer.read.sources import Source
 from tansaku.plugin.cli.demo import SAMPLE
 from tansaku.plugin.evaluation.judgements import read_queries
 from tansaku.plugin.search import calibrator, plan
-from tansaku.plugin.search.calibration import LEVELS, Calibration, Fitted, Step
+from tansaku.plugin.search.calibration import LEVELS, Calibration, CalibrationStep, Fitted
 from tansaku.plugin.search.calibrator import FILE, lower_bound
 
 from ...support.fakes import FakeEncoder, corpus
@@ -29,7 +28,7 @@ RECALLS = st.floats(0, 1)
 
 
 def calibration(recalls) -> Calibration:
-    steps = tuple(Step(level, 1, 1, 0.0, recall) for level, recall in zip(LEVELS, recalls, strict=True))
+    steps = tuple(CalibrationStep(level, 1, 1, 0.0, recall) for level, recall in zip(LEVELS, recalls, strict=True))
     return Calibration(steps, 64, 0, True, 100, 1000, Fitted(1, "c", None, 0.0))
 
 
@@ -281,7 +280,7 @@ def test_the_promise_is_kept_for_questions_about_real_texts(tmp_path, default_en
         hits = [searcher.search_vectors(q, recall=recall, passages=True, fields=[]) for q in questions]
         found = [np.mean([hit.score >= exact[-1] for hit in some]) for some, exact in zip(hits, best, strict=True)]
         assert np.mean(found) >= recall - 0.02
-        assert all(recall <= some.recall <= 1 for some in hits)
+        assert all(some.recall is not None and recall <= some.recall <= 1 for some in hits)
         scored.append(sum(some.scored for some in hits))
     assert scored == sorted(scored)
     assert scored[0] < 0.5 * len(questions) * len(searcher)

@@ -9,7 +9,7 @@ import pytest
 from tansaku import Condition, Index, InputError, Searcher, UncheckedSQL
 from tansaku.plugin.search import fetch, many
 from tansaku.plugin.search import searcher as searcher_module
-from tansaku.plugin.search.choices import Recall
+from tansaku.plugin.search.choices import RecallName
 
 from ...support.fakes import FakeEncoder, corpus
 
@@ -100,7 +100,7 @@ def test_a_number_of_threads_below_1_is_refused(searcher):
         searcher.search_many(QUERIES, threads=0)
 
 
-@pytest.mark.parametrize("recall", get_args(Recall))
+@pytest.mark.parametrize("recall", [*get_args(RecallName), 0.95])
 @pytest.mark.parametrize("n_left", [0, 1, 7, 700])
 def test_more_hits_than_a_filter_leaves_are_what_there_is(searcher, recall, n_left):
     """700 are more than are scored one by one where nothing else asks for it."""
@@ -112,7 +112,7 @@ def test_more_hits_than_a_filter_leaves_are_what_there_is(searcher, recall, n_le
             assert ({hit.id for hit in hits}, len(hits)) == (expected, n_left)
 
 
-@pytest.mark.parametrize("recall", get_args(Recall))
+@pytest.mark.parametrize("recall", [*get_args(RecallName), 0.95])
 def test_also_where_a_document_has_several_passages(db, recall):
     searcher = Searcher.open(db, "passages", encoder=FakeEncoder())
     for n_left in (3, 150):

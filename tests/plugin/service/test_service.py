@@ -340,6 +340,11 @@ class TestSearch:
             body = (await s.post("/search", {"query": QUERY, "ids": ["d1", "zz", "d1"], "recall": "exact"})).json()
         assert ([hit["id"] for hit in body["hits"]], body["missing"]) == (["d1"], ["zz"])
 
+    async def test_recall_may_be_a_number_and_the_expected_one_is_told(self, searcher):
+        async with running(searchers={"t": searcher}) as s:
+            body = (await s.post("/search", {"query": QUERY, "recall": 0.95})).json()
+        assert body["recall"] == searcher.search(QUERY, recall=0.95).recall == 1.0
+
     async def test_several_indexes_are_told_apart_by_name(self, db, searcher, encoder):
         Index.create(db, "u", corpus(3, prefix="u"), encoder=encoder)
         searchers = {"t": searcher, "u": Searcher.open(db, "u", encoder=encoder)}
@@ -502,6 +507,9 @@ class TestBadInput:
             ({"ids": ["a"] * 10_001}, 413, "10,001 ids"),
             ({"ids": "d1"}, 422, "ids: Input should be a valid list"),
             ({"recall": "best"}, 422, "recall: Input should be"),
+            ({"recall": 0.5}, 422, "recall: Input should be"),
+            ({"recall": True}, 422, "recall: Input should be"),
+            ({"recall": 0.95, "nprobe": 3}, 422, "recall 0.95 is a promise that nprobe would overrule"),
             ({"source": "text"}, 422, "full text"),
             ({"bm25_weight": 0.1}, 422, "set source to 'fused'"),
             ({"bm25_weight": -1}, 422, "bm25_weight: Input should be greater"),
