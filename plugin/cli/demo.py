@@ -79,7 +79,7 @@ def _demonstrate(folder: Path) -> None:
     display.show_info(index.info())
 
     searcher = Searcher.open(folder, _TABLE, encoder=index.encoder)
-    with display.NoteOfCompiling():
+    with display.NotesOfWaiting():
         searcher.search(QUESTIONS[0], k=1)  # so that the times below are those of later searches
     for question in QUESTIONS:
         started = time.perf_counter()

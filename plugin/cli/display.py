@@ -187,24 +187,26 @@ class LoggedWarnings(logging.Handler):
         logging.getLogger("tansaku").removeHandler(self)
 
 
-class NoteOfCompiling(logging.Handler):
-    """Says that the search loops are being compiled, while it is entered: the first search takes longer for that."""
+class NotesOfWaiting(logging.Handler):
+    """Says, while it is entered, what a first search takes longer for: loops are compiled, and recall is measured."""
 
-    _logger = logging.getLogger("tansaku.plugin.kernels.compiling")
+    _names = ("tansaku.plugin.kernels.compiling", "tansaku.plugin.search.calibrator")
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print what was logged."""
         err.print(shown(said(record.getMessage())))
 
-    def __enter__(self) -> NoteOfCompiling:
-        self._level = self._logger.level
-        self._logger.setLevel(logging.INFO)
-        self._logger.addHandler(self)
+    def __enter__(self) -> NotesOfWaiting:
+        self._levels = {logger: logger.level for logger in map(logging.getLogger, self._names)}
+        for logger in self._levels:
+            logger.setLevel(logging.INFO)
+            logger.addHandler(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._logger.removeHandler(self)
-        self._logger.setLevel(self._level)
+        for logger, level in self._levels.items():
+            logger.removeHandler(self)
+            logger.setLevel(level)
 
 
 def shown(text: object) -> str:

@@ -104,7 +104,7 @@ def evaluate(
         display.show_warning(said)
     if warning := queries_warning(searcher.encoder, asked.values()):
         display.show_warning(warning)
-    with display.NoteOfCompiling(), display.ProgressDisplay() as progress:
+    with display.NotesOfWaiting(), display.ProgressDisplay() as progress:
         run = search_all(
             searcher,
             asked,

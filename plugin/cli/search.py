@@ -125,7 +125,7 @@ def search(
     if warning:
         display.show_warning(warning)
     answers = _answers(searcher, asked, k, options, with_snippets, explain)
-    with display.NoteOfCompiling():
+    with display.NotesOfWaiting():
         show_answers(answers, form, names, several=queries is not None)
 
 

@@ -120,12 +120,14 @@ def test_passages_are_called_passages(shown, clock):
     assert "1 passages/s" in shown.getvalue()
 
 
-def test_compiling_is_said_while_it_is_listened_to(shown):
-    logger = logging.getLogger("tansaku.plugin.kernels.compiling")
-    with display.NoteOfCompiling():
-        logger.info("compiling")
-    logger.info("not heard")
-    assert shown.getvalue() == "compiling\n"
+def test_what_a_first_search_waits_for_is_said_while_it_is_listened_to(shown):
+    loggers = [logging.getLogger(f"tansaku.plugin.{name}") for name in ("kernels.compiling", "search.calibrator")]
+    with display.NotesOfWaiting():
+        for logger in loggers:
+            logger.info("waiting")
+    for logger in loggers:
+        logger.info("not heard")
+    assert shown.getvalue() == "waiting\n" * 2
 
 
 @pytest.mark.parametrize(
