@@ -28,17 +28,19 @@ def gather_from_lists(
     postings: np.ndarray,
     centroid_ids: np.ndarray,
     scores: np.ndarray,
+    imputed: np.ndarray,
     total: np.ndarray,
     touched: np.ndarray,
     n_touched: int,
 ) -> int:
-    """Add to each row, for each query token, its best probed centroid's score above the token's worst probed score.
+    """Add to each row, for each query token, the score of its best probed centroid, less the token's imputed score.
 
     Args:
         list_offsets: uint32 (n_centroids + 1,).
         postings: uint16 (postings,); the rows of centroid c are ``postings[list_offsets[c]:list_offsets[c + 1]]``.
         centroid_ids: int32 (query tokens, nprobe), best first.
         scores: int16 (query tokens, nprobe), of these centroids.
+        imputed: int32 (query tokens,): the score that stands for a row without a token in a probed list.
         total: int32 (rows,), added to.
         touched: int32 (rows,): rows whose total is no longer 0 are written to it, in the order in which they are met.
         n_touched: Number of rows that are in it already.
@@ -49,10 +51,9 @@ def gather_from_lists(
     n_tokens, nprobe = centroid_ids.shape
     seen = np.full(len(total), -1, np.int16)
     for token in range(n_tokens):
-        floor = np.int32(scores[token, nprobe - 1])
         for position in range(nprobe):
-            gain = np.int32(scores[token, position]) - floor
-            if gain == 0:
+            gain = np.int32(scores[token, position]) - imputed[token]
+            if gain <= 0:
                 break
             centroid = centroid_ids[token, position]
             for at in range(list_offsets[centroid], list_offsets[centroid + 1]):

@@ -57,18 +57,19 @@ def gather_from_lists(
     postings: np.ndarray,
     centroid_ids: np.ndarray,
     scores: np.ndarray,
+    imputed: np.ndarray,
     total: np.ndarray,
     touched: np.ndarray,
     n_touched: int,
 ) -> int:
     """See `index_loops.gather_from_lists`; here ``touched`` ascends."""
     before = total != 0
-    for token_ids, token_scores in zip(centroid_ids, scores.astype(np.int32), strict=True):
-        gain = np.zeros_like(total)
+    for token_ids, token_gains in zip(centroid_ids, scores.astype(np.int32) - imputed[:, None], strict=True):
+        of_token = np.zeros_like(total)
         # Worst centroid first: a better one found later takes its place, which is the maximum.
-        for centroid, score in zip(token_ids[::-1], token_scores[::-1], strict=True):
-            gain[postings[list_offsets[centroid] : list_offsets[centroid + 1]]] = score - token_scores[-1]
-        total += gain
+        for centroid, gain in zip(token_ids[::-1], token_gains[::-1], strict=True):
+            of_token[postings[list_offsets[centroid] : list_offsets[centroid + 1]]] = max(gain, 0)
+        total += of_token
     (fresh,) = np.nonzero((total != 0) & ~before)
     touched[n_touched : n_touched + len(fresh)] = fresh
     return n_touched + len(fresh)

@@ -2,9 +2,9 @@
 
 Probe: for each query token, the nearest centroids. In a large index these are too coarse, and their routing points take
 their place (`indexer/derived/routing.py`). Gather: through inverted lists, an approximate MaxSim of every row with a
-token in a probed list. Where a row has no token in any list probed for a query token, the token's lowest probed score
-stands in for the unknown similarity, which can hardly be higher (the imputation of WARP, Scheerer et al., 2025). Prune:
-the best rows.
+token in a probed list. Where a row has no token in any list probed for a query token, a share of the token's lowest
+probed score stands in for the unknown similarity. (WARP, Scheerer et al., 2025, imputes the whole of it, the most that
+the similarity can be; `benchmarks.search.routing` measures shares.) Prune: the best rows.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ Probed = tuple[np.ndarray, np.ndarray]
 # are probed. With fewer, the lowest probed score is too low to stand in for what is unknown.
 _POINTS_PER_PROBE = 4
 _FEWEST_CENTROIDS = 8
+# Of a token's lowest probed score: what is imputed where a row has no token in a probed list.
+IMPUTED_SHARE = 0.85
 
 
 def probe(tables: list[BlockTables], nprobe: int, routing: Routing | None = None) -> list[Probed]:
@@ -78,15 +80,30 @@ class Gathered:
 def gather(codes: StoredCodes, probed: list[Probed]) -> Gathered:
     """Approximate MaxSim of all rows, through the lists that were probed."""
     scores = np.zeros(len(codes.row_ids), np.int32)
+    imputed = [imputed_scores(of_lists) for _, of_lists in probed]
     found = [np.empty(0, np.int64)]
     for first_row, segment in codes.segments:
         of_segment = scores[first_row : first_row + len(segment)]
         touched, n = np.empty(len(segment), np.int32), 0
-        for centroid_ids, of_lists in probed:
-            lists = segment.lists
-            n = gather_from_lists(lists.offsets, lists.postings, centroid_ids, of_lists, of_segment, touched, n)
+        lists = segment.lists
+        for (list_ids, of_lists), instead in zip(probed, imputed, strict=True):
+            n = gather_from_lists(lists.offsets, lists.postings, list_ids, of_lists, instead, of_segment, touched, n)
         found.append(touched[:n].astype(np.int64) + first_row)
     return Gathered(scores, np.concatenate(found))
+
+
+def imputed_scores(probed_scores: np.ndarray, share: float = IMPUTED_SHARE) -> np.ndarray:
+    """What stands for the similarity of a query token with a row that has no token in its probed lists.
+
+    Args:
+        probed_scores: int16 (query tokens, nprobe), best first.
+        share: Share of the lowest of them.
+
+    Returns:
+        int32 (query tokens,).
+    """
+    lowest = probed_scores[:, -1]
+    return (lowest - (1 - share) * np.maximum(lowest, 0)).astype(np.int32)
 
 
 def prune(gathered: Gathered, allowed: np.ndarray, limit: int, row_ids: np.ndarray) -> np.ndarray:

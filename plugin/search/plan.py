@@ -22,10 +22,10 @@ _MORE_OUTGROWN = 16
 # lets the values grow, up to `_LARGE` documents: as far as `benchmarks.search.stages --plans` measured it, at 20,000
 # and 140,000.
 _SMALL, _LARGE = 10_000, 140_000
-# They are those of level 0; each level more doubles the first two, takes four times the next two, and adds to the last.
+# They are those of level 0; each level more doubles the first two, takes four times the next three, and adds to the last.
 LEVELS_BY_NAME = {"fast": 0.0, "balanced": 1.0}
-_NPROBE, _NPROBE_ROUTED = 16, 24
-_CANDIDATES, _CANDIDATES_PER_HIT = 256, 4
+_NPROBE, _NPROBE_ROUTED = 16, 32
+_CANDIDATES, _CANDIDATES_ROUTED, _CANDIDATES_PER_HIT = 256, 80, 4
 _MARGIN, _MARGIN_PER_LEVEL = 2.0, 0.75
 MEASURED_HITS = 10  # for which the share is measured that a number as recall promises
 # How many of the best documents by MaxSim are reordered: by BM25 the first 64, or four times the hits if that is more;
@@ -205,7 +205,8 @@ def make_plan(
         )
     growth = min(max(n_documents, _SMALL), _LARGE) / _SMALL
     more = _MORE_OUTGROWN if outgrown else 1
-    usual = max(round(4**level * _CANDIDATES * growth**0.5), round(4**level * _CANDIDATES_PER_HIT * k))
+    usual = (_CANDIDATES_ROUTED if routed else _CANDIDATES) * growth**0.5
+    usual = round(4**level * max(usual, _CANDIDATES_PER_HIT * k))
     candidates = options.candidates or more * usual
     usual = round(2**level * (_NPROBE_ROUTED if routed else _NPROBE * growth ** (1 / 3)))
     nprobe = options.nprobe or more * usual

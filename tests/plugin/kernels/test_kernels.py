@@ -141,18 +141,19 @@ def test_gather_sums_the_best_that_each_token_meets(seed, n_documents, nprobe):
     ids, offsets = random.integers(0, 12, lengths.sum()), np.concatenate([[0], np.cumsum(lengths)])
     lists = InvertedLists.build(ids, offsets, 12)
     probed, scores = reference.best_centroids(random.integers(-99, 99, (12, 16)).astype(np.int16), 3, nprobe)
+    imputed = scores[:, -1].astype(np.int32) - random.integers(-2, 9, 3).astype(np.int32)
     expected = np.zeros(n_documents, np.int32)
     for document in range(n_documents):
         tokens = set(ids[offsets[document] : offsets[document + 1]].tolist())
-        for token_ids, token_scores in zip(probed, scores.astype(int), strict=True):
+        for token_ids, token_scores, instead in zip(probed, scores.astype(int), imputed, strict=True):
             met = [score for c, score in zip(token_ids, token_scores, strict=True) if c in tokens]
-            expected[document] += max(met, default=token_scores[-1]) - token_scores[-1]
+            expected[document] += max([*met, instead]) - instead
     for module in (index_loops, reference):
         total, touched = np.zeros(n_documents, np.int32), np.full(n_documents, -1, np.int32)
         n = 0
         for tokens in (slice(2), slice(2, 3)):  # as if the query had two blocks
             n = module.gather_from_lists(
-                lists.offsets, lists.postings, probed[tokens], scores[tokens], total, touched, n
+                lists.offsets, lists.postings, probed[tokens], scores[tokens], imputed[tokens], total, touched, n
             )
         assert total.tolist() == expected.tolist()
         assert sorted(touched[:n].tolist()) == np.flatnonzero(expected).tolist()
