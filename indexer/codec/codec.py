@@ -27,8 +27,10 @@ OUTGROWN_REMEDY = (
     "longer; train a new codec with Index.rebuild (tansaku rebuild)"
 )
 NBITS = (1, 2, 4)
+MOST_CENTROIDS = 1 << 14
 
 _MAX_NUMBER = 2.1  # in a centroid or a residual: a difference of two unit vectors has no more than 2
+_FEWEST_PER_CENTROID = 32  # sampled vectors
 _CODEWORD_SAMPLE = 131_072
 _CODEWORD_ROUNDS = 10
 # Residuals drawn from codewords that are there, where a codec is adapted: as a share of the sample's, and at least.
@@ -245,20 +247,30 @@ def check_numbers(codec: ResidualCodec) -> None:
         raise ValueError("groups do not divide the centroids")
 
 
-def default_centroids(n_tokens: int) -> int:
-    """Choose the number of centroids by ColBERTv2's rule, with at most one centroid for 64 tokens.
+def default_centroids(n_tokens: int, n_sampled: int | None = None) -> int:
+    """Choose the number of centroids: ColBERTv2's rule, with at most one centroid for 64 tokens, and at most 16,384.
 
-    The rule is the largest power of two up to 16 · √tokens. In a small index the centroids themselves take much space:
-    with one for 24 tokens they took 11 of 49 bytes per token on `jsquad-valid`, and changed hit@1 by 0.2 points and
-    hit@3 by −0.1.
+    ColBERTv2's rule is the largest power of two up to 16 · √tokens. In a small index the centroids themselves take much
+    space: with one for 24 tokens they took 11 of 49 bytes per token on `jsquad-valid`, and changed hit@1 by 0.2 points
+    and hit@3 by −0.1. In a large one every search scores all centroids, and routing points (`derived.routing`) find
+    candidates better than more centroids do.
 
     Args:
         n_tokens: number of token vectors of the index.
+        n_sampled: number of token vectors that the codec is trained on; None: all. Each centroid gets 32 or more.
 
     Returns:
         The number of centroids, a power of two.
     """
-    limit = min(16 * np.sqrt(n_tokens), n_tokens / 64)
+    most = MOST_CENTROIDS if n_sampled is None else min(MOST_CENTROIDS, n_sampled / _FEWEST_PER_CENTROID)
+    return min(_by_the_rule(n_tokens), _power_of_two(most))
+
+
+def _by_the_rule(n_tokens: int) -> int:
+    return _power_of_two(min(16 * np.sqrt(n_tokens), n_tokens / 64))
+
+
+def _power_of_two(limit: float) -> int:
     return 1 << max(0, int(np.log2(max(limit, 1))))
 
 
@@ -325,6 +337,6 @@ def is_outgrown(n_lists: int, n_tokens: int) -> bool:
         n_tokens: number of token vectors of the index now.
 
     Returns:
-        Whether a codec trained now would have `OUTGROWN` times as many centroids, or more.
+        Whether ColBERTv2's rule gives `OUTGROWN` times as many centroids, or more.
     """
-    return default_centroids(n_tokens) >= OUTGROWN * n_lists
+    return _by_the_rule(n_tokens) >= OUTGROWN * n_lists

@@ -33,6 +33,12 @@ class Strings:
         content = np.empty(0, np.uint8) if text is None else np.frombuffer(text, np.uint8)[: numbers[-1]]
         return cls(content, numbers)
 
+    def take(self, positions: np.ndarray) -> list[str]:
+        """The strings at ``positions``, integers, in their order. For some strings this is quicker than Arrow."""
+        starts, ends = self.offsets[positions].tolist(), self.offsets[positions + 1].tolist()
+        text = memoryview(self.text)
+        return [str(text[start:end], "utf-8") for start, end in zip(starts, ends, strict=True)]
+
     @cached_property
     def array(self) -> pa.Array:
         """The same strings for Arrow, without a copy."""

@@ -25,8 +25,10 @@ from .report import IDS_NAMED, BuildReport
 from .rows import RowCodes, RowMaker, SampleCodes, compress_documents, compress_vectors, usable_documents
 from .staging import Staging
 
-_SAMPLE_ROWS = 20_000
-_SAMPLE_VECTORS = 1_000_000  # 512 MB at 128 dimensions
+# As characters are counted here, which are up to twice as many as tokens: 512 MB at 128 dimensions in most corpora, and
+# 32 vectors or more for each of the most centroids.
+_SAMPLE_VECTORS = 1_250_000
+_SAMPLE_ROWS = 200_000
 ADAPTED_UP_TO = 262_144  # token vectors of an index up to which the codec in the model's bundle is adapted
 _SEED = 20240729
 _CHUNKS_WAITING = 2  # encoded, but not yet compressed and staged
@@ -98,7 +100,7 @@ def train_codec(
         raise InputError("none of the sampled documents has usable vectors; check the model")
     expected_tokens = sum(lengths) * found.size // size
     sample = _joined(parts)
-    n_centroids = default_centroids(expected_tokens)
+    n_centroids = default_centroids(expected_tokens, len(sample))
     given = None
     if maker.encoder is not None and expected_tokens <= ADAPTED_UP_TO:
         given = bundled_codec(maker.encoder, nbits)

@@ -24,7 +24,7 @@ Probed = tuple[np.ndarray, np.ndarray]
 
 # Centroids whose routing points are scored, for each query token: so many that these have some times as many points as
 # are probed. With fewer, the lowest probed score is too low to stand in for what is unknown.
-_POINTS_PER_PROBE = 4
+_POINTS_PER_PROBE = 2
 _FEWEST_CENTROIDS = 8
 # Of a token's lowest probed score: what is imputed where a row has no token in a probed list.
 IMPUTED_SHARE = 0.85

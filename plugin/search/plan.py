@@ -22,7 +22,8 @@ _MORE_OUTGROWN = 16
 # lets the values grow, up to `_LARGE` documents: as far as `benchmarks.search.stages --plans` measured it, at 20,000
 # and 140,000.
 _SMALL, _LARGE = 10_000, 140_000
-# They are those of level 0; each level more doubles the first two, takes four times the next three, and adds to the last.
+# They are those of level 0. Each level more doubles numbers of probes, takes four times as many candidates, and adds to
+# the margin.
 LEVELS_BY_NAME = {"fast": 0.0, "balanced": 1.0}
 _NPROBE, _NPROBE_ROUTED = 16, 32
 _CANDIDATES, _CANDIDATES_ROUTED, _CANDIDATES_PER_HIT = 256, 80, 4

@@ -138,8 +138,7 @@ class StoredCodes:
         for number in np.unique(segment_of_each):
             first_row, segment = self.segments[number]
             places = np.flatnonzero(segment_of_each == number)
-            array = _ids_of(segment, of_passages).array
-            found[places] = array.take(pa.array(rows[places] - first_row)).to_pylist()
+            found[places] = _ids_of(segment, of_passages).take(rows[places] - first_row)
         return found.tolist()
 
     @cached_property

@@ -302,7 +302,20 @@ def test_default_centroids_is_the_largest_power_of_two_within_both_limits(n_toke
     count = codec.default_centroids(n_tokens)
     assert count & (count - 1) == 0
     assert count == 1 or (count**2 <= 256 * n_tokens and 64 * count <= n_tokens)
-    assert (2 * count) ** 2 > 256 * n_tokens or 64 * 2 * count > n_tokens
+    assert (2 * count) ** 2 > 256 * n_tokens or 64 * 2 * count > n_tokens or count == codec.MOST_CENTROIDS
+
+
+@deterministic
+@given(st.integers(1, 10**12), st.integers(1, 10**7))
+def test_each_centroid_gets_32_vectors_of_the_sample(n_tokens, n_sampled):
+    count = codec.default_centroids(n_tokens, n_sampled)
+    assert count == 1 or 32 * count <= n_sampled
+    assert count == codec.default_centroids(n_tokens) or 64 * count > n_sampled
+
+
+def test_growth_is_judged_by_the_rule_without_its_highest_number():
+    assert codec.is_outgrown(codec.MOST_CENTROIDS, 10**9)
+    assert not codec.is_outgrown(codec.MOST_CENTROIDS, 10**8)
 
 
 class TestAdapted:

@@ -16,6 +16,8 @@ def test_strings_come_back(chunks, type_):
     expected = [value for chunk in chunks for value in chunk]
     assert strings.array.to_pylist() == expected
     assert len(strings) == len(expected)
+    backwards = np.arange(len(expected), dtype=np.int64)[::-1]
+    assert strings.take(backwards) == expected[::-1]
     assert (strings.text.dtype, strings.offsets.dtype) == (np.uint8, np.int64)
     assert len(strings.text) == len("".join(expected).encode())
 
