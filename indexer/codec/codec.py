@@ -21,7 +21,6 @@ from .clustering import cluster, nearest
 if TYPE_CHECKING:  # it is loaded where rows are written; searches do without
     import faiss
 
-OUTGROWN = 16
 OUTGROWN_REMEDY = (
     "has grown far beyond the documents that its codec was trained on: searches look at more documents, which takes "
     "longer; train a new codec with Index.rebuild (tansaku rebuild)"
@@ -263,10 +262,15 @@ def default_centroids(n_tokens: int, n_sampled: int | None = None) -> int:
         The number of centroids, a power of two.
     """
     most = MOST_CENTROIDS if n_sampled is None else min(MOST_CENTROIDS, n_sampled / _FEWEST_PER_CENTROID)
-    return min(_by_the_rule(n_tokens), _power_of_two(most))
+    return min(centroids_by_the_rule(n_tokens), _power_of_two(most))
 
 
-def _by_the_rule(n_tokens: int) -> int:
+def centroids_by_the_rule(n_tokens: int) -> int:
+    """`default_centroids` without its highest number.
+
+    Args:
+        n_tokens: number of token vectors of the index.
+    """
     return _power_of_two(min(16 * np.sqrt(n_tokens), n_tokens / 64))
 
 
@@ -325,18 +329,3 @@ def _product_quantizer(codewords: np.ndarray) -> faiss.ProductQuantizer:
 
 def _through_float16(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float16).astype(np.float32)
-
-
-def is_outgrown(n_lists: int, n_tokens: int) -> bool:
-    """Tell whether an index has grown so much that likely candidates are missed.
-
-    With few lists, all documents look alike to the search for candidates.
-
-    Args:
-        n_lists: number of the codec's centroids, or of what else the index has inverted lists of.
-        n_tokens: number of token vectors of the index now.
-
-    Returns:
-        Whether ColBERTv2's rule gives `OUTGROWN` times as many centroids, or more.
-    """
-    return _by_the_rule(n_tokens) >= OUTGROWN * n_lists

@@ -19,7 +19,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..codec.clustering import cluster
-from ..codec.codec import ResidualCodec
+from ..codec.codec import ResidualCodec, centroids_by_the_rule
 
 # Centroid ids, integer (tokens,), and residuals, uint8 (tokens, residual bytes).
 Codes = tuple[np.ndarray, np.ndarray]
@@ -30,6 +30,7 @@ _FEWEST_TOKENS = 1 << 18  # of an index with routing: in a smaller one all rows 
 _MOST_POINTS = 1024  # of one centroid: all of them are compared with each of its tokens
 _SAMPLED = 0.5  # share of the tokens that points are trained on: 32 for each
 _GROWN = 1.5
+_OUTGROWN = 16
 _TOKENS_AT_ONCE = 1 << 21  # whose residuals are in memory together
 _VECTORS_AT_ONCE = 1 << 15
 _SEED = 28
@@ -126,6 +127,25 @@ class Routing:
 def is_wanted(codec: ResidualCodec, n_tokens: int) -> bool:
     """Whether an index with ``n_tokens`` tokens needs routing: its own centroids are too coarse."""
     return n_tokens >= max(_FEWEST_TOKENS, _POINTS_PER_CENTROID * TOKENS_PER_POINT * len(codec.centroids))
+
+
+def is_outgrown(codec: ResidualCodec, n_tokens: int, n_points: int | None = None) -> bool:
+    """Tell whether an index has grown so much that likely candidates are missed.
+
+    With few lists, all documents look alike to the search for candidates.
+
+    Args:
+        codec: the codec of the index.
+        n_tokens: number of token vectors of the index now.
+        n_points: number of its routing points, 0 if it has none; None: as many as it gets when it is next opened.
+
+    Returns:
+        Whether ColBERTv2's rule gives `_OUTGROWN` times as many centroids as the index has lists, or more.
+    """
+    n_centroids = len(codec.centroids)
+    if n_points is None:
+        n_points = min(n_tokens // TOKENS_PER_POINT, _MOST_POINTS * n_centroids) if is_wanted(codec, n_tokens) else 0
+    return centroids_by_the_rule(n_tokens) >= _OUTGROWN * max(n_centroids, n_points)
 
 
 def _points(codec: ResidualCodec, centroid: int, residuals: np.ndarray, wanted: int) -> np.ndarray:

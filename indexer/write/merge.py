@@ -12,7 +12,8 @@ from lancedb.expr import col
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
 from ...onnx_export.extras import require_extra
-from ..codec.codec import OUTGROWN_REMEDY, is_outgrown
+from ..codec.codec import OUTGROWN_REMEDY
+from ..derived.routing import is_outgrown
 from ..errors import WriteConflictError
 from ..read.columns import ColumnTypes
 from ..read.documents import Document, DocumentReader, FieldNames, GivenVectors
@@ -143,7 +144,7 @@ def _say_if_outgrown(index: IndexTable, report: BuildReport) -> None:
     if not report.rows:
         return
     rows = on_latest(index, lambda table: table.count_rows())
-    if is_outgrown(len(index.codec.centroids), rows * report.tokens // report.rows):
+    if is_outgrown(index.codec, rows * report.tokens // report.rows):
         _logger.warning("%s %s", index.place(), OUTGROWN_REMEDY)
 
 

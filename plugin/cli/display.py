@@ -60,8 +60,6 @@ _MB = 1_000_000
 _SECONDS_BETWEEN_LINES = 5.0  # where there is no terminal
 _WIDE = 80  # columns of a terminal in which a bar has room for counts and rates
 _LINES = "\n"  # messages may have several lines
-_ENOUGH_ROWS = 30  # of fewer, a quarter may be outliers by chance
-_HIGH_DRIFT = 0.25  # share of later rows that lie farther out than 95% of those the codec was trained on
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -365,10 +363,7 @@ def show_info(info: IndexInfo) -> None:
         table.add_row(said("derived arrays"), f"{info.derived_bytes / 1e6:.2f} MB")
     table.add_row(said("searched from"), said(f"{info.searched_bytes_per_token:.2f} bytes/token"))
     table.add_row(said("drift"), said(_drift_line(info.drift)))
-    if info.outgrown:
-        from ...indexer.codec.codec import OUTGROWN_REMEDY
-
-        table.add_row(said("codec is too small"), said(OUTGROWN_REMEDY))
+    table.add_row(said("rebuild"), said(info.advice))
     out.print(table)
 
 
@@ -376,9 +371,8 @@ def _drift_line(drift: Drift) -> str:
     line = f"cosine with centroids {drift.trained_cosine:.3f} at training"
     if drift.cosine is None or drift.strange is None:
         return f"{line}; no rows since"
-    advice = "; run `tansaku rebuild`" if drift.strange > _HIGH_DRIFT and drift.rows >= _ENOUGH_ROWS else ""
     since = f"{drift.cosine:.3f} in {counted(drift.rows, 'row')} since"
-    return f"{line}, {since}, {drift.strange:.0%} of them outliers{advice}"
+    return f"{line}, {since}, {drift.strange:.0%} of them outliers"
 
 
 def show_bundle(folder: Path, bundle: Bundle, size: int) -> None:

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from ...indexer.codec.codec import is_outgrown
 from ...indexer.derived.arrays import Arrays
+from ...indexer.derived.routing import is_outgrown
 from ...indexer.derived.segments import Segment, read_codes
 from ...indexer.derived.strings import Strings
 from ...indexer.table.database import storage_errors
@@ -71,7 +71,7 @@ class StoredCodes:
         self._n_alive = int(np.count_nonzero(self.alive))
         self.routing = arrays.routing
         self.n_tokens = sum(int(segment.offsets[-1]) for segment in arrays.segments)
-        self.outgrown = is_outgrown(max(len(self.codec.centroids), len(self.routing or ())), self.n_tokens)
+        self.outgrown = is_outgrown(self.codec, self.n_tokens, len(self.routing or ()))
 
     def __len__(self) -> int:
         """Number of rows that are in the table."""

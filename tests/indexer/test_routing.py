@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tansaku import Index, Searcher
 from tansaku.indexer.codec.codec import ResidualCodec
 from tansaku.indexer.derived import arrays, routing
-from tansaku.indexer.derived.routing import Routing, is_wanted
+from tansaku.indexer.derived.routing import Routing, is_outgrown, is_wanted
 
 from ..support.fakes import FakeEncoder, corpus
 
@@ -33,6 +33,15 @@ def vectors(count: int, seed: int = 0) -> np.ndarray:
 
 
 CODEC = ResidualCodec.train(vectors(2000), nbits=2, n_centroids=4)
+
+
+def test_an_index_has_outgrown_its_lists_unless_it_has_routing_points():
+    assert not is_outgrown(CODEC, 4095)
+    assert is_outgrown(CODEC, 4096)
+    assert not is_outgrown(CODEC, 1 << 18)  # it gets routing points when it is next opened
+    assert not is_outgrown(CODEC, 1 << 18, n_points=4096)
+    assert is_outgrown(CODEC, 1 << 18, n_points=0)
+    assert is_outgrown(CODEC, 1 << 30)  # four centroids have too few points for that
 
 
 class TestTrain:

@@ -198,18 +198,34 @@ def test_optimizing_says_what_became_fewer(shown):
         (Drift(0.8, 40, 0.5, 0.6), "cosine with centroids 0.800 at training, 0.500 in 40 rows since, 60% of them out"),
     ],
 )
-def test_drift_is_told_and_much_of_it_with_a_remedy(drift, line):
-    shown = display._drift_line(drift)
-    assert shown.startswith(line)
-    assert shown.endswith("run `tansaku rebuild`") == (drift.strange is not None and drift.strange > 0.25)
+def test_drift_is_told(drift, line):
+    assert display._drift_line(drift).startswith(line)
 
 
 def test_nothing_of_an_index_is_cut_off_in_80_columns(shown, monkeypatch):
     monkeypatch.setattr(display, "out", Console(file=shown, width=80, soft_wrap=True, highlight=False))
     columns = {f"とても長い日本語の列の名前その{i}" * 2: "date32[day]" for i in range(4)}
-    sizes = {"versions": 1, "bytes_by_part": {"lists": 1}, "bytes_on_disk": None, "derived_bytes": 0, "outgrown": False}
+    sizes = {"versions": 1, "bytes_by_part": {"lists": 1}, "bytes_on_disk": None, "derived_bytes": 0}
     drift = Drift(trained_cosine=0.5, rows=0, cosine=None, strange=None)
-    info = IndexInfo("表" * 50, 3, 3, 21, "m", "f", 16, 2, 1, 1, None, 1, columns=columns, drift=drift, **sizes)
+    info = IndexInfo(
+        "表" * 50,
+        3,
+        3,
+        21,
+        "m",
+        "f",
+        16,
+        2,
+        1,
+        1,
+        None,
+        1,
+        columns=columns,
+        drift=drift,
+        **sizes,
+        outgrown=False,
+        advice="a rebuild would change little: no document was added after the codec was trained",
+    )
     display.show_info(info)
     display.show_tables([info])
     printed = shown.getvalue()
@@ -217,3 +233,4 @@ def test_nothing_of_an_index_is_cut_off_in_80_columns(shown, monkeypatch):
     together = "".join(printed.split())
     assert all(f"{name}:date32[day]" in together for name in columns)
     assert together.count("表") == 100
+    assert "wouldchangelittle" in together
