@@ -14,7 +14,7 @@ from tansaku.indexer.codec.codec import ResidualCodec
 from tansaku.indexer.derived import arrays, routing
 from tansaku.indexer.derived.routing import Routing, is_outgrown, is_wanted
 
-from ..support.fakes import FakeEncoder, corpus
+from ..support.fakes import FakeEncoder, KilledError, after, corpus
 
 
 @pytest.fixture
@@ -152,23 +152,41 @@ class TestIndex:
         assert not {hit.id for hit in found} & set(gone)
         assert len(found) == 2 * len(DOCS) - len(gone)
 
-    def test_an_interruption_leaves_the_old_lists_in_use(self, grown, tmp_path, monkeypatch):
+    @pytest.mark.parametrize(
+        ("step", "done", "error"),
+        [
+            ("store_routing", 0, KilledError),
+            ("store_lists", 1, KilledError),
+            ("store_manifest", 0, KilledError),
+            ("store_manifest", 0, OSError(28, "full")),
+        ],
+    )
+    def test_an_interruption_leaves_the_old_lists_in_use(self, grown, tmp_path, monkeypatch, step, done, error):
+        """At each step of making lists again: before and after the points are written, and before arrays.json is."""
         before = self.manifest(tmp_path)
         searcher = Searcher.open(tmp_path, "t", encoder=FakeEncoder())
         expected = searcher.search(DOCS[0]["text"])
-
-        def interrupted(*_arguments):
-            raise KeyboardInterrupt
-
+        first_version = grown._now()
+        monkeypatch.setattr(arrays, "MAX_ROWS", 400)  # so that there are several segments
         grown.add([{**document, "id": f"new-{document['id']}"} for document in DOCS])
         with monkeypatch.context() as during:
-            during.setattr(arrays, "store_lists", interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                Searcher.open(tmp_path, "t", encoder=FakeEncoder())
+            during.setattr(arrays, step, after(done, getattr(arrays, step), error))
+            if error is KilledError:
+                with pytest.raises(KilledError):
+                    Searcher.open(tmp_path, "t", encoder=FakeEncoder())
+            else:  # a full disk: the lists are made in memory
+                opened = Searcher.open(tmp_path, "t", encoder=FakeEncoder())
+                assert len(opened.search(DOCS[0]["text"], 2, recall="exact")) == 2
         assert self.manifest(tmp_path) == before
         assert searcher.search(DOCS[0]["text"]) == expected
+        of_files = arrays.load_arrays(first_version)
+        assert of_files.routing is not None
+        assert of_files.routing.n_tokens == before["routing"]["tokens"]
         Searcher.open(tmp_path, "t", encoder=FakeEncoder())
-        assert self.manifest(tmp_path)["routing"]["name"] != before["routing"]["name"]
+        stored = self.manifest(tmp_path)
+        assert stored["routing"]["name"] != before["routing"]["name"]
+        names = {path.name for path in (tmp_path / "t.tansaku" / "arrays").glob("*-*")}
+        assert names == {entry["name"] for entry in (*stored["segments"], stored["routing"])}  # nothing is left over
 
     @pytest.mark.parametrize("name", ["offsets.npy", "residuals.npy"])
     def test_damaged_points_are_made_again(self, grown, tmp_path, name):
