@@ -36,7 +36,7 @@ class Strings:
     def take(self, positions: np.ndarray) -> list[str]:
         """The strings at ``positions``, integers, in their order. For some strings this is quicker than Arrow."""
         starts, ends = self.offsets[positions].tolist(), self.offsets[positions + 1].tolist()
-        text = memoryview(self.text)
+        text = self.text.data
         return [str(text[start:end], "utf-8") for start, end in zip(starts, ends, strict=True)]
 
     @cached_property

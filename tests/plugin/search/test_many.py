@@ -49,6 +49,7 @@ def counted(monkeypatch, module, name):
         {"ids": ["d3", "d5", "nowhere"], "k": 1},
         {"recall": "fast", "phrase_weight": 0.5},
         {"recall": "exact", "where": "year >= 1100"},
+        {"recall": 0.95, "ids": ["d3", "d5", "d800"]},
         {"source": "fused", "bm25_weight": 0.5},
     ],
     ids=str,
@@ -100,7 +101,7 @@ def test_a_number_of_threads_below_1_is_refused(searcher):
         searcher.search_many(QUERIES, threads=0)
 
 
-@pytest.mark.parametrize("recall", [*get_args(RecallName), 0.95])
+@pytest.mark.parametrize("recall", [*get_args(RecallName), 0.95, 1.0])
 @pytest.mark.parametrize("n_left", [0, 1, 7, 700])
 def test_more_hits_than_a_filter_leaves_are_what_there_is(searcher, recall, n_left):
     """700 are more than are scored one by one where nothing else asks for it."""
