@@ -20,7 +20,7 @@ from .stored_codes import StoredCodes
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-LEVELS = (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0)  # of `make_plan`; 0 is "fast", 1 "balanced"
+LEVELS = (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5)  # of `make_plan`; 0 is "fast", 1 "balanced"
 PROMISED = SearchOptions(k=MEASURED_HITS, recall=LEAST_RECALL)  # of a search that is measured
 
 _GROWN = 1.5

@@ -45,8 +45,8 @@ class TestLadder:
             assert max(recalls) < max(one, other)
 
     def test_each_step_has_its_recall(self):
-        measured = calibration([0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
-        assert [measured.at(level) for level in LEVELS] == [0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
+        measured = calibration([0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.955])
+        assert [measured.at(level) for level in LEVELS] == [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.955]
         assert measured.cheapest(0.75) == measured.steps[3]
         assert measured.cheapest(0.96) is None
 
@@ -111,7 +111,7 @@ def informed(caplog):
 
 class TestSearch:
     def test_a_number_takes_the_step_that_reaches_it(self, searcher, monkeypatch):
-        steps = calibration([0.91, 0.92, 0.93, 0.94, 0.95, 0.96]).steps
+        steps = calibration([0.91, 0.92, 0.93, 0.94, 0.95, 0.96, 0.965]).steps
         measured = dataclasses.replace(searcher.calibrate(), steps=steps)
         searcher._opened.calibrator.known = measured
         taken = []
