@@ -26,7 +26,7 @@ OUTGROWN_REMEDY = (
     "longer; train a new codec with Index.rebuild (tansaku rebuild)"
 )
 NBITS = (1, 2, 4)
-MOST_CENTROIDS = 1 << 14
+MOST_CENTROIDS = 1 << 15
 
 _MAX_NUMBER = 2.1  # in a centroid or a residual: a difference of two unit vectors has no more than 2
 _FEWEST_PER_CENTROID = 32  # sampled vectors
@@ -247,7 +247,7 @@ def check_numbers(codec: ResidualCodec) -> None:
 
 
 def default_centroids(n_tokens: int, n_sampled: int | None = None) -> int:
-    """Choose the number of centroids: ColBERTv2's rule, with at most one centroid for 64 tokens, and at most 16,384.
+    """Choose the number of centroids: ColBERTv2's rule, with at most one centroid for 64 tokens, and at most 32,768.
 
     ColBERTv2's rule is the largest power of two up to 16 · √tokens. In a small index the centroids themselves take much
     space: with one for 24 tokens they took 11 of 49 bytes per token on `jsquad-valid`, and changed hit@1 by 0.2 points

@@ -25,10 +25,10 @@ from .report import IDS_NAMED, BuildReport
 from .rows import RowCodes, RowMaker, SampleCodes, compress_documents, compress_vectors, usable_documents
 from .staging import Staging
 
-# As characters are counted here, which are up to twice as many as tokens: 512 MB at 128 dimensions in most corpora, and
-# 32 vectors or more for each of the most centroids.
-_SAMPLE_VECTORS = 1_250_000
-_SAMPLE_ROWS = 200_000
+# Counted as characters, which are up to twice as many as tokens: in most corpora 600 MB at 128 dimensions, and 32
+# vectors or more for each of the most centroids.
+_SAMPLE_VECTORS = 2_100_000
+_SAMPLE_ROWS = 400_000
 ADAPTED_UP_TO = 262_144  # token vectors of an index up to which the codec in the model's bundle is adapted
 _SEED = 20240729
 _CHUNKS_WAITING = 2  # encoded, but not yet compressed and staged

@@ -14,7 +14,7 @@ from .query_loops import fill_centroid_scores, fill_residual_scores, residual_bo
 
 _NARROW, _WIDE = 16, 32  # lanes of a block
 _LARGEST = 32_767  # of 16-bit integers
-_LARGEST_IN_PAIRS = 8_191  # sums of products with bytes, over up to 2,000 dimensions, then fit into 32 bits
+_LARGEST_BYTE = 127
 _SLACK = 0.15  # in lengths of a residual
 
 
@@ -59,20 +59,26 @@ class CoarseCodec:
 
     Attributes:
         centroids: int8 (n_centroids, dim).
+        sums: int32 (n_centroids,): the sum of each one's bytes.
         steps: float32 (n_centroids,): a centroid is its bytes times its step, to some thousandths.
         residual_length: Root mean square of the length of all residuals that can be coded.
     """
 
     centroids: np.ndarray
+    sums: np.ndarray
     steps: np.ndarray
     residual_length: float
 
     @classmethod
     def of(cls, codec: ResidualCodec) -> CoarseCodec:
         """The coarse form of a codec."""
-        steps = np.abs(codec.centroids).max(axis=1) / 127
-        centroids = np.rint(codec.centroids / np.maximum(steps, 1e-12)[:, None]).astype(np.int8)
-        return cls(centroids, steps, float(np.sqrt((codec.codewords**2).sum(axis=2).mean(axis=1).sum())))
+        centroids, steps = _as_bytes(codec.centroids, axis=1)
+        return cls(
+            centroids,
+            centroids.sum(axis=1, dtype=np.int32),
+            steps,
+            float(np.sqrt((codec.codewords**2).sum(axis=2).mean(axis=1).sum())),
+        )
 
 
 @dataclass(frozen=True)
@@ -108,15 +114,16 @@ class BlockTables:
         lanes = blocks[0].shape[1]
         longest = float(np.linalg.norm(query_vectors, axis=1).max())
         largest = max(residual_bound(codec.codewords, block) for block in blocks)
-        largest += longest * (1 + codec.dim**0.5 / 240)
+        largest += longest * (1 + codec.dim**0.5 / 240) ** 2
         # Each of the numbers added up may have been rounded up by a half, and a few float operations round too.
         scale = (_LARGEST - codec.residual_bytes - 2) / max(largest * (1 + 1e-5), 1e-6)
         slack = min(max(round(_SLACK * coarse.residual_length * longest * scale), 1), _LARGEST)
         tables = []
         for start, block in zip(range(0, len(query_vectors), lanes), blocks, strict=True):
             centroid_scores = np.empty((len(codec.centroids), lanes), np.int16)
-            pairs, step = _as_pairs(block)
-            fill_centroid_scores(coarse.centroids, coarse.steps * np.float32(scale * step), pairs, centroid_scores)
+            query, query_steps = _as_bytes(block, axis=0)
+            query_steps *= np.float32(scale)
+            fill_centroid_scores(coarse.centroids, coarse.sums, coarse.steps, query, query_steps, centroid_scores)
             residual_scores = np.empty((codec.residual_bytes, 256, lanes), np.int16)
             fill_residual_scores(codec.codewords, block, scale, residual_scores)
             tables.append(cls(min(len(query_vectors) - start, lanes), centroid_scores, residual_scores, slack))
@@ -138,8 +145,7 @@ def _blocks(query_vectors: np.ndarray, edge: int = 0) -> list[np.ndarray]:
     return [padded[:, start : start + lanes].copy() for start in starts]
 
 
-def _as_pairs(block: np.ndarray) -> tuple[np.ndarray, float]:
-    """A block, float32 (dim, lanes), as int16 (dim / 2, lanes, 2), and the value of one unit of these integers."""
-    step = max(float(np.abs(block).max()), 1e-12) / _LARGEST_IN_PAIRS
-    integers = np.rint(block / np.float32(step)).astype(np.int16)
-    return np.ascontiguousarray(integers.reshape(-1, 2, block.shape[1]).transpose(0, 2, 1)), step
+def _as_bytes(vectors: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors along an axis as int8, and what each vector's bytes are to be multiplied by, float32."""
+    steps = np.abs(vectors).max(axis=axis) / np.float32(_LARGEST_BYTE)
+    return np.rint(vectors / np.expand_dims(np.maximum(steps, 1e-12), axis)).astype(np.int8), steps

@@ -16,10 +16,13 @@ from .compiling import compiled_for
 from .simd import (
     add,
     add_pairs,
+    add_quads,
     any_greater,
     fma,
+    has_byte_products,
     load,
     maximum,
+    multiplied,
     rounded,
     scaled,
     splat,
@@ -44,17 +47,31 @@ def residual_bound(codewords: np.ndarray, block: np.ndarray) -> float:
     return float(_bound_loop(block.shape[1], length)(codewords.ravel(), block.ravel(), n_bytes))
 
 
-def fill_centroid_scores(centroids: np.ndarray, steps: np.ndarray, query_pairs: np.ndarray, out: np.ndarray) -> None:
+def fill_centroid_scores(
+    centroids: np.ndarray,
+    sums: np.ndarray,
+    steps: np.ndarray,
+    query: np.ndarray,
+    query_steps: np.ndarray,
+    out: np.ndarray,
+) -> None:
     """Dot products of every centroid with every query token, as scaled integers.
 
     Args:
         centroids: int8 (n_centroids, dim), the coarse ones; dim is even.
-        steps: float32 (n_centroids,): what a product with each centroid is multiplied by before it is rounded.
-        query_pairs: int16 (dim / 2, lanes, 2): two dimensions of every query token lie together; at most ±8,191.
+        sums: int32 (n_centroids,): the sum of each centroid's numbers.
+        steps: float32 (n_centroids,): what a product with each centroid is multiplied by.
+        query: int8 (dim, lanes), -127 to 127.
+        query_steps: float32 (lanes,): what a product with each query token is multiplied by; then it is rounded.
         out: int16 (n_centroids, lanes), written to.
     """
-    half, lanes, _ = query_pairs.shape
-    _centroid_loop(lanes)(centroids.ravel(), steps, query_pairs.ravel(), out.ravel(), len(centroids), half)
+    dim, lanes = query.shape
+    if dim % 4 == 0 and len(centroids) >= 8 and has_byte_products():
+        quads = (query.astype(np.int16) + 128).astype(np.uint8).reshape(-1, 4, lanes).transpose(0, 2, 1).ravel()
+        _quad_loop(lanes)(centroids.ravel(), sums, steps, quads, query_steps, out.ravel(), len(centroids), dim // 4)
+    else:
+        pairs = query.astype(np.int16).reshape(-1, 2, lanes).transpose(0, 2, 1).ravel()
+        _pair_loop(lanes)(centroids.ravel(), steps, pairs, query_steps, out.ravel(), len(centroids), dim // 2)
 
 
 def fill_residual_scores(codewords: np.ndarray, block: np.ndarray, scale: float, out: np.ndarray) -> None:
@@ -142,13 +159,67 @@ def _bound_loop(lanes: int, length: int) -> Callable[..., Any]:
     return residual_bound
 
 
+@register_jitable
+def _write(out: Any, lanes: Any, centroid: Any, products: Any, step: Any, of_lanes: Any) -> None:
+    """Write one centroid's products with all query tokens, as scaled integers."""
+    store(out, centroid * lanes, rounded(multiplied(scaled(to_floats(products), step), of_lanes)))
+
+
 @cache
-def _centroid_loop(lanes: int) -> Callable[..., None]:
+def _quad_loop(lanes: int) -> Callable[..., None]:
+    width = 4 * lanes
+
+    @compiled_for(lanes)
+    def fill_centroid_scores_by_quads(
+        centroids: Any, sums: Any, steps: Any, quads: Any, query_steps: Any, out: Any, n: Any, quarter: Any
+    ) -> None:
+        # Eight centroids at a time, as in `_pair_loop`; the last eight may overlap with those before. The query's bytes
+        # are 128 too high, because the instruction takes unsigned ones.
+        of_lanes = load(query_steps, 0, lanes)
+        fours = centroids.view(np.int32)
+        for first in range(0, n, 8):
+            centroid = min(first, n - 8)
+            at = centroid * quarter
+            a = splat(np.int32(-128 * sums[centroid]), lanes)
+            b = splat(np.int32(-128 * sums[centroid + 1]), lanes)
+            c = splat(np.int32(-128 * sums[centroid + 2]), lanes)
+            d = splat(np.int32(-128 * sums[centroid + 3]), lanes)
+            e = splat(np.int32(-128 * sums[centroid + 4]), lanes)
+            f = splat(np.int32(-128 * sums[centroid + 5]), lanes)
+            g = splat(np.int32(-128 * sums[centroid + 6]), lanes)
+            h = splat(np.int32(-128 * sums[centroid + 7]), lanes)
+            for i in range(at, at + quarter):
+                q = load(quads, (i - at) * width, width)
+                a = add_quads(a, q, fours[i])
+                b = add_quads(b, q, fours[i + quarter])
+                c = add_quads(c, q, fours[i + 2 * quarter])
+                d = add_quads(d, q, fours[i + 3 * quarter])
+                e = add_quads(e, q, fours[i + 4 * quarter])
+                f = add_quads(f, q, fours[i + 5 * quarter])
+                g = add_quads(g, q, fours[i + 6 * quarter])
+                h = add_quads(h, q, fours[i + 7 * quarter])
+            _write(out, lanes, centroid, a, steps[centroid], of_lanes)
+            _write(out, lanes, centroid + 1, b, steps[centroid + 1], of_lanes)
+            _write(out, lanes, centroid + 2, c, steps[centroid + 2], of_lanes)
+            _write(out, lanes, centroid + 3, d, steps[centroid + 3], of_lanes)
+            _write(out, lanes, centroid + 4, e, steps[centroid + 4], of_lanes)
+            _write(out, lanes, centroid + 5, f, steps[centroid + 5], of_lanes)
+            _write(out, lanes, centroid + 6, g, steps[centroid + 6], of_lanes)
+            _write(out, lanes, centroid + 7, h, steps[centroid + 7], of_lanes)
+
+    return fill_centroid_scores_by_quads
+
+
+@cache
+def _pair_loop(lanes: int) -> Callable[..., None]:
     width = 2 * lanes
 
     @compiled_for(lanes)
-    def fill_centroid_scores(centroids: Any, steps: Any, query_pairs: Any, out: Any, n: Any, half: Any) -> None:
+    def fill_centroid_scores_by_pairs(
+        centroids: Any, steps: Any, pairs: Any, query_steps: Any, out: Any, n: Any, half: Any
+    ) -> None:
         # Eight centroids at a time: each load of the query serves them all, and no sum waits for another.
+        of_lanes = load(query_steps, 0, lanes)
         zero = splat(np.int32(0), lanes)
         eight = np.zeros(16 * half, np.int16)
         twos = eight.view(np.int32)
@@ -162,7 +233,7 @@ def _centroid_loop(lanes: int) -> Callable[..., None]:
                     eight[i] = centroids[at + i]
             a, b, c, d, e, f, g, h = zero, zero, zero, zero, zero, zero, zero, zero
             for i in range(half):
-                q = load(query_pairs, i * width, width)
+                q = load(pairs, i * width, width)
                 a = add_pairs(a, q, twos[i])
                 b = add_pairs(b, q, twos[i + half])
                 c = add_pairs(c, q, twos[i + 2 * half])
@@ -171,24 +242,23 @@ def _centroid_loop(lanes: int) -> Callable[..., None]:
                 f = add_pairs(f, q, twos[i + 5 * half])
                 g = add_pairs(g, q, twos[i + 6 * half])
                 h = add_pairs(h, q, twos[i + 7 * half])
-            to = centroid * lanes
-            store(out, to, rounded(scaled(to_floats(a), steps[centroid])))
+            _write(out, lanes, centroid, a, steps[centroid], of_lanes)
             if centroid + 1 < n:
-                store(out, to + lanes, rounded(scaled(to_floats(b), steps[centroid + 1])))
+                _write(out, lanes, centroid + 1, b, steps[centroid + 1], of_lanes)
             if centroid + 2 < n:
-                store(out, to + 2 * lanes, rounded(scaled(to_floats(c), steps[centroid + 2])))
+                _write(out, lanes, centroid + 2, c, steps[centroid + 2], of_lanes)
             if centroid + 3 < n:
-                store(out, to + 3 * lanes, rounded(scaled(to_floats(d), steps[centroid + 3])))
+                _write(out, lanes, centroid + 3, d, steps[centroid + 3], of_lanes)
             if centroid + 4 < n:
-                store(out, to + 4 * lanes, rounded(scaled(to_floats(e), steps[centroid + 4])))
+                _write(out, lanes, centroid + 4, e, steps[centroid + 4], of_lanes)
             if centroid + 5 < n:
-                store(out, to + 5 * lanes, rounded(scaled(to_floats(f), steps[centroid + 5])))
+                _write(out, lanes, centroid + 5, f, steps[centroid + 5], of_lanes)
             if centroid + 6 < n:
-                store(out, to + 6 * lanes, rounded(scaled(to_floats(g), steps[centroid + 6])))
+                _write(out, lanes, centroid + 6, g, steps[centroid + 6], of_lanes)
             if centroid + 7 < n:
-                store(out, to + 7 * lanes, rounded(scaled(to_floats(h), steps[centroid + 7])))
+                _write(out, lanes, centroid + 7, h, steps[centroid + 7], of_lanes)
 
-    return fill_centroid_scores
+    return fill_centroid_scores_by_pairs
 
 
 @cache

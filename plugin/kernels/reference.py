@@ -15,10 +15,17 @@ def residual_bound(codewords: np.ndarray, block: np.ndarray) -> float:
     return float(np.abs(_codeword_products(codewords, block)).max(axis=1).sum(axis=0).max())
 
 
-def fill_centroid_scores(centroids: np.ndarray, steps: np.ndarray, query_pairs: np.ndarray, out: np.ndarray) -> None:
-    """See `query_loops.fill_centroid_scores`."""
-    block = query_pairs.transpose(0, 2, 1).reshape(-1, query_pairs.shape[1]).astype(np.float32)
-    out[:] = np.rint(centroids.astype(np.float32) @ block * steps[:, None])
+def fill_centroid_scores(
+    centroids: np.ndarray,
+    sums: np.ndarray,
+    steps: np.ndarray,
+    query: np.ndarray,
+    query_steps: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """See `query_loops.fill_centroid_scores`; ``sums`` are not needed here."""
+    products = centroids.astype(np.int32) @ query.astype(np.int32)
+    out[:] = np.rint(products.astype(np.float32) * steps[:, None] * query_steps)
 
 
 def fill_residual_scores(codewords: np.ndarray, block: np.ndarray, scale: float, out: np.ndarray) -> None:

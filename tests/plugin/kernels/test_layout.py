@@ -73,7 +73,7 @@ def test_arrays_have_the_types_and_sizes_of_the_tables(codec):
     assert table.residual_scores.nbytes == 262_144
     assert table.centroid_scores.nbytes * 8192 // CENTROIDS == 262_144
     coarse = CoarseCodec.of(codec)
-    assert (coarse.centroids.dtype, coarse.steps.dtype) == (np.int8, np.float32)
-    assert (coarse.centroids.nbytes + coarse.steps.nbytes) * 8192 // CENTROIDS == 1_081_344
+    assert (coarse.centroids.dtype, coarse.sums.dtype, coarse.steps.dtype) == (np.int8, np.int32, np.float32)
+    assert (coarse.centroids.nbytes + coarse.sums.nbytes + coarse.steps.nbytes) * 8192 // CENTROIDS == 1_114_112
     assert codec.codewords.nbytes == 131_072
     assert default_centroids(1_000_000) == 8192
