@@ -39,7 +39,8 @@ __all__ = [
 
 def has_byte_products() -> bool:
     """Whether loops are compiled for a processor with `add_quads`, an instruction of AVX-512 VNNI."""
-    return "+avx512vnni" in cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+    context: Any = cpu_target.target_context
+    return "+avx512vnni" in context.codegen().magic_tuple()[2].split(",")
 
 
 def _operation(build: Callable[..., Any]) -> Any:

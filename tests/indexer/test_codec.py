@@ -314,7 +314,7 @@ def test_each_centroid_gets_32_vectors_of_the_sample(n_tokens, n_sampled):
 
 
 def test_growth_is_judged_by_the_rule_without_its_highest_number():
-    assert codec.centroids_by_the_rule(10**9) == 16 * codec.MOST_CENTROIDS > codec.centroids_by_the_rule(10**8)
+    assert codec.centroids_by_the_rule(10**9) == 8 * codec.MOST_CENTROIDS == 8 * codec.default_centroids(10**9)
 
 
 class TestAdapted:
