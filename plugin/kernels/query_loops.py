@@ -120,7 +120,7 @@ def best_points(
         residual_scores: int16 (residual_bytes, 256, lanes).
         n_tokens: Number of lanes that are query tokens.
         nprobe: Number of points wanted; no more than these centroids have.
-        centroids: int32 (chosen,), the ids of the centroids.
+        centroids: int32 (chosen,), the ids of the centroids; it is quicker with the best first.
         offsets: uint32 (n_centroids + 1,): where each centroid's points begin.
         residuals: uint8 (points, residual_bytes).
 
@@ -326,8 +326,8 @@ def _points_loop(lanes: int, n_bytes: int) -> Callable[..., Any]:
         residuals: Any,
     ) -> Any:
         heaps = np.full((n_tokens, nprobe), np.int64(-32768) << 32, np.int64)
-        lowest = np.full(lanes, 32767, np.int16)
-        lowest[:n_tokens] = -32768
+        below = np.full(lanes, 32767, np.int16)  # a point with this score or a lower one is none of the best
+        below[:n_tokens] = -32768
         of_point = np.empty(lanes, np.int16)
         for centroid in centroids:
             for point in range(np.int64(offsets[centroid]), np.int64(offsets[centroid + 1])):
@@ -335,14 +335,14 @@ def _points_loop(lanes: int, n_bytes: int) -> Callable[..., Any]:
                 for byte in range(n_bytes):
                     entry = (byte * 256 + np.int64(residuals[point * n_bytes + byte])) * lanes
                     similarity = add(similarity, load(residual_scores, entry, lanes))
-                if not any_greater(similarity, load(lowest, 0, lanes)):
+                if not any_greater(similarity, load(below, 0, lanes)):
                     continue
                 store(of_point, 0, similarity)
                 for token in range(n_tokens):
-                    score = of_point[token]
-                    if score > lowest[token]:
-                        _replace_lowest(heaps[token], (np.int64(score) << 32) | (_ALL_ONES - point))
-                        lowest[token] = heaps[token, 0] >> 32
+                    key = (np.int64(of_point[token]) << 32) | (_ALL_ONES - point)
+                    if key > heaps[token, 0]:
+                        _replace_lowest(heaps[token], key)
+                        below[token] = max((heaps[token, 0] >> 32) - 1, -32768)
         return heaps
 
     return best_points

@@ -50,7 +50,9 @@ def _probe_points(block: BlockTables, nprobe: int, routing: Routing) -> Probed:
     n_centroids = len(block.centroid_scores)
     wanted = max(_FEWEST_CENTROIDS, -(-_POINTS_PER_PROBE * nprobe * n_centroids // len(routing)))
     near, _ = best_centroids(block.centroid_scores, block.n_tokens, min(wanted, n_centroids))
-    centroids = np.unique(near)
+    best_first = near.T.ravel()
+    _, places = np.unique(best_first, return_index=True)
+    centroids = best_first[np.sort(places)]
     n_points = int((routing.offsets[centroids + 1] - routing.offsets[centroids]).sum())
     return best_points(
         block.centroid_scores,

@@ -114,7 +114,7 @@ def rank_rows(
                 candidates = fused([candidates, by_text], plan.max_candidates)
         with watch.stage("refine"):
             rows, scores, scored = refine(
-                codes, tables, query_lanes, candidates, plan.depth, approximate_of_candidates, plan.margin
+                codes, tables, query_lanes, candidates, plan.depth, approximate_of_candidates, plan.margin, plan.sure
             )
 
     if plan.bm25_weight:

@@ -27,7 +27,7 @@ _SMALL, _LARGE = 10_000, 140_000
 LEVELS_BY_NAME = {"fast": 0.0, "balanced": 1.0}
 _NPROBE, _NPROBE_ROUTED = 16, 32
 _CANDIDATES, _CANDIDATES_ROUTED, _CANDIDATES_PER_HIT = 256, 80, 4
-_MARGIN, _MARGIN_PER_LEVEL = 2.0, 0.75
+_MARGIN, _MARGIN_PER_LEVEL = 1.9, 0.6
 MEASURED_HITS = 10  # for which the share is measured that a number as recall promises
 # How many of the best documents by MaxSim are reordered: by BM25 the first 64, or four times the hits if that is more;
 # by phrases, which change the order less, the first 16.
@@ -148,6 +148,7 @@ class Plan:
         bm25_weight: Weight of the BM25 score that is added to MaxSim.
         phrase_weight: Weight of the similarity of neighbouring tokens.
         depth: Number of documents that are ranked in float32 by MaxSim with phrases; BM25 is added to these.
+        sure: Number of documents that the margin holds for, ``depth`` or fewer.
         nprobe: Number of centroids probed for each query token.
         max_candidates: Number of documents that may be scored by their codes.
         margin: How sure it must be that the remaining candidates hold no hit, in standard deviations; see
@@ -159,6 +160,7 @@ class Plan:
     bm25_weight: float
     phrase_weight: float
     depth: int
+    sure: int
     nprobe: int
     max_candidates: int
     margin: float
@@ -184,13 +186,13 @@ def make_plan(
         level: How thorough a search is whose ``recall`` is a number: 0 as "fast", 1 as "balanced", and more in the same
             steps; None: all rows are scored. Not read where ``recall`` is a name.
     """
-    k = depth = options.k
+    k = sure = depth = options.k
     if isinstance(options.recall, str):
         level = LEVELS_BY_NAME.get(options.recall)
     else:
-        depth = max(depth, MEASURED_HITS)  # what was measured of ten hits holds for the first of them
+        sure = depth = max(depth, MEASURED_HITS)  # what was measured of ten hits holds for the first of them
     if options.bm25_weight:
-        depth = max(_DEPTH_FOR_BM25, _DEPTH_FOR_BM25_PER_HIT * k)
+        sure = depth = max(_DEPTH_FOR_BM25, _DEPTH_FOR_BM25_PER_HIT * k)
     elif phrase_weight:
         depth = max(_DEPTH_FOR_PHRASES, depth)
     if level is None:
@@ -200,6 +202,7 @@ def make_plan(
             bm25_weight=options.bm25_weight,
             phrase_weight=phrase_weight,
             depth=depth,
+            sure=sure,
             nprobe=1,  # this and the next two are read only where not all is scored
             max_candidates=depth,
             margin=0.0,
@@ -218,6 +221,7 @@ def make_plan(
         bm25_weight=options.bm25_weight,
         phrase_weight=phrase_weight,
         depth=depth,
+        sure=sure,
         nprobe=nprobe,
         max_candidates=max(candidates, depth) if options.bm25_weight else candidates,
         margin=_MARGIN + _MARGIN_PER_LEVEL * level + 0.2 * math.log(growth),

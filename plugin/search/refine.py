@@ -26,12 +26,13 @@ def refine(
     depth: int,
     approximate_of_candidates: np.ndarray | None = None,
     margin: float = np.inf,
+    sure: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """The ``depth`` best candidates by MaxSim.
 
     With approximate scores the candidates are scored in rounds, in the order of those. The rows scored so far show how
     far scores lie above the approximate ones, and how much they scatter. When the next candidate would have to lie
-    ``margin`` standard deviations above that to be among the ``depth`` best, the rest is left out.
+    ``margin`` standard deviations above that to be among the ``sure`` best, the rest is left out.
 
     Args:
         codes: The index's codes.
@@ -42,12 +43,14 @@ def refine(
         approximate_of_candidates: int32 (candidates,), falling: the candidates' approximate scores, in the unit of the
             tables. All may be lower by the same amount: only differences between them count.
         margin: Number of standard deviations.
+        sure: Number of rows that the margin holds for; None: all ``depth``.
 
     Returns:
         Up to ``depth`` row numbers, int64, and their MaxSim, float32, best first; rows with equal scores are in the
         order in which they were written. And the number of candidates that were scored.
     """
     scores = np.empty(len(candidates), np.int64)
+    sure = sure or depth
     done = 0
     while done < len(candidates):
         if approximate_of_candidates is None:
@@ -60,7 +63,7 @@ def refine(
         if approximate_of_candidates is not None and done < len(candidates):
             above = scores[:done] - approximate_of_candidates[:done]
             reachable = approximate_of_candidates[done] + above.mean() + margin * above.std()
-            if reachable < np.partition(scores[:done], done - depth)[done - depth]:
+            if reachable < np.partition(scores[:done], done - sure)[done - sure]:
                 break
     rows, scores = candidates[:done], scores[:done]
     limit = depth + max(depth // 2, _RESCORED)
