@@ -2,11 +2,12 @@
 
     python -m benchmarks.search.search --data ../shared/data --cache CACHE --passages 6000 --peer-python PYTHON
 
-PYTHON has requirements-engines.txt. Every engine builds its index on all CPUs and then answers each question alone,
-in a process of its own that is given `--threads` threads; an index is built once and kept under CACHE. Reported are
-p50 and p95 of the search alone (vectors in, ten ranked ids out), questions per second when all are given at once,
-recall@10 and @100 against exact MaxSim in float32, hit@1 and nDCG@10, bytes per token, memory, seconds of the build, to
-open, and milliseconds of the first query. `--plot FILE.svg` draws latency against recall.
+PYTHON has requirements-engines.txt. TACHIOM's wheel asks for a newer glibc than many systems have, and runs without:
+where it cannot be installed, unzip it into a folder of PYTHONPATH. Every engine builds its index on all CPUs and then
+answers each question alone, in a process of its own that is given `--threads` threads; an index is built once and kept
+under CACHE. Reported are p50 and p95 of the search alone (vectors in, ten ranked ids out), questions per second when
+all are given at once, recall@10 and @100 against exact MaxSim in float32, hit@1 and nDCG@10, bytes per token, memory,
+seconds of the build, to open, and milliseconds of the first query. `--plot FILE.svg` draws latency against recall.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from pathlib import Path
 
 import numpy as np
 
+from tansaku import Encoder
+
 from ..index.index import Known, build
 from ..support.machine import cpu_name
 from ..support.vectors import Vectors, exhaustive, hit_at_1, passages, questions, recall, relevant
 
 CHILD = Path(__file__).with_name("search_engine.py")
-PEERS = ("fast-plaid", "xtr-warp", "lancedb")
+PEERS = ("fast-plaid", "xtr-warp", "lancedb", "tachiom")
 K = 100
 
 
@@ -104,6 +107,7 @@ def built_index(options: argparse.Namespace, documents: Vectors, engine: str, nb
         "nbits": nbits,
         "tokens": str((texts / "tokens.npy").resolve()),
         "offsets": str((texts / "offsets.npy").resolve()),
+        "token_ids": str((texts / "token_ids.npy").resolve()),
         "queries": str((asked / "tokens.npy").resolve()),
         "query_offsets": str((asked / "offsets.npy").resolve()),
     }
@@ -116,12 +120,21 @@ def built_index(options: argparse.Namespace, documents: Vectors, engine: str, nb
                 made = build_ours(folder, documents, nbits)
             else:
                 limit = options.build_limit
+                if engine == "tachiom":
+                    keep_token_ids(Path(request["token_ids"]), documents)
                 made = run(options, {**request, "do": "build", "threads": os.cpu_count()}, limit)
         except subprocess.TimeoutExpired:
             print(f"{engine}: left out, its build took longer than {options.build_limit:.0f} s")
             return None
         about.write_text(json.dumps(made))
     return json.loads(about.read_text()) | {"request": request}
+
+
+def keep_token_ids(path: Path, documents: Vectors) -> None:
+    """Write the vocabulary id of each vector's token."""
+    if not path.exists():
+        tokenized = Encoder.load().tokenize_documents(documents.texts)
+        np.save(path, np.concatenate([text.ids[text.keep] for text in tokenized]))
 
 
 def build_ours(folder: Path, documents: Vectors, nbits: int) -> dict:

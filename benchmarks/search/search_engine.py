@@ -1,10 +1,10 @@
 """The part of search.py that runs once for each engine, in that engine's environment.
 
 Reads a request as JSON from standard input: "engine", "do" ("build" or "search"), "folder", "tokens", "offsets",
-"queries", "query_offsets" (.npy files), "nbits", "threads", "rounds", "recall" (tansaku's modes). A build prints its
-seconds and bytes; a search prints, for each variant of the engine, milliseconds of every query of every round for 10
-hits, their document numbers and those of 100 hits, queries per second of one call for all queries, and seconds to open,
-milliseconds of the first query and memory. Imports are not counted.
+"token_ids", "queries", "query_offsets" (.npy files), "nbits", "threads", "rounds", "recall" (tansaku's modes). A build
+prints its seconds and bytes; a search prints, for each variant of the engine, milliseconds of every query of every
+round for 10 hits, their document numbers and those of 100 hits, queries per second of one call for all queries, and
+seconds to open, milliseconds of the first query and memory. Imports are not counted.
 """
 
 import importlib
@@ -123,6 +123,50 @@ class LanceDB:
     size = staticmethod(FastPlaid.size)
 
 
+class Tachiom:
+    """TACHIOM, with its defaults and with wider searches. It clusters the vectors of each vocabulary id for itself."""
+
+    module = "tachiom"
+
+    def __init__(self, request: dict) -> None:
+        import tachiom  # pyright: ignore[reportMissingImports]
+
+        self.name = "TACHIOM 0.4.0"
+        self.request = request
+        self.kind = tachiom.Tachiom
+        self.file = Path(request["folder"]) / "index.bin"
+        if request["do"] == "search":
+            self.engine = self.kind.load(str(self.file))
+        self.variants = {
+            "default": {},
+            "64 centroids, 2,000 documents": {
+                "k_centroids": 64,
+                "ef_search": 96,
+                "k_docs_to_score": 2000,
+                "alpha": 0.6,
+            },
+            "100, 4,000, all": {"k_centroids": 100, "ef_search": 150, "k_docs_to_score": 4000, "alpha": None},
+        }
+
+    def build(self, documents: list[np.ndarray]) -> None:
+        vectors = np.concatenate(documents).astype(np.float16).view(np.uint16)
+        lengths = np.array([len(document) for document in documents], np.int32)
+        ids = np.load(self.request["token_ids"]).astype(np.uint32)
+        self.kind.build_from_arrays(vectors, ids, lengths).save(str(self.file))
+
+    def search(self, queries: list[np.ndarray], k: int, options: dict) -> list[Ranked]:
+        if len(queries) == 1:
+            return [self.engine.search(queries[0], k, **options)[1].tolist()]
+        offsets = np.cumsum([0, *map(len, queries)]).astype(np.uint64)
+        threads = self.request["threads"]
+        found = self.engine.batch_search(
+            np.concatenate(queries), len(queries), k, offsets=offsets, num_threads=threads, **options
+        )
+        return found[1].tolist()
+
+    size = staticmethod(FastPlaid.size)
+
+
 class Tansaku:
     """tansaku; the index is built by search.py."""
 
@@ -160,6 +204,7 @@ ENGINES: dict[str, type[Any]] = {
     "fast-plaid": FastPlaid,
     "xtr-warp": XtrWarp,
     "lancedb": LanceDB,
+    "tachiom": Tachiom,
     "tansaku": Tansaku,
 }
 
