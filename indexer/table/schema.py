@@ -188,7 +188,7 @@ def read_header(schema: pa.Schema, place: str) -> IndexHeader:
     if version != str(FORMAT_VERSION):
         raise NotAnIndexError(
             f"{place} has index format {version}, but this tansaku reads format {FORMAT_VERSION}; "
-            "index the documents again or use the release that made it"
+            "index the documents again (tansaku index FILES --mode overwrite) or use the release that made it"
         )
     try:
         header = IndexHeader(**json.loads(metadata[_HEADER_KEY]))

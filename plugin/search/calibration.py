@@ -115,7 +115,7 @@ class Calibration:
         return json.dumps(dataclasses.asdict(self), indent=1)
 
     def fits(self, codes: StoredCodes) -> bool:
-        """Whether it holds for an open index: for the same codec and lists, until it has grown by half."""
+        """Whether it holds for an open index: for the same codec and lists, and about as many tokens."""
         if self.fitted != Fitted.of(codes) or not self.tokens / _GROWN <= codes.n_tokens <= self.tokens * _GROWN:
             return False
         return [dataclasses.replace(step, recall=0.0) for step in self.steps] == ladder(codes, self.documents)

@@ -419,8 +419,8 @@ class Searcher:
 
         A number as ``recall`` relies on it, and `Hits.recall` tells it. The first search with such a number measures if
         nothing has; that takes seconds, in a large index some ten. The result is kept next to the derived arrays until
-        the index has grown or shrunk by half, or has another codec or other routing points. Without such arrays it is
-        kept in memory. Other searchers that are open see it when they are refreshed.
+        the index has grown by half or shrunk by a third, or has another codec or other routing points. Without such
+        arrays it is kept in memory. Other searchers that are open see it when they are refreshed.
 
         The queries are 64 stored documents, cut to 24 of their tokens. Your own queries are better: the estimate is
         then for such queries.
