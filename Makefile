@@ -14,13 +14,13 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n auto --dist loadfile
 DEV := $(VENV)/.installed-dev $(LINKED)
 
-.PHONY: demo quick quick-tests test test-all lint types format docs prose dist deploy-check hooks model clean
+.PHONY: demo quick quick-tests test all-but-slow test-all lint types format docs prose dist deploy-check hooks model clean
 
 demo: $(VENV)/.installed $(LINKED)
 	$(BIN)/tansaku demo
 
 # While you work: lint, types and what is quick of the tests. The markers are explained in pyproject.toml. The types are
-# checked by one process, so the tests run at the same time.
+# checked by one process, so the tests run at the same time, here and in `make test`.
 quick: $(DEV) lint
 	$(MAKE) --jobs 2 types quick-tests
 
@@ -29,7 +29,10 @@ quick-tests: $(DEV)
 
 # Before you hand in: all but the slowest tests; with ARGS, those tests alone.
 ifeq ($(ARGS),)
-test: $(DEV) lint types
+test: $(DEV) lint
+	$(MAKE) --jobs 2 types all-but-slow
+
+all-but-slow: $(DEV)
 	$(PYTEST) $(PARALLEL) -m 'not slow'
 else
 test: $(DEV)

@@ -9,15 +9,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from lancedb.table import Table
 
 from ...indexer.codec.codec import OUTGROWN_REMEDY
-from ...indexer.derived.array_files import arrays_folder
-from ...indexer.derived.arrays import load_arrays
 from ...indexer.derived.check import CheckReport, check_index
 from ...indexer.errors import StorageError
 from ...indexer.forks import check_process
@@ -32,13 +29,12 @@ from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
 from ...onnx_export.kinds import check_kind, check_whole
 from ...onnx_export.progress import Progress, no_progress
-from ...onnx_export.retry import retrying
 from .calibration import Calibration
-from .calibrator import Calibrator
 from .choices import Recall, SourceName
 from .explain import Explanation, explain_hit
 from .fetch import chosen_columns, fetch_hits, read_documents
 from .many import QUERIES_AT_ONCE, ManyQueries
+from .opened_version import OpenedVersion, latest
 from .pipeline import rank, score_ids
 from .plan import SearchOptions
 from .query_encoder import EncodedQuery, QueryEncoder, check_query
@@ -49,15 +45,6 @@ from .stored_codes import StoredCodes
 T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """One version of an index, the model that encodes queries for it, and what is known of its recall."""
-
-    codes: StoredCodes
-    encode: QueryEncoder
-    calibrator: Calibrator
 
 
 class ScoredQuery(NamedTuple):
@@ -104,7 +91,7 @@ class Searcher:
         check_kind("table", table, IndexTable, "open the index with Searcher.open(db, table)")
         self._models = Models.of(encoder)
         self._derived = derived
-        self._opened = self._read(table)
+        self._opened = OpenedVersion.read(table, self._models, derived=derived)
         self._say_if_outgrown()
 
     @classmethod
@@ -335,7 +322,7 @@ class Searcher:
     ) -> Hits:
         watch = Stopwatch()
 
-        def on_version(opened: _Opened) -> Hits:
+        def on_version(opened: OpenedVersion) -> Hits:
             codes = opened.codes
             columns = chosen_columns(codes, options.fields)
             with watch.stage("encode"):
@@ -439,7 +426,7 @@ class Searcher:
             raise InputError("queries is one string; give a list of queries")
         texts = [check_query(query) for query in queries or ()]
 
-        def on_version(opened: _Opened) -> Calibration | None:
+        def on_version(opened: OpenedVersion) -> Calibration | None:
             vectors = opened.encode.encoder.encode_queries(texts) if texts else []
             return opened.calibrator.measure(vectors)
 
@@ -512,7 +499,7 @@ class Searcher:
             StorageError: The database cannot be read.
         """
 
-        def on_version(opened: _Opened) -> ScoredQuery:
+        def on_version(opened: OpenedVersion) -> ScoredQuery:
             encoded = opened.encode(query)
             scores = Scores.of(score_ids(opened.codes, encoded.vectors, ids, phrase_weight), encoded.truncated)
             weight = opened.codes.phrase_weight_for(phrase_weight)
@@ -648,7 +635,7 @@ class Searcher:
         if table is not None and _state(table) == _state(before.table):
             return False
         outgrown = self._codes.outgrown
-        self._opened = self._read(_latest(before))
+        self._opened = OpenedVersion.read(latest(before), self._models, derived=self._derived, before=self._opened)
         self._say_if_outgrown(outgrown)
         return True
 
@@ -662,13 +649,13 @@ class Searcher:
             TableNotFoundError: The table is no longer there.
             StorageError: The table is damaged, or cannot be read.
         """
-        return check_index(_latest(self._codes.index), progress or no_progress)
+        return check_index(latest(self._codes.index), progress or no_progress)
 
     @property
     def _codes(self) -> StoredCodes:
         return self._opened.codes
 
-    def _on_open_version(self, action: Callable[[_Opened], T]) -> T:
+    def _on_open_version(self, action: Callable[[OpenedVersion], T]) -> T:
         """``action`` on the version that is open, or on the latest if `optimize` has removed that one."""
         check_process(self._codes.index.place())
         while True:
@@ -680,30 +667,9 @@ class Searcher:
                 if opened is self._opened:
                     raise
 
-    def _read(self, index: IndexTable) -> _Opened:
-        """Model and codes of ``index``, or of a later version if `optimize` removes that one while it is read."""
-        try:
-            return self._version(index)
-        except StorageError:
-            return retrying(StorageError)(lambda: self._version(_latest(index)))
-
     def _say_if_outgrown(self, before: bool = False) -> None:
         if self._codes.outgrown and not before:
             _logger.warning("%s %s", self._codes.index.place(), OUTGROWN_REMEDY)
-
-    def _version(self, index: IndexTable) -> _Opened:
-        encoder = self._models.find(index)
-        codes = StoredCodes(index, load_arrays(index, derived=self._derived), encoder.bundle.phrase_weight)
-        before: _Opened | None = getattr(self, "_opened", None)
-        folder = arrays_folder(index) if self._derived else None
-        calibrator = Calibrator(codes, folder, None if before is None else before.calibrator)
-        if before is not None and before.encode.encoder is encoder:  # which remembers queries
-            return _Opened(codes, before.encode, calibrator)
-        return _Opened(codes, QueryEncoder(encoder), calibrator)
-
-
-def _latest(index: IndexTable) -> IndexTable:
-    return retrying(StorageError)(lambda: open_index_table(index.database, index.name))
 
 
 def _open_again(

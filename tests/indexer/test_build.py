@@ -412,9 +412,9 @@ class TestSampling:
     @pytest.mark.parametrize(
         ("count", "characters_each", "size"),
         [
-            (50_000, 20, 20_000),  # as many as there may be
-            (50_000, 98, 10_000),  # characters and two more: the vectors of so many fill the sample
-            (50_000, 5000, 1953),  # more than the model reads
+            (900_000, 2, 400_000),  # as many as there may be
+            (50_000, 98, 21_000),  # characters and two more: the vectors of so many fill the sample
+            (50_000, 5000, 4101),  # more than the model reads
         ],
     )
     def test_a_sample_is_bounded_in_documents_and_vectors(self, count, characters_each, size):
