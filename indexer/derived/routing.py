@@ -96,7 +96,7 @@ class Routing:
 
     def fits(self, n_tokens: int) -> bool:
         """Whether lists are still about as long as they should be, with ``n_tokens`` tokens in the index."""
-        return self.n_tokens / _GROWN <= n_tokens <= self.n_tokens * _GROWN
+        return is_about_as_large(self.n_tokens, n_tokens)
 
     def assign(self, codec: ResidualCodec, codes: Codes) -> np.ndarray:
         """The routing point of each token: the nearest of its centroid's.
@@ -122,6 +122,16 @@ class Routing:
                 vectors = _decoded(codec, centroid, residuals[tokens])
                 found[tokens] += (vectors @ points.T).argmax(axis=1).astype(np.uint32)
         return found
+
+
+def is_about_as_large(before: int, now: int) -> bool:
+    """Whether what was derived from an index, or measured in it, still holds at its present size.
+
+    Args:
+        before: number of token vectors that it had then.
+        now: number of token vectors of the index now.
+    """
+    return before / _GROWN <= now <= before * _GROWN
 
 
 def is_wanted(codec: ResidualCodec, n_tokens: int) -> bool:

@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ...indexer.derived.routing import is_about_as_large
 from ...onnx_export.encode.rules import CHECKED_STRICTLY
 from .choices import LEAST_RECALL
 from .plan import MEASURED_HITS, Plan, SearchOptions, make_plan
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 LEVELS = (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5)  # of `make_plan`; 0 is "fast", 1 "balanced"
 PROMISED = SearchOptions(k=MEASURED_HITS, recall=LEAST_RECALL)  # of a search that is measured
-
-_GROWN = 1.5
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ class Calibration:
 
     def fits(self, codes: StoredCodes) -> bool:
         """Whether it holds for an open index: for the same codec and lists, and about as many tokens."""
-        if self.fitted != Fitted.of(codes) or not self.tokens / _GROWN <= codes.n_tokens <= self.tokens * _GROWN:
+        if self.fitted != Fitted.of(codes) or not is_about_as_large(self.tokens, codes.n_tokens):
             return False
         return [dataclasses.replace(step, recall=0.0) for step in self.steps] == ladder(codes, self.documents)
 
