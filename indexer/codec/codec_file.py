@@ -29,12 +29,12 @@ _TEXTS_AT_ONCE = 512
 _MOST_VECTORS = 1_000_000
 
 
-def bundled_codec(encoder: Encoder, nbits: int) -> ResidualCodec | None:
+def bundled_codec(encoder: Encoder, nbits: int | None = None) -> ResidualCodec | None:
     """The codec in the bundle of an encoder.
 
     Args:
         encoder: the encoder.
-        nbits: bits per dimension of a residual.
+        nbits: bits per dimension of a residual; None: as many as it has.
 
     Returns:
         The codec; None if the bundle has none, or one with another number of bits.
@@ -55,7 +55,7 @@ def bundled_codec(encoder: Encoder, nbits: int) -> ResidualCodec | None:
         raise BundleError(f"{path}: cannot be read ({error}); copy the bundle again") from error
     if codec.dim != encoder.dim:
         raise BundleError(f"{path}: for vectors of {codec.dim} dimensions, not {encoder.dim}; copy the bundle again")
-    return codec if codec.nbits == nbits else None
+    return codec if nbits in (None, codec.nbits) else None
 
 
 def add_codec(folder: str | os.PathLike[str], codec: ResidualCodec) -> Bundle:

@@ -90,9 +90,31 @@ def explain_hit(
     """
     weight = codes.phrase_weight_for(phrase_weight)
     ((row, document),) = rows_of_ids(codes, [doc_id], query, weight)
-    text = document.encoded_text
     vectors = codes.vectors(row)
-    weights, similarities = phrase_similarities(query.vectors, vectors, weight)
+    return explain_vectors(encoder, query_text, query, doc_id, document.encoded_text, vectors, weight)
+
+
+def explain_vectors(
+    encoder: Encoder,
+    query_text: str,
+    query: EncodedQuery,
+    doc_id: str,
+    text: str,
+    vectors: np.ndarray,
+    phrase_weight: float,
+) -> Explanation:
+    """Score one document's decoded vectors and keep which tokens met.
+
+    Args:
+        encoder: Finds where tokens stand in their text.
+        query_text: The query's text.
+        query: The vectors of this text.
+        doc_id: Id of the document.
+        text: The document's text, as it was encoded.
+        vectors: The document's vectors, float32 (tokens, dim), in the order of its text.
+        phrase_weight: The phrase weight of the score.
+    """
+    weights, similarities = phrase_similarities(query.vectors, vectors, phrase_weight)
     best = similarities.argmax(axis=1)
     query_spans = encoder.query_spans(query_text)
     document_spans = encoder.document_spans(text)

@@ -7,19 +7,35 @@ and what phrases add.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Protocol
+
 import numpy as np
 
+from ...indexer.codec.codec import ResidualCodec
 from ..kernels.index_loops import float_maxsim, integer_maxsim
 from ..kernels.query_layout import BlockTables, QueryLanes
-from .stored_codes import StoredCodes
+from .stored_codes import Part
 
 _FIRST_ROUND = 64  # rows
 _RESCORED = 14  # rows beyond the hits that are scored again in float32, or half the number of hits if that is more
 _ROWS_READ_AT_ONCE = 4096  # where all are scored
 
 
+class RowsOfCodes(Protocol):
+    """Codes of rows: of an index (`StoredCodes`), or of rows that a database gave."""
+
+    codec: ResidualCodec
+    row_ids: np.ndarray
+    """(rows,): among rows with equal scores those with the lowest come first."""
+
+    def parts(self, rows: np.ndarray) -> Iterator[Part]:
+        """The codes of ``rows``, int64 and ascending."""
+        ...
+
+
 def refine(
-    codes: StoredCodes,
+    codes: RowsOfCodes,
     tables: list[BlockTables],
     query_lanes: QueryLanes,
     candidates: np.ndarray,
@@ -35,7 +51,7 @@ def refine(
     ``margin`` standard deviations above that to be among the ``sure`` best, the rest is left out.
 
     Args:
-        codes: The index's codes.
+        codes: The codes.
         tables: The query's tables, block by block.
         query_lanes: The same query for scoring in float32.
         candidates: int64 row numbers, those with the highest approximate scores first.
@@ -72,7 +88,7 @@ def refine(
     return *best_scored(codes, query_lanes, np.sort(rows), depth), done
 
 
-def _integer_scores(codes: StoredCodes, tables: list[BlockTables], rows: np.ndarray) -> np.ndarray:
+def _integer_scores(codes: RowsOfCodes, tables: list[BlockTables], rows: np.ndarray) -> np.ndarray:
     """MaxSim of ``rows``, in any order: int64 (rows,), in the unit of the tables."""
     order = np.argsort(rows)
     scores = np.zeros(len(rows), np.int64)
@@ -92,7 +108,7 @@ def _integer_scores(codes: StoredCodes, tables: list[BlockTables], rows: np.ndar
 
 
 def best_scored(
-    codes: StoredCodes, query_lanes: QueryLanes, rows: np.ndarray, depth: int
+    codes: RowsOfCodes, query_lanes: QueryLanes, rows: np.ndarray, depth: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The ``depth`` best of ``rows``, int64 and ascending, all scored in float32; returned as by `refine`."""
     scores = np.empty(len(rows), np.float32)
@@ -106,11 +122,11 @@ def best_scored(
     return rows[best], scores[best]
 
 
-def maxsim(codes: StoredCodes, query_lanes: QueryLanes, rows: np.ndarray) -> np.ndarray:
+def maxsim(codes: RowsOfCodes, query_lanes: QueryLanes, rows: np.ndarray) -> np.ndarray:
     """MaxSim of rows in float32, over decoded vectors of unit length: float32 (rows,).
 
     Args:
-        codes: The index's codes.
+        codes: The codes.
         query_lanes: The query for scoring in float32.
         rows: int64 row numbers, ascending.
     """
