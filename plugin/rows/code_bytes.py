@@ -176,7 +176,7 @@ class CodesFormat:
 
     def _check(self, codes: bytes, row: Any) -> int:
         """The number of token vectors; the common case is decided by comparing bytes."""
-        if codes.startswith(self._prefix):
+        if codes.startswith(self._prefix) and len(codes) > _HEADER.size:
             (n_tokens,) = _SUM.unpack_from(codes, _PREFIX)
             size = _HEADER.size + n_tokens * self._per_token + _SUM.size
             (expected,) = _SUM.unpack_from(codes, len(codes) - _SUM.size)
@@ -204,4 +204,5 @@ def _as_bytes(codes: Any, row: Any) -> bytes:
         return codes
     if isinstance(codes, (bytearray, memoryview)):
         return bytes(codes)
-    raise CodesError(f"row {row!r}: codes are {type(codes).__name__}, not bytes; name the column with the codes", row)
+    remedy = "decode them (base64.b64decode)" if isinstance(codes, str) else "name the column with the codes"
+    raise CodesError(f"row {row!r}: codes are {type(codes).__name__}, not bytes; {remedy}", row)

@@ -24,6 +24,7 @@ from .code_bytes import CodesFormat, CodesHeader, read_header
 from .row_vectors import bundled_row_vectors
 
 _TEXTS_AT_ONCE = 128  # whose token vectors are in memory at a time
+_NORM_ERROR = 0.01
 
 
 class CodedDocument(NamedTuple):
@@ -74,7 +75,6 @@ class Coder:
     Attributes:
         encoder: the model.
         codec: the codec.
-        row_dim: length of a row vector.
         phrase_weight: the phrase weight of scores.
 
     Raises:
@@ -165,8 +165,9 @@ class Coder:
         """
         check_kind("texts", texts, (list, tuple), "give a list of texts")
         coded: list[CodedDocument] = []
+        all_tokenized = self.encoder.tokenize_documents(texts)
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            tokenized = self.encoder.tokenize_documents(texts[start : start + _TEXTS_AT_ONCE])
+            tokenized = all_tokenized[start : start + _TEXTS_AT_ONCE]
             found = self.code_vectors(self.encoder.encode_tokens(tokenized), [text.truncated for text in tokenized])
             coded += [one._replace(unread=text.unread) for one, text in zip(found, tokenized, strict=True)]
         return coded
@@ -181,7 +182,8 @@ class Coder:
             truncated: whether each text was cut; None: no text was.
 
         Raises:
-            InputError: a document has no vectors, vectors of another length, or some that are not finite.
+            InputError: a document has no vectors, vectors of another length, or some that are not finite or not of unit
+                length.
         """
         for i, matrix in enumerate(vectors):
             if np.ndim(matrix) != 2 or not len(matrix) or matrix.shape[1] != self.codec.dim:
@@ -190,6 +192,10 @@ class Coder:
                 )
             if not np.isfinite(matrix).all():
                 raise InputError(f"document {i}: vectors that are not finite")
+            if (np.abs(np.linalg.norm(matrix, axis=1) - 1) > _NORM_ERROR).any():
+                raise InputError(f"document {i}: vectors that are not of unit length; divide each by its length")
+        if not vectors:
+            return []
         cut = [False] * len(vectors) if truncated is None else truncated
         rows = compress_vectors(vectors, cut, self.codec)
         row_vectors = self._row_vectors.of_documents(vectors)

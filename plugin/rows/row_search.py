@@ -194,7 +194,10 @@ class RowSearch(Generic[Where]):
         """The ``n`` nearest rows, all rows that the filter allows if there are fewer."""
         if exact:
             raise InputError("exact is not known to a function; let it compare all row vectors, and leave out exact")
-        return Nearest([_row(one) for one in self._find(vector, n, where)][:n])
+        found = self._find(vector, n, where)
+        if not isinstance(found, Iterable):
+            raise InputError(f"the database's function gave {found!r:.100}; let it return the rows")
+        return Nearest([_row(one) for one in found][:n])
 
     def _uncoded_rows(self, nearest: Nearest, k: int, where: Where | None) -> tuple[int | None, list[FoundRow]]:
         """How many rows have no codes, and up to ``k`` of them."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...indexer.read.given import as_records
-from ...onnx_export.errors import InputError
+from ...onnx_export.errors import InputError, TansakuError
 from ...onnx_export.kinds import check_kind, check_whole
 from ...onnx_export.progress import Progress, no_progress
 from ..search.explain import Explanation
@@ -397,9 +397,9 @@ class RowStore(RowSearch[Where], ABC):
                     )
                 coded = self._coded(at_once, counts)
                 (self._upsert if replace else self._insert)(coded)
-            except InputError as error:
+            except TansakuError as error:  # HostError too, which is the host's
                 if counts.written:
-                    raise InputError(f"{error} ({counts.written:,} rows before it were written)") from error
+                    error.args = (f"{error} ({counts.written:,} rows before it were written)",)
                 raise
             counts.written += len(coded)
             progress("encode", counts.written, 0, 0)
