@@ -302,7 +302,7 @@ class RowStore(RowSearch[Where], ABC):
 
         Raises:
             CodesError: codes are damaged, or of another codec or model; the message names the row.
-            InputError: a row vector of another length.
+            InputError: a row vector of another length, or one that is not finite.
         """
         for row in rows:
             self.coder.check(row.codes, row.id)
@@ -311,6 +311,8 @@ class RowStore(RowSearch[Where], ABC):
                     f"row {row.id!r}: a row vector of {len(row.row_vector)} dimensions, and the table has "
                     f"{self.coder.row_dim}"
                 )
+            if not np.isfinite(row.row_vector).all():
+                raise InputError(f"row {row.id!r}: a row vector that is not finite")
         self._upsert(rows)
 
     # What a database is

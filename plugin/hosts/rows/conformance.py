@@ -311,11 +311,14 @@ class RowStoreTests(ABC, Generic[Store]):
             back.write_coded(rows)
         assert back.search("昔の首都はどこ？", k=1)[0].fields["year"] == 794
 
-    def test_row_vectors_of_another_length(self, store: Store) -> None:
+    def test_bad_row_vectors(self, store: Store) -> None:
         """They are refused before anything is written."""
         coded = store.coder.encode_documents(["鯨"])[0]
         row = CodedRow("whale", np.zeros(3, np.float32), coded.codes, {"text": "鯨"})
         with pytest.raises(InputError, match=r"whale.*3"):
+            store.write_coded([row])
+        row = row._replace(row_vector=np.full(store.coder.row_dim, np.nan, np.float32))
+        with pytest.raises(InputError, match=r"whale.*not finite"):
             store.write_coded([row])
         assert store.count() == len(DOCUMENTS)
 
