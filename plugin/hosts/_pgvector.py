@@ -80,7 +80,7 @@ def nearest(
     Raises:
         HostError: the database has no pgvector.
     """
-    _scan_on(cursor, k)
+    look_further(cursor, k)
     rows = cursor.execute(statement(distance), values).fetchall()
     if len(rows) < k:  # no index has an expression with a sum
         rows = cursor.execute(statement(sql.SQL("({}) + 0").format(distance)), values).fetchall()
@@ -88,7 +88,7 @@ def nearest(
     return sorted(measured, key=lambda row: (row[1], str(row[0])))
 
 
-def _scan_on(cursor: psycopg.Cursor[Row], k: int) -> None:
+def look_further(cursor: psycopg.Cursor[Row], k: int) -> None:
     """Lets the indexes look further, in this transaction alone; a width that is set already is never made smaller."""
     found = cursor.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
     if found is None:

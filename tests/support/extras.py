@@ -174,15 +174,17 @@ def pylate() -> None:
 
 
 def postgres() -> None:
-    """The adapter, its client and the client's pool; no server."""
+    """The adapters, their client and the client's pool; no server."""
     import psycopg
     import psycopg_pool
 
     from tansaku.plugin.hosts.postgres import PostgresSource
+    from tansaku.plugin.hosts.rows.postgres import PostgresRows
 
     assert psycopg.pq.version()
     assert psycopg_pool.ConnectionPool
     assert PostgresSource
+    assert PostgresRows
 
 
 def mroonga() -> None:
