@@ -4,43 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from .codec.codec import default_centroids
 from .derived.arrays import array_bytes, folder_bytes
+from .derived.drift import Drift, is_far, measure_drift
 from .derived.routing import is_outgrown
-from .derived.segments import damaged
 from .table.codec_table import codec_table
-from .table.columns_of_rows import read_columns
 from .table.database import local_folder, storage_errors
 from .table.schema import internal_fields
 from .table.table import IndexTable
-
-# How far the mean cosine of all token vectors must have fallen. `benchmarks.search.history --rebuild`, and a trial with
-# other corpora: where it had fallen by .15 to .49, a rebuild raised recall@10 by .04 to .10; where by .07 or less, by
-# .00 to .01.
-_FAR = 0.1
-
-
-@dataclass(frozen=True)
-class Drift:
-    """How well the codec fits the rows that were added after it was trained.
-
-    A codec fits a row if the row's token vectors are near to their centroids. If it no longer fits, `Index.rebuild`
-    trains a new one.
-
-    Attributes:
-        trained_cosine: mean cosine of token vectors with their centroids, in the rows that the codec was trained on.
-        rows: number of rows written since then.
-        cosine: the same mean over the rows written since then; None without such rows.
-        strange: share of those rows whose mean cosine is below that of 95% of the rows that the codec was trained on;
-            0.05 means no drift. None without such rows.
-    """
-
-    trained_cosine: float
-    rows: int
-    cosine: float | None
-    strange: float | None
 
 
 @dataclass(frozen=True)
@@ -121,23 +92,10 @@ def describe(index: IndexTable) -> IndexInfo:
         StorageError: the table cannot be read.
     """
     table, codec, header = index.table, index.codec, index.header
-    columns = ["token_count", "write_id", "centroid_cosine", *(["parent_id"] if header.passage_tokens else [])]
     with storage_errors(index.place()):
-        rows = read_columns(table, columns)
         versions = len(table.list_versions())
-    for name in columns:
-        if rows[name].null_count:
-            raise damaged(index, name, "has no value in some rows")
-    counts = rows["token_count"].to_numpy().astype(np.int64)
-    tokens = int(counts.sum())
-    later = rows["write_id"].to_numpy() != header.build_id
-    cosines = rows["centroid_cosine"].to_numpy()[later]
-    drift = Drift(
-        trained_cosine=index.fit.mean,
-        rows=int(later.sum()),
-        cosine=float(np.average(cosines, weights=counts[later])) if len(cosines) else None,
-        strange=float((cosines < index.fit.low).mean()) if len(cosines) else None,
-    )
+    fit = measure_drift(index)
+    tokens, drift = fit.tokens, fit.drift
     parts = {
         "centroid_ids": tokens * codec.id_dtype.itemsize,
         "residuals": tokens * codec.residual_bytes,
@@ -156,8 +114,8 @@ def describe(index: IndexTable) -> IndexInfo:
     outgrown = is_outgrown(codec, tokens)
     return IndexInfo(
         table=index.name,
-        documents=len(rows["parent_id"].unique()) if header.passage_tokens else len(rows),
-        rows=len(rows),
+        documents=fit.documents,
+        rows=fit.rows,
         tokens=tokens,
         model=header.model,
         fingerprint=header.fingerprint,
@@ -174,7 +132,7 @@ def describe(index: IndexTable) -> IndexInfo:
         derived_bytes=sum(derived.values()),
         drift=drift,
         outgrown=outgrown,
-        advice=advice_on_rebuild(drift, counts[later].sum() / max(tokens, 1), len(codec.centroids), tokens, outgrown),
+        advice=advice_on_rebuild(drift, fit.later, len(codec.centroids), tokens, outgrown),
     )
 
 
@@ -194,7 +152,7 @@ def advice_on_rebuild(drift: Drift, later: float, n_centroids: int, n_tokens: in
     wanted = default_centroids(n_tokens)
     more = f"it trains about {wanted:,} centroids or more in place of {n_centroids:,}" if wanted > n_centroids else ""
     cosine = drift.trained_cosine if drift.cosine is None else drift.cosine
-    if later * (drift.trained_cosine - cosine) >= _FAR:
+    if is_far(drift, later):
         far = (
             "`tansaku rebuild` would help: documents added later lie far from the centroids, with a mean cosine of "
             f"{cosine:.2f}, against {drift.trained_cosine:.2f} at training. "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
 from ...onnx_export.extras import require_extra
 from ..codec.codec import OUTGROWN_REMEDY
+from ..derived.drift import is_far, measure_drift
 from ..derived.routing import is_outgrown
 from ..errors import WriteConflictError
 from ..read.columns import ColumnTypes
@@ -31,6 +33,8 @@ from .rows import RowMaker
 from .staging import Staging
 
 _logger = logging.getLogger(__name__)
+
+_MEASURED_AT_GROWTH = 1.5
 
 
 def merge_documents(
@@ -105,7 +109,7 @@ def merge_documents(
             )
     report.column_types = {name: kind for name, kind in column_types.items() if name not in known}
     report.rejected = 0 if options.rejects is None else options.rejects.of_call
-    _say_if_outgrown(index, report)
+    _say_if_a_rebuild_would_help(index, report)
     return report
 
 
@@ -139,13 +143,33 @@ def _add_new(index: IndexTable, there: list[pa.Field], fields: list[pa.Field]) -
     _logger.warning("%s: new columns %s; the rows before have no value there", index.place(), named)
 
 
-def _say_if_outgrown(index: IndexTable, report: BuildReport) -> None:
-    """Log a warning if the codec is too small for the index as it is now."""
+def _say_if_a_rebuild_would_help(index: IndexTable, report: BuildReport) -> None:
+    """Log a warning if the codec is too small for the index as it is now, or fits the later documents badly.
+
+    The second is measured whenever the index has grown by half: it reads numbers of every row.
+    """
     if not report.rows:
         return
     rows = on_latest(index, lambda table: table.count_rows())
     if is_outgrown(index.codec, rows * report.tokens // report.rows):
         _logger.warning("%s %s", index.place(), OUTGROWN_REMEDY)
+        return
+    before = rows - report.rows + report.updated
+    if _times_grown(rows) == _times_grown(before):
+        return
+    fit = on_latest(index, lambda table: measure_drift(index, table))
+    if is_far(fit.drift, fit.later):
+        _logger.warning(
+            "%s: documents added later lie far from the centroids (mean cosine %.2f, against %.2f at training), and "
+            "searches find less; train a new codec with Index.rebuild (tansaku rebuild)",
+            index.place(),
+            fit.drift.cosine,
+            fit.drift.trained_cosine,
+        )
+
+
+def _times_grown(rows: int) -> int:
+    return int(math.log(max(rows, 1), _MEASURED_AT_GROWTH))
 
 
 def check_ids(index: IndexTable, documents: Sequence[Document], ours: int | None) -> None:

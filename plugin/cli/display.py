@@ -30,7 +30,8 @@ from .terminal import as_json, visible
 
 if TYPE_CHECKING:
     from ...indexer.derived.check import CheckReport
-    from ...indexer.info import Drift, IndexInfo
+    from ...indexer.derived.drift import Drift
+    from ...indexer.info import IndexInfo
     from ...indexer.read.rejects import Rejects
     from ...indexer.table.changes import DeleteReport, OptimizeReport
     from ...indexer.table.versions import IndexVersion

@@ -2,6 +2,7 @@
 
 from .indexer.codec.codec import ResidualCodec as ResidualCodec
 from .indexer.derived.check import CheckReport as CheckReport
+from .indexer.derived.drift import Drift as Drift
 from .indexer.errors import BusyError as BusyError
 from .indexer.errors import ForkedProcessError as ForkedProcessError
 from .indexer.errors import IndexStateError as IndexStateError
@@ -14,7 +15,6 @@ from .indexer.errors import TableExistsError as TableExistsError
 from .indexer.errors import TableNotFoundError as TableNotFoundError
 from .indexer.errors import WriteConflictError as WriteConflictError
 from .indexer.index import Index as Index
-from .indexer.info import Drift as Drift
 from .indexer.info import IndexInfo as IndexInfo
 from .indexer.read.documents import Document as Document
 from .indexer.read.documents import FieldNames as FieldNames

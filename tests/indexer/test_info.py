@@ -62,3 +62,25 @@ def test_an_index_that_grew_is_told_so_until_it_is_rebuilt(tmp_path):
     assert index.info().advice.startswith("`tansaku rebuild` would help")
     index.rebuild()
     assert index.info().advice.startswith("a rebuild would change little")
+
+
+def test_an_index_whose_codec_no_longer_fits_says_so_when_it_has_grown(tmp_path, caplog):
+    others = [{"id": f"first {i}", "text": "あいうえお" * 40} for i in range(100)]
+    documents = corpus(300)
+    index = Index.create(tmp_path, "t", others, encoder=FakeEncoder())
+    index.add(documents[:280])
+    (said,) = [record.message for record in caplog.records]
+    assert "lie far from the centroids" in said
+    assert "tansaku rebuild" in said
+    caplog.clear()
+    index.add(documents[280:285])  # it has not grown by half
+    index.rebuild()
+    index.add(documents[285:])
+    assert not caplog.records
+
+
+def test_documents_like_the_first_need_no_rebuild(tmp_path, caplog):
+    documents = corpus(300)
+    index = Index.create(tmp_path, "t", documents[:150], encoder=FakeEncoder())
+    index.add(documents[150:])
+    assert not caplog.records
