@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-import numpy as np
 from lancedb.db import DBConnection
 
 from ..onnx_export.encode.encoder import Encoder
@@ -18,13 +17,15 @@ from ..onnx_export.progress import Progress, no_progress
 from .codec.codec import check_nbits
 from .derived.check import CheckReport, check_index
 from .info import IndexInfo, describe
-from .read.documents import FieldNames, GivenVectors
+from .read.documents import FieldNames
+from .read.given import as_records
 from .read.passages import check_room
 from .read.rejects import Rejects
 from .table.changes import DeleteReport, OptimizeReport, delete_documents, optimize_table
 from .table.conditions import Where
 from .table.contents import drop_index, index_names, joined_documents, stored_documents
 from .table.database import Database, connect, database_exists, local_folder, location_of
+from .table.given_vectors import Vectors, model_of_new, vectors_for
 from .table.model import Models, VectorsOnly
 from .table.table import IndexTable, check_table_name, open_index_table
 from .table.versions import IndexVersion, kept_versions, restore_version
@@ -164,7 +165,7 @@ class Index:
                 table,
                 documents,
                 encoder,
-                model=encoder.bundle,
+                model=encoder,
                 nbits=nbits,
                 pool=pool,
                 passage_tokens=passage_tokens,
@@ -182,7 +183,7 @@ class Index:
         db: Database,
         table: str,
         documents: Iterable[Any],
-        vectors: Sequence[Any],
+        vectors: Vectors,
         *,
         encoder: Encoder | None = None,
         nbits: int = 2,
@@ -200,12 +201,18 @@ class Index:
         Args:
             db: see `create`.
             table: name of the table.
-            documents: mappings with the field ``id`` (or ``_id``), and optionally ``text``, ``title`` and other fields,
-                which become columns.
-            vectors: the token vectors of each document, in the same order: float (tokens, dim) each, of unit length;
-                arrays or nested lists.
+            documents: what `create` takes, with the field ``id`` (or ``_id``), and optionally ``text``, ``title`` and
+                other fields, which become columns.
+            vectors: the token vectors of each document: float16, float32 or float64 (tokens, dim), of unit length. One
+                of:
+                - the name of the field of the documents that has them, such as a column of a Parquet file: lists of
+                  lists of floats, the inner ones also of a fixed size. A file is read in pieces;
+                - a sequence in the order of the documents: arrays, tensors or nested lists;
+                - `FlatVectors`: one array of all documents;
+                - an Arrow column of lists of lists of floats, in the order of the documents.
             encoder: the model that made the vectors, if tansaku can run it: the index can then be searched with texts.
-                None: another model; the index can then be searched with vectors only (`Searcher.search_vectors`).
+                None: the model that the file names, as those of `tansaku encode` do, if ``vectors`` is a name; or
+                else another model, and the index can be searched with vectors only (`Searcher.search_vectors`).
             nbits: see `create`.
             pool: see `create`.
             fulltext: see `create`.
@@ -221,7 +228,8 @@ class Index:
 
         Raises:
             InputError: see `create`; also, vectors have another shape, are not finite or not of unit length, or are
-                not one matrix for each document.
+                not one matrix for each document. The message names the document and its place.
+            ModelMismatchError: the file names another model than ``encoder``, or one that is not known here.
             TableExistsError: see `create`; also ResumeError, BusyError, WriteConflictError, MissingExtraError and
                 StorageError.
 
@@ -234,20 +242,17 @@ class Index:
             ['b']
         """
         _check_new(table, nbits, pool)
-        if not len(vectors):
-            raise InputError("there are no vectors to index; give one matrix for each document")
-        shape = np.shape(vectors[0])
-        dim = encoder.dim if encoder is not None else shape[-1] if len(shape) == 2 else 0
-        model = encoder or VectorsOnly(dim)
         options = _options(names, rejects, progress, resume, None)
+        records = as_records(documents)
+        model, given = model_of_new(records, vectors, Models(encoder).given)
         with _database(db, storage_options) as database:
             report = build_table(
                 database,
                 table,
-                documents,
+                records,
                 None,
-                model=model.bundle,
-                vectors=GivenVectors(vectors, dim),
+                model=model,
+                vectors=given,
                 nbits=nbits,
                 pool=pool,
                 passage_tokens=None,
@@ -292,7 +297,7 @@ class Index:
         self,
         documents: Iterable[Any],
         *,
-        vectors: Sequence[Any] | None = None,
+        vectors: Vectors | None = None,
         names: FieldNames | None = None,
         rejects: Rejects | None = None,
         resume: bool = True,
@@ -310,7 +315,7 @@ class Index:
         Args:
             documents: see `create`.
             vectors: token vectors of each document, as in `create_from_vectors`, made by the model of the index; None
-                encodes the texts.
+                encodes the texts. A file that names its model must name that of the index.
             names: see `create`.
             rejects: see `create`.
             resume: see `create`.
@@ -335,7 +340,7 @@ class Index:
         self,
         documents: Iterable[Any],
         *,
-        vectors: Sequence[Any] | None = None,
+        vectors: Vectors | None = None,
         names: FieldNames | None = None,
         rejects: Rejects | None = None,
         resume: bool = True,
@@ -662,7 +667,7 @@ class Index:
         return self._encoder
 
     def _merge(
-        self, documents: Iterable[Any], vectors: Sequence[Any] | None, update: bool, options: WriteOptions
+        self, documents: Iterable[Any], vectors: Vectors | None, update: bool, options: WriteOptions
     ) -> BuildReport:
         index = self._now()
         given, encoder = None, None
@@ -673,7 +678,8 @@ class Index:
         else:
             if self._models.given is not None:
                 self._models.find(index)
-            given = GivenVectors(vectors, index.codec.dim)
+            documents = as_records(documents)
+            given = vectors_for(documents, vectors, index)
         self.last_build = merge_documents(index, documents, encoder, vectors=given, update=update, options=options)
         return self.last_build
 

@@ -7,7 +7,7 @@ Python does not have such a value, the record is a BadRecord.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,25 @@ from ..forks import check_process
 from ..plain_files import check_plain
 from .line_formats import BadRecord, Record, check_unique, cut
 from .packed import MAX_UNPACK_RATIO, unpacked_limit, unpacks_to_too_much
+from .vectors import ArrowVectors
 
 _ROWS = 1024  # rows converted to Python objects at a time
+_MATRICES = 64  # rows decoded at a time where they have token vectors: of the longest documents some 16 MB
 _LANCE_ROWS = 8192  # rows per query: within a query, Lance reads ahead by up to 2 GiB
 _BUFFER = 2**20
 # Text that is not UTF-8, a time finer than Python's (ValueError), one beyond Python's (OverflowError).
 _NO_VALUE = (ValueError, OverflowError)
 
 
-def read_parquet(path: Path, max_unpack_ratio: float = MAX_UNPACK_RATIO) -> Iterator[Record]:
+def read_parquet(
+    path: Path, max_unpack_ratio: float = MAX_UNPACK_RATIO, matrices: str | None = None
+) -> Iterator[Record]:
     """Read a Parquet file.
 
     Args:
         path: the file.
         max_unpack_ratio: see `packed.unpacked_limit`; compared with what the file says of itself.
+        matrices: name of a column of token vectors, see `batch_records`.
 
     Yields:
         Pairs of place and record.
@@ -47,14 +52,15 @@ def read_parquet(path: Path, max_unpack_ratio: float = MAX_UNPACK_RATIO) -> Iter
         if sum(group.total_byte_size for group in groups) > unpacked_limit(path, max_unpack_ratio):
             raise unpacks_to_too_much(path, max_unpack_ratio)
         check_unique(file.schema_arrow.names, str(path))
-        yield from _records(_parquet_batches(file, path), path)
+        yield from _records(_parquet_batches(file, path, _ROWS if matrices is None else _MATRICES), path, matrices)
 
 
-def read_ipc(path: Path) -> Iterator[Record]:
+def read_ipc(path: Path, matrices: str | None = None) -> Iterator[Record]:
     """Read an Arrow IPC file or stream, which differ in their first bytes. Feather (version 2) is such a file.
 
     Args:
         path: the file.
+        matrices: name of a column of token vectors, see `batch_records`.
 
     Yields:
         Pairs of place and record.
@@ -70,14 +76,15 @@ def read_ipc(path: Path) -> Iterator[Record]:
     # Mapped, not read: some writers put the whole table into one batch.
     with pa.memory_map(str(path)) as source:
         batches = _file_batches(source, path) if magic == b"ARROW1" else _stream_batches(source, path)
-        yield from _records(batches, path)
+        yield from _records(batches, path, matrices)
 
 
-def read_lance(path: Path) -> Iterator[Record]:
+def read_lance(path: Path, matrices: str | None = None) -> Iterator[Record]:
     """Read a Lance dataset.
 
     Args:
         path: a folder NAME.lance.
+        matrices: name of a column of token vectors, see `batch_records`.
 
     Yields:
         Pairs of place and record.
@@ -85,12 +92,33 @@ def read_lance(path: Path) -> Iterator[Record]:
     Raises:
         SourceError: the dataset cannot be read.
     """
-    yield from _records(_lance_batches(Path(os.path.abspath(path)), path), path)
+    yield from _records(_lance_batches(Path(os.path.abspath(path)), path, matrices), path, matrices)
 
 
-def _parquet_batches(file: pq.ParquetFile, path: Path) -> Iterator[pa.RecordBatch]:
+def schema_metadata(path: Path, kind: str) -> Mapping[bytes, bytes]:
+    """The metadata that a file's schema has, without reading its rows.
+
+    Args:
+        path: the file.
+        kind: "parquet" or "arrow"; other kinds have none.
+
+    Raises:
+        OSError: the file cannot be read; also ArrowException.
+    """
+    if kind == "parquet":
+        return pq.read_schema(path).metadata or {}
+    if kind == "arrow":
+        with pa.memory_map(str(path)) as source:
+            is_file = source.read(6) == b"ARROW1"
+            source.seek(0)
+            with pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source) as reader:
+                return reader.schema.metadata or {}
+    return {}
+
+
+def _parquet_batches(file: pq.ParquetFile, path: Path, rows: int) -> Iterator[pa.RecordBatch]:
     left = file.metadata.num_rows
-    for batch in file.iter_batches(batch_size=_ROWS):
+    for batch in file.iter_batches(batch_size=rows):
         left -= len(batch)
         yield batch
     if left:
@@ -118,7 +146,7 @@ def _stream_batches(source: pa.NativeFile, path: Path) -> Iterator[pa.RecordBatc
             raise SourceError(f"{path}: there is data after the stream's end marker; put each stream into its own file")
 
 
-def _lance_batches(folder: Path, path: Path) -> Iterator[pa.RecordBatch]:
+def _lance_batches(folder: Path, path: Path, matrices: str | None) -> Iterator[pa.RecordBatch]:
     import lancedb  # this takes seconds, so other formats do without
 
     check_process(str(path))
@@ -128,17 +156,20 @@ def _lance_batches(folder: Path, path: Path) -> Iterator[pa.RecordBatch]:
         raise SourceError(str(error)) from error
     try:
         table = lancedb.connect(str(folder.parent)).open_table(folder.name.removesuffix(".lance"))
-        for start in range(0, table.count_rows(), _LANCE_ROWS):
-            yield from table.search().offset(start).limit(_LANCE_ROWS).to_batches(batch_size=_ROWS)
+        rows = _LANCE_ROWS if matrices is None else _ROWS
+        for start in range(0, table.count_rows(), rows):
+            yield from table.search().offset(start).limit(rows).to_batches(batch_size=_ROWS)
     except (OSError, RuntimeError, ValueError) as error:
         raise SourceError(f"{path}: cannot be read ({error})") from error
 
 
-def batch_records(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | BadRecord]:
+def batch_records(batch: pa.RecordBatch, matrices: str | None = None) -> Iterator[dict[str, Any] | BadRecord]:
     """Read records from Arrow columns in memory.
 
     Args:
         batch: the columns.
+        matrices: name of a column of token vectors, whose values become arrays and not lists of Python's numbers,
+            which take ten times as much memory. None: no such column.
 
     Yields:
         For each row a mapping, or a BadRecord if Python does not have one of its values.
@@ -146,23 +177,36 @@ def batch_records(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | BadRecord]
     Raises:
         ArrowInvalid: the columns are damaged.
     """
+    number = -1 if matrices is None else batch.schema.get_field_index(matrices)
     for start in range(0, len(batch), _ROWS):
         rows = batch.slice(start, _ROWS)
+        # Offsets in a damaged file may point anywhere, and nothing else checks them.
+        vectors: Iterable[Any] = ()
+        if number >= 0:
+            rows.column(number).validate(full=True)
+            vectors = ArrowVectors(rows.column(number))
+            rows = rows.select([i for i in range(rows.num_columns) if i != number])
         try:
-            # Offsets in a damaged file may point anywhere, and nothing else checks them.
             rows.validate(full=True)
             for column in rows.columns:
                 _check_times(column)
-            records = rows.to_pylist()
+            records = rows.to_pylist() if rows.num_columns else [{} for _ in vectors]
         except _NO_VALUE:
             records = _one_by_one(rows)
-        yield from records
+        if number >= 0:
+            yield from (_with_matrix(*pair, str(matrices)) for pair in zip(records, vectors, strict=True))
+        else:
+            yield from records
 
 
-def _records(batches: Iterable[pa.RecordBatch], path: Path) -> Iterator[Record]:
+def _with_matrix(record: dict[str, Any] | BadRecord, matrix: Any, name: str) -> dict[str, Any] | BadRecord:
+    return record if isinstance(record, BadRecord) else {**record, name: matrix}
+
+
+def _records(batches: Iterable[pa.RecordBatch], path: Path, matrices: str | None) -> Iterator[Record]:
     number = 0
     for batch in batches:
-        for record in batch_records(batch):
+        for record in batch_records(batch, matrices):
             yield f"{path} row {number}", record
             number += 1
 

@@ -18,12 +18,13 @@ from ...onnx_export.kinds import check_kind
 from ...onnx_export.progress import Progress
 from ..errors import SourceError
 from .cells import CellRecord, MixedColumns, cell_text
-from .given import PandasRows, as_records
+from .given import ArrowRows, PandasRows, as_records
 from .line_formats import BOM, NOT_ISO_2022_JP, OTHER_HEADER, BadRecord, is_iso_2022_jp
 from .names import field_name
 from .rejects import Rejects
 from .sources import Source
 from .typed_text import TextRecord, TextTypes, column_type
+from .vectors import GivenVectors
 
 _logger = logging.getLogger(__name__)
 
@@ -174,48 +175,6 @@ class Document:
         return len(self.encoded_text) if self.vectors is None else len(self.vectors)
 
 
-@dataclass(frozen=True)
-class GivenVectors:
-    """Token vectors that the caller made, one matrix for each document.
-
-    Attributes:
-        matrices: float (tokens, dim) each, unit length: arrays or nested lists.
-        dim: length of a token vector.
-    """
-
-    matrices: Sequence[Any]
-    dim: int
-
-    def of(self, position: int, place: str, doc_id: str) -> np.ndarray:
-        """The vectors of one document.
-
-        Args:
-            position: position of the document, from 0.
-            place: where the document was read, for error messages.
-            doc_id: id of the document, for error messages.
-
-        Returns:
-            float32 (tokens, dim).
-
-        Raises:
-            SourceError: there are fewer matrices than documents.
-            InputError: the vectors are not numbers, or have another shape.
-        """
-        if position >= len(self.matrices):
-            raise SourceError(
-                f"there are more documents than matrices of vectors ({len(self.matrices)}); give one for each document"
-            )
-        try:
-            matrix = np.asarray(self.matrices[position], np.float32)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{place}: the vectors of {doc_id!r} are not an array of numbers ({error})") from None
-        if matrix.ndim != 2 or matrix.shape[1] != self.dim:
-            raise InputError(
-                f"{place}: the vectors of {doc_id!r} have shape {matrix.shape}, expected (tokens, {self.dim})"
-            )
-        return matrix
-
-
 class DocumentReader:
     """Turns records into checked documents. May be iterated over several times.
 
@@ -232,7 +191,7 @@ class DocumentReader:
         names: names of the fields with id, text and title.
         rejects: collects records that cannot be used; None raises an error for the first of them.
         reserved: field names that the index needs for itself.
-        vectors: one matrix for each record, in the same order; a text may then be missing or empty.
+        vectors: token vectors of each record; a text may then be missing or empty.
         types: types of columns that are there already, for the values of CSV and TSV.
 
     Attributes:
@@ -307,19 +266,22 @@ class DocumentReader:
         seen: set[str] = set()
         made: Counter[str] = Counter()
         position = -1
-        for position, record in enumerate(self._records):
+        for position, record in enumerate(self._read()):
             has_place = isinstance(record, tuple) and len(record) == 2
             place, content = record if has_place else (f"document {position}", record)
             if place in self._left_out:
                 continue
+            matrix = None
             try:
+                if self._vectors is not None:
+                    content, matrix = self._vectors.take(position, place, content)
                 document = self._document(content, place)
                 if self._names.generate_ids:
                     made[document.id] += 1
                     if made[document.id] > 1:
                         document = replace(document, id=f"{document.id}-{made[document.id]}")
                 if self._vectors is not None:
-                    document = replace(document, vectors=self._vectors.of(position, place, document.id))
+                    document = replace(document, vectors=self._vectors.checked(matrix, place, document.id))
                 if document.id in seen:
                     raise InputError(f"{place}: id {document.id!r} occurs twice; ids must be unique")
             except SourceError:
@@ -330,10 +292,10 @@ class DocumentReader:
                 continue
             seen.add(document.id)
             yield document
-        if self._vectors is not None and position + 1 < len(self._vectors.matrices):
+        count = None if self._vectors is None else self._vectors.count
+        if count is not None and position + 1 < count:
             raise SourceError(
-                f"there are {position + 1} documents and {len(self._vectors.matrices)} matrices of vectors; give one "
-                "for each document"
+                f"there are {position + 1} documents and {count} matrices of vectors; give one for each document"
             )
 
     def leave_out(self, document: Document, error: InputError) -> None:
@@ -362,6 +324,12 @@ class DocumentReader:
         text = document.whole_text or document.text
         record = {"id": document.parent_id or document.id, "title": document.title, "text": text}
         self._note(document.place, error, {**record, **document.fields})
+
+    def _read(self) -> Iterable[Any]:
+        """The records; a field with token vectors is in arrays where its source has columns."""
+        field = None if self._vectors is None else self._vectors.field
+        columnar = field is not None and isinstance(self._records, (Source, ArrowRows))
+        return self._records.with_matrices(field) if columnar else self._records  # pyright: ignore
 
     def _document(self, content: Any, place: str) -> Document:
         if isinstance(content, CellRecord):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -34,14 +34,14 @@ def as_records(documents: Any) -> Iterable[Any]:
     if isinstance(documents, pa.RecordBatch):
         documents = pa.Table.from_batches([documents])
     if isinstance(documents, pa.Table):
-        return _Rows(documents)
+        return ArrowRows(documents)
     library = type(documents).__module__.partition(".")[0]
     if library == "pandas" and hasattr(documents, "columns"):
         return PandasRows(documents)
     if library == "polars" and hasattr(documents, "to_arrow"):
-        return _Rows(documents.to_arrow())
+        return ArrowRows(documents.to_arrow())
     if library == "polars" and hasattr(documents, "collect"):
-        return _Rows(documents.collect().to_arrow())
+        return ArrowRows(documents.collect().to_arrow())
     if not isinstance(documents, Iterable):
         raise InputError(
             f"documents cannot be {type(documents).__name__}; give mappings, a Source, a path, a DataFrame or an Arrow "
@@ -54,22 +54,41 @@ def as_records(documents: Any) -> Iterable[Any]:
     return documents
 
 
-class _Rows:
-    """The rows of an Arrow table."""
+class ArrowRows:
+    """The rows of an Arrow table.
+
+    Args:
+        table: the table.
+
+    Attributes:
+        metadata: the metadata of its schema.
+
+    Raises:
+        InputError: two columns have the same name.
+    """
 
     def __init__(self, table: pa.Table) -> None:
         repeated = [name for name in table.column_names if table.column_names.count(name) > 1]
         if repeated:
             raise InputError(f"the table has two columns {repeated[0]!r}; rename one")
         self._table = table
+        self.metadata: Mapping[bytes, bytes] = table.schema.metadata or {}
 
     def __len__(self) -> int:
         return len(self._table)
 
     def __iter__(self) -> Iterator[Record]:
+        return self.with_matrices(None)
+
+    def with_matrices(self, field: str | None) -> Iterator[Record]:
+        """The rows, with a column of token vectors as arrays.
+
+        Args:
+            field: name of the column; None: no such column.
+        """
         number = 0
         for batch in self._table.to_batches(max_chunksize=_ROWS):
-            for record in batch_records(batch):
+            for record in batch_records(batch, field):
                 yield f"row {number}", record
                 number += 1
 

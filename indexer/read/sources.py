@@ -12,7 +12,7 @@ import tempfile
 import threading
 import weakref
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from ...onnx_export.errors import InputError
 from ..errors import SourceError
-from .arrow_formats import read_ipc, read_lance, read_parquet
+from .arrow_formats import read_ipc, read_lance, read_parquet, schema_metadata
 from .encodings import as_utf8, check_encoding, find_encoding
 from .find_files import SourceFile, find_files, left_out_of
 from .json_values import read_json
@@ -167,8 +167,32 @@ class Source:
         now = 0 if self._open is None else bytes_taken(self._open)
         return min(self._bytes_done + now, self._bytes), self._bytes
 
+    def metadata(self) -> Iterator[tuple[Path, Mapping[bytes, bytes]]]:
+        """Each Parquet and Arrow file, and the metadata of its schema.
+
+        Raises:
+            SourceError: a file cannot be read.
+        """
+        for file in self._files or ():
+            try:
+                found = schema_metadata(file.path, file.kind)
+            except _CANNOT_READ as error:
+                raise SourceError(f"{file.path}: cannot be read ({error})") from error
+            yield file.path, found
+
     def __iter__(self) -> Iterator[Record]:
         """Yield pairs of place and record in order.
+
+        Raises:
+            SourceError: the rest of a file cannot be read.
+        """
+        return self.with_matrices(None)
+
+    def with_matrices(self, field: str | None) -> Iterator[Record]:
+        """The same pairs, with a column of token vectors as arrays where a file has columns.
+
+        Args:
+            field: name of the column; None: no such column.
 
         Raises:
             SourceError: the rest of a file cannot be read.
@@ -181,9 +205,9 @@ class Source:
         for file in self._files:
             try:
                 if file.kind == "parquet":
-                    yield from read_parquet(file.path, self._max_unpack_ratio)
+                    yield from read_parquet(file.path, self._max_unpack_ratio, field)
                 elif file.kind in _COLUMNS:
-                    yield from _COLUMNS[file.kind](file.path)
+                    yield from _COLUMNS[file.kind](file.path, field)
                 elif file.kind == "excel":
                     check_zip(file.path, self._max_unpack_ratio)
                     sheet = self._sheet_of(file.path)

@@ -9,13 +9,13 @@ from typing import Any
 
 from lancedb.db import DBConnection
 
-from ...onnx_export.encode.bundle import Bundle
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.extras import require_extra
 from ..read.columns import ColumnTypes
-from ..read.documents import DocumentReader, FieldNames, GivenVectors
+from ..read.documents import DocumentReader, FieldNames
 from ..read.passages import Passages
 from ..read.scan import scan
+from ..read.vectors import GivenVectors
 from ..table.changes import index_text
 from ..table.counted import check_made_by
 from ..table.database import side_folder
@@ -34,7 +34,7 @@ def build_table(
     records: Iterable[Any],
     encoder: Encoder | None,
     *,
-    model: Bundle,
+    model: Encoder,
     vectors: GivenVectors | None = None,
     nbits: int,
     pool: int,
@@ -50,8 +50,8 @@ def build_table(
         name: name of the table.
         records: the documents, as `Index.create` takes them.
         encoder: makes the token vectors; None if ``vectors`` are given.
-        model: the bundle that the vectors come from.
-        vectors: token vectors that the caller made, one matrix for each document.
+        model: the model that the vectors come from.
+        vectors: token vectors that the caller made.
         nbits: bits per dimension of a residual.
         pool: pooling factor, see `pool_tokens`.
         passage_tokens: largest number of tokens of a passage; None indexes each document as one row.
@@ -67,7 +67,7 @@ def build_table(
     """
     if pool > 1:
         require_extra("pooling")
-    header = IndexHeader(model.name, model.fingerprint, "", 0, pool, passage_tokens, fulltext)
+    header = IndexHeader(model.bundle.name, model.bundle.fingerprint, "", 0, pool, passage_tokens, fulltext)
     reader = DocumentReader(records, options.names, options.rejects, reserved_fields(header), vectors)
     documents = Passages(reader, encoder and encoder.count_document_tokens, passage_tokens)
     with Staging(side_folder(database, name), resume=options.resume) as staging:
@@ -82,7 +82,7 @@ def build_table(
         fields = types.fields()
         plan = {
             "work": "overwrite" if overwrite else "create",
-            "model": model.fingerprint,
+            "model": model.bundle.fingerprint,
             "nbits": nbits,
             "pool": pool,
             "passage_tokens": passage_tokens,
@@ -94,7 +94,7 @@ def build_table(
         maker = RowMaker(encoder, replace(header, build_id=write_id), fields, write_id)
         trained = staging.load_codec()
         if trained is None:
-            trained = train_codec(documents, found, maker, nbits, staging, reader.reject, options.progress)
+            trained = train_codec(documents, found, maker, nbits, staging, reader.reject, options.progress, model)
         codec, fit = trained
         maker = replace(maker, header=replace(maker.header, codec_id=codec.codec_id))
         report = stage_rows(

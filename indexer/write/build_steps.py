@@ -13,6 +13,7 @@ from itertools import chain
 import numpy as np
 import pyarrow as pa
 
+from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import InputError
 from ..codec.codec import ResidualCodec, default_centroids
 from ..codec.codec_file import bundled_codec
@@ -52,6 +53,7 @@ def train_codec(
     staging: Staging,
     reject: Reject,
     progress: Progress,
+    model: Encoder | None = None,
 ) -> tuple[ResidualCodec, Fit]:
     """Train a codec on a sample of the documents, and store it in the staging folder with the codes of the sample.
 
@@ -68,6 +70,7 @@ def train_codec(
         staging: the staging folder.
         reject: called for each sampled document whose vectors cannot be used.
         progress: called for each chunk of the sample.
+        model: the model that the vectors come from; None: that of ``maker``.
 
     Returns:
         The codec, and how well it fits the sample.
@@ -102,8 +105,9 @@ def train_codec(
     sample = _joined(parts)
     n_centroids = default_centroids(expected_tokens, len(sample))
     given = None
-    if maker.encoder is not None and expected_tokens <= ADAPTED_UP_TO:
-        given = bundled_codec(maker.encoder, nbits)
+    model = model or maker.encoder
+    if model is not None and expected_tokens <= ADAPTED_UP_TO:
+        given = bundled_codec(model, nbits)
     if given is None:
         codec = ResidualCodec.train(sample, nbits=nbits, n_centroids=n_centroids)
     else:

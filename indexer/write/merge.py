@@ -18,9 +18,10 @@ from ..derived.drift import is_far, measure_drift
 from ..derived.routing import is_outgrown
 from ..errors import WriteConflictError
 from ..read.columns import ColumnTypes
-from ..read.documents import Document, DocumentReader, FieldNames, GivenVectors
+from ..read.documents import Document, DocumentReader, FieldNames
 from ..read.passages import Passages
 from ..read.scan import scan
+from ..read.vectors import GivenVectors
 from ..table.changes import delete_rows, merge_rows, on_latest, slices, whole_documents
 from ..table.database import side_folder
 from ..table.new_columns import add_columns, empty_columns
@@ -52,7 +53,7 @@ def merge_documents(
         index: the open table.
         records: the documents, as `Index.add` takes them.
         encoder: makes the token vectors; None if ``vectors`` are given.
-        vectors: token vectors that the caller made, one matrix for each document.
+        vectors: token vectors that the caller made.
         update: replace documents that have the same ids; False refuses such ids.
         options: how documents are read, resumed and reported.
 

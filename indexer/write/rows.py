@@ -240,8 +240,10 @@ def usable_documents(documents: Sequence[Document], vectors: Sequence[np.ndarray
             problem = "no vectors"
         elif not np.isfinite(matrix).all():
             problem = "vectors that are not finite"
+        elif not matrix.any(axis=1).all():
+            problem = "vectors of zeros, as padding has; leave these rows of the matrix out"
         elif (np.abs(np.linalg.norm(matrix, axis=1) - 1) > 0.01).any():
-            problem = "vectors that are not of unit length"
+            problem = "vectors that are not of unit length; divide each by its length"
         else:
             usable.append(i)
             continue

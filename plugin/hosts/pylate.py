@@ -24,6 +24,7 @@ from lancedb.expr import col
 from ...indexer.codec.codec import check_nbits
 from ...indexer.errors import TableNotFoundError
 from ...indexer.index import Index
+from ...indexer.read.vectors import on_cpu
 from ...indexer.table.codec_table import codec_table
 from ...indexer.table.database import DBConnection, connect, database_exists, drop_table, storage_errors
 from ...indexer.table.model import VectorsOnly
@@ -283,13 +284,8 @@ def _matrices(embeddings: Any) -> list[np.ndarray]:
     """Arrays, tensors or lists as float32 (tokens, dim) each; a single matrix as a list of one."""
     if getattr(embeddings, "ndim", None) == 2:
         embeddings = [embeddings]
-    return [np.asarray(_on_cpu(matrix), np.float32) for matrix in embeddings]
+    return [np.asarray(on_cpu(matrix), np.float32) for matrix in embeddings]
 
 
 def _without_padding(matrix: np.ndarray) -> np.ndarray:
     return matrix[matrix.any(axis=1)] if matrix.ndim == 2 else matrix
-
-
-def _on_cpu(matrix: Any) -> Any:
-    # NumPy has no bfloat16.
-    return matrix.detach().cpu().float() if hasattr(matrix, "detach") else matrix

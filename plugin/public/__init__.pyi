@@ -21,6 +21,7 @@ from .indexer.read.documents import FieldNames as FieldNames
 from .indexer.read.rejects import Rejects as Rejects
 from .indexer.read.sources import BadRecord as BadRecord
 from .indexer.read.sources import Source as Source
+from .indexer.read.vectors import FlatVectors as FlatVectors
 from .indexer.table.changes import DeleteReport as DeleteReport
 from .indexer.table.changes import OptimizeReport as OptimizeReport
 from .indexer.table.conditions import Condition as Condition
