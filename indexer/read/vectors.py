@@ -101,7 +101,7 @@ class ArrowVectors(Sequence[Any]):
 
 def _matrix(row: pa.Scalar) -> Any:
     """A row as an array (tokens, dim); as Python has it if it is something else, for the check to say what."""
-    values = getattr(row, "values", None)
+    values: Any = getattr(row, "values", None)
     if not isinstance(values, pa.Array):
         return row.as_py()
     size = getattr(values.type, "list_size", None)

@@ -85,9 +85,9 @@ def model_of_new(records: Iterable[Any], vectors: Vectors, encoder: Encoder | No
         if folder is None:
             inside = read_description(DEFAULT_BUNDLE)
             raise ModelMismatchError(
-                f"{named.place} has vectors of the model {named.name!r} ({named.fingerprint}), which was not found: the "
-                f"model inside tansaku is {inside.name!r} ({inside.fingerprint}); give the model's bundle (--model, in "
-                "Python encoder=), or put it into a folder of TANSAKU_MODELS"
+                f"{named.place} has vectors of the model {named.name!r} ({named.fingerprint}), which was not found: "
+                f"the model inside tansaku is {inside.name!r} ({inside.fingerprint}); give the model's bundle (--model, "
+                "in Python encoder=), or put it into a folder of TANSAKU_MODELS"
             )
         encoder = Encoder.load(folder)
     elif named is not None and encoder is not None and not encoder.bundle.made(named.fingerprint):
@@ -117,8 +117,8 @@ def vectors_for(records: Iterable[Any], vectors: Vectors, index: IndexTable) -> 
     named = named_model(records) if isinstance(source, str) else None
     if named is not None and named.fingerprint != index.header.fingerprint:
         raise ModelMismatchError(
-            f"{named.place} has vectors of the model {named.name!r} ({named.fingerprint}), and {index.place()} was made "
-            f"with {index.header.model!r} ({index.header.fingerprint}); encode the texts with that model"
+            f"{named.place} has vectors of the model {named.name!r} ({named.fingerprint}), and {index.place()} was "
+            f"made with {index.header.model!r} ({index.header.fingerprint}); encode the texts with that model"
         )
     return GivenVectors(source, index.codec.dim)
 

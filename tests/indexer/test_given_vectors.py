@@ -185,7 +185,7 @@ class TestModel:
         assert not db.exists()
 
     def test_that_is_not_the_one_given_is_refused(self, db):
-        with pytest.raises(ModelMismatchError, match="the model 'far'.*but the model given is 'fake'"):
+        with pytest.raises(ModelMismatchError, match=r"the model 'far'.*but the model given is 'fake'"):
             Index.create_from_vectors(db, "t", table(encoder=FakeEncoder("far")), "vectors", encoder=FakeEncoder())
 
     def test_files_of_two_models_are_refused(self, db, parquet):
