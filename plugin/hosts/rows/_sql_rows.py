@@ -131,27 +131,35 @@ class SqlRows(RowStore[SqlCondition]):
     def _check_table(self) -> None:
         """See that the table has the columns that are named, and codes of this codec and model."""
         with self._session() as session:
-            columns = self._columns = self._read_columns(session)
-            if not columns:
+            self._check_given(session)
+            for name in self._missing():
                 raise HostError(
-                    f"{self.engine} has no table {self.table!r}; {type(self).__name__}.create(...) makes one"
+                    f"{self.place} has no column {name!r}; {type(self).__name__}.adopt(...) adds it to a table that "
+                    "you have"
                 )
-            for name in (self.id_column, *self.text_columns, *self.fields):
-                if self._same_name(name) not in columns:
-                    raise HostError(f"{self.place} has no column {name!r}; {self._known_columns()}")
-            for name in (self.vector_column, self.codes_column):
-                if self._same_name(name) not in columns:
-                    raise HostError(
-                        f"{self.place} has no column {name!r}; {type(self).__name__}.adopt(...) adds it to a table "
-                        "that you have"
-                    )
-            self._check_kinds(columns)
-            if not self._is_unique(session):
-                raise HostError(
-                    f"{self.place}: two rows may have the same {self.id_column!r}; make it the primary key, or give it "
-                    "a unique index"
-                )
+            self._check_kinds(self._columns)
             self._check_stored(session)
+
+    def _check_given(self, session: Session) -> None:
+        """See that the table has the columns that the user made."""
+        self._columns = self._read_columns(session)
+        if not self._columns:
+            raise HostError(f"{self.engine} has no table {self.table!r}; {type(self).__name__}.create(...) makes one")
+        for name in (self.id_column, *self.text_columns, *self.fields):
+            if self._same_name(name) not in self._columns:
+                raise HostError(f"{self.place} has no column {name!r}; {self._known_columns()}")
+        if not self._is_unique(session):
+            raise HostError(
+                f"{self.place}: two rows may have the same {self.id_column!r}; make it the primary key, or give it a "
+                "unique index"
+            )
+        if session.rows(f"SELECT 1 FROM {self._table} WHERE {self._quoted(self.id_column)} IS NULL LIMIT 1"):  # noqa: S608
+            raise HostError(f"{self.place}: a row has no {self.id_column!r}; give each row one")
+
+    def _missing(self) -> list[str]:
+        """Those of our two columns that the table has not."""
+        names = (self.vector_column, self.codes_column)
+        return [name for name in names if self._same_name(name) not in self._columns]
 
     def _check_stored(self, session: Session) -> None:
         found = session.rows(
@@ -307,7 +315,7 @@ class SqlRows(RowStore[SqlCondition]):
 
     def _later(self, after: RowId | None) -> tuple[str, dict[str, Any]]:
         if after is None:
-            return "", {}
+            return f" AND {self._quoted(self.id_column)} IS NOT NULL", {}
         return f" AND {self._quoted(self.id_column)} > {self._value('tansaku_after')}", {
             "tansaku_after": self._id_value(after)
         }

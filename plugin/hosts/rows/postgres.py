@@ -174,8 +174,8 @@ class PostgresRows(SqlRows):
         kinds = {store.vector_column: store._vector_type(vector_type), store.codes_column: store._codes_type}
         with store._session(writes=True) as session:
             store._check_extension(session)
-            known = store._table_columns(session)
-            if known and (missing := [name for name in kinds if name not in known]):
+            store._check_given(session)
+            if missing := store._missing():
                 added = ", ".join(f"ADD COLUMN {store._quoted(name)} {kinds[name]}" for name in missing)
                 session.change(f"ALTER TABLE {store._table} {added}")
                 store._finish_columns(session, index)
