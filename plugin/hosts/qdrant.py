@@ -27,6 +27,7 @@ from ..rerank.host_search import Candidate, HostError
 from ._engine_source import EngineSource, check_columns, host_errors, joined
 
 try:
+    import grpc
     from qdrant_client import AsyncQdrantClient, QdrantClient, models
     from qdrant_client.common.client_exceptions import QdrantException
     from qdrant_client.http.exceptions import ApiException
@@ -89,11 +90,12 @@ class QdrantSource(EngineSource["models.Filter | Mapping[str, Any]"]):
         vars(self).update(state, client=kind(**options))
 
     def _search(self, query: str, k: int, where: models.Filter | Mapping[str, Any] | None) -> list[Candidate]:
-        chosen = None if where is None else _filter(where)
+        chosen = None if where is None else as_filter(where)
         fields = [*(self.text_fields or ()), *([] if self.id_field is None else [self.id_field])]
         vector = self.query_vector(query)
         # A local client raises ValueError; the server's own message is not in the first line.
-        with host_errors("Qdrant", self.collection, ApiException, QdrantException, ValueError, OSError, whole=True):
+        refusals = (ApiException, QdrantException, grpc.RpcError, ValueError, OSError)
+        with host_errors("Qdrant", self.collection, *refusals, whole=True):
             found = self.client.query_points(
                 self.collection,
                 query=vector,
@@ -107,15 +109,15 @@ class QdrantSource(EngineSource["models.Filter | Mapping[str, Any]"]):
 
     def _candidate(self, point: models.ScoredPoint) -> Candidate:
         payload = point.payload or {}
-        doc_id = point.id if self.id_field is None else _value(payload, self.id_field)
+        doc_id = point.id if self.id_field is None else payload_value(payload, self.id_field)
         if doc_id is None:
             raise HostError(f"point {point.id} of {self.collection!r} has no {self.id_field!r} in its payload")
-        texts = [_value(payload, name) for name in self.text_fields or ()]
+        texts = [payload_value(payload, name) for name in self.text_fields or ()]
         text = None if all(value is None for value in texts) else joined(texts)  # without one it counts as missing
         return Candidate(str(doc_id), point.score, text, payload if self.with_payload else None)
 
 
-def _value(payload: Mapping[str, Any], name: str) -> Any:
+def payload_value(payload: Mapping[str, Any], name: str) -> Any:
     """The value of a field, which may lie in others ("metadata.doc_id"); None if it is not there."""
     found: Any = payload
     for part in name.split("."):
@@ -123,7 +125,8 @@ def _value(payload: Mapping[str, Any], name: str) -> Any:
     return found
 
 
-def _filter(where: models.Filter | Mapping[str, Any]) -> models.Filter:
+def as_filter(where: models.Filter | Mapping[str, Any]) -> models.Filter:
+    """A filter, also from the dict of the HTTP API; raises InputError for what is none."""
     if isinstance(where, models.Filter):
         return where
     try:

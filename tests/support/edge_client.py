@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from qdrant_client import models
@@ -21,14 +22,26 @@ except ImportError as error:
     raise NotInstalledError("qdrant-edge-py is not installed") from error
 
 _DISTANCES = {models.Distance.DOT: edge.Distance.Dot, models.Distance.COSINE: edge.Distance.Cosine}
+_DATATYPES = {
+    None: None,
+    models.Datatype.FLOAT16: edge.VectorStorageDatatype.Float16,
+    models.Datatype.FLOAT32: edge.VectorStorageDatatype.Float32,
+}
+_MODES = {
+    models.UpdateMode.INSERT_ONLY: edge.UpdateMode.InsertOnly,
+    models.UpdateMode.UPDATE_ONLY: edge.UpdateMode.UpdateOnly,
+}
 
 
 class EdgeClient:
     """The calls that `QdrantSource` and the tests make; others are missing, and raise."""
 
+    init_options: Mapping[str, Any] = {}
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.shards: dict[str, Any] = {}
+        self.vectors: dict[str, dict[str, models.VectorParams]] = {}
 
     def create_collection(
         self,
@@ -38,7 +51,7 @@ class EdgeClient:
     ) -> None:
         if isinstance(vectors_config, models.VectorParams):
             vectors_config = {"": vectors_config}
-        dense = {key: edge.EdgeVectorParams(v.size, _DISTANCES[v.distance]) for key, v in vectors_config.items()}
+        dense = {key: _vector_params(v) for key, v in vectors_config.items()}
         sparse = {
             key: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf if v.modifier == models.Modifier.IDF else None)
             for key, v in (sparse_vectors_config or {}).items()
@@ -46,11 +59,81 @@ class EdgeClient:
         folder = self.folder / name
         folder.mkdir(parents=True)
         self.shards[name] = edge.EdgeShard.create(str(folder), edge.EdgeConfig(dense, sparse))
+        self.vectors[name] = dict(vectors_config)
 
-    def upsert(self, name: str, points: Iterable[models.PointStruct]) -> None:
+    def collection_exists(self, name: str) -> bool:
+        return name in self.shards
+
+    def get_collection(self, name: str) -> Any:
+        return SimpleNamespace(config=SimpleNamespace(params=SimpleNamespace(vectors=self.vectors[name])))
+
+    def create_vector_name(self, name: str, vector_name: str, config: models.DenseVectorNameConfig) -> None:
+        params = models.VectorParams(**config.dense.model_dump(exclude_none=True))
+        datatype = _DATATYPES[params.datatype]
+        operation = edge.UpdateOperation.create_dense_vector(
+            vector_name, params.size, _DISTANCES[params.distance], datatype=datatype
+        )
+        self.shards[name].update(operation)
+        self.vectors[name][vector_name] = params
+
+    def create_payload_index(self, name: str, field: str, schema: models.PayloadSchemaType, wait: bool) -> None:
+        kind = getattr(edge.PayloadSchemaType, schema.value.capitalize())
+        self.shards[name].update(edge.UpdateOperation.create_field_index(field, kind))
+
+    def upsert(
+        self,
+        name: str,
+        points: Iterable[models.PointStruct],
+        wait: bool = True,
+        update_filter: models.Filter | None = None,
+        update_mode: models.UpdateMode | None = None,
+        timeout: int | None = None,
+    ) -> None:
         made = [edge.Point(point.id, _vector(point.vector), point.payload) for point in points]
-        self.shards[name].update(edge.UpdateOperation.upsert_points(made))
+        mode = None if update_mode is None else _MODES[update_mode]
+        operation = edge.UpdateOperation.upsert_points(made, condition=_chosen(update_filter), update_mode=mode)
+        self.shards[name].update(operation)
         self.shards[name].optimize()  # builds the indexes
+
+    def set_payload(self, name: str, payload: Mapping[str, Any], points: list[Any]) -> None:
+        self.shards[name].update(edge.UpdateOperation.set_payload(points, payload))
+
+    def retrieve(
+        self, name: str, ids: list[Any], with_payload: Any, with_vectors: Any, timeout: int | None = None
+    ) -> list[models.Record]:
+        return [_record(found) for found in self.shards[name].retrieve(ids, with_payload, with_vectors)]
+
+    def scroll(
+        self,
+        name: str,
+        scroll_filter: models.Filter | None,
+        limit: int,
+        offset: Any,
+        with_payload: Any,
+        with_vectors: Any,
+        timeout: int | None = None,
+    ) -> tuple[list[models.Record], Any]:
+        asked = edge.ScrollRequest(
+            offset=offset,
+            limit=limit,
+            filter=_chosen(scroll_filter),
+            with_payload=with_payload,
+            with_vector=with_vectors,
+        )
+        found, after = self.shards[name].scroll(asked)
+        return [_record(one) for one in found], after
+
+    def count(
+        self, name: str, count_filter: models.Filter | None, exact: bool, timeout: int | None = None
+    ) -> models.CountResult:
+        asked = edge.CountRequest(exact=exact, filter=_chosen(count_filter))
+        return models.CountResult(count=self.shards[name].count(asked))
+
+    def delete(self, name: str, selector: models.PointIdsList | models.FilterSelector, wait: bool) -> None:
+        if isinstance(selector, models.PointIdsList):
+            self.shards[name].update(edge.UpdateOperation.delete_points(selector.points))
+        else:
+            self.shards[name].update(edge.UpdateOperation.delete_points_by_filter(_filter(selector.filter)))
 
     def upload_points(self, name: str, points: Iterable[models.PointStruct], wait: bool) -> None:
         self.upsert(name, points)
@@ -64,14 +147,19 @@ class EdgeClient:
         query_filter: models.Filter | None,
         with_payload: bool | list[str],
         timeout: int,
+        search_params: models.SearchParams | None = None,
     ) -> QueryResponse:
         if name not in self.shards:
             raise ValueError(f"Collection {name} not found")
         nearest = edge.Query.Nearest(_vector(query), using=using)
-        chosen = None if query_filter is None else _filter(query_filter)
-        asked = edge.QueryRequest(limit, query=nearest, with_payload=with_payload, filter=chosen)
+        params = None
+        if search_params is not None:
+            params = edge.SearchParams(hnsw_ef=search_params.hnsw_ef, exact=search_params.exact)
+        asked = edge.QueryRequest(
+            limit, query=nearest, with_payload=with_payload, filter=_chosen(query_filter), params=params
+        )
         found = self.shards[name].query(asked)
-        points = [models.ScoredPoint(id=p.id, version=p.version, score=p.score, payload=p.payload) for p in found]
+        points = [models.ScoredPoint(id=_id(p), version=p.version, score=p.score, payload=p.payload) for p in found]
         return QueryResponse(points=points)
 
     def close(self) -> None:
@@ -85,14 +173,41 @@ def _vector(vector: Any) -> Any:
     return {key: _vector(value) for key, value in vector.items()} if isinstance(vector, dict) else vector
 
 
+def _id(point: Any) -> int | str:
+    return point.id if isinstance(point.id, int) else str(point.id)
+
+
+def _record(found: Any) -> models.Record:
+    return models.Record(id=_id(found), payload=found.payload, vector=found.vector)
+
+
+def _vector_params(params: models.VectorParams) -> Any:
+    return edge.EdgeVectorParams(params.size, _DISTANCES[params.distance], datatype=_DATATYPES[params.datatype])
+
+
+def _chosen(chosen: models.Filter | None) -> Any:
+    return None if chosen is None else _filter(chosen)
+
+
 def _filter(chosen: models.Filter) -> Any:
-    """Ranges that must hold, which is what the tests ask for."""
-    assert chosen.model_fields_set == {"must"}
-    assert isinstance(chosen.must, list)
-    return edge.Filter(must=[_condition(condition) for condition in chosen.must])
+    """What the tests and the adapters ask for: ranges, values, and what a point lacks."""
+    parts: dict[str, Any] = {}
+    for name in ("must", "should", "must_not"):
+        given = getattr(chosen, name)
+        if given is not None:
+            parts[name] = [_condition(condition) for condition in (given if isinstance(given, list) else [given])]
+    return edge.Filter(**parts)
 
 
 def _condition(condition: Any) -> Any:
+    if isinstance(condition, models.Filter):
+        return _filter(condition)
+    if isinstance(condition, models.IsEmptyCondition):
+        return edge.IsEmptyCondition(condition.is_empty.key)
+    if isinstance(condition, models.HasVectorCondition):
+        return edge.HasVectorCondition(condition.has_vector)
+    if condition.match is not None:
+        return edge.FieldCondition(condition.key, match=edge.MatchValue(condition.match.value))
     assert condition.model_fields_set == {"key", "range"}
     bounds = condition.range.model_dump(exclude_none=True)
     return edge.FieldCondition(condition.key, range=edge.RangeFloat(**bounds))

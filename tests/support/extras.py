@@ -50,6 +50,12 @@ def index() -> None:
     command("index", "docs.jsonl", *PLACE)
 
 
+def rows(store: tansaku.RowStore[Any]) -> None:
+    """Write and find rows in a database."""
+    store.add([{"id": name, "text": text} for name, text in TEXTS.items()])
+    assert store.search(QUERY, k=1)[0].id == "kyoto"
+
+
 def excel() -> None:
     """Index a spreadsheet."""
     cells = "".join(
@@ -198,13 +204,14 @@ def mroonga() -> None:
 
 
 def qdrant() -> None:
-    """The adapter and its client, in its local mode."""
+    """The adapters and their client, in its local mode."""
     from qdrant_client import QdrantClient
 
     from tansaku.plugin.hosts.qdrant import QdrantSource
+    from tansaku.plugin.hosts.rows.qdrant import QdrantRows
 
-    assert QdrantClient(":memory:").get_collections().collections == []
     assert QdrantSource
+    rows(QdrantRows.create(tansaku.Coder(), QdrantClient(":memory:"), "docs"))
 
 
 def serve() -> None:

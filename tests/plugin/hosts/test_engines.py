@@ -389,8 +389,11 @@ class TestQdrant:
         with contextlib.closing(QdrantClient(":memory:") if request.param == "local" else opened_edge(tmp_path)) as it:
             yield it
 
-    def test_a_server_that_is_down_is_an_error_of_the_host(self):
-        client = QdrantClient(url=f"http://127.0.0.1:{engines.free_port()}", timeout=2, check_compatibility=False)
+    @pytest.mark.parametrize("grpc", [False, True])
+    def test_a_server_that_is_down_is_an_error_of_the_host(self, grpc):
+        port = engines.free_port()
+        options = {"port": port, "grpc_port": port, "timeout": 2, "check_compatibility": False}
+        client = QdrantClient(host="127.0.0.1", prefer_grpc=grpc, **options)
         with pytest.raises(HostError, match="'docs'"):
             QdrantSource(client, "docs", bigram_query).candidates(QUESTION, 3)
 

@@ -1,0 +1,395 @@
+"""Row vectors and codes in a Qdrant collection: one named vector, and the codes in the payload.
+
+```python
+from qdrant_client import QdrantClient, models
+from tansaku import Coder
+from tansaku.plugin.hosts.rows.qdrant import QdrantRows
+store = QdrantRows.create(Coder(), QdrantClient("http://localhost:6333"), "docs", indexes={"year": "integer"})
+store.add([{"id": "kyoto", "text": "京都は794年から都だった。", "year": 794}])
+hits = store.search("昔の首都はどこ？", where={"must": [{"key": "year", "range": {"lt": 1000}}]})
+```
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+import numpy as np
+
+from ....onnx_export.errors import InputError, MissingExtraError
+from ...rerank.host_search import HostError
+from ...rows.coder import Coder
+from ...rows.row_search import FoundRow, RowId
+from ...rows.row_store import CodedRow, RowStore, joined
+from ..qdrant import as_filter, payload_value
+from ._codes_text import codes_from_text, codes_to_text
+
+try:
+    import grpc
+    from qdrant_client import AsyncQdrantClient, QdrantClient, models
+    from qdrant_client.common.client_exceptions import QdrantException
+    from qdrant_client.http.exceptions import ApiException
+except ImportError as error:
+    raise MissingExtraError("qdrant-client", "qdrant") from error
+
+__all__ = ["QdrantRows"]
+
+_UNNAMED = ""  # Qdrant's own name of a vector without one
+_LEAST_EF = 128
+_PATH_SIGNS = '.[]"'
+# A local client raises ValueError, RuntimeError where it is closed, and OSError of its files.
+_REFUSALS = (ApiException, QdrantException, grpc.RpcError, ValueError, RuntimeError, OSError)
+
+
+class QdrantRows(RowStore["models.Filter | Mapping[str, Any]"]):
+    """Documents in a collection of Qdrant: points with the row vector as a named vector, and codes in the payload.
+
+    A filter (``where``) is a `models.Filter`, also as the dict that the HTTP API takes. Columns are fields of the
+    payload. ``text_columns`` and ``fields`` may lie in others ("metadata.text") where rows are read. A point without
+    codes or without the row vector is a row without codes.
+
+    Ids: a whole number from 0 and a UUID in its usual form are the ids of points. Of any other string, a UUID is made
+    (version 5, in the name space of URLs), and the string is kept in the payload's field ``id_column``.
+
+    Writing reads the points that are there, adds what is new to them, and writes each whole point at once: no crash
+    parts vector from codes, and other fields and vectors of a point stay. Who changes other fields of the same points
+    at the same moment, by another client, may lose that change. A crash may leave the rest of a batch unwritten.
+
+    May be used from several threads. Its awaitable methods run in threads; an asynchronous client is refused.
+
+    Args:
+        coder: makes row vectors and codes, and ranks by them.
+        client: a client of the server, or of a local folder, not an asynchronous one.
+        collection: name of the collection.
+        timeout: seconds that a request may take.
+        options: options of `RowStore`.
+
+    Raises:
+        InputError: the collection's vector has another length or distance, or an asynchronous client.
+        HostError: the server cannot be reached, or it has no such collection, or the collection no such vector.
+    """
+
+    def __init__(
+        self, coder: Coder, client: QdrantClient, collection: str, *, timeout: float = 30.0, **options: Any
+    ) -> None:
+        super().__init__(coder, **options)
+        if isinstance(client, AsyncQdrantClient):
+            raise InputError("client is an AsyncQdrantClient; give a QdrantClient, and await asearch and aadd")
+        self.client, self.collection = client, collection
+        self._timeout = math.ceil(timeout)
+        self._guard = threading.Lock()
+        given = client.init_options
+        # The local mode compares all vectors, has no indexes, and warns where it is asked for more.
+        self._is_local = given.get("location") == ":memory:" or given.get("path") is not None
+        found = _vectors(client, collection)
+        if found is None:
+            raise HostError(f"{self.place} is not there; make it with QdrantRows.create")
+        if self.vector_column not in found:
+            raise HostError(
+                f"{self.place} has no vector {self.vector_column!r}, only {sorted(found)}; QdrantRows.create adds it"
+            )
+        self._check_vector(found[self.vector_column])
+
+    @classmethod
+    def create(
+        cls,
+        coder: Coder,
+        client: QdrantClient,
+        collection: str,
+        *,
+        float16: bool = True,
+        indexes: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> QdrantRows:
+        """Make a collection, or add the vector to one that is there.
+
+        Args:
+            coder: see `QdrantRows`.
+            client: see `QdrantRows`.
+            collection: name of the collection.
+            float16: keep row vectors in half precision, in half of the memory.
+            indexes: fields of the payload that filters name, and their kinds ("keyword", "integer", ...): with an index
+                of the payload Qdrant's HNSW finds rows under a filter.
+            options: options of `QdrantRows`.
+
+        Raises:
+            InputError: see `QdrantRows`.
+            HostError: see `QdrantRows`; or the server is older than 1.18, and cannot add a vector to a collection.
+        """
+        name = options.get("vector_column", "tansaku_vector")
+        vector: dict[str, Any] = {"size": coder.row_dim, "distance": models.Distance.DOT}
+        vector["datatype"] = models.Datatype.FLOAT16 if float16 else models.Datatype.FLOAT32
+        found = _vectors(client, collection)
+        with _host_errors(collection):
+            if found is None:
+                client.create_collection(collection, {name: models.VectorParams(**vector)})
+        if found is not None and name not in found:
+            added = models.DenseVectorNameConfig(dense=models.DenseVectorConfig(**vector))
+            try:
+                with _host_errors(collection):
+                    client.create_vector_name(collection, name, added)
+            except HostError as error:
+                raise HostError(
+                    f"{error}. A server before version 1.18 adds no vector to a collection: make a new one with your "
+                    f"vectors and {name!r} (size {coder.row_dim}, distance Dot), and move the points there"
+                ) from error
+        store = cls(coder, client, collection, **options)
+        # Of codes this index keeps only whether there are any: without it, each count reads all payloads.
+        own = {} if store._is_local else {store.codes_column: "bool"}
+        for field, schema in {**own, **(indexes or {})}.items():
+            with _host_errors(collection):
+                client.create_payload_index(collection, field, models.PayloadSchemaType(schema), wait=True)
+        return store
+
+    @property
+    def place(self) -> str:
+        """See `RowStore`."""
+        return _place(self.collection)
+
+    def _insert(self, rows: Sequence[CodedRow]) -> None:
+        with self._guard:
+            self._refuse_known(self._known([row.id for row in rows]))
+            self._write_points([self._point(row, None) for row in rows], mode=models.UpdateMode.INSERT_ONLY)
+            written = {row.id: row.codes for row in self._read([row.id for row in rows])}
+            self._refuse_known({row.id for row in rows if written.get(row.id) != row.codes})
+
+    def _refuse_known(self, ids: set[RowId]) -> None:
+        if ids:
+            raise InputError(f"{self.place} has the id {min(ids, key=str)!r}; use upsert to write over it")
+
+    def _upsert(self, rows: Sequence[CodedRow]) -> None:
+        with self._guard:
+            known = self._points([row.id for row in rows])
+            self._write_points([self._point(row, known.get(self._point_id(row.id))) for row in rows])
+
+    def _fill_codes(self, rows: Sequence[CodedRow]) -> None:
+        with self._guard:
+            known = self._points([row.id for row in rows])
+            there = [row for row in rows if self._point_id(row.id) in known]
+            self._write_points(
+                [self._point(row, known[self._point_id(row.id)]) for row in there],
+                mode=models.UpdateMode.UPDATE_ONLY,
+                only=self._without_codes(None),
+            )
+
+    def _point(self, row: CodedRow, before: models.Record | None) -> models.PointStruct:
+        """A whole point: what is there, and what is written over it."""
+        for name in row.columns:
+            if any(sign in name for sign in _PATH_SIGNS):
+                raise InputError(
+                    f"row {row.id!r}: the name {name!r} is a path to Qdrant; give a mapping that has what lies in it"
+                )
+        point_id = self._point_id(row.id)
+        payload = {**((before and before.payload) or {}), **row.columns, self.codes_column: codes_to_text(row.codes)}
+        if point_id != row.id:
+            payload[self.id_column] = row.id
+        vectors: Any = (before and before.vector) or {}
+        vectors = dict(vectors) if isinstance(vectors, Mapping) else {_UNNAMED: vectors}
+        return models.PointStruct(
+            id=point_id, vector={**vectors, self.vector_column: row.row_vector.tolist()}, payload=payload
+        )
+
+    def _write_points(
+        self,
+        points: list[models.PointStruct],
+        mode: models.UpdateMode | None = None,
+        only: models.Filter | None = None,
+    ) -> None:
+        if points:
+            with self._asking():
+                self.client.upsert(
+                    self.collection, points, wait=True, update_filter=only, update_mode=mode, timeout=self._timeout
+                )
+
+    def _known(self, ids: Sequence[RowId]) -> set[RowId]:
+        found = {str(point.id) for point in self._retrieve(ids, False, False)}
+        return {row_id for row_id in ids if str(self._point_id(row_id)) in found}
+
+    def _delete_ids(self, ids: Sequence[RowId]) -> int:
+        with self._guard:
+            known: list[Any] = [self._point_id(row_id) for row_id in self._known(ids)]
+            if known:
+                with self._asking():
+                    self.client.delete(self.collection, models.PointIdsList(points=known), wait=True)
+            return len(known)
+
+    def _delete_where(self, where: models.Filter | Mapping[str, Any]) -> int:
+        with self._guard:
+            n_rows = self._count(where)
+            selector = models.FilterSelector(filter=as_filter(where))
+            with self._asking():
+                self.client.delete(self.collection, selector, wait=True)
+            return n_rows
+
+    def _nearest(
+        self, vector: np.ndarray, n: int, where: models.Filter | Mapping[str, Any] | None, exact: bool
+    ) -> list[FoundRow]:
+        params = models.SearchParams(hnsw_ef=max(2 * n, _LEAST_EF), exact=exact)
+        with self._asking(where) as chosen:
+            found = self.client.query_points(
+                self.collection,
+                query=vector.tolist(),
+                using=self.vector_column,
+                limit=n,
+                query_filter=chosen,
+                with_payload=self._asked([self.codes_column], self.with_text),
+                search_params=None if self._is_local else params,
+                timeout=self._timeout,
+            )
+        rows = [self._found(point, point.score) for point in found.points]
+        return sorted(rows, key=lambda row: (-row.score, str(row.id)))
+
+    def _uncoded(self, n: int, where: models.Filter | Mapping[str, Any] | None, after: RowId | None) -> list[FoundRow]:
+        points = self._scroll(n, self._without_codes(where), after, self._asked([], True), False)
+        return [self._found(point, np.nan, with_text=True)._replace(codes=None) for point in points]
+
+    def _count(self, where: models.Filter | Mapping[str, Any] | None) -> int:
+        with self._asking(where) as chosen:
+            return self.client.count(self.collection, chosen, exact=True, timeout=self._timeout).count
+
+    def _count_uncoded(self, where: models.Filter | Mapping[str, Any] | None) -> int:
+        return self._count(self._without_codes(where))
+
+    def _read(self, ids: Sequence[RowId]) -> list[FoundRow]:
+        points = self._retrieve(ids, self._asked([self.codes_column], True), [self.vector_column])
+        rows = {}
+        for point in points:
+            has_vector = isinstance(point.vector, Mapping) and self.vector_column in point.vector
+            row = self._found(point, np.nan, with_text=True)
+            rows[str(point.id)] = row if has_vector else row._replace(codes=None)
+        return [rows[point_id] for point_id in (str(self._point_id(row_id)) for row_id in ids) if point_id in rows]
+
+    def _scan(self, n: int, after: RowId | None) -> list[CodedRow]:
+        names = dict.fromkeys((*self.text_columns, *self.fields))
+        asked = self._asked([self.codes_column, *names], False)
+        found = []
+        for point in self._scroll(n, self._with_codes(), after, asked, [self.vector_column]):
+            row, payload = self._found(point, np.nan), point.payload or {}
+            vectors: Any = point.vector
+            columns = {name: payload_value(payload, name) for name in names}
+            found.append(
+                CodedRow(row.id, np.asarray(vectors[self.vector_column], np.float32), row.codes or b"", columns)
+            )
+        return found
+
+    # What is asked, and how
+
+    def _check_vector(self, vector: models.VectorParams) -> None:
+        name = f"{self.place}: the vector {self.vector_column!r}"
+        if vector.size != self.coder.row_dim:
+            raise InputError(
+                f"{name} has {vector.size} dimensions, and row vectors of this coder have {self.coder.row_dim}; name "
+                "another vector_column, or give the coder of the rows"
+            )
+        if vector.distance != models.Distance.DOT or vector.multivector_config is not None:
+            many = " of many vectors" if vector.multivector_config is not None else ""
+            raise InputError(
+                f"{name} has the distance {vector.distance}{many}; row vectors are compared by Dot: name another "
+                "vector_column"
+            )
+
+    def _without_codes(self, where: models.Filter | Mapping[str, Any] | None) -> models.Filter:
+        no_vector = models.Filter(must_not=[models.HasVectorCondition(has_vector=self.vector_column)])
+        lacking: list[Any] = [self._no_codes(), no_vector]
+        return models.Filter(should=lacking, must=None if where is None else [as_filter(where)])
+
+    def _with_codes(self) -> models.Filter:
+        return models.Filter(
+            must=[models.HasVectorCondition(has_vector=self.vector_column)], must_not=[self._no_codes()]
+        )
+
+    def _no_codes(self) -> models.IsEmptyCondition:
+        return models.IsEmptyCondition(is_empty=models.PayloadField(key=self.codes_column))
+
+    def _asked(self, names: Sequence[str], with_text: bool) -> list[str]:
+        text = self.text_columns if with_text else ()
+        return list(dict.fromkeys([self.id_column, *names, *self.fields, *text]))
+
+    def _points(self, ids: Sequence[RowId]) -> dict[int | str, models.Record]:
+        """Whole points, by their ids."""
+        points = {str(point.id): point for point in self._retrieve(ids, True, True)}
+        point_ids = map(self._point_id, ids)
+        return {point_id: points[str(point_id)] for point_id in point_ids if str(point_id) in points}
+
+    def _retrieve(self, ids: Sequence[RowId], with_payload: Any, with_vectors: Any) -> list[models.Record]:
+        point_ids = [self._point_id(row_id) for row_id in ids]
+        with self._asking():
+            return self.client.retrieve(
+                self.collection, point_ids, with_payload=with_payload, with_vectors=with_vectors, timeout=self._timeout
+            )
+
+    def _scroll(
+        self, n: int, chosen: models.Filter, after: RowId | None, with_payload: Any, with_vectors: Any
+    ) -> list[models.Record]:
+        """The first ``n`` points in the order of Qdrant's ids, after the point of the row ``after``."""
+        offset = None if after is None else self._point_id(after)
+        with self._asking():
+            points, _ = self.client.scroll(
+                self.collection,
+                chosen,
+                limit=n + 1,
+                offset=offset,
+                with_payload=with_payload,
+                with_vectors=with_vectors,
+                timeout=self._timeout,
+            )
+        return [point for point in points if str(point.id) != str(offset)][:n]
+
+    def _found(self, point: Any, score: float, *, with_text: bool = False) -> FoundRow:
+        payload = point.payload or {}
+        row_id: RowId = point.id if isinstance(point.id, int) else str(point.id)
+        own = payload.get(self.id_column)
+        if isinstance(own, str) and own != row_id and self._point_id(own) == row_id:
+            row_id = own
+        text = None
+        if with_text or self.with_text:
+            text = joined(payload_value(payload, name) for name in self.text_columns)
+        codes = codes_from_text(payload.get(self.codes_column), row_id)
+        return FoundRow(row_id, codes, score, text, {name: payload_value(payload, name) for name in self.fields})
+
+    def _point_id(self, row_id: RowId) -> int | str:
+        """The id of a row's point."""
+        if isinstance(row_id, int):
+            if not 0 <= row_id < 2**64:
+                raise InputError(f"{self.place}: the id {row_id} is not from 0 to 2**64 - 1; give it as a string")
+            return row_id
+        with contextlib.suppress(ValueError):
+            if str(UUID(row_id)) == row_id:
+                return row_id
+        try:
+            return str(uuid5(NAMESPACE_URL, row_id))
+        except UnicodeEncodeError as error:
+            raise InputError(f"the id {row_id!r:.60} has half of a character (a lone surrogate)") from error
+
+    @contextlib.contextmanager
+    def _asking(self, where: models.Filter | Mapping[str, Any] | None = None) -> Iterator[models.Filter | None]:
+        """The filter; and what the client raises as HostError."""
+        chosen = None if where is None else as_filter(where)
+        with _host_errors(self.collection):
+            yield chosen
+
+
+@contextlib.contextmanager
+def _host_errors(collection: str) -> Iterator[None]:
+    try:
+        yield
+    except _REFUSALS as error:
+        raise HostError(f"{_place(collection)}: {error}") from error
+
+
+def _place(collection: str) -> str:
+    return f"Qdrant's collection {collection!r}"
+
+
+def _vectors(client: QdrantClient, collection: str) -> dict[str, models.VectorParams] | None:
+    """The vectors of a collection by name; None if there is no collection."""
+    with _host_errors(collection):
+        if not client.collection_exists(collection):
+            return None
+        found = client.get_collection(collection).config.params.vectors
+    return found if isinstance(found, dict) else {} if found is None else {_UNNAMED: found}
