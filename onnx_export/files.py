@@ -130,12 +130,14 @@ def write_output(path: Path, lines: Iterable[str]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    content = "".join(f"{line}\n" for line in lines)
+    ended = (f"{line}\n" for line in lines)
     try:
         if path.exists() and not path.is_file():
-            path.write_text(content, encoding="utf-8", newline="\n")
+            with path.open("w", encoding="utf-8", newline="\n") as file:
+                file.writelines(ended)
         else:
-            write_atomically(path, content)
+            with atomic_path(path) as making, making.open("w", encoding="utf-8", newline="\n") as file:
+                file.writelines(ended)
     except OSError as error:
         raise _unwritable(path, error) from error
 

@@ -92,7 +92,8 @@ def command_line() -> str:
         if command.hidden or command.callback is None:
             continue
         call = command.callback
-        lines += [f"## tansaku {command.name or call.__name__}", "", _help(command.help or call.__doc__ or ""), ""]
+        name = command.name or call.__name__.replace("_", "-")
+        lines += [f"## tansaku {name}", "", _help(command.help or call.__doc__ or ""), ""]
         hints = get_type_hints(call, include_extras=True)
         rows = [_option_row(p, hints[p.name]) for p in inspect.signature(call).parameters.values()]
         if rows := [row for row in rows if row]:

@@ -161,11 +161,11 @@ def _say_if_a_rebuild_would_help(index: IndexTable, report: BuildReport) -> None
     fit = on_latest(index, lambda table: measure_drift(index, table))
     if is_far(fit.drift, fit.later):
         _logger.warning(
-            "%s: documents added later lie far from the centroids (mean cosine %.2f, against %.2f at training), and "
-            "searches find less; train a new codec with Index.rebuild (tansaku rebuild)",
+            "%s: documents added later lie far from the centroids, with a mean cosine of %s, against %s at training; "
+            "searches find less of them: train a new codec with Index.rebuild (tansaku rebuild)",
             index.place(),
-            fit.drift.cosine,
-            fit.drift.trained_cosine,
+            f"{fit.drift.cosine:.2f}",
+            f"{fit.drift.trained_cosine:.2f}",
         )
 
 

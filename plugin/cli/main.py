@@ -27,12 +27,13 @@ from .mcp import mcp
 from .messages import choose_language, said, with_help
 from .models import models
 from .search import search
+from .search_many import search_many
 from .serve import serve
 from .tables import copy, drop, dump, get, rename, restore, tables, versions
 from .terminal import show_all_characters
 
 _GROUPS = {
-    "Search": (demo, search),
+    "Search": (demo, search, search_many),
     "Index": (
         index,
         tables,
@@ -85,6 +86,7 @@ _KEPT = {
     "copy": "there is no copy, the same command starts over",
     "rename": "the index is there under its old name, or under both",
     "evaluate": "no measures are kept, the same command starts over",
+    "search_many": "what was searched is kept, the same command continues",
     "beir": "no measures are kept, the same command starts over",
     "export": "no bundle was written, the same command starts over",
 }

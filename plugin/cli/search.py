@@ -149,13 +149,24 @@ def read_for(form: HitFormat, names: Sequence[str] | None) -> list[str] | None:
 
 def _queries(query: str | None, file: Path | None) -> Mapping[str, str]:
     """Query id → text."""
-    from ..evaluation.judgements import read_queries, read_query_lines
     from ..search.query_encoder import check_query
 
     if (query is None) == (file is None):
         raise InputError("search needs a query or a file of queries (--queries FILE); give one of them")
     if file is None:
         return {"1": check_query(query or "")}
+    return read_queries_of(file)
+
+
+def read_queries_of(file: Path) -> dict[str, str]:
+    """Query id → text, from a file of queries.
+
+    Raises:
+        InputError: there are no queries in it.
+        SourceError: it cannot be read, or a record of it.
+    """
+    from ..evaluation.judgements import read_queries, read_query_lines
+
     with display.LoggedWarnings():
         found = read_query_lines(file) if file.suffix.lower() == ".txt" else read_queries(file)
     if not found:

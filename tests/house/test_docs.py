@@ -351,7 +351,7 @@ def test_the_reference_documents_what_is_public():
 def test_generated_parts_name_commands_paths_and_errors():
     parts = {name: write() for name, write in generated().PARTS.items()}
     shown = {name for name, command in COMMANDS.items() if not command.hidden}
-    assert set(re.findall(r"^## tansaku (\w+)$", parts["command line"], flags=re.MULTILINE)) == shown
+    assert set(re.findall(r"^## tansaku ([\w-]+)$", parts["command line"], flags=re.MULTILINE)) == shown
     assert re.search(r"^\| `--recall` .*`fast` `balanced` `exact` `0.9..1`", parts["command line"], flags=re.MULTILINE)
     assert "### POST /search" in parts["http"]
     assert "    - `InputError`\n        - `ConfigError`" in parts["errors"]
