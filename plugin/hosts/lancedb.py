@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import lancedb
 import pyarrow as pa
 from lancedb.rerankers import Reranker as LanceReranker
-from lancedb.table import LanceTable, Table
+from lancedb.table import Table
 
 from ...indexer.forks import check_process
 from ...onnx_export.errors import InputError
@@ -29,6 +28,7 @@ from ..search.choices import ScoreMode
 from ..search.scores import check_mode
 from ._engine_source import TableSource, host_errors
 from ._framework_search import rerank
+from ._lance_tables import packed, unpacked
 
 __all__ = ["LanceDBSource", "TansakuReranker"]
 
@@ -69,20 +69,10 @@ class LanceDBSource(TableSource[str]):
                 raise InputError(f"table {self.table.name!r} has no full text index over {name!r}; make one")
 
     def __getstate__(self) -> dict[str, Any]:
-        if not isinstance(self.table, LanceTable):  # of LanceDB's cloud, which can be pickled
-            return vars(self)
-        check_process("LanceDB's table")
-        place, options = self.table.uri, self.table.initial_storage_options()
-        database = place.removesuffix(f"/{self.table.name}.lance")
-        if place == database or place.startswith("memory:"):
-            raise InputError(f"table {self.table.name!r} at {place}: another process cannot open it; use a folder")
-        return {**vars(self), "table": (database, self.table.name, options)}
+        return {**vars(self), "table": packed(self.table)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        if isinstance(self.table, tuple):
-            database, name, options = self.table
-            self.table = lancedb.connect(database, storage_options=options).open_table(name)
+        vars(self).update(state, table=unpacked(state["table"]))
 
     def _search(self, query: str, k: int, where: str | None) -> list[Candidate]:
         check_process("LanceDB's table")

@@ -35,7 +35,13 @@ HOW_TO = DOCS / "how-to"
 INDEX = HOW_TO / "index.md"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PAGES = sorted({*ROOT.glob("README*.md"), *DOCS.rglob("*.md")} - set((DOCS / "textlint").rglob("*")))
-SHAPES = {"reranks its candidates", "is its retriever", "speaks its API", "measures models"}
+SHAPES = {
+    "keeps codes in its rows",
+    "reranks its candidates",
+    "is its retriever",
+    "speaks its API",
+    "measures models",
+}
 COMMANDS = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
 
 of_each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
