@@ -13,7 +13,7 @@ import os
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typer
 
@@ -32,6 +32,11 @@ def choose_language() -> None:
         gettext.bindtextdomain(DOMAIN, str(LOCALE))
     gettext.textdomain(DOMAIN if japanese else "messages")  # for the texts of typer too
     _patterns.cache_clear()
+
+
+def language() -> Literal["en", "ja"]:
+    """The language of messages."""
+    return "ja" if gettext.textdomain() == DOMAIN else "en"
 
 
 def said(text: str) -> str:

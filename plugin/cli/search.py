@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ...onnx_export.errors import InputError
+from ...onnx_export.files import check_output, write_output
 from . import display
 from .hits import Answer, HitFormat, chosen_fields, show_answers
+from .messages import language
 from .options import (
     AsJson,
     Bm25Weight,
@@ -66,6 +69,10 @@ def search(
         bool,
         typer.Option("--explain", help="Explanation of each hit by the tokens that matched, and each stage's time."),
     ] = False,
+    explain_html: Annotated[
+        Path | None,
+        typer.Option("--explain-html", help="File for a page that shows which words of each hit matched."),
+    ] = None,
     fields: Annotated[
         list[str] | None,
         typer.Option(
@@ -97,6 +104,7 @@ def search(
     Example: `tansaku search "金閣寺" --db ./db --table docs --where "year < 1500" --explain`
     """
     from ..search.cuts import queries_warning, query_warning
+    from ..search.explain_html import Explained, explain_page
     from ..search.fetch import hit_columns
     from ..search.searcher import Searcher
 
@@ -124,8 +132,18 @@ def search(
         warning = query_warning(searcher.encoder) if queries_warning(searcher.encoder, asked.values()) else None
     if warning:
         display.show_warning(warning)
-    answers = _answers(searcher, asked, k, options, with_snippets, explain)
+    if explain_html is not None:
+        check_output(explain_html)
+    answers: Iterable[Answer] = _answers(
+        searcher, asked, k, options, with_snippets, explain or explain_html is not None
+    )
     with display.NotesOfWaiting():
+        if explain_html is not None:
+            answers = list(answers)
+            page = explain_page([Explained(one.query, one.explanations) for one in answers], language=language())
+            write_output(explain_html, [page])
+            if not explain:
+                answers = [dataclasses.replace(one, explanations=[]) for one in answers]
         show_answers(answers, form, names, several=queries is not None)
 
 

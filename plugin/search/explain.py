@@ -16,6 +16,7 @@ from ...onnx_export.encode.tokenize import Span
 from ...onnx_export.errors import InputError
 from ..kernels.phrases import phrase_similarities
 from ..kernels.query_layout import QueryLanes
+from .explain_html import explanation_html
 from .query_encoder import EncodedQuery
 from .refine import best_scored
 from .stored_codes import StoredCodes
@@ -65,6 +66,10 @@ class Explanation:
     matches: tuple[Match, ...]
     truncated: bool = False
     cut: bool = False
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the text with what matched marked, and a table of the matches."""
+        return explanation_html(self)
 
 
 def explain_hit(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .choices import ScoreMode
+from .explain_html import hits_html
 from .scores import as_mode, check_mode
 
 
@@ -124,6 +125,10 @@ class Hits(list[Hit]):
             InputError: An unknown mode.
         """
         return as_mode(np.array([hit.score for hit in self]), self.query_tokens, check_mode(mode)).tolist()
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a table."""
+        return hits_html(self)
 
 
 class Stopwatch:
