@@ -49,6 +49,8 @@ class EdgeClient:
         vectors_config: models.VectorParams | Mapping[str, models.VectorParams],
         sparse_vectors_config: Mapping[str, models.SparseVectorParams] | None = None,
     ) -> None:
+        if name in self.shards:
+            raise ValueError(f"Collection {name} already exists")
         if isinstance(vectors_config, models.VectorParams):
             vectors_config = {"": vectors_config}
         dense = {key: _vector_params(v) for key, v in vectors_config.items()}

@@ -193,6 +193,15 @@ def postgres() -> None:
     assert PostgresRows
 
 
+def milvus() -> None:
+    """The adapter and its client, with Milvus Lite."""
+    from pymilvus import MilvusClient
+
+    from tansaku.plugin.hosts.rows.milvus import MilvusRows
+
+    rows(MilvusRows.create(tansaku.Coder(), MilvusClient("milvus.db"), "docs"))
+
+
 def mroonga() -> None:
     """The adapter and its client; no server."""
     import pymysql

@@ -1,4 +1,4 @@
-"""Codes as text, for databases whose rows have no bytes: base64, as RFC 4648 section 4 has it."""
+"""Codes as text, for databases whose rows have no bytes: base64, as RFC 4648 section 4 has it; and whose they are."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from ...rows.code_bytes import CodesError
 from ...rows.row_search import RowId
+from ...rows.row_store import RowStore
 
 
 def codes_to_text(codes: bytes) -> str:
@@ -33,3 +34,22 @@ def codes_from_text(value: Any, row: RowId) -> bytes | None:
         raise CodesError(
             f"row {row!r}: the codes are no base64 of bytes ({value!r:.40}); encode the document again", row
         ) from error
+
+
+def check_codec(store: RowStore[Any]) -> None:
+    """Look at the codes of one row.
+
+    Args:
+        store: a store that was just opened.
+
+    Raises:
+        CodesError: they are of another codec or model. Of damaged ones nothing is said: a search names their row, and
+            the others can be read.
+    """
+    try:
+        header = next((store.coder.read_header(row.codes, row.id) for row in store._scan(1, None)), None)
+    except CodesError:
+        return
+    if header and (header.codec_id, header.model) != (store.coder.codec_id, store.coder.encoder.bundle.fingerprint):
+        row = store._scan(1, None)[0]
+        store.coder.check(row.codes, row.id)

@@ -27,7 +27,7 @@ from ...rows.coder import Coder
 from ...rows.row_search import FoundRow, RowId
 from ...rows.row_store import CodedRow, RowStore, joined
 from ..qdrant import as_filter, payload_value
-from ._codes_text import codes_from_text, codes_to_text
+from ._codes_text import check_codec, codes_from_text, codes_to_text
 
 try:
     import grpc
@@ -39,6 +39,7 @@ except ImportError as error:
 
 __all__ = ["QdrantRows"]
 
+VECTOR_COLUMN = "tansaku_vector"
 _UNNAMED = ""  # Qdrant's own name of a vector without one
 _LEAST_EF = 128
 _PATH_SIGNS = '.[]"'
@@ -72,14 +73,13 @@ class QdrantRows(RowStore["models.Filter | Mapping[str, Any]"]):
     Raises:
         InputError: the collection's vector has another length or distance, or an asynchronous client.
         HostError: the server cannot be reached, or it has no such collection, or the collection no such vector.
+        CodesError: the collection has codes of another codec or model.
     """
 
     def __init__(
         self, coder: Coder, client: QdrantClient, collection: str, *, timeout: float = 30.0, **options: Any
     ) -> None:
         super().__init__(coder, **options)
-        if isinstance(client, AsyncQdrantClient):
-            raise InputError("client is an AsyncQdrantClient; give a QdrantClient, and await asearch and aadd")
         self.client, self.collection = client, collection
         self._timeout = math.ceil(timeout)
         self._guard = threading.Lock()
@@ -87,13 +87,12 @@ class QdrantRows(RowStore["models.Filter | Mapping[str, Any]"]):
         # The local mode compares all vectors, has no indexes, and warns where it is asked for more.
         self._is_local = given.get("location") == ":memory:" or given.get("path") is not None
         found = _vectors(client, collection)
-        if found is None:
-            raise HostError(f"{self.place} is not there; make it with QdrantRows.create")
         if self.vector_column not in found:
             raise HostError(
-                f"{self.place} has no vector {self.vector_column!r}, only {sorted(found)}; QdrantRows.create adds it"
+                f"{self.place} has no vector {self.vector_column!r}, only {sorted(found)}; QdrantRows.adopt adds it"
             )
         self._check_vector(found[self.vector_column])
+        check_codec(self)
 
     @classmethod
     def create(
@@ -106,30 +105,57 @@ class QdrantRows(RowStore["models.Filter | Mapping[str, Any]"]):
         indexes: Mapping[str, str] | None = None,
         **options: Any,
     ) -> QdrantRows:
-        """Make a collection, or add the vector to one that is there.
+        """Make a collection and open it.
 
         Args:
-            coder: see `QdrantRows`.
-            client: see `QdrantRows`.
-            collection: name of the collection.
+            coder: see the class.
+            client: see the class.
+            collection: see the class.
             float16: keep row vectors in half precision, in half of the memory.
             indexes: fields of the payload that filters name, and their kinds ("keyword", "integer", ...): with an index
-                of the payload Qdrant's HNSW finds rows under a filter.
-            options: options of `QdrantRows`.
+                of the payload, Qdrant's HNSW finds rows under a filter.
+            options: options of the class.
 
         Raises:
-            InputError: see `QdrantRows`.
-            HostError: see `QdrantRows`; or the server is older than 1.18, and cannot add a vector to a collection.
+            InputError: see the class.
+            HostError: see the class; or there is such a collection already.
         """
-        name = options.get("vector_column", "tansaku_vector")
-        vector: dict[str, Any] = {"size": coder.row_dim, "distance": models.Distance.DOT}
-        vector["datatype"] = models.Datatype.FLOAT16 if float16 else models.Datatype.FLOAT32
-        found = _vectors(client, collection)
+        name = options.get("vector_column", VECTOR_COLUMN)
         with _host_errors(collection):
-            if found is None:
-                client.create_collection(collection, {name: models.VectorParams(**vector)})
-        if found is not None and name not in found:
-            added = models.DenseVectorNameConfig(dense=models.DenseVectorConfig(**vector))
+            client.create_collection(collection, {name: models.VectorParams(**_vector(coder, float16))})
+        return cls(coder, client, collection, **options)._with_indexes(indexes)
+
+    @classmethod
+    def adopt(
+        cls,
+        coder: Coder,
+        client: QdrantClient,
+        collection: str,
+        *,
+        float16: bool = True,
+        indexes: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> QdrantRows:
+        """Add the row vector to a collection that there is, if it lacks it, and open it.
+
+        Its points and their other vectors and fields stay as they are; `fill` encodes the points.
+
+        Args:
+            coder: see the class.
+            client: see the class.
+            collection: see the class.
+            float16: see `create`.
+            indexes: see `create`.
+            options: options of the class.
+
+        Raises:
+            InputError: see the class.
+            HostError: see the class; or the server is older than 1.18, and cannot add a vector to a collection.
+            CodesError: see the class.
+        """
+        name = options.get("vector_column", VECTOR_COLUMN)
+        if name not in _vectors(client, collection):
+            added = models.DenseVectorNameConfig(dense=models.DenseVectorConfig(**_vector(coder, float16)))
             try:
                 with _host_errors(collection):
                     client.create_vector_name(collection, name, added)
@@ -138,13 +164,20 @@ class QdrantRows(RowStore["models.Filter | Mapping[str, Any]"]):
                     f"{error}. A server before version 1.18 adds no vector to a collection: make a new one with your "
                     f"vectors and {name!r} (size {coder.row_dim}, distance Dot), and move the points there"
                 ) from error
-        store = cls(coder, client, collection, **options)
+        return cls(coder, client, collection, **options)._with_indexes(indexes)
+
+    def _with_indexes(self, indexes: Mapping[str, str] | None) -> QdrantRows:
         # Of codes this index keeps only whether there are any: without it, each count reads all payloads.
-        own = {} if store._is_local else {store.codes_column: "bool"}
+        own = {} if self._is_local else {self.codes_column: "bool"}
         for field, schema in {**own, **(indexes or {})}.items():
-            with _host_errors(collection):
-                client.create_payload_index(collection, field, models.PayloadSchemaType(schema), wait=True)
-        return store
+            try:
+                kind = models.PayloadSchemaType(schema)
+            except ValueError as error:
+                kinds = ", ".join(one.value for one in models.PayloadSchemaType)
+                raise InputError(f"indexes: {field!r} is {schema!r}; give one of {kinds}") from error
+            with _host_errors(self.collection):
+                self.client.create_payload_index(self.collection, field, kind, wait=True)
+        return self
 
     @property
     def place(self) -> str:
@@ -386,10 +419,17 @@ def _place(collection: str) -> str:
     return f"Qdrant's collection {collection!r}"
 
 
-def _vectors(client: QdrantClient, collection: str) -> dict[str, models.VectorParams] | None:
-    """The vectors of a collection by name; None if there is no collection."""
+def _vector(coder: Coder, float16: bool) -> dict[str, Any]:
+    kind = models.Datatype.FLOAT16 if float16 else models.Datatype.FLOAT32
+    return {"size": coder.row_dim, "distance": models.Distance.DOT, "datatype": kind}
+
+
+def _vectors(client: QdrantClient, collection: str) -> dict[str, models.VectorParams]:
+    """The vectors of a collection by name."""
+    if isinstance(client, AsyncQdrantClient):
+        raise InputError("client is an AsyncQdrantClient; give a QdrantClient, and await asearch and aadd")
     with _host_errors(collection):
         if not client.collection_exists(collection):
-            return None
+            raise HostError(f"{_place(collection)} is not there; QdrantRows.create makes it")
         found = client.get_collection(collection).config.params.vectors
     return found if isinstance(found, dict) else {} if found is None else {_UNNAMED: found}

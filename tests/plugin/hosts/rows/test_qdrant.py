@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
-from tansaku import CodesError, HostError, InputError
+from tansaku import Coder, CodesError, HostError, InputError
 from tansaku.plugin.hosts.rows._codes_text import codes_to_text
 from tansaku.plugin.hosts.rows.conformance import DOCUMENTS, RowStoreTests, shared_coder
 from tansaku.plugin.hosts.rows.qdrant import QdrantRows
 from tansaku.plugin.rows.row_store import _Counts
 
 from ....support import engines
+from ....support.codecs import other_codec
 from ....support.engines import free_port
 
 pytestmark = pytest.mark.engine
@@ -109,7 +110,7 @@ class TestACollectionOfAUser:
     def store(self, client, coder):
         client.create_collection("docs", {"own": models.VectorParams(size=2, distance=models.Distance.DOT)})
         client.upsert("docs", points_of_a_user())
-        return QdrantRows.create(
+        return QdrantRows.adopt(
             coder, client, "docs", text_columns=["metadata.text"], fields=["id", "metadata.text"], indexes={}
         )
 
@@ -137,7 +138,7 @@ class TestACollectionOfAUser:
     def test_the_unnamed_vector_stays(self, client, coder):
         client.create_collection("docs", models.VectorParams(size=2, distance=models.Distance.DOT))
         client.upsert("docs", [models.PointStruct(id=1, vector=[1.0, 2.0], payload={"text": "京都"})])
-        store = QdrantRows.create(coder, client, "docs")
+        store = QdrantRows.adopt(coder, client, "docs")
         assert store.fill().written == 1
         found = client.retrieve("docs", [1], with_payload=True, with_vectors=True)[0].vector
         assert (found[""], len(found[VECTOR])) == ([1.0, 2.0], coder.row_dim)
@@ -203,12 +204,32 @@ class TestWriting:
 
 class TestErrors:
     def test_a_collection_that_is_not_there(self, client, coder):
-        with pytest.raises(HostError, match=r"'docs'.*QdrantRows\.create"):
-            QdrantRows(coder, client, "docs")
+        for opened in (QdrantRows, QdrantRows.adopt):
+            with pytest.raises(HostError, match=r"'docs'.*QdrantRows\.create"):
+                opened(coder, client, "docs")
+
+    def test_a_collection_that_is_there(self, client, coder):
+        QdrantRows.create(coder, client, "docs").add([{"id": 1, "text": "京都"}])
+        with pytest.raises(HostError, match="exists"):
+            QdrantRows.create(coder, client, "docs")
+        assert QdrantRows(coder, client, "docs").count() == 1
+
+    def test_codes_of_another_codec(self, client, coder):
+        """Opening refuses them; damaged ones it leaves to a search."""
+        store = QdrantRows.create(coder, client, "docs")
+        store.add([{"id": 1, "text": "京都"}])
+        with pytest.raises(CodesError, match=rf"1: .*{coder.codec_id}"):
+            QdrantRows(Coder(coder.encoder, codec=other_codec(coder.codec)), client, "docs")
+        client.set_payload("docs", {CODES: "%%%"}, [1])
+        assert QdrantRows(coder, client, "docs").upsert([{"id": 1, "text": "京都"}]).written == 1
+
+    def test_an_index_of_no_kind(self, client, coder):
+        with pytest.raises(InputError, match=r"'year' is 'int'; give one of .*integer"):
+            QdrantRows.create(coder, client, "docs", indexes={"year": "int"})
 
     def test_a_vector_that_is_not_there(self, client, coder):
         client.create_collection("docs", {"own": models.VectorParams(size=2, distance=models.Distance.DOT)})
-        with pytest.raises(HostError, match=rf"{VECTOR}.*own.*QdrantRows\.create"):
+        with pytest.raises(HostError, match=rf"{VECTOR}.*own.*QdrantRows\.adopt"):
             QdrantRows(coder, client, "docs")
 
     @pytest.mark.parametrize(
@@ -217,7 +238,7 @@ class TestErrors:
     def test_another_vector_of_that_name(self, client, coder, size, distance, named):
         params = models.VectorParams(size=size or coder.row_dim, distance=distance)
         client.create_collection("docs", {VECTOR: params})
-        for opened in (QdrantRows, QdrantRows.create):
+        for opened in (QdrantRows, QdrantRows.adopt):
             with pytest.raises(InputError, match=named):
                 opened(coder, client, "docs")
 
@@ -243,7 +264,7 @@ class TestErrors:
         port = free_port()
         options = {"port": port, "grpc_port": port, "prefer_grpc": grpc, "timeout": 2, "check_compatibility": False}
         client = QdrantClient(host="127.0.0.1", api_key="secret", https=False, **options)
-        for opened in (QdrantRows, QdrantRows.create):
+        for opened in (QdrantRows, QdrantRows.create, QdrantRows.adopt):
             with pytest.raises(HostError, match="'docs'") as raised:
                 opened(coder, client, "docs")
             assert "secret" not in str(raised.value)
