@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from tansaku import Coder, RowStore
 from tansaku.plugin.hosts.rows.numpy import NumpyRows
 from tests.support import engines
@@ -36,6 +38,42 @@ def postgres(coder: Coder, folder: Path, **options: Any) -> Iterator[RowStore[An
             yield PostgresRows.create(coder, pool.connection, "docs", columns=COLUMNS, index=False, **options)
 
 
+@contextlib.contextmanager
+def sqlite(coder: Coder, folder: Path, **options: Any) -> Iterator[RowStore[Any]]:
+    from tansaku.plugin.hosts.rows.sqlite import SqliteRows
+
+    yield SqliteRows.create(coder, folder / "docs.db", "docs", columns=COLUMNS, **options)
+
+
+@contextlib.contextmanager
+def lancedb(coder: Coder, folder: Path, **options: Any) -> Iterator[RowStore[Any]]:
+    from lancedb import connect
+
+    from tansaku.plugin.hosts.rows.lancedb import LanceRows
+
+    columns = {"year": pa.int64(), "note": pa.string()}
+    yield LanceRows.create(coder, connect(folder / "db"), "docs", columns=columns, **options)
+
+
+@contextlib.contextmanager
+def qdrant(coder: Coder, folder: Path, **options: Any) -> Iterator[RowStore[Any]]:
+    from tansaku.plugin.hosts.rows.qdrant import QdrantRows
+    from tests.support.edge_client import EdgeClient
+
+    with contextlib.closing(EdgeClient(folder / "qdrant")) as client:
+        yield QdrantRows.create(coder, client, "docs", **options)  # pyright: ignore[reportArgumentType]
+
+
+@contextlib.contextmanager
+def milvus(coder: Coder, folder: Path, **options: Any) -> Iterator[RowStore[Any]]:
+    from pymilvus import MilvusClient
+
+    from tansaku.plugin.hosts.rows.milvus import MilvusRows
+
+    with contextlib.closing(MilvusClient(str(folder / "milvus.db"))) as client:
+        yield MilvusRows.create(coder, client, "docs", **options)
+
+
 STORES: dict[str, Callable[..., contextlib.AbstractContextManager[RowStore[Any]]]] = {
-    made.__name__: made for made in (memory, postgres)
+    made.__name__: made for made in (memory, postgres, sqlite, lancedb, qdrant, milvus)
 }
