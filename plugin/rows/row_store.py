@@ -302,9 +302,13 @@ class RowStore(RowSearch[Where], ABC):
 
         Raises:
             CodesError: codes are damaged, or of another codec or model; the message names the row.
-            InputError: a row vector of another length, or one that is not finite.
+            InputError: a row vector of another length, or one that is not finite; an id that occurs twice.
         """
+        seen: set[RowId] = set()
         for row in rows:
+            if row.id in seen:
+                raise InputError(f"id {row.id!r} occurs twice; ids must be unique")
+            seen.add(row.id)
             self.coder.check(row.codes, row.id)
             if len(row.row_vector) != self.coder.row_dim:
                 raise InputError(

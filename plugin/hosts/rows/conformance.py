@@ -311,7 +311,7 @@ class RowStoreTests(ABC, Generic[Store]):
             back.write_coded(rows)
         assert back.search("昔の首都はどこ？", k=1)[0].fields["year"] == 794
 
-    def test_bad_row_vectors(self, store: Store) -> None:
+    def test_bad_coded_rows(self, store: Store) -> None:
         """They are refused before anything is written."""
         coded = store.coder.encode_documents(["鯨"])[0]
         row = CodedRow("whale", np.zeros(3, np.float32), coded.codes, {"text": "鯨"})
@@ -320,6 +320,9 @@ class RowStoreTests(ABC, Generic[Store]):
         row = row._replace(row_vector=np.full(store.coder.row_dim, np.nan, np.float32))
         with pytest.raises(InputError, match=r"whale.*not finite"):
             store.write_coded([row])
+        row = row._replace(row_vector=coded.row_vector)
+        with pytest.raises(InputError, match=r"whale.*twice"):
+            store.write_coded([row, row])
         assert store.count() == len(DOCUMENTS)
 
     def test_in_an_event_loop(self, store: Store) -> None:
