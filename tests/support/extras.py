@@ -202,6 +202,13 @@ def milvus() -> None:
     rows(MilvusRows.create(tansaku.Coder(), MilvusClient("milvus.db"), "docs"))
 
 
+def duckdb() -> None:
+    """The adapter, and a table of it."""
+    from tansaku.plugin.hosts.rows.duckdb import DuckdbRows
+
+    rows(DuckdbRows.create(tansaku.Coder(), ":memory:", "docs"))
+
+
 def mroonga() -> None:
     """The adapter and its client; no server."""
     import pymysql
