@@ -46,6 +46,15 @@ def sqlite(coder: Coder, folder: Path, **options: Any) -> Iterator[RowStore[Any]
 
 
 @contextlib.contextmanager
+def duckdb(coder: Coder, folder: Path, **options: Any) -> Iterator[RowStore[Any]]:
+    from tansaku.plugin.hosts.rows.duckdb import DuckdbRows
+
+    path = folder / "docs.duckdb"
+    with contextlib.closing(DuckdbRows.create(coder, path, "docs", columns=COLUMNS, **options)) as store:
+        yield store
+
+
+@contextlib.contextmanager
 def lancedb(coder: Coder, folder: Path, **options: Any) -> Iterator[RowStore[Any]]:
     from lancedb import connect
 
@@ -75,5 +84,5 @@ def milvus(coder: Coder, folder: Path, **options: Any) -> Iterator[RowStore[Any]
 
 
 STORES: dict[str, Callable[..., contextlib.AbstractContextManager[RowStore[Any]]]] = {
-    made.__name__: made for made in (memory, postgres, sqlite, lancedb, qdrant, milvus)
+    made.__name__: made for made in (memory, postgres, sqlite, duckdb, lancedb, qdrant, milvus)
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -22,6 +24,16 @@ Store = TypeVar("Store", bound=SqlRows)
 def of_table(**options: Any) -> dict[str, Any]:
     """Options of the table `user_table`, with others."""
     return OF_TABLE | options
+
+
+def run_page(name: str, given: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Run the first code of a page of docs/how-to, with some texts replaced; the names that it makes."""
+    page = (Path(__file__).parents[4] / "docs" / "how-to" / f"{name}.md").read_text(encoding="utf-8")
+    code, names = page.partition("```python\n")[2].partition("```")[0], {}
+    for old, new in (given or {}).items():
+        code = code.replace(old, new)
+    exec(compile(code, f"{name}.md", "exec"), names)  # noqa: S102
+    return names
 
 
 class SqlRowsTests(RowStoreTests[Store]):

@@ -14,7 +14,7 @@ from tansaku import HostError, InputError, MissingExtraError
 from tansaku.plugin.hosts.rows.conformance import DOCUMENTS, shared_coder
 from tansaku.plugin.hosts.rows.duckdb import DuckdbRows
 
-from .sql_tests import SqlRowsTests
+from .sql_tests import SqlRowsTests, run_page
 
 pytestmark = pytest.mark.engine
 
@@ -123,3 +123,12 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "duckdb", None)
     with pytest.raises(MissingExtraError, match=r"tansaku\[duckdb\]"):
         importlib.import_module("tansaku.plugin.hosts.rows.duckdb")
+
+
+def test_the_page(tmp_path, monkeypatch, capsys):
+    """What the page shows first runs as it is."""
+    monkeypatch.chdir(tmp_path)
+    run_page("duckdb")
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 1
+    assert printed[0].endswith("kyoto 京都 794年から都だった。 {'year': 794}")

@@ -20,7 +20,7 @@ from tansaku.plugin.hosts.rows.postgres import PostgresRows
 from tansaku.plugin.rows.row_store import CodedRow
 
 from ....support import engines
-from .sql_tests import NUMBERS, OF_TABLE, SqlRowsTests, of_table
+from .sql_tests import NUMBERS, OF_TABLE, SqlRowsTests, of_table, run_page
 
 pytestmark = pytest.mark.engine
 
@@ -189,3 +189,11 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(MissingExtraError, match=r"tansaku\[postgres\]"):
         importlib.import_module("tansaku.plugin.hosts.rows.postgres")
+
+
+def test_the_page(place, capsys):
+    """What the page shows first runs as it is, but for the place."""
+    run_page("postgresql", {"dbname=shop": place})["pool"].close()
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 1
+    assert printed[0].endswith("kyoto 京都 794年から都だった。 {'year': 794}")

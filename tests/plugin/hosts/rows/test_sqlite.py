@@ -12,7 +12,7 @@ from tansaku import HostError, InputError
 from tansaku.plugin.hosts.rows.conformance import DOCUMENTS, shared_coder
 from tansaku.plugin.hosts.rows.sqlite import SqliteRows
 
-from .sql_tests import SqlRowsTests
+from .sql_tests import SqlRowsTests, run_page
 
 pytestmark = pytest.mark.engine
 
@@ -108,3 +108,12 @@ def _search(store):
 def test_another_process_may_use_a_store(store):
     with get_context("spawn").Pool(1) as pool:
         assert pool.apply(_search, [store]) == "sushi"
+
+
+def test_the_page(tmp_path, monkeypatch, capsys):
+    """What the page shows first runs as it is."""
+    monkeypatch.chdir(tmp_path)
+    run_page("sqlite")
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 1
+    assert printed[0].endswith("kyoto 京都 794年から都だった。 {'year': 794}")
