@@ -1,4 +1,4 @@
-"""Token vectors that the caller made, and the model that they are of: the one given, or the one that their file names."""
+"""Token vectors that the caller made, and their model: the one given, or the one that their file names."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def model_of_new(records: Iterable[Any], vectors: Vectors, encoder: Encoder | No
             inside = read_description(DEFAULT_BUNDLE)
             raise ModelMismatchError(
                 f"{named.place} has vectors of the model {named.name!r} ({named.fingerprint}), which was not found: "
-                f"the model inside tansaku is {inside.name!r} ({inside.fingerprint}); give the model's bundle (--model, "
-                "in Python encoder=), or put it into a folder of TANSAKU_MODELS"
+                f"the model inside tansaku is {inside.name!r} ({inside.fingerprint}); give the model's bundle "
+                "(--model, in Python encoder=), or put it into a folder of TANSAKU_MODELS"
             )
         encoder = Encoder.load(folder)
     elif named is not None and encoder is not None and not encoder.bundle.made(named.fingerprint):

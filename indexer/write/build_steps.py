@@ -86,7 +86,7 @@ def train_codec(
     truncated: list[bool] = []
     size = 0
     done = 0
-    scanned = chain.from_iterable(_as_scanned(documents, found))
+    scanned = chain.from_iterable(as_scanned(documents, found))
     for number, part in enumerate(chunks(_at_positions(scanned, wanted))):
         note = partial(noted, progress, "sample", done, len(wanted), sum(lengths))
         encoded, cut = _sample_vectors(number, part, maker, staging, note)
@@ -172,7 +172,7 @@ def stage_rows(
             show(done * DOCUMENTS_PER_CHUNK)
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tansaku-stage") as stager:
-        for number, chunk in enumerate(_as_scanned(documents, found)):
+        for number, chunk in enumerate(as_scanned(documents, found)):
             earlier = staging.chunk_report(number)
             if earlier is None:
                 fresh = [d for position, d in enumerate(chunk, number * DOCUMENTS_PER_CHUNK) if position not in known]
@@ -299,8 +299,19 @@ def _sample_positions(found: Scan, max_tokens: int | None) -> np.ndarray:
     return np.sort(np.random.default_rng(_SEED).choice(found.count, size, replace=False))
 
 
-def _as_scanned(documents: Iterable[Document], found: Scan) -> Iterator[list[Document]]:
-    """Chunks of ``documents``, which must be those that were scanned."""
+def as_scanned(documents: Iterable[Document], found: Scan) -> Iterator[list[Document]]:
+    """Chunks of documents, which must be those that were scanned.
+
+    Args:
+        documents: the documents.
+        found: what the scan found.
+
+    Yields:
+        Chunks of `DOCUMENTS_PER_CHUNK` documents, in order.
+
+    Raises:
+        SourceError: they are others.
+    """
     digest = hashlib.blake2b(digest_size=16)
     changed = SourceError(
         "the documents changed while they were being indexed, and nothing was stored; repeat the call"

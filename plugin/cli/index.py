@@ -33,7 +33,10 @@ from .options import (
 
 if TYPE_CHECKING:
     from ...indexer.read.rejects import Rejects
+    from ...indexer.read.sources import Source
+    from ...indexer.table.model import Models
     from ...indexer.table.table import IndexTable
+    from ...onnx_export.encode.encoder import Encoder
 
 _MOST_STDIN_GIB = 1 << 20
 
@@ -112,6 +115,21 @@ def index(
             help="Maximum ratio of unpacked to compressed size of a source; up to 256 MiB are always unpacked.", min=1
         ),
     ] = 100,
+    vectors: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Name of the field with token vectors that were made elsewhere, as by `tansaku encode`; the texts are "
+            "not encoded.",
+        ),
+    ] = None,
+    vectors_only: Annotated[
+        bool,
+        typer.Option(
+            "--vectors-only",
+            help="Index for vectors of a model that tansaku has no bundle of; queries must then be vectors too.",
+        ),
+    ] = False,
     nbits: Annotated[int, typer.Option(help="Bits per dimension of a new table: 1, 2 or 4.")] = 2,
     pool: Annotated[
         int, typer.Option(help="Pooling factor of a new table: keep one token vector in N (1 = keep all).")
@@ -150,6 +168,10 @@ def index(
 
     if not 0 < max_stdin <= _MOST_STDIN_GIB:
         raise InputError(f"max-stdin is {max_stdin}; it must be more than 0 and at most {_MOST_STDIN_GIB:,} GiB")
+    if vectors is None and vectors_only:
+        raise InputError("--vectors-only: name the field with the token vectors with --vectors")
+    if vectors is not None and passage_tokens is not None:
+        raise InputError("--passage-tokens: token vectors cannot be divided into passages; leave it out, or --vectors")
     rejects_path = None if on_error == "stop" else _rejects_path(rejects, table, source)
     options = storage_options(storage_option)
     models = load_models(model, threads)
@@ -189,7 +211,24 @@ def index(
             layout = {"nbits": nbits, "pool": pool, "passage_tokens": passage_tokens, "fulltext": fulltext}
             _check_layout(context, opened, layout)
             write = built.add if mode == "append" else built.upsert
-            write(documents, names=names, rejects=rejected, resume=resume, progress=progress)
+            write(documents, vectors=vectors, names=names, rejects=rejected, resume=resume, progress=progress)
+        elif vectors is not None:
+            built = Index.create_from_vectors(
+                db,
+                table,
+                documents,
+                vectors,
+                encoder=_model_of_vectors(documents, models, vectors_only),
+                nbits=nbits,
+                pool=pool,
+                fulltext=fulltext,
+                names=names,
+                overwrite=mode == "overwrite",
+                rejects=rejected,
+                resume=resume,
+                progress=progress,
+                storage_options=options,
+            )
         else:
             built = Index.create(
                 db,
@@ -327,6 +366,23 @@ def info(db: Db, table: TableName, as_json: AsJson = False, storage_option: Stor
         return
     per_token = {name: getattr(found, name) for name in ("bytes_per_token", "searched_bytes_per_token")}
     display.show_json({**dataclasses.asdict(found), **per_token})
+
+
+def _model_of_vectors(documents: Source, models: Models, vectors_only: bool) -> Encoder | None:
+    """The model that made the vectors of documents; None if their file names it, or it is none of tansaku's."""
+    from ...indexer.table.given_vectors import named_model
+
+    named = named_model(documents)
+    if vectors_only:
+        if models.given is not None or named is not None:
+            raise InputError("--vectors-only: the model is known, by --model or by the file; leave it out")
+        return None
+    if models.given is None and named is None:
+        raise InputError(
+            f"{documents.path}: does not say which model made its vectors; name the model's bundle with --model, or, "
+            "if tansaku has none, give --vectors-only"
+        )
+    return models.given
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from ...onnx_export.errors import InputError, TansakuError
 from . import display
 from .beir import beir
 from .demo import demo
+from .encode import encode
 from .evaluate import evaluate
 from .export import export
 from .index import check, delete, index, info, optimize, rebuild
@@ -36,6 +37,7 @@ _GROUPS = {
     "Search": (demo, search, search_many),
     "Index": (
         index,
+        encode,
         tables,
         info,
         get,
@@ -88,6 +90,7 @@ _KEPT = {
     "evaluate": "no measures are kept, the same command starts over",
     "search_many": "what was searched is kept, the same command continues",
     "beir": "no measures are kept, the same command starts over",
+    "encode": "what was encoded is kept, the same command continues",
     "export": "no bundle was written, the same command starts over",
 }
 

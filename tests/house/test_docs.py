@@ -322,7 +322,14 @@ def test_the_quick_start_can_be_followed(
 
 
 @pytest.mark.parametrize(
-    "name", ["how-to/own-files.md", "how-to/search.md", "how-to/living-index.md", "how-to/notebook.md"]
+    "name",
+    [
+        "how-to/own-files.md",
+        "how-to/own-vectors.md",
+        "how-to/search.md",
+        "how-to/living-index.md",
+        "how-to/notebook.md",
+    ],
 )
 def test_python_of_these_pages_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
