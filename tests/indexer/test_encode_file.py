@@ -10,7 +10,7 @@ import pytest
 
 from tansaku import Index, InputError, ResumeError, Searcher
 from tansaku.indexer.read.vectors import FINGERPRINT_KEY
-from tansaku.indexer.write import encode_file as module
+from tansaku.indexer.write import parquet_parts
 from tansaku.indexer.write.encode_file import encode_file
 from tansaku.indexer.write.options import WriteOptions
 
@@ -79,7 +79,7 @@ def test_an_interrupted_call_continues(path, tmp_path, monkeypatch):
 
 def test_without_resume_it_starts_over(path, monkeypatch):
     small_chunks(monkeypatch)
-    monkeypatch.setattr(module.ParquetParts, "finish", lambda *_: (_ for _ in ()).throw(KilledError))
+    monkeypatch.setattr(parquet_parts.ParquetParts, "finish", lambda *_: (_ for _ in ()).throw(KilledError))
     with pytest.raises(KilledError):
         encode(path)
     monkeypatch.undo()
