@@ -33,7 +33,7 @@ from ...rows.row_search import RowId
 from ...rows.row_store import CodedRow, RowStore
 from .numpy import NumpyRows
 
-__all__ = ["RowStoreTests", "random_operations"]
+__all__ = ["RowStoreTests", "random_operations", "random_rows"]
 
 DOCUMENTS = [
     {"id": "kyoto", "text": "京都は794年から都だった。", "year": 794, "note": "都"},
@@ -176,6 +176,14 @@ class RowStoreTests(ABC, Generic[Store]):
         assert store.count() == len(DOCUMENTS) + 1
         assert "嗅覚" not in (store.explain("犬", "dog").text)
 
+    def test_an_upsert_of_rows_with_different_columns(self, store: Store) -> None:
+        """A column that one row of the batch gives stays as it is in another that does not give it."""
+        store.upsert([{"id": "dog", "text": "犬", "year": 1}, {"id": "rain", "text": "雨", "note": "水"}])
+        found = {hit.id: (hit.fields["year"], hit.fields["note"]) for hit in store.search("雨", k=50)}
+        if self.keeps_columns:
+            assert (found["dog"], found["rain"]) == ((1, "動物"), (2020, "水"))
+        assert found["kyoto"] == (794, "都")
+
     def test_delete(self, store: Store) -> None:
         """By ids and by the database's filter; what was there is counted."""
         assert store.delete(["kyoto", "nobody", "kyoto"]) == 1
@@ -249,6 +257,15 @@ class RowStoreTests(ABC, Generic[Store]):
         assert hits[0].fields["year"] == 2020
         assert store.fill().written == 0
 
+    def test_a_row_with_an_empty_text(self, store: Store) -> None:
+        """`fill` counts it and leaves it; it is not met again and again."""
+        self.write_uncoded(store, [{"id": "empty", "text": "", "year": 1, "note": ""}])
+        report = store.fill()
+        assert (report.written, report.empty) == (0, 1)
+        assert store.count_without_codes() == store.search("犬").uncoded == 1
+        store.upsert([{"id": "empty", "text": "鯨は海に住む。"}])
+        assert store.count_without_codes() == 0
+
     def test_damaged_codes(self, store: Store) -> None:
         """An error names the row."""
         codes = bytearray(store.coder.encode_documents(["京都は794年から都だった。"])[0].codes)
@@ -286,7 +303,7 @@ class RowStoreTests(ABC, Generic[Store]):
     def test_more_rows_than_an_index_looks_at(self, tmp_path: Path) -> None:
         """All candidates that were asked for come, under a filter too."""
         store = self.make_store(shared_coder(), tmp_path, candidates=200)
-        rows = _random_rows(store.coder, 450)
+        rows = random_rows(store.coder, 450)
         store.write_coded(rows)
         assert store.search("京都", k=200).candidates == 200
         found = store.search("京都", k=200, where=self.year_is(1))
@@ -405,7 +422,13 @@ def _summary(hits: Sequence[Any]) -> list[tuple[Any, ...]]:
     )
 
 
-def _random_rows(coder: Coder, n: int) -> list[CodedRow]:
+def random_rows(coder: Coder, n: int) -> list[CodedRow]:
+    """Rows of four random token vectors each, always the same; `year` is 0, 1 or 2.
+
+    Args:
+        coder: the coder.
+        n: number of rows.
+    """
     draw = np.random.default_rng(0)
     vectors = draw.normal(size=(n, 4, coder.codec.dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)

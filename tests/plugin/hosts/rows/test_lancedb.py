@@ -18,7 +18,7 @@ import pytest
 from lancedb.index import BTree, IvfFlat
 
 from tansaku import Coder, CodesError, HostError, InputError
-from tansaku.plugin.hosts.rows.conformance import RowStoreTests, _random_rows, shared_coder
+from tansaku.plugin.hosts.rows.conformance import RowStoreTests, random_rows, shared_coder
 from tansaku.plugin.hosts.rows.lancedb import LanceRows
 
 COLUMNS = {"year": pa.int64(), "note": pa.string()}
@@ -214,11 +214,11 @@ class TestWriters:
 class TestIndexed:
     def test_a_search_with_an_index(self, coder, database):
         store = LanceRows.create(coder, database, "docs", columns=COLUMNS)
-        store.write_coded(_random_rows(coder, 400))
+        store.write_coded(random_rows(coder, 400))
         with pytest.raises(InputError, match="distance_type='dot'"):
             store.create_index(IvfFlat(distance_type="l2"))
         store.create_index()
-        store.write_coded([row._replace(id=f"new{row.id}") for row in _random_rows(coder, 40)])
+        store.write_coded([row._replace(id=f"new{row.id}") for row in random_rows(coder, 40)])
         found = store.search("京都", k=40, candidates=100)
         exact = store.search("京都", k=40, candidates=100, exact=True)
         assert (found.exact, exact.exact) == (False, True)
