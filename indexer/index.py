@@ -211,7 +211,7 @@ class Index:
                 - `FlatVectors`: one array of all documents;
                 - an Arrow column of lists of lists of floats, in the order of the documents.
             encoder: the model that made the vectors, if tansaku can run it: the index can then be searched with texts.
-                None: the model that the file names, as those of `tansaku encode` do, if ``vectors`` is a name; or
+                None: the model that the file says, as those of `tansaku encode` do, if ``vectors`` is a name; or
                 else another model, and the index can be searched with vectors only (`Searcher.search_vectors`).
             nbits: see `create`.
             pool: see `create`.
@@ -229,7 +229,7 @@ class Index:
         Raises:
             InputError: see `create`; also, vectors have another shape, are not finite or not of unit length, or are
                 not one matrix for each document. The message names the document and its place.
-            ModelMismatchError: the file names another model than ``encoder``, or one that is not known here.
+            ModelMismatchError: the file says another model than ``encoder``, or one that is not known here.
             TableExistsError: see `create`; also ResumeError, BusyError, WriteConflictError, MissingExtraError and
                 StorageError.
 

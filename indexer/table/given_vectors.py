@@ -1,4 +1,4 @@
-"""Token vectors that the caller made, and their model: the one given, or the one that their file names."""
+"""Token vectors that the caller made, and their model: the one given, or the one that their file says."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Vectors = Sequence[Any] | np.ndarray | pa.Array | pa.ChunkedArray | str
 
 
 class NamedModel(NamedTuple):
-    """The model that made the vectors of a file, as the file names it.
+    """The model that made the vectors of a file, as the file says it.
 
     Attributes:
         place: the file.
@@ -75,7 +75,7 @@ def model_of_new(records: Iterable[Any], vectors: Vectors, encoder: Encoder | No
 
     Raises:
         InputError: there are no vectors, or they are of another kind.
-        ModelMismatchError: the file names another model than the caller, or one that is not known here.
+        ModelMismatchError: the file says another model than the caller, or one that is not known here.
         SourceError: a file cannot be read.
     """
     source = _source(vectors)

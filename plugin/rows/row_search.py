@@ -100,7 +100,7 @@ class RowSearch(Generic[Where]):
 
     Args:
         coder: Encodes queries and ranks codes; the same that made the rows.
-        nearest: Function of a row vector, float32 (`Coder.row_dim`,), a number of rows, and a filter in the database's
+        nearest: Function of a row vector, float32 (`Coder.row_dim`,), how many rows, and a filter in the database's
             own terms (None for no filter). It gives the rows with the highest inner products, best first: `FoundRow`s,
             or tuples of their fields, such as (id, codes). What it raises comes through.
         candidates: Number of rows that the database is asked for, 1 or more.
@@ -147,7 +147,7 @@ class RowSearch(Generic[Where]):
 
         Args:
             query: Question or keywords.
-            k: Number of hits, 1 or more. There are fewer only if the filter allows fewer.
+            k: Number of hits, 1 or more. Fewer come only if the filter allows fewer.
             where: Filter in the database's own terms; None for no filter.
             candidates: Number of rows that the database is asked for; None: as the search was made. At least ``k``.
             exact: Compare all row vectors, without the database's index.

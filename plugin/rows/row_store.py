@@ -168,8 +168,8 @@ class RowStore(RowSearch[Where], ABC):
     def fill(self, where: Where | None = None, *, batch: int = 128, progress: Progress = no_progress) -> RowReport:
         """Encode the rows that have no codes, such as those of a table that was there before, or that others wrote.
 
-        It can be interrupted and called again: rows that have codes are left alone. A row whose text changes while it
-        is encoded keeps the codes of its earlier text; who changes a text sets its codes to NULL, or calls `upsert`.
+        It can be interrupted and called again: rows that have codes are left alone. A row whose text changes in the
+        meantime keeps the codes of its earlier text; who changes a text sets its codes to NULL, or calls `upsert`.
 
         Args:
             where: encode only those that this filter allows; None: all.
