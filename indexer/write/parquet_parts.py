@@ -100,7 +100,7 @@ class ParquetParts:
         """Write the next part.
 
         Args:
-            rows: its rows; all parts have the same schema.
+            rows: its rows.
             notes: what is kept about them, as JSON values.
         """
         metadata = {**(rows.schema.metadata or {}), NOTES_KEY: json.dumps(notes).encode()}
@@ -112,15 +112,19 @@ class ParquetParts:
         """Make the file of the parts, and remove them.
 
         Args:
-            schema: the schema of the file, with its metadata.
+            schema: the schema of the file, with its metadata; the columns of all parts fit it.
         """
         with (
             atomic_path(self.path) as making,
             pq.ParquetWriter(making, schema, compression="zstd", write_page_checksum=True) as writer,
         ):
             for part in self._parts():
-                writer.write_table(pq.read_table(part).replace_schema_metadata(schema.metadata))
+                writer.write_table(pq.read_table(part).replace_schema_metadata(schema.metadata).cast(schema))
         self._discard()
+
+    def schemas(self) -> list[pa.Schema]:
+        """The schemas of the parts, without their metadata."""
+        return [pq.read_schema(part).remove_metadata() for part in self._parts()]
 
     def _parts(self) -> Iterator[Path]:
         number = 0

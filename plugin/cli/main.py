@@ -19,6 +19,7 @@ from typer.core import TyperCommand
 from ...onnx_export.errors import InputError, TansakuError
 from . import display
 from .beir import beir
+from .codes import export_codes, import_codes
 from .demo import demo
 from .encode import encode
 from .evaluate import evaluate
@@ -51,6 +52,8 @@ _GROUPS = {
         versions,
         restore,
         drop,
+        export_codes,
+        import_codes,
     ),
     "Serve": (serve, mcp),
     "Model": (export, models),
@@ -90,6 +93,8 @@ _KEPT = {
     "evaluate": "no measures are kept, the same command starts over",
     "search_many": "what was searched is kept, the same command continues",
     "beir": "no measures are kept, the same command starts over",
+    "export_codes": "the rows so far are kept, the same command continues",
+    "import_codes": "the rows so far are there, the same command continues",
     "encode": "what was encoded is kept, the same command continues",
     "export": "no bundle was written, the same command starts over",
 }

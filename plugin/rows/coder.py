@@ -276,6 +276,19 @@ class Coder:
         vectors = self.codec.decode(given.centroid_ids, given.residuals)
         return explain_vectors(self.encoder, query.text, encoded, str(row), text, vectors, self.phrase_weight)
 
+    def decode(self, codes: Sequence[bytes], *, rows: Sequence[Any] | None = None) -> list[np.ndarray]:
+        """The token vectors of documents, with the error of compression: float32 (tokens, dim) each, of unit length.
+
+        Args:
+            codes: the codes of each document.
+            rows: ids of the rows, for errors; None: positions.
+
+        Raises:
+            CodesError: as `score`.
+        """
+        centroid_ids, residuals, offsets = self._format.read(codes, range(len(codes)) if rows is None else rows)
+        return np.split(self.codec.decode(centroid_ids, residuals), offsets[1:-1]) if len(codes) else []
+
     def read_header(self, codes: bytes, row: Any = 0) -> CodesHeader:
         """What codes say of themselves, also those of another codec or model.
 

@@ -286,16 +286,24 @@ class RowStore(RowSearch[Where], ABC):
 
     # For moving rows from one database to another
 
-    def coded_rows(self, batch: int = 1000) -> Iterator[list[CodedRow]]:
+    def coded_rows(self, batch: int = 1000, after: RowId | None = None) -> Iterator[list[CodedRow]]:
         """All rows that have codes, with their vectors, text columns and `fields`, some at a time, in a fixed order.
 
         Args:
             batch: number of rows at a time.
+            after: begin after the row with this id; None: at the first.
         """
-        after = None
         while rows := self._scan(check_whole("batch", batch), after):
             after = rows[-1].id
             yield rows
+
+    def ids_with_codes(self, ids: Sequence[RowId]) -> set[RowId]:
+        """Those of some ids that are in the table with codes.
+
+        Args:
+            ids: ids of rows.
+        """
+        return {row.id for row in self._read(ids) if row.codes is not None}
 
     def write_coded(self, rows: Sequence[CodedRow]) -> None:
         """Write rows that are encoded already, new ones and in place of those that have the same ids.
