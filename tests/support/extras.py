@@ -193,6 +193,17 @@ def postgres() -> None:
     assert PostgresRows
 
 
+def chroma() -> None:
+    """The adapter and its client, in a folder."""
+    import chromadb
+    from chromadb.config import Settings
+
+    from tansaku.plugin.hosts.rows.chroma import ChromaRows
+
+    client = chromadb.PersistentClient("chroma", settings=Settings(anonymized_telemetry=False))
+    rows(ChromaRows.create(tansaku.Coder(), client, "docs"))
+
+
 def milvus() -> None:
     """The adapter and its client, with Milvus Lite."""
     from pymilvus import MilvusClient
