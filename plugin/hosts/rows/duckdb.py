@@ -256,6 +256,8 @@ class DuckdbRows(SqlRows):
 
     def _run_on(self, session: Session, statement: str, names: Sequence[str], rows: Sequence[CodedRow]) -> None:
         """Run a statement over rows as an Arrow table; single values would take hundreds of times as long."""
+        if not rows:
+            return
         vectors = pa.array(np.concatenate([row.row_vector for row in rows]).astype(np.float32))
         columns = [pa.array([self._id_value(row.id) for row in rows])]
         for name in names:

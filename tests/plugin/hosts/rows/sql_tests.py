@@ -107,6 +107,7 @@ class SqlRowsTests(RowStoreTests[Store]):
         best = store.search("大仏はいつできた", where="number < 3 -- the first")[0]
         assert (best.id, best.text, best.fields) == (1, "nara 奈良の大仏は752年に開眼した。", {"seen": 7})
         assert self.adopt(table, **OF_TABLE).count_without_codes() == 0
+        store.write_coded([])
 
     def test_an_upsert_needs_only_the_columns_that_change(self, table):
         """The title must have a value, and has one."""
