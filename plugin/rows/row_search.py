@@ -43,12 +43,10 @@ class Nearest(NamedTuple):
 
     Attributes:
         rows: the rows, nearest first.
-        complete: whether no row was left out that the filter allows: there are fewer than were asked for.
         exact: whether all row vectors were compared, without an index.
     """
 
     rows: list[FoundRow]
-    complete: bool = False
     exact: bool = False
 
 

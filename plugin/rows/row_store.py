@@ -467,7 +467,7 @@ class RowStore(RowSearch[Where], ABC):
         rows = self._nearest(vector, n, where, exact)
         if len(rows) < n and not exact:  # an index ends early, without a word, above all under a filter
             exact, rows = True, self._nearest(vector, n, where, True)
-        return Nearest(rows, complete=len(rows) < n, exact=exact)
+        return Nearest(rows, exact)
 
     def _uncoded_rows(self, nearest: Nearest, k: int, where: Where | None) -> tuple[int | None, list[FoundRow]]:
         without = [row for row in nearest.rows if row.codes is None]
