@@ -293,9 +293,14 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _sample_positions(found: Scan, max_tokens: int | None) -> np.ndarray:
-    """Positions of a uniform sample, ascending. Estimates tokens by characters: Japanese texts rarely have more."""
+    """Positions of a uniform sample, ascending.
+
+    Estimates tokens by characters: Japanese texts rarely have more. Vectors that are given (``max_tokens`` is None) are
+    counted themselves.
+    """
+    vectors = _SAMPLE_VECTORS // 2 if max_tokens is None else _SAMPLE_VECTORS
     tokens = min(max_tokens or np.inf, found.size / found.count + 2)
-    size = min(found.count, _SAMPLE_ROWS, int(_SAMPLE_VECTORS / tokens))
+    size = min(found.count, _SAMPLE_ROWS, int(vectors / tokens))
     return np.sort(np.random.default_rng(_SEED).choice(found.count, size, replace=False))
 
 

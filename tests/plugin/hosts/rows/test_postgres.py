@@ -15,7 +15,11 @@ import pytest
 from psycopg_pool import ConnectionPool
 
 from tansaku import HostError, InputError, MissingExtraError
+from tansaku.plugin.hosts.rows.codes_file import CodesFile
 from tansaku.plugin.hosts.rows.conformance import DOCUMENTS, shared_coder
+from tansaku.plugin.hosts.rows.moving import StoredRows, to_file, to_rows
+from tansaku.plugin.hosts.rows.numpy import NumpyRows
+from tansaku.plugin.hosts.rows.places import made_rows, opened_rows, parse_place
 from tansaku.plugin.hosts.rows.postgres import PostgresRows
 from tansaku.plugin.rows.row_store import CodedRow
 
@@ -197,3 +201,28 @@ def test_the_page(place, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 1
     assert printed[0].endswith("kyoto 京都 794年から都だった。 {'year': 794}")
+
+
+def test_rows_move_in_and_out(place, tmp_path):
+    coder, columns = shared_coder(), {"text_columns": ["text"], "fields": ["year", "note"]}
+    source = NumpyRows(coder, fields=["year", "note"])
+    source.add(DOCUMENTS)
+    target = parse_place(f"postgresql:{place}#Moved 文書")
+    with contextlib.ExitStack() as opened:
+
+        def make(kinds, id_type):
+            return opened.enter_context(made_rows(target, coder, kinds, id_type, **columns))
+
+        assert to_rows(StoredRows(source), make).written == len(DOCUMENTS)
+    assert str(place) not in str(target)
+    with opened_rows(target, coder, **columns) as store:
+        report = to_file(StoredRows(store), tmp_path / "rows.parquet", coder)
+    assert report.written == len(DOCUMENTS)
+    moved = CodesFile(tmp_path / "rows.parquet", coder)
+    read = {row.id: row for rows, _ in moved.rows(100, ["text", "year", "note"]) for row in rows}
+    for rows in source.coded_rows():
+        for row in rows:
+            found = read[row.id]
+            assert found.codes == row.codes
+            assert np.allclose(found.row_vector, row.row_vector, atol=1e-3)
+            assert found.columns == {name: row.columns.get(name) for name in ("text", "year", "note")}
