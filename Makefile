@@ -98,6 +98,7 @@ model: $(VENV)/.installed-dev $(LINKED)
 	$(BIN)/tansaku weigh $(BUNDLE) --queries $(WORK)/jaquad/queries.jsonl --collection $(WORK)/jaquad/corpus.jsonl \
 		--qrels $(WORK)/jaquad/qrels.tsv
 	$(BIN)/python -m tansaku.training.default_model codec $(BUNDLE) --data $(DATA)
+	$(BIN)/python -m tansaku.training.default_model row-vectors $(BUNDLE) --data $(DATA)
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

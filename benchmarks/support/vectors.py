@@ -46,6 +46,12 @@ def questions(data: Path, cache: Path, count: int) -> Vectors:
     return _encoded(cache / f"questions-{count}", every[:: len(every) // count][:count], queries=True)
 
 
+def corpus(folder: Path, cache: Path) -> Vectors:
+    """All passages of one corpus, title and text."""
+    records = list(read(folder / "corpus.jsonl"))
+    return _encoded(cache / f"{folder.name}-{len(records)}", records, queries=False)
+
+
 def relevant(data: Path) -> dict[str, set[str]]:
     """Question id → ids of its paragraphs."""
     judged = read_qrels(data / "jsquad-valid" / "qrels" / "dev.tsv")

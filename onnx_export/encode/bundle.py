@@ -4,6 +4,7 @@ bundle.json      this module's `Bundle`, with the sha256 of every other file
 model.onnx       input_ids, attention_mask: int64 (batch, length) → token_vectors: float32 (batch, length, dim)
 tokenizer.json   a `tokenizers` file; its post-processor adds the sequence start and end tokens
 codec.npz        optional: a codec that small indexes adapt, see `tansaku.indexer.codec.codec_file`
+row_vectors.npz  optional: how one vector a document is made, see `tansaku.plugin.rows.row_vectors`
 query_weights.onnx  optional: token_vectors of a query: float32 (tokens, dim) → weights: float32 (tokens, 1)
 README.md        the model card
 """
@@ -60,6 +61,7 @@ class Bundle:
             after the normalizer"; None for no segmenter.
         query_weights: filename of the graph that weighs the tokens of a query; None for equal weights.
         codec: filename of the codec that small indexes adapt, in place of training one; None without one.
+        row_vectors: filename of the maps that make one vector of a document; None without them.
         phrase_weight: weight of the similarity of neighbouring tokens in a score, 0 or more; 0 is plain MaxSim. The
             default of searches.
         opset: version of the ONNX operators that the graph uses.
@@ -81,6 +83,7 @@ class Bundle:
     segmenter: str | None = None
     query_weights: str | None = None
     codec: str | None = None
+    row_vectors: str | None = None
     phrase_weight: float = 0.0
     opset: int | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
@@ -236,7 +239,7 @@ def _checked(content: Any, path: Path) -> Bundle:
         bundle = _bundle_adapter().validate_json(json.dumps(content))
     except ValidationError as error:
         raise BundleError(f"{path}: {describe_errors(error)}; export the checkpoint again") from error
-    for name in (bundle.graph, bundle.tokenizer, bundle.query_weights, bundle.codec):
+    for name in (bundle.graph, bundle.tokenizer, bundle.query_weights, bundle.codec, bundle.row_vectors):
         if name is not None and name not in bundle.files:
             raise BundleError(f'{path}: "files" does not list {name}; export the checkpoint again')
     for name in bundle.files:

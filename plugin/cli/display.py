@@ -47,6 +47,7 @@ _STAGES = {
     "read": ("reading", "documents"),
     "read bytes": ("reading", "MB"),
     "sample": ("encoding a sample", "documents"),
+    "row vectors": ("learning row vectors", "documents"),
     "encode": ("encoding", "documents"),
     "commit": ("storing", "documents"),
     "check files": ("checking files", "files"),

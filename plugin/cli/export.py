@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ...onnx_export.errors import InputError
 from ...onnx_export.extras import require_extra
 from ...onnx_export.files import check_output_folder
 from . import display
@@ -60,8 +61,17 @@ def export(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="File of texts of many kinds, a thousand or more, to train a codec on: small indexes then adapt it, "
-            "which is good for texts that are added later.",
+            help="File of texts of many kinds, two thousand or more, to train a codec and row vectors on. Small "
+            "indexes adapt the codec, which is good for texts that are added later; both are needed to keep "
+            "documents in a database's own rows.",
+        ),
+    ] = None,
+    row_queries: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File of questions or other queries, a thousand or more, for the row vectors; by default sentences of "
+            "--codec-texts stand in for them.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -74,6 +84,8 @@ def export(
     """
     require_extra("export")
     check_output_folder(out)
+    if row_queries is not None and codec_texts is None:
+        raise InputError("--row-queries needs --codec-texts: row vectors are learned from texts, too")
     # These bring torch and transformers, which no other command needs.
     from ...indexer.codec.codec_file import add_codec, train_on_texts
     from ...indexer.read.documents import DocumentReader
@@ -82,6 +94,9 @@ def export(
     from ...onnx_export.convert.japanese_text import with_japanese_text
     from ...onnx_export.convert.load import load_checkpoint
     from ...onnx_export.encode.encoder import Encoder
+    from ..evaluation.judgements import read_queries
+    from ..rows.fit_row_vectors import fit_row_vectors, sentences
+    from ..rows.row_vectors import add_row_vectors
 
     if int8:
         display.show_warning("--int8 is deprecated and will be removed: int8 is the default (see --precision)")
@@ -100,7 +115,10 @@ def export(
     if codec_texts is not None:
         with display.ProgressDisplay() as progress:
             texts = [document.encoded_text for document in DocumentReader(Source(codec_texts))]
-            bundle = add_codec(out, train_on_texts(Encoder.load(out), texts, progress=progress))
+            asked = list(sentences(texts) if row_queries is None else read_queries(row_queries).values())
+            encoder = Encoder.load(out)
+            add_codec(out, train_on_texts(encoder, texts, progress=progress))
+            bundle = add_row_vectors(out, fit_row_vectors(encoder, asked, texts, progress=progress))
     size = sum(file.stat().st_size for file in out.iterdir())
     if as_json:
         display.show_json({"bundle": str(out), "bytes": size, **dataclasses.asdict(bundle)})

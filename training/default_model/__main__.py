@@ -14,6 +14,7 @@ from .base_model import write_base_model
 from .characters import write_characters
 from .codec import write_codec
 from .recipe import build, write_data, write_neighbours
+from .rows import write_row_vectors
 from .variants import write_variants
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
@@ -24,6 +25,7 @@ app.command("base-model")(write_base_model)
 app.command("variants")(write_variants)
 app.command("characters")(write_characters)
 app.command("codec")(write_codec)
+app.command("row-vectors")(write_row_vectors)
 
 
 def main() -> None:
