@@ -24,7 +24,7 @@ PlaceArgument = Annotated[
     str,
     typer.Argument(
         help="Place of rows: `index:DB#TABLE`, `postgresql://HOST/DB#TABLE`, `sqlite:FILE#TABLE`, `duckdb:FILE#TABLE`, "
-        "`lance:DB#TABLE`, `qdrant:URL#COLLECTION` or `milvus:URL#COLLECTION`."
+        "`lance:DB#TABLE`, `qdrant:URL#COLLECTION`, `milvus:URL#COLLECTION` or `chroma:FOLDER#COLLECTION`."
     ),
 ]
 IdColumn = Annotated[str, typer.Option(help="Name of the id column in the database.")]

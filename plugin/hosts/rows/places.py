@@ -95,6 +95,17 @@ def _lance_table(address: str, table: str) -> tuple[Any, ...]:
         raise HostError(f"LanceDB has no table {name!r} ({str(error).splitlines()[0]})") from error
 
 
+def _chroma(address: str, table: str) -> tuple[Any, ...]:
+    with _extra("chromadb", "chroma"):
+        import chromadb
+
+    scheme, found, rest = address.partition("://")
+    if not found:
+        return chromadb.PersistentClient(address), table
+    host, _, port = rest.partition("/")[0].partition(":")
+    return chromadb.HttpClient(host, int(port) if port.isdecimal() else 8000, ssl=scheme == "https"), table
+
+
 def _milvus(address: str, table: str) -> tuple[Any, ...]:
     with _extra("pymilvus", "milvus"):
         from pymilvus import MilvusClient
@@ -127,6 +138,7 @@ _KINDS = {
     "duckdb": _Kind("duckdb", "DuckdbRows", _same, _same, _SQL),
     "lance": _Kind("lancedb", "LanceRows", _lance_table, _lance),
     "qdrant": _Kind("qdrant", "QdrantRows", _qdrant, _qdrant, {}, columns=False, adopts=False),
+    "chroma": _Kind("chroma", "ChromaRows", _chroma, _chroma, {}, columns=False, adopts=False),
     "milvus": _Kind("milvus", "MilvusRows", _milvus, _milvus, _MILVUS, columns=False, adopts=False),
 }
 

@@ -39,6 +39,7 @@ def fails(*command):
         ("lance:rows#t", "lancedb"),
         ("qdrant:q#t", "qdrant_client"),
         ("milvus:m.db#t", "milvus_lite"),
+        ("chroma:c#rows", "chromadb"),
     ],
 )
 def test_rows_come_back_as_they_were(folder, place, package):
