@@ -83,6 +83,19 @@ def milvus(coder: Coder, folder: Path, **options: Any) -> Iterator[RowStore[Any]
         yield MilvusRows.create(coder, client, "docs", **options)
 
 
+@contextlib.contextmanager
+def chroma(coder: Coder, folder: Path, **options: Any) -> Iterator[RowStore[Any]]:
+    import chromadb
+    from chromadb.config import Settings
+
+    from tansaku.plugin.hosts.rows.chroma import ChromaRows
+
+    settings = Settings(anonymized_telemetry=False)
+    client: Any = chromadb.PersistentClient(str(folder / "chroma"), settings=settings)
+    with contextlib.closing(client):
+        yield ChromaRows.create(coder, client, "docs", **options)
+
+
 STORES: dict[str, Callable[..., contextlib.AbstractContextManager[RowStore[Any]]]] = {
-    made.__name__: made for made in (memory, postgres, sqlite, duckdb, lancedb, qdrant, milvus)
+    made.__name__: made for made in (memory, postgres, sqlite, duckdb, lancedb, qdrant, milvus, chroma)
 }

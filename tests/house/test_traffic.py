@@ -115,7 +115,8 @@ class Watched:
 
 def is_loopback(host: str) -> bool:
     with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
     return False
 
 
@@ -158,6 +159,17 @@ def test_index_and_search(watched, tmp_path):
     assert watched.asked() == set()
     written = {path.relative_to(watched.home).parts[:2] for path in watched.home.rglob("*")}
     assert written <= {(".cache",), (".cache", "tansaku")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", ["chroma", "milvus", "qdrant"])
+def test_rows_in_a_database(watched, tmp_path, extra):
+    """Clients of databases that run in the process ask for nothing either."""
+    work = tmp_path / "work"
+    work.mkdir()
+    code = f"import os, sys; os.chdir({str(work)!r}); sys.path.insert(0, {str(SUPPORT)!r}); import extras"
+    watched.run(sys.executable, "-c", f"{code}; extras.{extra}()")
+    assert watched.asked() == set()
 
 
 @pytest.mark.slow
