@@ -141,11 +141,11 @@ def lancedb(coder: Coder, place: str, make: bool) -> Iterator[RowStore[Any]]:
 
 @contextlib.contextmanager
 def qdrant(coder: Coder, place: str, make: bool) -> Iterator[RowStore[Any]]:
-    from qdrant_client import QdrantClient
-
     from tansaku.plugin.hosts.rows.qdrant import QdrantRows
+    from tests.support.edge_client import EdgeClient  # the engine of the server
 
-    with contextlib.closing(QdrantClient(path=place)) as client:
+    client: Any = EdgeClient(Path(place))
+    with contextlib.closing(client):
         yield (QdrantRows.create if make else QdrantRows)(coder, client, "docs", fields=FIELDS)
 
 
@@ -165,11 +165,12 @@ def milvus(coder: Coder, place: str, make: bool) -> Iterator[RowStore[Any]]:
 @contextlib.contextmanager
 def chroma(coder: Coder, place: str, make: bool) -> Iterator[RowStore[Any]]:
     import chromadb
+    from chromadb.config import Settings
 
     from tansaku.plugin.hosts.rows.chroma import ChromaRows
 
-    settings = chromadb.config.Settings(anonymized_telemetry=False)
-    with contextlib.closing(chromadb.PersistentClient(place, settings=settings)) as client:
+    client: Any = chromadb.PersistentClient(place, settings=Settings(anonymized_telemetry=False))
+    with contextlib.closing(client):
         yield (ChromaRows.create if make else ChromaRows)(coder, client, "docs", fields=FIELDS)
 
 

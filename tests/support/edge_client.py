@@ -6,6 +6,7 @@ The local mode of `QdrantClient` is another engine, in Python. What a source ask
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,6 +43,10 @@ class EdgeClient:
         self.folder = folder
         self.shards: dict[str, Any] = {}
         self.vectors: dict[str, dict[str, models.VectorParams]] = {}
+        for file in folder.glob("*.json"):  # of an earlier client
+            self.shards[file.stem] = edge.EdgeShard.load(str(folder / file.stem))
+            given = json.loads(file.read_text(encoding="utf-8"))
+            self.vectors[file.stem] = {key: models.VectorParams(**params) for key, params in given.items()}
 
     def create_collection(
         self,
@@ -62,6 +67,8 @@ class EdgeClient:
         folder.mkdir(parents=True)
         self.shards[name] = edge.EdgeShard.create(str(folder), edge.EdgeConfig(dense, sparse))
         self.vectors[name] = dict(vectors_config)
+        given = {key: params.model_dump(mode="json", exclude_none=True) for key, params in vectors_config.items()}
+        (self.folder / f"{name}.json").write_text(json.dumps(given), encoding="utf-8")
 
     def collection_exists(self, name: str) -> bool:
         return name in self.shards
