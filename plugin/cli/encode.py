@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from . import display
-from .options import Model, Quiet, Resume, Threads, load_models
+from .options import GenerateIds, IdField, Model, Quiet, Resume, TextField, Threads, TitleField, load_models
 
 Floats = Literal["float16", "float32"]
 
@@ -17,17 +17,10 @@ Floats = Literal["float16", "float32"]
 def encode(
     source: Annotated[list[str], typer.Argument(help="Documents, as `tansaku index` takes them.")],
     out: Annotated[Path, typer.Argument(help="Parquet file for the documents with their token vectors.")],
-    id_field: Annotated[str | None, typer.Option(help="Name of the id field; by default _id or id.")] = None,
-    text_field: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Name of the text field, by default text; may be repeated: the texts are joined by line ends."
-        ),
-    ] = None,
-    title_field: Annotated[str, typer.Option(help="Name of the title field; documents may lack it.")] = "title",
-    generate_ids: Annotated[
-        bool, typer.Option("--generate-ids", help="Generation of ids from titles and texts; no id field is read.")
-    ] = False,
+    id_field: IdField = None,
+    text_field: TextField = None,
+    title_field: TitleField = "title",
+    generate_ids: GenerateIds = False,
     floats: Annotated[
         Floats, typer.Option(help="Number format of the vectors; float16 takes half the space of float32.")
     ] = "float16",

@@ -19,13 +19,18 @@ from . import display
 from .options import (
     AsJson,
     Db,
+    GenerateIds,
+    IdField,
     Model,
     Quiet,
     Resume,
     StorageOptions,
     TableName,
+    TextField,
     Threads,
+    TitleField,
     load_models,
+    model_of_vectors,
     open_table,
     pairs,
     storage_options,
@@ -33,10 +38,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ...indexer.read.rejects import Rejects
-    from ...indexer.read.sources import Source
-    from ...indexer.table.model import Models
     from ...indexer.table.table import IndexTable
-    from ...onnx_export.encode.encoder import Encoder
 
 _MOST_STDIN_GIB = 1 << 20
 
@@ -55,17 +57,10 @@ def index(
     ],
     db: Db,
     table: TableName,
-    id_field: Annotated[str | None, typer.Option(help="Name of the id field; by default _id or id.")] = None,
-    text_field: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Name of the text field, by default text; may be repeated: the texts are joined by line ends."
-        ),
-    ] = None,
-    title_field: Annotated[str, typer.Option(help="Name of the title field; documents may lack it.")] = "title",
-    generate_ids: Annotated[
-        bool, typer.Option("--generate-ids", help="Generation of ids from titles and texts; no id field is read.")
-    ] = False,
+    id_field: IdField = None,
+    text_field: TextField = None,
+    title_field: TitleField = "title",
+    generate_ids: GenerateIds = False,
     field: Annotated[
         list[str] | None,
         typer.Option("--field", help="Name of another field that becomes a column, by default all; may be repeated."),
@@ -218,7 +213,7 @@ def index(
                 table,
                 documents,
                 vectors,
-                encoder=_model_of_vectors(documents, models, vectors_only),
+                encoder=model_of_vectors(documents, models, vectors_only),
                 nbits=nbits,
                 pool=pool,
                 fulltext=fulltext,
@@ -366,23 +361,6 @@ def info(db: Db, table: TableName, as_json: AsJson = False, storage_option: Stor
         return
     per_token = {name: getattr(found, name) for name in ("bytes_per_token", "searched_bytes_per_token")}
     display.show_json({**dataclasses.asdict(found), **per_token})
-
-
-def _model_of_vectors(documents: Source, models: Models, vectors_only: bool) -> Encoder | None:
-    """The model that made the vectors of documents; None if their file names it, or it is none of tansaku's."""
-    from ...indexer.table.given_vectors import named_model
-
-    named = named_model(documents)
-    if vectors_only:
-        if models.given is not None or named is not None:
-            raise InputError("--vectors-only: the model is known, by --model or by the file; leave it out")
-        return None
-    if models.given is None and named is None:
-        raise InputError(
-            f"{documents.path}: does not say which model made its vectors; name the model's bundle with --model, or, "
-            "if tansaku has none, give --vectors-only"
-        )
-    return models.given
 
 
 @contextlib.contextmanager

@@ -14,8 +14,10 @@ from ..serving.access import TOKEN_VARIABLE
 from . import display
 
 if TYPE_CHECKING:
+    from ...indexer.read.sources import Source
     from ...indexer.table.model import Models
     from ...indexer.table.table import IndexTable
+    from ...onnx_export.encode.encoder import Encoder
 
 # Where an index is, and the model.
 Db = Annotated[str, typer.Option("--db", help="Folder or URI of the LanceDB database.")]
@@ -37,6 +39,20 @@ Model = Annotated[
 ]
 Threads = Annotated[
     int | None, typer.Option("--threads", help="Number of threads for encoding; by default one per usable core.")
+]
+
+# Which fields of documents are read.
+IdField = Annotated[str | None, typer.Option("--id-field", help="Name of the id field; by default _id or id.")]
+TextField = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--text-field",
+        help="Name of the text field, by default text; may be repeated: the texts are joined by line ends.",
+    ),
+]
+TitleField = Annotated[str, typer.Option("--title-field", help="Name of the title field; documents may lack it.")]
+GenerateIds = Annotated[
+    bool, typer.Option("--generate-ids", help="Generation of ids from titles and texts; no id field is read.")
 ]
 
 # A server.
@@ -171,6 +187,32 @@ def load_models(model: Path | None, threads: int | None) -> Models:
     from ...onnx_export.encode.encoder import Encoder
 
     return Models(None if model is None else Encoder.load(model, threads=threads), threads=threads)
+
+
+def model_of_vectors(documents: Source, models: Models, vectors_only: bool) -> Encoder | None:
+    """The model that made the vectors of documents; None if their file names it, or it is none of tansaku's.
+
+    Args:
+        documents: Documents with vectors.
+        models: What `--model` names.
+        vectors_only: Whether tansaku has no bundle of the model.
+
+    Raises:
+        InputError: Nothing names the model, or it is named and ``vectors_only`` is given.
+    """
+    from ...indexer.table.given_vectors import named_model
+
+    named = named_model(documents)
+    if vectors_only:
+        if models.given is not None or named is not None:
+            raise InputError("--vectors-only: the model is known, by --model or by the file; leave it out")
+        return None
+    if models.given is None and named is None:
+        raise InputError(
+            f"{documents.path}: does not say which model made its vectors; name the model's bundle with --model, or, "
+            "if tansaku has none, give --vectors-only"
+        )
+    return models.given
 
 
 def open_table(db: str, table: str, storage_options: Mapping[str, str] | None) -> IndexTable:
