@@ -55,7 +55,7 @@ def test_rows_come_back_as_they_were(folder, place, package):
         found.select(wanted.column_names).drop_columns("tansaku_vector").equals(wanted.drop_columns("tansaku_vector"))
     )
     for one, two in zip(wanted["tansaku_vector"], found["tansaku_vector"], strict=True):
-        assert one.as_py() == pytest.approx(two.as_py(), abs=1e-3)  # some databases keep half precision
+        assert one.as_py() == pytest.approx(two.as_py(), rel=1e-3, abs=1e-3)  # some databases keep half precision
     assert found.schema.metadata == wanted.schema.metadata
 
 
