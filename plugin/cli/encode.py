@@ -32,7 +32,7 @@ def encode(
 ) -> None:
     """Encode documents into a Parquet file of token vectors, which `tansaku index --vectors vectors` reads.
 
-    So one machine can encode and another can index. The file names its model.
+    One machine can then encode and another can index. The file says its model.
 
     Example: `tansaku encode docs.jsonl docs.parquet`
     """

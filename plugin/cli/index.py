@@ -122,7 +122,7 @@ def index(
         bool,
         typer.Option(
             "--vectors-only",
-            help="Index for vectors of a model that tansaku has no bundle of; queries must then be vectors too.",
+            help="Index for vectors of a model without a bundle of tansaku; queries must then be vectors too.",
         ),
     ] = False,
     nbits: Annotated[int, typer.Option(help="Bits per dimension of a new table: 1, 2 or 4.")] = 2,
