@@ -22,12 +22,14 @@ import torch
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.numpy import load_file, save_file
 
-from tansaku import Bundle, CheckpointError, Encoder, Expansion, InputError, MissingExtraError, TextRules
+from tansaku import Bundle, CheckpointError, Coder, Encoder, Expansion, InputError, MissingExtraError, TextRules
+from tansaku.indexer.codec import codec_file
 from tansaku.onnx_export.convert import export as export_module
 from tansaku.onnx_export.convert import load as load_module
 from tansaku.onnx_export.convert.load import load_checkpoint
 from tansaku.plugin.cli import display
 from tansaku.plugin.cli import main as cli
+from tansaku.plugin.rows import fit_row_vectors
 
 from ..support import checkpoints
 from ..support.checkpoints import ABSENT, DIM, HIDDEN, POSITIONS
@@ -983,6 +985,24 @@ def test_export_writes_a_bundle_and_prints_it_as_json(make, tansaku, tmp_path):
     assert printed["parity"]["mean_cosine"] >= 0.99
     (vectors,) = Encoder.load(out, threads=1).encode_queries(["1 2 3"])
     assert vectors.shape == (6 + 8, DIM)
+
+
+@pytest.mark.slow
+def test_export_learns_a_codec_and_row_vectors_from_texts(make, tansaku, tmp_path, monkeypatch):
+    for name, value in (("ANCHORS", 200), ("COMPONENTS", 16), ("DIMS", (16, 8, 200))):
+        monkeypatch.setattr(fit_row_vectors, name, value)
+    monkeypatch.setattr(codec_file, "CENTROIDS", 64)
+    out = tmp_path / "bundle"
+    done = tansaku("export", make("pylate", tokenizer="japanese"), out, "--codec-texts", checkpoints.CORPUS, "--json")
+    assert done.status == 0, done.err
+    printed = json.loads(done.out)
+    assert (printed["codec"], printed["row_vectors"]) == ("codec.npz", "row_vectors.npz")
+    coder = Coder(Encoder.load(out, threads=1))
+    assert coder.row_dim == 16
+    coded = coder.encode_documents(["東京は日本の首都である。", "2024 is the year"])
+    query = coder.encode_query("1 2 3")
+    assert {one.row_vector.shape for one in coded} == {query.row_vector.shape} == {(16,)}
+    assert np.isfinite(coder.score(query, [one.codes for one in coded])).all()
 
 
 @pytest.fixture
