@@ -109,7 +109,10 @@ def test_ids_of_another_type(place):
 
 
 def test_an_index_that_stops_early_is_scanned_until_there_are_enough(place):
-    """As on a large table, where the planner takes the index."""
+    """As on a large table, where the planner takes the index.
+
+    Where the graph of the index has no way to the farthest rows, which chance decides, all are compared.
+    """
     forced = f"{place} options='-c enable_seqscan=off -c enable_sort=off'"
     store = PostgresRows.create(shared_coder(), forced, f"large{next(NUMBERS)}", columns={"year": "int"}, candidates=60)
     near = np.random.default_rng(1).normal(size=(2000, store.coder.row_dim)).astype(np.float32) * 0.1 + 1
@@ -121,7 +124,7 @@ def test_an_index_that_stops_early_is_scanned_until_there_are_enough(place):
     for where, n in (("true", 60), ("year = 1", 30)):
         alone = f"SELECT id FROM {store.table} WHERE {where} ORDER BY tansaku_vector <#> {query} LIMIT {n}"  # noqa: S608
         assert len(run(forced, alone)) < n  # what the index gives by itself
-        found = store._nearest(np.ones(store.coder.row_dim, np.float32), n, where, False)
+        found = store._nearest_rows(np.ones(store.coder.row_dim, np.float32), n, where, False).rows
         assert len({row.id for row in found}) == n
     assert {hit.id for hit in store.search("京都", 50, "year = 1")} == {row.id for row in rows[-30:]}
     exact = store._nearest(np.ones(store.coder.row_dim, np.float32), 60, None, True)
