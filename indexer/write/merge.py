@@ -36,6 +36,7 @@ from .staging import Staging
 _logger = logging.getLogger(__name__)
 
 _MEASURED_AT_GROWTH = 1.5
+_MEASURED_FROM = 100  # rows
 
 
 def merge_documents(
@@ -156,7 +157,7 @@ def _say_if_a_rebuild_would_help(index: IndexTable, report: BuildReport) -> None
         _logger.warning("%s %s", index.place(), OUTGROWN_REMEDY)
         return
     before = rows - report.rows + report.updated
-    if _times_grown(rows) == _times_grown(before):
+    if rows < _MEASURED_FROM or _times_grown(rows) == _times_grown(before):
         return
     fit = on_latest(index, lambda table: measure_drift(index, table))
     if is_far(fit.drift, fit.later):
