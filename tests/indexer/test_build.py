@@ -38,8 +38,8 @@ BREAKAGES = {
 MESSAGES = {
     "nan": "vectors that are not finite",
     "inf": "vectors that are not finite",
-    "zero": "vectors that are not of unit length",
-    "long": "vectors that are not of unit length",
+    "zero": "vectors of zeros, as padding has; leave these rows of the matrix out",
+    "long": "vectors that are not of unit length; divide each by its length",
     "none": "no vectors",
 }
 broken = pytest.mark.parametrize("text", MESSAGES)
