@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 from ...onnx_export.errors import InputError
 from ...onnx_export.kinds import check_whole
 from ..rerank.host_search import Candidate, HostError
+from ..rows.columns import check_name, joined
 from ..search.query_encoder import check_query
 
 Where = TypeVar("Where")
@@ -76,7 +77,7 @@ class TableSource(EngineSource[Where]):
 
     def __post_init__(self) -> None:
         self.text_columns = check_columns("text_columns", self.text_columns)
-        check_identifier(self.id_column)
+        check_name(self.id_column)
 
     def _candidate(self, doc_id: Any, score: Any, texts: Iterable[object]) -> Candidate:
         return Candidate(str(doc_id), float(score), joined(texts) if self.with_text else None)
@@ -103,16 +104,4 @@ def check_columns(argument: str, names: Sequence[str]) -> list[str]:
         raise InputError(f"{argument} is one string; give a list of names")
     if not names:
         raise InputError(f"{argument} is empty; give at least one name")
-    return [check_identifier(name) for name in names]
-
-
-def check_identifier(name: str) -> str:
-    """``name``, if a table or column can have it; raises InputError for an empty one and one with a NUL."""
-    if not isinstance(name, str) or not name or "\0" in name:
-        raise InputError(f"{name!r} cannot be the name of a table or column")
-    return name
-
-
-def joined(texts: Iterable[object]) -> str:
-    """The texts of several columns as one, as our index has title and text; empty columns are left out."""
-    return " ".join(str(text) for text in texts if text)
+    return [check_name(name) for name in names]

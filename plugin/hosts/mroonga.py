@@ -19,7 +19,8 @@ from typing import Any
 
 from ...onnx_export.errors import MissingExtraError
 from ..rerank.host_search import Candidate
-from ._engine_source import SqlCondition, TableSource, check_identifier, host_errors
+from ..rows.columns import check_name
+from ._engine_source import SqlCondition, TableSource, host_errors
 
 try:
     import pymysql
@@ -60,7 +61,7 @@ class MroongaSource(TableSource[SqlCondition]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_identifier(self.table)
+        check_name(self.table)
 
     def _search(self, query: str, k: int, where: SqlCondition | None) -> list[Candidate]:
         condition, given = where if isinstance(where, tuple) else ((where or "true").replace("%", "%%"), {})

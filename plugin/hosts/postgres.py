@@ -21,7 +21,8 @@ from typing import Any
 
 from ...onnx_export.errors import InputError, MissingExtraError
 from ..rerank.host_search import Candidate, HostError
-from ._engine_source import SqlCondition, TableSource, check_identifier, host_errors
+from ..rows.columns import check_name
+from ._engine_source import SqlCondition, TableSource, host_errors
 from ._short_words import idf, split_query
 
 try:
@@ -81,10 +82,10 @@ class PostgresSource(TableSource[SqlCondition]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_identifier(self.table)
+        check_name(self.table)
         check_distance(self.distance)
         if self.vector_column is not None:
-            check_identifier(self.vector_column)
+            check_name(self.vector_column)
         if (self.vector_column is None) != (self.query_vector is None):
             raise InputError("vector_column and query_vector belong with each other; give both, or none")
 

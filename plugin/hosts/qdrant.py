@@ -24,7 +24,8 @@ from ...onnx_export.errors import InputError, MissingExtraError
 from ...onnx_export.validation import describe_errors
 from ..evaluation.bm25 import K1, B, bigrams
 from ..rerank.host_search import Candidate, HostError
-from ._engine_source import EngineSource, check_columns, host_errors, joined
+from ..rows.columns import joined
+from ._engine_source import EngineSource, check_columns, host_errors
 
 try:
     import grpc

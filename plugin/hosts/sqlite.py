@@ -20,7 +20,8 @@ from typing import Any
 
 from ...onnx_export.errors import InputError
 from ..rerank.host_search import Candidate, HostError
-from ._engine_source import SqlCondition, TableSource, check_identifier, host_errors
+from ..rows.columns import check_name
+from ._engine_source import SqlCondition, TableSource, host_errors
 from ._short_words import GRAM, idf, split_query
 
 __all__ = ["SqliteSource"]
@@ -55,7 +56,7 @@ class SqliteSource(TableSource[SqlCondition]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_identifier(self.table)
+        check_name(self.table)
 
     def __getstate__(self) -> dict[str, Any]:
         if not isinstance(self.db, sqlite3.Connection):

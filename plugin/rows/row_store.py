@@ -22,6 +22,7 @@ from ...onnx_export.progress import Progress, no_progress
 from ..search.explain import Explanation
 from ..search.query_encoder import check_query
 from .coder import Coder
+from .columns import check_name, joined
 from .row_search import FoundRow, Nearest, RowId, RowSearch, Where
 
 _IDS_NAMED = 5
@@ -481,18 +482,6 @@ class RowStore(RowSearch[Where], ABC):
 
     def _refuse(self, *_: Any) -> list[FoundRow]:
         raise AssertionError("a database has a method of its own")
-
-
-def check_name(name: str) -> str:
-    """``name``, if a table or column can have it; raises InputError for an empty one and one with a NUL."""
-    if not isinstance(name, str) or not name or "\0" in name:
-        raise InputError(f"{name!r} cannot be the name of a table or column")
-    return name
-
-
-def joined(texts: Iterable[object]) -> str:
-    """The texts of several columns as one, as an index has title and text; empty columns are left out."""
-    return " ".join(str(text) for text in texts if text)
 
 
 def _has_lone_surrogate(text: str) -> bool:

@@ -19,8 +19,9 @@ from ....onnx_export.errors import InputError
 from ...rerank.host_search import HostError
 from ...rows.code_bytes import CodesError
 from ...rows.coder import Coder
+from ...rows.columns import check_name, joined
 from ...rows.row_search import FoundRow, RowId
-from ...rows.row_store import CodedRow, RowStore, check_name, joined
+from ...rows.row_store import CodedRow, RowStore
 from .._engine_source import SqlCondition
 
 __all__ = ["Session", "SqlRows"]

@@ -26,8 +26,9 @@ import numpy as np
 from ....onnx_export.errors import InputError, MissingExtraError
 from ...rerank.host_search import HostError
 from ...rows.coder import Coder
+from ...rows.columns import joined
 from ...rows.row_search import FoundRow, RowId
-from ...rows.row_store import CodedRow, RowStore, joined
+from ...rows.row_store import CodedRow, RowStore
 from ._all_vectors import nearest_of
 from ._codes_text import check_codec, codes_from_text, codes_to_text
 

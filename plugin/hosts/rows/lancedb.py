@@ -31,8 +31,9 @@ from ....onnx_export.kinds import check_kind, check_whole
 from ...rerank.host_search import HostError
 from ...rows.code_bytes import CodesError
 from ...rows.coder import Coder
+from ...rows.columns import joined
 from ...rows.row_search import FoundRow, Nearest, RowId
-from ...rows.row_store import CodedRow, RowStore, joined
+from ...rows.row_store import CodedRow, RowStore
 from .._lance_tables import packed, unpacked
 
 __all__ = ["LanceRows"]

@@ -32,8 +32,9 @@ from ....onnx_export.errors import InputError
 from ....onnx_export.kinds import check_whole
 from ...rerank.host_search import HostError
 from ...rows.coder import CodedDocument
+from ...rows.columns import joined
 from ...rows.row_search import FoundRow, RowId, Where
-from .._engine_source import check_columns, joined
+from .._engine_source import check_columns
 from ._codes_text import codes_from_text, codes_to_text
 
 __all__ = ["ElasticsearchRows", "OpenSearchRows", "VespaRows", "WeaviateRows"]

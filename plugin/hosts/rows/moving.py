@@ -20,8 +20,9 @@ from ....indexer.write.parquet_parts import ParquetParts
 from ....onnx_export.errors import InputError
 from ....onnx_export.progress import Progress, no_progress
 from ...rows.coder import Coder
+from ...rows.columns import joined
 from ...rows.row_search import RowId
-from ...rows.row_store import CodedRow, RowStore, joined
+from ...rows.row_store import CodedRow, RowStore
 from .codes_file import CODES, ID, VECTOR, CodesFile, common_schema, metadata_of, rows_table
 
 _ROWS = 500  # at a time

@@ -21,8 +21,9 @@ import numpy as np
 
 from ....onnx_export.errors import InputError
 from ...rows.coder import Coder
+from ...rows.columns import joined
 from ...rows.row_search import FoundRow, RowId
-from ...rows.row_store import CodedRow, RowStore, joined
+from ...rows.row_store import CodedRow, RowStore
 
 __all__ = ["NumpyRows"]
 
