@@ -10,10 +10,11 @@ All numbers are little-endian:
     7       1               0
     8       8               id of the codec, the 16 hexadecimal digits of `ResidualCodec.codec_id` as bytes
     16      8               fingerprint of the model, the 16 hexadecimal digits of `Bundle.fingerprint` as bytes
-    24      4               n, the number of token vectors, 1 or more
-    28      2               dim, the length of a token vector
-    30      2               flags; 1: the text was longer than the model reads, and was cut
-    32      n · id bytes    the centroid id of each token vector
+    24      8               id of the maps of the row vectors, the 16 hexadecimal digits of `Coder.row_vectors_id`
+    32      4               n, the number of token vectors, 1 or more
+    36      2               dim, the length of a token vector
+    38      2               flags; 1: the text was longer than the model reads, and was cut
+    40      n · id bytes    the centroid id of each token vector
             n · dim · bits / 8   the residual of each token vector
             4               CRC-32 of all bytes before
 """
@@ -34,14 +35,14 @@ from ...onnx_export.errors import TansakuError
 VERSION = 1
 
 _MAGIC = b"TSKC"
-_HEADER = struct.Struct("<4sBBBx8s8sIHH")
+_HEADER = struct.Struct("<4sBBBx8s8s8sIHH")
 _SUM = struct.Struct("<I")
-_PREFIX = 24  # bytes that the codes of all documents of one coder have in common
+_PREFIX = 32  # bytes that the codes of all documents of one coder have in common
 _CUT = 1
 
 
 class CodesError(TansakuError):
-    """Codes cannot be used: damaged, or of another codec, model or version. The message names the row and the remedy.
+    """Codes cannot be used: damaged, or of another codec, model, row vectors or version. The message names the row.
 
     Attributes:
         row: id of the row, or its position from 0.
@@ -63,6 +64,7 @@ class CodesHeader:
         version: version of the layout.
         codec_id: the codec, as `ResidualCodec.codec_id`.
         model: the model, as `Bundle.fingerprint`.
+        row_vectors_id: the maps that made the row vector beside the codes, as `Coder.row_vectors_id`.
         nbits: bits per dimension of a residual.
         dim: length of a token vector.
         n_tokens: number of token vectors.
@@ -73,6 +75,7 @@ class CodesHeader:
     version: int
     codec_id: str
     model: str
+    row_vectors_id: str
     nbits: int
     dim: int
     n_tokens: int
@@ -95,7 +98,7 @@ def read_header(codes: bytes, row: Any = 0) -> CodesHeader:
         raise CodesError(
             f"row {row!r}: these {len(codes)} bytes are no codes of tansaku; encode the document again", row
         )
-    _, version, nbits, id_bytes, codec, model, n_tokens, dim, flags = _HEADER.unpack_from(codes)
+    _, version, nbits, id_bytes, codec, model, maps, n_tokens, dim, flags = _HEADER.unpack_from(codes)
     if version != VERSION:
         raise CodesError(
             f"row {row!r}: codes of version {version}, and this tansaku reads version {VERSION}; update tansaku", row
@@ -109,23 +112,23 @@ def read_header(codes: bytes, row: Any = 0) -> CodesHeader:
         )
     if _SUM.unpack_from(codes, size - _SUM.size)[0] != zlib.crc32(memoryview(codes)[: -_SUM.size]):
         raise CodesError(f"row {row!r}: the codes are damaged (checksum); encode the document again", row)
-    return CodesHeader(version, codec.hex(), model.hex(), nbits, dim, n_tokens, bool(flags & _CUT), size)
+    return CodesHeader(version, codec.hex(), model.hex(), maps.hex(), nbits, dim, n_tokens, bool(flags & _CUT), size)
 
 
 class CodesFormat:
-    """Writes and reads the codes of one codec and one model.
+    """Writes and reads the codes of one codec, one model and one way to make row vectors.
 
     Args:
         codec: the codec.
         model: the model's fingerprint, see `Bundle.fingerprint`.
+        row_vectors_id: see `RowVectorMaps.maps_id`.
     """
 
-    def __init__(self, codec: ResidualCodec, model: str) -> None:
-        self.codec, self.model = codec, model
+    def __init__(self, codec: ResidualCodec, model: str, row_vectors_id: str) -> None:
+        self.codec, self.model, self.row_vectors_id = codec, model, row_vectors_id
         id_bytes = codec.id_dtype.itemsize
-        self._prefix = _HEADER.pack(
-            _MAGIC, VERSION, codec.nbits, id_bytes, bytes.fromhex(codec.codec_id), bytes.fromhex(model), 0, 0, 0
-        )[:_PREFIX]
+        ids = map(bytes.fromhex, (codec.codec_id, model, row_vectors_id))
+        self._prefix = _HEADER.pack(_MAGIC, VERSION, codec.nbits, id_bytes, *ids, 0, 0, 0)[:_PREFIX]
         self._per_token = id_bytes + codec.residual_bytes
 
     def write(self, centroid_ids: bytes, residuals: bytes, *, cut: bool) -> bytes:
@@ -153,7 +156,7 @@ class CodesFormat:
             begins, int64 (documents + 1,).
 
         Raises:
-            CodesError: codes are damaged, or of another codec, model or version.
+            CodesError: codes are damaged, or of another codec, model, row vectors or version.
         """
         offsets = np.zeros(len(codes) + 1, np.int64)
         whole = [_as_bytes(one, row) for one, row in zip(codes, rows, strict=True)]
@@ -183,18 +186,17 @@ class CodesFormat:
             if n_tokens and len(codes) == size and zlib.crc32(memoryview(codes)[: -_SUM.size]) == expected:
                 return n_tokens
         header = read_header(codes, row)
-        if header.model != self.model:
-            raise CodesError(
-                f"row {row!r}: codes of the model {header.model}, and this one is {self.model}; open with the bundle "
-                "that the rows were encoded with, or encode them again",
-                row,
-            )
-        if header.codec_id != self.codec.codec_id:
-            raise CodesError(
-                f"row {row!r}: codes of the codec {header.codec_id}, and this one is {self.codec.codec_id}; open with "
-                "the bundle that the rows were encoded with, or encode them again",
-                row,
-            )
+        for name, found, own in (
+            ("model", header.model, self.model),
+            ("codec", header.codec_id, self.codec.codec_id),
+            ("row vectors", header.row_vectors_id, self.row_vectors_id),
+        ):
+            if found != own:
+                raise CodesError(
+                    f"row {row!r}: codes of the {name} {found}, and this bundle has {own}; open with the bundle that "
+                    "the rows were encoded with, or encode them again",
+                    row,
+                )
         raise CodesError(f"row {row!r}: the codes are damaged; encode the document again", row)
 
 

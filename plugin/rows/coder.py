@@ -116,7 +116,7 @@ class Coder:
             bundle.phrase_weight if phrase_weight is None else check_weight("phrase_weight", phrase_weight)
         )
         self._row_vectors = bundled_row_vectors(self.encoder, row_dim)
-        self._format = CodesFormat(self.codec, bundle.fingerprint)
+        self._format = CodesFormat(self.codec, bundle.fingerprint, self._row_vectors.maps_id)
         self._coarse = CoarseCodec.of(self.codec)
         self._encode_query = QueryEncoder(self.encoder)
         self._given = (row_dim, phrase_weight, codec)
@@ -148,6 +148,11 @@ class Coder:
     def codec_id(self) -> str:
         """Id of the codec, which all codes name."""
         return self.codec.codec_id
+
+    @property
+    def row_vectors_id(self) -> str:
+        """Id of what makes the row vectors, which all codes name. Those of all lengths of a bundle have one."""
+        return self._row_vectors.maps_id
 
     def encode_documents(self, texts: Sequence[str]) -> list[CodedDocument]:
         """What a database keeps of documents. Those of a text are the same whatever other texts come with it.
@@ -227,7 +232,8 @@ class Coder:
             float32 (documents,): sums over the query's tokens; divided by ``len(query.vectors)`` they are mean cosines.
 
         Raises:
-            CodesError: codes are damaged, or of another codec, model or version; the message names the row.
+            CodesError: codes are damaged, or of another codec, model, row vectors or version; the message
+                names the row.
         """
         given = self._read(codes, rows)
         return maxsim(given, self._lanes(query), np.arange(len(codes)))
@@ -290,7 +296,7 @@ class Coder:
         return np.split(self.codec.decode(centroid_ids, residuals), offsets[1:-1]) if len(codes) else []
 
     def read_header(self, codes: bytes, row: Any = 0) -> CodesHeader:
-        """What codes say of themselves, also those of another codec or model.
+        """What codes say of themselves, also those of another codec, model or row vectors.
 
         Raises:
             CodesError: they are damaged, or no codes.
@@ -298,7 +304,7 @@ class Coder:
         return read_header(codes, row)
 
     def check(self, codes: bytes, row: Any = 0) -> None:
-        """Check that codes are whole and of this coder's codec and model.
+        """Check that codes are whole and of this coder's codec, model and row vectors.
 
         Raises:
             CodesError: they are not.

@@ -7,6 +7,7 @@ how its tokens are made up of anchors. docs/explanation/row-vectors.md derives b
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,8 @@ class RowVectorMaps:
         mean: float32 (anchors,), the mean over documents of their largest products with the anchors.
         components: float32 (anchors, longest), the first principal components of these products.
         dims: the lengths that are offered, the default first: up to ``longest``, or the number of anchors.
+        maps_id: names the numbers of a bundle's file, 16 hexadecimal digits; codes name it too, see
+            docs/reference/codes.md. Empty for maps that no bundle has yet.
 
     Raises:
         InputError: shapes that do not fit one another, numbers that are not finite, or lengths that cannot be had.
@@ -48,6 +51,7 @@ class RowVectorMaps:
     mean: np.ndarray
     components: np.ndarray
     dims: tuple[int, ...]
+    maps_id: str = ""
 
     def __post_init__(self) -> None:
         shapes = self.anchors.shape, self.mean.shape, self.components.shape
@@ -89,7 +93,16 @@ class RowVectorMaps:
         )
         anchors /= np.maximum(np.linalg.norm(anchors, axis=-1, keepdims=True), 1e-12)
         dims = tuple(arrays["dims"].astype(int).tolist())
-        return cls(anchors, arrays["mean"].astype(np.float32), components, dims)
+        return cls(anchors, arrays["mean"].astype(np.float32), components, dims, _stored_id(arrays))
+
+
+def _stored_id(arrays: Mapping[str, np.ndarray]) -> str:
+    """Of the stored numbers, since those made from them may differ in their last bits from machine to machine."""
+    digest = hashlib.sha256()
+    for name in ("anchors", "anchors_scale", "components", "components_scale", "mean"):
+        digest.update(str(arrays[name].shape).encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()[:16]
 
 
 class RowVectors:
@@ -101,10 +114,11 @@ class RowVectors:
 
     Attributes:
         dim: length of a row vector.
+        maps_id: see `RowVectorMaps.maps_id`.
     """
 
     def __init__(self, maps: RowVectorMaps, dim: int) -> None:
-        self.dim = dim
+        self.dim, self.maps_id = dim, maps.maps_id
         self._anchors, self._mean = np.ascontiguousarray(maps.anchors), maps.mean
         whole = dim == len(maps.anchors)
         self._components = None if whole else np.ascontiguousarray(maps.components[:, :dim].T)

@@ -43,13 +43,13 @@ def check_codec(store: RowStore[Any]) -> None:
         store: a store that was just opened.
 
     Raises:
-        CodesError: they are of another codec or model. Of damaged ones nothing is said: a search names their row, and
+        CodesError: they are of another codec, model or row vectors. Of damaged ones nothing is said: a search names their row, and
             the others can be read.
     """
     try:
-        header = next((store.coder.read_header(row.codes, row.id) for row in store._scan(1, None)), None)
+        for row in store._scan(1, None):
+            store.coder.read_header(row.codes, row.id)
     except CodesError:
         return
-    if header and (header.codec_id, header.model) != (store.coder.codec_id, store.coder.encoder.bundle.fingerprint):
-        row = store._scan(1, None)[0]
+    for row in store._scan(1, None):
         store.coder.check(row.codes, row.id)

@@ -168,16 +168,15 @@ class SqlRows(RowStore[SqlCondition]):
         )
         for row_id, codes in found:
             try:
-                header = self.coder.read_header(codes, row_id)
+                self.coder.read_header(codes, row_id)
             except CodesError:
                 return  # a search names this row; that one is damaged must not keep the others from being read
-            if header.codec_id != self.coder.codec_id or header.model != self.coder.encoder.bundle.fingerprint:
-                try:
-                    self.coder.check(codes, row_id)
-                except CodesError as error:
-                    raise CodesError(
-                        f"{self.place}: {error} (set {self.codes_column!r} to NULL, and call fill())", row_id
-                    ) from error
+            try:
+                self.coder.check(codes, row_id)
+            except CodesError as error:
+                raise CodesError(
+                    f"{self.place}: {error} (set {self.codes_column!r} to NULL, and call fill())", row_id
+                ) from error
 
     def _read_columns(self, session: Session) -> dict[str, str]:
         return {self._same_name(name): kind for name, kind in self._table_columns(session).items()}

@@ -23,8 +23,9 @@ from ...rows.row_store import CodedRow
 
 ID, VECTOR, CODES = "id", "tansaku_vector", "tansaku_codes"
 
-_CODEC_KEY, _DIM_KEY, _VERSION_KEY, _TEXTS_KEY = (
+_CODEC_KEY, _MAPS_KEY, _DIM_KEY, _VERSION_KEY, _TEXTS_KEY = (
     b"tansaku.codec",
+    b"tansaku.row_vectors",
     b"tansaku.row_dim",
     b"tansaku.codes_version",
     b"tansaku.text_columns",
@@ -43,6 +44,7 @@ def metadata_of(coder: Coder, text_columns: Sequence[str]) -> dict[bytes, bytes]
         MODEL_KEY: bundle.name.encode(),
         FINGERPRINT_KEY: bundle.fingerprint.encode(),
         _CODEC_KEY: coder.codec_id.encode(),
+        _MAPS_KEY: coder.row_vectors_id.encode(),
         _DIM_KEY: str(coder.row_dim).encode(),
         _VERSION_KEY: str(VERSION).encode(),
         _TEXTS_KEY: json.dumps(list(text_columns)).encode(),
@@ -164,11 +166,15 @@ class CodesFile:
                 f"{self.path}: rows of the model {found.get(MODEL_KEY)!r} ({found.get(FINGERPRINT_KEY)}), and this is "
                 f"{bundle.name!r} ({bundle.fingerprint}); give the model of the rows (--model)"
             )
-        if found[_CODEC_KEY] != self._coder.codec_id:
-            raise InputError(
-                f"{self.path}: codes of the codec {found[_CODEC_KEY]}, and the bundle has {self._coder.codec_id}; give "
-                "the bundle that the rows were encoded with (--model)"
-            )
+        for name, key, own in (
+            ("codec", _CODEC_KEY, self._coder.codec_id),
+            ("row vectors", _MAPS_KEY, self._coder.row_vectors_id),
+        ):
+            if found.get(key) != own:
+                raise InputError(
+                    f"{self.path}: codes of the {name} {found.get(key)}, and the bundle has {own}; give the bundle that "
+                    "the rows were encoded with (--model)"
+                )
         if found.get(_VERSION_KEY) != str(VERSION):
             raise InputError(
                 f"{self.path}: codes of version {found.get(_VERSION_KEY)}, and this tansaku reads version {VERSION}; "

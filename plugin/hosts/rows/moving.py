@@ -195,7 +195,7 @@ def to_file(
 
     Raises:
         InputError: the file cannot be written, a column cannot be one of Parquet, or there are no rows with codes.
-        CodesError: codes are damaged, or of another codec or model; the message names the row.
+        CodesError: codes are damaged, or of another codec, model or row vectors; the message names the row.
         ResumeError: the interrupted call had another source or model.
         BusyError: another process writes the file.
     """
@@ -208,7 +208,7 @@ def to_file(
             {
                 "the source": [source.place, source.state],
                 "the codec": coder.codec_id,
-                "the row vectors": coder.row_dim,
+                "the row vectors": [coder.row_vectors_id, coder.row_dim],
                 "the columns": names,
             }
         )
@@ -250,7 +250,7 @@ def to_rows(
         progress: called for each batch.
 
     Raises:
-        CodesError: codes are damaged, or of another codec or model; the message names the row.
+        CodesError: codes are damaged, or of another codec, model or row vectors; the message names the row.
         InputError: a row does not fit the table.
         HostError: the database cannot be reached, or refuses; the rows of earlier batches are there.
     """

@@ -7,6 +7,7 @@ import numpy as np
 from tansaku import ResidualCodec
 
 MODEL = "0123456789abcdef"
+ROW_VECTORS = "fedcba9876543210"
 
 
 def golden_codec() -> ResidualCodec:

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from tansaku import CodesError, ResidualCodec
 from tansaku.plugin.rows.code_bytes import CodesFormat, read_header
 
-from .golden import MODEL, golden_codec, golden_vectors
+from .golden import MODEL, ROW_VECTORS, golden_codec, golden_vectors
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "codes.md").read_text(encoding="utf-8")
 CODEC = golden_codec()
-FORMAT = CodesFormat(CODEC, MODEL)
+FORMAT = CodesFormat(CODEC, MODEL, ROW_VECTORS)
 
 
 def drawn_codec(nbits: int = 2, dim: int = 8, n_centroids: int = 4) -> ResidualCodec:
@@ -60,7 +60,7 @@ CODES = written(FORMAT)
     cut=st.booleans(),
 )
 def test_what_is_written_is_read(nbits: int, n_centroids: int, lengths: list[int], cut: bool):
-    codes_format = CodesFormat(drawn_codec(nbits, 8, n_centroids), MODEL)
+    codes_format = CodesFormat(drawn_codec(nbits, 8, n_centroids), MODEL, ROW_VECTORS)
     documents = [drawn_codes(codes_format.codec, n, seed) for seed, n in enumerate(lengths)]
     codes = [codes_format.write(ids.tobytes(), residuals.tobytes(), cut=cut) for ids, residuals in documents]
     found_ids, found_residuals, offsets = codes_format.read(codes, range(len(codes)))
@@ -73,6 +73,7 @@ def test_what_is_written_is_read(nbits: int, n_centroids: int, lengths: list[int
         assert (header.n_tokens, header.cut, header.size) == (lengths[i], cut, len(codes[i]))
         assert (header.nbits, header.dim, header.version) == (nbits, 8, 1)
         assert (header.codec_id, header.model) == (codes_format.codec.codec_id, MODEL)
+        assert header.row_vectors_id == ROW_VECTORS
 
 
 @given(st.integers(0, len(CODES) - 1), st.integers(1, 255))
@@ -93,13 +94,15 @@ def test_any_length_but_its_own_names_the_row():
 
 
 def test_codes_of_another_codec_model_or_version():
-    other_codec = CodesFormat(dataclasses.replace(CODEC, centroids=CODEC.centroids[::-1].copy()), MODEL)
-    other_model = CodesFormat(CODEC, "f" * 16)
+    other_codec = CodesFormat(dataclasses.replace(CODEC, centroids=CODEC.centroids[::-1].copy()), MODEL, ROW_VECTORS)
+    other_model = CodesFormat(CODEC, "f" * 16, ROW_VECTORS)
+    other_maps = CodesFormat(CODEC, MODEL, "e" * 16)
     later = bytearray(CODES)
     later[4] = 2
     for codes, said in (
         (written(other_codec), f"codec {other_codec.codec.codec_id}.*{CODEC.codec_id}.*encode them again"),
         (written(other_model), f"model {'f' * 16}.*{MODEL}.*encode them again"),
+        (written(other_maps), f"row vectors {'e' * 16}.*{ROW_VECTORS}.*encode them again"),
         (with_sum(bytes(later)), "version 2.*reads version 1; update tansaku"),
         (b"", "0 bytes are no codes of tansaku"),
         (bytes(100), "100 bytes are no codes of tansaku"),
@@ -112,7 +115,7 @@ def test_codes_of_another_codec_model_or_version():
 def test_forged_codes_do_not_reach_the_kernels():
     """With a right checksum, but a centroid that the codec has not, or no token."""
     content = bytearray(written(FORMAT))
-    content[34:36] = (4).to_bytes(2, "little")
+    content[42:44] = (4).to_bytes(2, "little")
     with pytest.raises(CodesError, match=r"row 'kyoto': .*centroid"):
         FORMAT.read([CODES, with_sum(bytes(content)), CODES], ["nara", "kyoto", "dog"])
     with pytest.raises(CodesError, match=r"row 'kyoto': .*damaged"):
@@ -167,7 +170,7 @@ def test_the_reader_on_the_page_reads_what_is_written():
     for nbits, n_centroids in ((1, 4), (2, 4), (4, 70_000)):
         codec = drawn_codec(nbits, 16, n_centroids)
         ids, residuals = drawn_codes(codec, 5, 0)
-        codes = CodesFormat(codec, MODEL).write(ids.tobytes(), residuals.tobytes(), cut=True)
+        codes = CodesFormat(codec, MODEL, ROW_VECTORS).write(ids.tobytes(), residuals.tobytes(), cut=True)
         found = decode(codes, codec.centroids, codec.codewords)
         np.testing.assert_allclose(found, codec.decode(ids, residuals), atol=1e-6)
         query = np.random.default_rng(1).normal(size=(3, 16)).astype(np.float32)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from tansaku import CodedQuery, Coder, CodesError, Encoder, InputError
+from tansaku.onnx_export.encode.find_bundle import DEFAULT_BUNDLE
 from tansaku.plugin.kernels.phrases import phrase_maxsim
 from tansaku.plugin.rows import coder as coder_module
+from tansaku.plugin.rows.row_vectors import ROW_VECTORS_FILE, add_row_vectors, read_maps
 
 TEXTS = [
     "京都は794年から都だった。",
@@ -37,8 +40,8 @@ def codes(coder: Coder) -> list[bytes]:
 def decoded(coder: Coder, codes: bytes) -> np.ndarray:
     """Token vectors, without the kernels."""
     header = coder.read_header(codes)
-    ids = np.frombuffer(codes, coder.codec.id_dtype, header.n_tokens, 32)
-    residuals = np.frombuffer(codes[32 + ids.nbytes : -4], np.uint8).reshape(header.n_tokens, -1)
+    ids = np.frombuffer(codes, coder.codec.id_dtype, header.n_tokens, 40)
+    residuals = np.frombuffer(codes[40 + ids.nbytes : -4], np.uint8).reshape(header.n_tokens, -1)
     return coder.codec.decode(ids, residuals)
 
 
@@ -68,6 +71,7 @@ def test_what_a_document_says_of_itself(coder: Coder):
         header = coder.read_header(one.codes)
         assert (header.cut, header.size) == (one.cut, len(one.codes))
         assert (header.codec_id, header.model) == (coder.codec_id, coder.encoder.bundle.fingerprint)
+        assert header.row_vectors_id == coder.row_vectors_id
         assert (header.nbits, header.dim) == (coder.codec.nbits, coder.encoder.dim)
         assert one.row_vector.shape == (coder.row_dim,)
         assert one.row_vector.dtype == np.float32
@@ -222,3 +226,14 @@ def test_what_it_refuses_to_be_made_of(coder: Coder):
         Coder(coder.encoder, row_dim=7)
     with pytest.raises(InputError, match="phrase_weight"):
         Coder(coder.encoder, phrase_weight=-1)
+
+
+def test_codes_beside_row_vectors_of_another_kind(tmp_path, coder: Coder, codes: list[bytes]):
+    """The codes could be read, but the row vectors beside them find nothing for this coder's queries."""
+    folder = shutil.copytree(DEFAULT_BUNDLE, tmp_path / "bundle")
+    maps = read_maps(folder / ROW_VECTORS_FILE)
+    add_row_vectors(folder, dataclasses.replace(maps, mean=maps.mean + 1))
+    other = Coder.load(folder)
+    assert (other.codec_id, other.row_dim) == (coder.codec_id, coder.row_dim)
+    with pytest.raises(CodesError, match=rf"row 'kyoto': .*row vectors {coder.row_vectors_id}.*{other.row_vectors_id}"):
+        other.rank(other.encode_query("都"), codes[:1], rows=["kyoto"])

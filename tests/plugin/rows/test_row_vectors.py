@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 
 import numpy as np
@@ -140,6 +141,17 @@ def test_what_is_stored_is_near_and_stays(maps: RowVectorMaps):
     np.testing.assert_array_equal(again.mean, maps.mean)
     np.testing.assert_allclose(np.linalg.norm(again.anchors, axis=1), 1, atol=1e-6)
     assert (again.anchors * maps.anchors).sum(axis=1).min() > 0.98
+
+
+def test_the_id_names_the_stored_numbers(maps: RowVectorMaps):
+    stored = maps.stored()
+    found = RowVectorMaps.restored(stored).maps_id
+    assert re.fullmatch("[0-9a-f]{16}", found)
+    assert RowVectorMaps.restored({**stored, "dims": np.array([3], "<i4")}).maps_id == found
+    for name in ("anchors", "anchors_scale", "components", "components_scale", "mean"):
+        changed = stored[name].copy()
+        changed.flat[-1] += 1
+        assert RowVectorMaps.restored({**stored, name: changed}).maps_id != found
 
 
 def test_adding_keeps_the_model_the_same(tmp_path, maps: RowVectorMaps):
