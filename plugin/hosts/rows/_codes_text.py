@@ -43,8 +43,8 @@ def check_codec(store: RowStore[Any]) -> None:
         store: a store that was just opened.
 
     Raises:
-        CodesError: they are of another codec, model or row vectors. Of damaged ones nothing is said: a search names their row, and
-            the others can be read.
+        CodesError: they are of another codec, model or row vectors. Of damaged ones nothing is said: a search names
+            their row, and the others can be read.
     """
     try:
         for row in store._scan(1, None):

@@ -172,8 +172,8 @@ class CodesFile:
         ):
             if found.get(key) != own:
                 raise InputError(
-                    f"{self.path}: codes of the {name} {found.get(key)}, and the bundle has {own}; give the bundle that "
-                    "the rows were encoded with (--model)"
+                    f"{self.path}: codes of the {name} {found.get(key)}, and the bundle has {own}; give the bundle "
+                    "that the rows were encoded with (--model)"
                 )
         if found.get(_VERSION_KEY) != str(VERSION):
             raise InputError(
