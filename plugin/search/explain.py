@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,9 @@ class Explanation:
         matches: One for each query token, in the query's order.
         truncated: Whether the query was longer than the model reads (`Bundle.query`), so that its end was ignored.
         cut: Whether ``text`` is longer than the model reads (`Bundle.document`), so that its end was ignored.
+        document_spans: Where each of the document's tokens stands in ``text``, as in `Match.document_span`.
+        similarities: The similarity of each query token with each of the document's tokens: float32 (query tokens,
+            document tokens), in the order of ``matches`` and ``document_spans``.
     """
 
     id: str
@@ -66,6 +69,8 @@ class Explanation:
     matches: tuple[Match, ...]
     truncated: bool = False
     cut: bool = False
+    document_spans: tuple[Span, ...] = field(default=(), repr=False)
+    similarities: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32), repr=False, compare=False)
 
     def _repr_html_(self) -> str:
         """For notebooks: the text with what matched marked, and a table of the matches."""
@@ -138,7 +143,16 @@ def explain_vectors(
     )
     (tokenized,) = encoder.tokenize_documents([text])
     score = sum(match.weight * match.similarity for match in matches)
-    return Explanation(doc_id, score, text, matches, truncated=query.truncated, cut=tokenized.truncated)
+    return Explanation(
+        doc_id,
+        score,
+        text,
+        matches,
+        truncated=query.truncated,
+        cut=tokenized.truncated,
+        document_spans=tuple(document_spans),
+        similarities=similarities.astype(np.float32, copy=False),
+    )
 
 
 def rows_of_ids(

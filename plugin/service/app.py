@@ -21,7 +21,7 @@ except ImportError as _error:
 
 from . import health
 from .admission import Admission
-from .dialects import cohere, infinity, jina, mixedbread, nim, ours, rerank, tei, vllm, voyage, weaviate
+from .dialects import cohere, explain, infinity, jina, mixedbread, nim, ours, rerank, tei, vllm, voyage, weaviate
 from .errors import (
     OURS,
     ErrorShape,
@@ -33,6 +33,7 @@ from .errors import (
 )
 from .loading import Loading
 from .observability import Observe, json_lines
+from .page import routes as page
 from .service import Service
 from .settings import Settings
 
@@ -40,6 +41,7 @@ from .settings import Settings
 # which claims all, comes last.
 DIALECTS = (
     ours.DIALECT,
+    explain.DIALECT,
     jina.DIALECT,
     mixedbread.DIALECT,
     nim.DIALECT,
@@ -103,11 +105,14 @@ def create_app(
     )
     app.state.service = service
     shapes: dict[str, ErrorShape] = {"/openapi.json": OURS}
-    app.state.open_paths = open_paths = health.OPEN_PATHS.union(*(dialect.open_paths for dialect in DIALECTS))
+    app.state.open_paths = open_paths = health.OPEN_PATHS.union(
+        page.OPEN_PATHS, *(dialect.open_paths for dialect in DIALECTS)
+    )
     for dialect in (*(rerank.shared(DIALECTS, path) for path in SHARED_PATHS), *DIALECTS):
         router = dialect.router(service)
         app.include_router(router)
         shapes |= {route.path: dialect.errors for route in router.routes if isinstance(route, APIRoute)}
+    app.include_router(page.router())
     router = health.router(service)
     app.include_router(router)
     shapes |= {route.path: OURS for route in router.routes if isinstance(route, APIRoute)}

@@ -17,6 +17,7 @@ from ...onnx_export.cores import usable_cores
 from ...onnx_export.encode.encoder import Encoder
 from ..rerank.reranker import Reranker, RerankResult
 from ..search.choices import ScoreMode
+from ..search.explain import Explanation
 from ..search.results import Hits
 from ..search.searcher import Searcher
 from ..serving.workers import Workers, check_abandoned
@@ -225,6 +226,20 @@ class Service:
             hits = ask(searcher)
         self.metrics.scored(stored=hits.scored)
         return name, hits
+
+    def explain(
+        self, index: str | None, query: str, doc_id: str, *, phrase_weight: float | None
+    ) -> tuple[str, Explanation]:
+        """Name of an index, and how the score of one of its documents comes about.
+
+        Raises:
+            ServiceError: As `search`; 404, the index does not have the document.
+        """
+        name, searcher = self.searcher(index)
+        with _reading():
+            if searcher.unknown([doc_id]):
+                raise ServiceError(404, f"the index {name!r} has no document with the id {doc_id!r}", "document")
+            return name, searcher.explain(query, doc_id, phrase_weight=phrase_weight)
 
     def _for_texts(self) -> Reranker:
         if self._text_reranker is None:
