@@ -24,6 +24,7 @@ from werkzeug.serving import make_server
 
 from tansaku import Encoder, Hit, Index, Searcher, StorageError, TableExistsError, TableNotFoundError
 from tansaku.indexer.derived.array_files import arrays_folder
+from tansaku.indexer.table.conditional_writes import check_conditional_writes
 from tansaku.indexer.table.database import connect
 from tansaku.indexer.table.table import open_index_table
 
@@ -75,9 +76,16 @@ class Store:
         """Make a bucket; returns its name."""
         self._buckets += 1
         name = f"bucket-{self._buckets}"
-        signed = {"Authorization": f"AWS4-HMAC-SHA256 Credential={KEY}/20260101/us-east-1/s3/aws4_request"}
-        urllib.request.urlopen(urllib.request.Request(f"{self.url}/{name}", method="PUT", headers=signed)).close()  # noqa: S310
+        urllib.request.urlopen(self._request("PUT", name)).close()  # noqa: S310
         return name
+
+    def listing(self, bucket: str) -> urllib.request.Request:
+        """The request whose answer has all keys of a bucket."""
+        return self._request("GET", f"{bucket}?list-type=2")
+
+    def _request(self, method: str, path: str) -> urllib.request.Request:
+        signed = {"Authorization": f"AWS4-HMAC-SHA256 Credential={KEY}/20260101/us-east-1/s3/aws4_request"}
+        return urllib.request.Request(f"{self.url}/{path}", method=method, headers=signed)  # noqa: S310
 
     def options(self, **changes: str) -> dict[str, str]:
         """LanceDB's storage options for this store."""
@@ -303,6 +311,38 @@ def test_two_appenders_at_once_lose_nothing(index: Index, store: Store, db: DBCo
     assert set(texts(db)) == expected
     assert {hit.id for hit in both_ways(db, default_encoder)} == expected
     assert set(conditions) == {"*"}  # a commit never replaces another
+
+
+def test_a_store_that_honours_conditional_writes_passes_its_trial(db: DBConnection, tmp_path: Path):
+    check_conditional_writes(db)
+    assert list(db.list_tables().tables) == []
+    check_conditional_writes(connect(tmp_path))
+    assert not list(tmp_path.glob("*trial*"))
+
+
+def test_a_store_that_ignores_conditional_writes_is_refused(store: Store, db: DBConnection):
+    written: list[str] = []
+
+    def without_condition(request: dict[str, Any]) -> None:
+        request.pop("HTTP_IF_NONE_MATCH", None)
+        if request["REQUEST_METHOD"] == "PUT":
+            written.append(request["PATH_INFO"])
+
+    store.refuse = without_condition
+    with pytest.raises(StorageError, match=rf"{db.uri}: the store ignores conditional writes .*; use a store that"):
+        check_conditional_writes(db)
+    bucket = db.uri.split("/")[2]
+    assert written
+    assert all(path.startswith(f"/{bucket}/some/folder/.tansaku-trial-") for path in written)
+    with urllib.request.urlopen(store.listing(bucket)) as answer:  # noqa: S310
+        assert b"<Key>" not in answer.read()
+
+
+def test_a_store_that_cannot_be_written_to_fails_its_trial(store: Store, db: DBConnection):
+    store.refuse = lambda request: FORBIDDEN if is_write(request) else None
+    with pytest.raises(StorageError, match="check the credentials") as caught:
+        check_conditional_writes(db)
+    check_no_secret(caught.value)
 
 
 @pytest.mark.parametrize("stored", [True, False], ids=["done, but the answer is lost", "not done"])
