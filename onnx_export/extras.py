@@ -21,6 +21,7 @@ EXTRAS: dict[str, dict[str, str]] = {
     },
     "mcp": {"mcp": "mcp"},
     "pooling": {"scipy": "scipy"},
+    "ray": {"ray": "ray", "lance": "pylance"},
     "serve": {
         "fastapi": "fastapi",
         "prometheus_client": "prometheus-client",

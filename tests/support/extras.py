@@ -241,6 +241,17 @@ def qdrant() -> None:
     rows(QdrantRows.create(tansaku.Coder(), QdrantClient(":memory:"), "docs"))
 
 
+def ray() -> None:
+    """What builds and serving on Ray import; no cluster."""
+    import lance
+    import ray.data
+    import ray.serve
+
+    assert lance.LanceDataset
+    assert ray.data.Dataset
+    assert ray.serve.deployment
+
+
 def serve() -> None:
     """`tansaku serve` answers a search."""
     index()
