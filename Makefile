@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n auto --dist loadfile
 DEV := $(VENV)/.installed-dev $(LINKED)
 
-.PHONY: demo quick quick-tests test all-but-slow test-all lint types format docs prose dist deploy-check hooks model clean
+.PHONY: demo quick quick-tests test all-but-slow test-all browser lint types format docs prose dist deploy-check hooks model clean
 
 demo: $(VENV)/.installed $(LINKED)
 	$(BIN)/tansaku demo
@@ -42,6 +42,11 @@ endif
 # Every test, and which lines they reach.
 test-all: $(DEV) lint types
 	$(PYTEST) $(PARALLEL) --durations=30 --cov --cov-report=term:skip-covered $(ARGS)
+
+# The page at `/` in Chromium, which must be there (Debian: apt-get install chromium fonts-vlgothic). Nothing is downloaded.
+browser: $(DEV)
+	$(INSTALL) --group browser
+	$(PYTEST) -m browser $(ARGS)
 
 lint: $(DEV)
 	$(BIN)/ruff check .
