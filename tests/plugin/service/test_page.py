@@ -93,9 +93,6 @@ def test_what_is_said_has_a_text():
     for script in SCRIPTS.values():
         used |= set(re.findall(r'say\("(\w+)"', script))
     assert used <= keys
-    unused = {
-        key
-        for key in keys
-        if not any(key in script for script in (HTML, *SCRIPTS.values()) if script is not SCRIPTS["words.js"])
-    }
-    assert not unused
+    scripts = "".join(script for name, script in SCRIPTS.items() if name != "words.js")
+    states = {"running", "done", "failed", "cancelled"}  # of a job, said by the name that the service gives
+    assert {key for key in keys if key not in HTML + scripts} - states == set()

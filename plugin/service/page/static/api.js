@@ -15,16 +15,20 @@ export function useToken(token) {
   sessionStorage.setItem(TOKEN, token);
 }
 
-/** The content of an answer.
+/** The content of an answer to a body of JSON, or to none.
  * Throws ApiError, or the AbortError of `signal`. */
-export async function call(method, path, body, signal) {
-  const headers = {};
+export function call(method, path, body, signal) {
+  if (body === undefined) return send(method, path, undefined, {}, signal);
+  return send(method, path, JSON.stringify(body), { "Content-Type": "application/json" }, signal);
+}
+
+/** The content of an answer to any bytes. Throws as `call`. */
+export async function send(method, path, body, headers, signal) {
   const token = sessionStorage.getItem(TOKEN);
   if (token) headers.Authorization = `Bearer ${token}`;
-  if (body !== undefined) headers["Content-Type"] = "application/json";
   let response;
   try {
-    response = await fetch(path, { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) });
+    response = await fetch(path, { method, headers, signal, body });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(0, String(error));

@@ -3,6 +3,7 @@
 import { ApiError, call, useToken } from "./api.js";
 import { HeatMap } from "./heat.js";
 import { counts, files, judge, judgement, save } from "./judge.js";
+import { Manage } from "./manage.js";
 import { fill } from "./marks.js";
 import { number, say, speak } from "./words.js";
 import { compare } from "./why.js";
@@ -13,6 +14,7 @@ const MOST_TRIES = 3; // of a search that is answered with 429 or 503
 
 const $ = (id) => document.getElementById(id);
 const heat = new HeatMap($("heat-canvas"), $("heat-cell"), $("heat-pairs"));
+new Manage(() => readIndexes($("index").value), showProblem);
 const state = { request: null, timer: 0, answer: null, cards: [], first: null, lastAsked: "" };
 
 start();
@@ -31,7 +33,8 @@ async function start() {
 
 async function readIndexes(chosen) {
   try {
-    const { indexes } = await call("GET", "info");
+    const { indexes, writes } = await call("GET", "info");
+    $("manage").hidden = !writes;
     $("index").replaceChildren(...indexes.map((name) => new Option(name, name)));
     if (indexes.includes(chosen)) $("index").value = chosen;
     offerBeside(indexes);
@@ -69,7 +72,7 @@ function wire() {
     $("token").value = "";
     $("token-form").hidden = true;
     await readIndexes($("index").value);
-    search(true);
+      search(true);
   });
   document.addEventListener("keydown", (event) => {
     if (event.key === "/" && !/^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement?.tagName ?? "")) {

@@ -19,6 +19,11 @@ export const WORDS = {
     chooseSecond: "Choose the hit to compare with.", truncated: "The question is longer than the model reads; its end was ignored.",
     cut: "The text is longer than the model reads; its end was ignored.", noIndex: "No index is served here. Start tansaku serve with --db and --table.",
     down: "The service does not answer. Is it running?", unauthorised: "The service asks for a token.",
+    manage: "Indexes and documents", rows: "Rows", version: "Version", model: "Model", jobs: "Jobs",
+    into: "Into index", dropHelp: "Drop a JSONL, CSV or TSV file here, or", chooseFile: "choose a file",
+    nameFirst: "Name the index first: one that is here, or a new one.", sending: "Sending {file}: {share}%", queued: "{file} was sent; see the jobs.",
+    csvQuote: "The file has a quotation mark that is not closed.", csvRow: "Row {n} has more cells than the first row names.",
+    queuedState: "waiting", running: "running", done: "done", failed: "failed", cancelled: "cancelled", leftOut: "{n} documents were left out",
     tooMany: "The service is busy. Trying again in {s} s …", canvas: "Similarities of {q} words of the question with {d} words of the document",
   },
   ja: {
@@ -39,6 +44,11 @@ export const WORDS = {
     chooseSecond: "比べる相手の結果を選んでください。", truncated: "質問がモデルの読める長さを超えるため、末尾は使われていません。",
     cut: "文書がモデルの読める長さを超えるため、末尾は使われていません。", noIndex: "インデックスがありません。tansaku serve に --db と --table を付けて起動してください。",
     down: "サービスが応答しません。起動しているか確かめてください。", unauthorised: "このサービスにはトークンが必要です。",
+    manage: "インデックスと文書", rows: "行数", version: "バージョン", model: "モデル", jobs: "ジョブ",
+    into: "登録先のインデックス", dropHelp: "JSONL、CSV、TSV のファイルをここにドロップするか、", chooseFile: "ファイルを選びます",
+    nameFirst: "先にインデックスの名前を入力してください。既存でも新規でもかまいません。", sending: "{file} を送信しています: {share}%", queued: "{file} を送信しました。ジョブを見てください。",
+    csvQuote: "閉じられていない引用符があります。", csvRow: "{n} 行目のセルが、先頭行の列名より多くあります。",
+    queuedState: "待機中", running: "実行中", done: "完了", failed: "失敗", cancelled: "取り消し", leftOut: "{n} 件の文書を取り込めませんでした",
     tooMany: "サービスが混み合っています。{s} 秒後にもう一度試します…", canvas: "質問の {q} 語と文書の {d} 語の類似度",
   },
 };
