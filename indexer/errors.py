@@ -12,6 +12,7 @@ TansakuError
     ├── WriteConflictError   another writer changed the table at the same time
     ├── ResumeError          an interrupted write cannot be continued: its source or options have changed
     ├── BusyError            another process is building the same table
+    ├── WorkerError          the workers of a build cannot be reached or started, or end again and again
     └── ForkedProcessError   the process was forked from one that had opened an index; LanceDB cannot work there
 """
 
@@ -58,6 +59,10 @@ class ResumeError(IndexStateError):
 
 class BusyError(IndexStateError):
     """Another process is building the same table."""
+
+
+class WorkerError(IndexStateError):
+    """The workers of a build cannot be reached or started, are not like this process, or end again and again."""
 
 
 class ForkedProcessError(IndexStateError):

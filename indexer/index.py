@@ -35,6 +35,7 @@ from .write.merge import merge_documents
 from .write.options import WriteOptions
 from .write.rebuild import rebuild_table
 from .write.report import BuildReport
+from .write.workers.choice import On, workers_of
 
 
 class Index:
@@ -106,6 +107,7 @@ class Index:
         restart: bool | None = None,
         progress: Progress | None = None,
         storage_options: Mapping[str, str] | None = None,
+        on: On = "local",
     ) -> Index:
         """Index documents into a new table.
 
@@ -138,6 +140,8 @@ class Index:
             restart: deprecated; ``restart=True`` is ``resume=False``.
             progress: called while the work proceeds.
             storage_options: LanceDB's options for object stores, such as credentials, endpoint and region.
+            on: where documents are encoded: "local", "processes" or "ray", or `OnProcesses` or `OnRay` with options.
+                The rows are the same. A document that ends its worker is rejected.
 
         Returns:
             The index; its `last_build` has the counts of what was written.
@@ -150,7 +154,10 @@ class Index:
             BusyError: another process is building the table, and ``resume`` is true.
             WriteConflictError: another process created the table at the same time.
             BundleError: the model that ships with tansaku is damaged.
-            MissingExtraError: ``pool`` is more than 1 and the extra ``pooling`` is not installed.
+            MissingExtraError: ``pool`` is more than 1 and the extra ``pooling`` is not installed; or ``on`` is "ray"
+                and the extra ``ray`` is not.
+            WorkerError: the workers of ``on`` cannot be reached or started, differ from this process, or end again and
+                again.
             StorageError: the disk or the object store failed.
         """
         _check_new(table, nbits, pool)
@@ -158,7 +165,7 @@ class Index:
         encoder = models.default()
         if passage_tokens is not None:
             check_room(passage_tokens, encoder.bundle.document.max_length)
-        options = _options(names, rejects, progress, resume, restart)
+        options = _options(names, rejects, progress, resume, restart, on)
         with _database(db, storage_options) as database:
             report = build_table(
                 database,
@@ -195,6 +202,7 @@ class Index:
         resume: bool = True,
         progress: Progress | None = None,
         storage_options: Mapping[str, str] | None = None,
+        on: On = "local",
     ) -> Index:
         """Index token vectors that were made elsewhere, by any late-interaction model.
 
@@ -222,6 +230,7 @@ class Index:
             resume: see `create`.
             progress: see `create`.
             storage_options: see `create`.
+            on: see `create`; the vectors are compressed there.
 
         Returns:
             The index. Its methods `add` and `upsert` take further vectors.
@@ -242,7 +251,7 @@ class Index:
             ['b']
         """
         _check_new(table, nbits, pool)
-        options = _options(names, rejects, progress, resume, None)
+        options = _options(names, rejects, progress, resume, None, on)
         records = as_records(documents)
         model, given = model_of_new(records, vectors, Models(encoder).given)
         with _database(db, storage_options) as database:
@@ -303,6 +312,7 @@ class Index:
         resume: bool = True,
         restart: bool | None = None,
         progress: Progress | None = None,
+        on: On = "local",
     ) -> BuildReport:
         """Add documents: all of them or, after an error, none.
 
@@ -321,6 +331,7 @@ class Index:
             resume: see `create`.
             restart: see `create`.
             progress: see `create`.
+            on: see `create`.
 
         Returns:
             The counts of what was written.
@@ -334,7 +345,7 @@ class Index:
             WriteConflictError: another writer added the same ids at the same time, or replaced the table.
             StorageError: the disk or the object store failed.
         """
-        return self._merge(documents, vectors, False, _options(names, rejects, progress, resume, restart))
+        return self._merge(documents, vectors, False, _options(names, rejects, progress, resume, restart, on))
 
     def upsert(
         self,
@@ -346,6 +357,7 @@ class Index:
         resume: bool = True,
         restart: bool | None = None,
         progress: Progress | None = None,
+        on: On = "local",
     ) -> BuildReport:
         """Add documents, and replace those whose ids the index already has.
 
@@ -359,6 +371,7 @@ class Index:
             resume: see `create`.
             restart: see `create`.
             progress: see `create`.
+            on: see `create`.
 
         Returns:
             The counts of what was written; ``updated`` counts the rows that replaced others.
@@ -367,7 +380,7 @@ class Index:
             InputError: see `add`, but ids that the index already has are allowed.
             TableNotFoundError: see `add`; also ModelMismatchError, ResumeError, WriteConflictError and StorageError.
         """
-        return self._merge(documents, vectors, True, _options(names, rejects, progress, resume, restart))
+        return self._merge(documents, vectors, True, _options(names, rejects, progress, resume, restart, on))
 
     def delete(
         self, ids: Sequence[str] | None = None, *, where: Where | None = None, dry_run: bool = False
@@ -719,6 +732,7 @@ def _options(
     progress: Progress | None,
     resume: bool,
     restart: bool | None,
+    on: On = "local",
 ) -> WriteOptions:
     if restart is not None:
         # 3: the caller of the method of `Index`.
@@ -730,4 +744,4 @@ def _options(
         check_kind("names", names, FieldNames, f"give FieldNames({example})")
     if rejects is not None:
         check_kind("rejects", rejects, Rejects, "give Rejects(PATH)")
-    return WriteOptions(names, rejects, resume, progress or no_progress)
+    return WriteOptions(names, rejects, resume, progress or no_progress, workers_of(on))

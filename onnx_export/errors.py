@@ -37,4 +37,8 @@ class MissingExtraError(TansakuError, ImportError):
     """
 
     def __init__(self, package: str, extra: str) -> None:
+        self._given = package, extra
         super().__init__(f"this needs the package {package}: pip install 'tansaku[{extra}]'")
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return MissingExtraError, self._given  # it may come from another process

@@ -64,6 +64,10 @@ class ResidualCodec:
     groups: np.ndarray
     codewords: np.ndarray
 
+    def __reduce__(self) -> tuple[type[ResidualCodec], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Pickled without what is made of the arrays: faiss's objects cannot be pickled."""
+        return ResidualCodec, (self.centroids, self.groups, self.codewords)
+
     @property
     def dim(self) -> int:
         """Length of a token vector."""

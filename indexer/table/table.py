@@ -119,8 +119,6 @@ def create_index_table(
         StorageError: the disk or the object store failed, or rows are missing after the commit.
     """
     existed = find_table(database, name) is not None
-    had_codec = codec.codec_id in stored_codecs(database, name)
-
     rows = 0
     version = 0
 
@@ -144,22 +142,66 @@ def create_index_table(
             # Stable row ids, which survive compaction and updates, can only be chosen when a table is created.
             storage_options={"new_table_enable_stable_row_ids": "true"},
         )
-        if table.version > 1 and not overwrite:
-            # LanceDB lets a second process create the table if the first commits at the same moment.
-            table.checkout(1)
-            table.restore()
-            raise TableExistsError(
-                f"table {name!r} was created by another process at the same time, and its rows were kept; add to it, "
-                "or choose another name"
-            )
+        if not overwrite:
+            check_first(table, name)
         version = table.version
 
+    def make() -> tuple[int, int]:
+        with storage_errors(f"table {name!r}"):
+            write_stream(write, schema, still_absent())
+        return version, rows
+
+    make_index_table(database, name, codec, fit, make, overwrite=overwrite)
+
+
+def check_first(table: Table, name: str) -> None:
+    """Check that a table that was just created was not there before; if it was, put back what it held.
+
+    LanceDB lets a second process create a table if the first commits at the same moment.
+
+    Raises:
+        TableExistsError: it was there.
+    """
+    if table.version > 1:
+        table.checkout(1)
+        table.restore()
+        raise TableExistsError(
+            f"table {name!r} was created by another process at the same time, and its rows were kept; add to it, "
+            "or choose another name"
+        )
+
+
+def make_index_table(
+    database: DBConnection,
+    name: str,
+    codec: ResidualCodec,
+    fit: Fit,
+    make: Callable[[], tuple[int, int]],
+    *,
+    overwrite: bool,
+) -> None:
+    """Store a codec and make the table that needs it. After an error, an existing table is unchanged.
+
+    Args:
+        database: the database.
+        name: name of the table.
+        codec: the codec.
+        fit: how well it fits the rows that it was trained on.
+        make: makes the table; returns its version and its number of rows.
+        overwrite: whether an existing table is replaced.
+
+    Raises:
+        TableExistsError: the table exists and ``overwrite`` is false.
+        WriteConflictError: another process created the table at the same time.
+        StorageError: the disk or the object store failed, or rows are missing after the commit.
+    """
+    existed = find_table(database, name) is not None
+    had_codec = codec.codec_id in stored_codecs(database, name)
     if not overwrite:
         check_absent(database, name)
     try:
         store_codec(database, name, codec, fit)
-        with storage_errors(f"table {name!r}"):
-            write_stream(write, schema, still_absent())
+        version, rows = make()
         check_made(database, name, version, rows)
     except BaseException as error:
         # Remove only what this call made: another process may have created the table with the same codec.

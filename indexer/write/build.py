@@ -19,6 +19,7 @@ from ..read.vectors import GivenVectors
 from ..table.changes import index_text
 from ..table.counted import check_made_by
 from ..table.database import side_folder
+from ..table.fragments import FragmentPlace, create_from_fragments
 from ..table.schema import IndexHeader, document_schema, reserved_fields
 from ..table.table import check_absent, check_replaceable, create_index_table, find_header, open_index_table
 from .build_steps import stage_rows, train_codec, with_progress
@@ -26,6 +27,7 @@ from .options import WriteOptions
 from .report import BuildReport
 from .rows import RowMaker
 from .staging import Staging
+from .workers.start import pool_of
 
 
 def build_table(
@@ -70,7 +72,10 @@ def build_table(
     header = IndexHeader(model.bundle.name, model.bundle.fingerprint, "", 0, pool, passage_tokens, fulltext)
     reader = DocumentReader(records, options.names, options.rejects, reserved_fields(header), vectors)
     documents = Passages(reader, encoder and encoder.count_document_tokens, passage_tokens)
-    with Staging(side_folder(database, name), resume=options.resume) as staging:
+    with (
+        Staging(side_folder(database, name), resume=options.resume) as staging,
+        pool_of(options.workers, encoder, model.dim, database) as workers,
+    ):
         there = find_header(database, name)
         if not overwrite and (there is None or there.build_id != staging.write_id()):
             check_absent(database, name)
@@ -94,19 +99,36 @@ def build_table(
         maker = RowMaker(encoder, replace(header, build_id=write_id), fields, write_id)
         trained = staging.load_codec()
         if trained is None:
-            trained = train_codec(documents, found, maker, nbits, staging, reader.reject, options.progress, model)
+            trained = train_codec(
+                documents, found, maker, nbits, staging, reader.reject, options.progress, model, workers
+            )
         codec, fit = trained
         maker = replace(maker, header=replace(maker.header, codec_id=codec.codec_id))
+        place = FragmentPlace.of(database, name, appends=False) if workers is not None and workers.is_spread else None
         report = stage_rows(
-            documents, found, maker, codec, staging, reader.reject, options.progress, staging.load_sample()
+            documents,
+            found,
+            maker,
+            codec,
+            staging,
+            reader.reject,
+            options.progress,
+            staging.load_sample(),
+            workers,
+            place,
         )
         if there is not None and there.build_id == write_id:  # the interrupted call had already committed
             check_made_by(database, name, write_id, staging.noted("rows"))
         else:
             schema = document_schema(fields, maker.header)
-            note_rows = partial(staging.note, "rows")
-            rows = with_progress(staging.batches(schema, report.rows), report.rows, options.progress)
-            create_index_table(database, name, schema, codec, fit, rows, overwrite=overwrite, note_rows=note_rows)
+            how = {"overwrite": overwrite, "note_rows": partial(staging.note, "rows")}
+            if place is None:
+                rows = with_progress(staging.batches(schema, report.rows), report.rows, options.progress)
+                create_index_table(database, name, schema, codec, fit, rows, **how)
+            else:
+                fragments = staging.fragments().metadata
+                create_from_fragments(database, name, schema, codec, fit, fragments, **how)
+                options.progress("commit", report.rows, report.rows, 0)
         index_text(open_index_table(database, name))
         staging.finish()
     report.column_types = column_types

@@ -6,9 +6,9 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +22,13 @@ from ..errors import SourceError
 from ..read.documents import Document
 from ..read.scan import DOCUMENTS_PER_CHUNK, Progress, Reject, Scan, chunks, content_bytes
 from ..table.codec_table import Fit
+from ..table.fragments import FragmentPlace
 from .report import IDS_NAMED, BuildReport
-from .rows import RowCodes, RowMaker, SampleCodes, compress_documents, compress_vectors, usable_documents
+from .rows import RowCodes, RowMaker, SampleCodes, compress_vectors, usable_documents
 from .staging import Staging
+from .units import Chunk, compress_chunk
+from .workers.jobs import RowsJob, UnitRows, VectorsJob
+from .workers.pool import Pool, Unit
 
 # Counted as characters, which are up to twice as many as tokens: in most corpora 600 MB at 128 dimensions, and 32
 # vectors or more for each of the most centroids.
@@ -33,6 +37,7 @@ _SAMPLE_ROWS = 400_000
 ADAPTED_UP_TO = 262_144  # token vectors of an index up to which the codec in the model's bundle is adapted
 _SEED = 20240729
 _CHUNKS_WAITING = 2  # encoded, but not yet compressed and staged
+_MOST_CHUNKS = 64  # of a fragment
 
 _SAMPLE_SCHEMA = pa.schema(
     [
@@ -54,6 +59,7 @@ def train_codec(
     reject: Reject,
     progress: Progress,
     model: Encoder | None = None,
+    pool: Pool | None = None,
 ) -> tuple[ResidualCodec, Fit]:
     """Train a codec on a sample of the documents, and store it in the staging folder with the codes of the sample.
 
@@ -71,6 +77,7 @@ def train_codec(
         reject: called for each sampled document whose vectors cannot be used.
         progress: called for each chunk of the sample.
         model: the model that the vectors come from; None: that of ``maker``.
+        pool: the workers that encode the sample; None: this process.
 
     Returns:
         The codec, and how well it fits the sample.
@@ -78,6 +85,7 @@ def train_codec(
     Raises:
         InputError: no sampled document has usable vectors.
         SourceError: the documents are not those that were scanned.
+        WorkerError: the workers cannot be started, or do not come back.
     """
     wanted = _sample_positions(found, None if maker.encoder is None else maker.encoder.bundle.document.max_length)
     positions: list[int] = []
@@ -86,6 +94,8 @@ def train_codec(
     truncated: list[bool] = []
     size = 0
     done = 0
+    if pool is not None and maker.encoder is not None:
+        _encode_sample(documents, found, wanted, maker, staging, reject, progress, pool)
     scanned = chain.from_iterable(as_scanned(documents, found))
     for number, part in enumerate(chunks(_at_positions(scanned, wanted))):
         note = partial(noted, progress, "sample", done, len(wanted), sum(lengths))
@@ -134,8 +144,10 @@ def stage_rows(
     reject: Reject,
     progress: Progress,
     sample: pa.Table | None = None,
+    pool: Pool | None = None,
+    place: FragmentPlace | None = None,
 ) -> BuildReport:
-    """Encode, compress and stage all documents that are not staged yet; one chunk is encoded while others are staged.
+    """Encode, compress and stage all documents that are not staged yet.
 
     Args:
         documents: documents or passages, as they were scanned; each becomes a row.
@@ -146,52 +158,55 @@ def stage_rows(
         reject: called for each document whose vectors cannot be used.
         progress: called for each chunk.
         sample: codes of documents that were already encoded to train the codec, as `Staging.load_sample` returns them.
+        pool: the workers; None: this process, where one chunk is encoded while others are staged.
+        place: where the workers write rows as fragments; None: the rows come back and are staged.
 
     Returns:
         The counts of what was staged.
 
     Raises:
         SourceError: the documents are not those that were scanned.
+        WorkerError: the workers cannot be started, or do not come back.
     """
-    report = BuildReport(passages=maker.header.passage_tokens is not None)
-    known = SampleCodes(sample)
-    done = 0
-    shown = 0
-    waiting: deque[Future[dict]] = deque()
+    stage = _Stage(found, maker, codec, staging, reject, progress, SampleCodes(sample))
+    chunks = stage.chunks(documents)
+    if pool is None:
+        _stage_here(stage, chunks)
+    else:
+        job = RowsJob(maker.header, maker.fields, maker.write_id, codec, place)
+        for unit, made in pool.run(job, _units(chunks, len(found.digests), pool.count, place is not None)):
+            stage.keep(unit, made)
+    return stage.counted()
 
-    def show(documents: int) -> None:
-        nonlocal shown
-        shown = max(shown, documents)  # chunks are staged while later ones are encoded
-        progress("encode", min(shown, found.count), found.count, report.tokens)
+
+def _stage_here(stage: _Stage, chunks: Iterable[Chunk]) -> None:
+    waiting: deque[tuple[Chunk, Future[dict]]] = deque()
 
     def collect(limit: int) -> None:
-        nonlocal done
         while len(waiting) > limit:
-            _add(report, waiting.popleft().result())
-            done += 1
-            show(done * DOCUMENTS_PER_CHUNK)
+            chunk, ended = waiting.popleft()
+            stage.count(chunk.number, ended.result())
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tansaku-stage") as stager:
-        for number, chunk in enumerate(as_scanned(documents, found)):
-            earlier = staging.chunk_report(number)
-            if earlier is None:
-                fresh = [d for position, d in enumerate(chunk, number * DOCUMENTS_PER_CHUNK) if position not in known]
-                before = (number + 1) * DOCUMENTS_PER_CHUNK - len(fresh)
-                note = partial(lambda before, encoded: show(before + encoded), before)
-                vectors, truncated = maker.vectors(fresh, note) if fresh else ([], [])
-                job = _StageJob(number, chunk, fresh, vectors, truncated, known, maker, codec, staging, reject)
-                waiting.append(stager.submit(job.run))
-            else:
-                reasons = dict(earlier["rejected"])
-                for document in chunk:
-                    if document.place in reasons:
-                        reject(document, InputError(reasons[document.place]))
-                report.resumed += earlier["documents"]  # rows; the name in files of interrupted builds
-                waiting.append(stager.submit(lambda earlier=earlier: earlier))
+        for chunk in chunks:
+            fresh = chunk.fresh
+            before = (chunk.number + 1) * DOCUMENTS_PER_CHUNK - len(fresh)
+            note = partial(lambda before, encoded: stage.show(before + encoded), before)
+            vectors, truncated = stage.maker.vectors(fresh, note) if fresh else ([], [])
+            waiting.append((chunk, stager.submit(stage.finish, chunk, vectors, truncated)))
             collect(_CHUNKS_WAITING - 1)
         collect(0)
-    report.unread, report.unread_ids = maker.unread.count, maker.unread.ids
-    return report
+
+
+def _units(chunks: Iterable[Chunk], total: int, workers: int, makes_fragments: bool) -> Iterator[Unit]:
+    """Chunks as units of work: large ones first, so that fragments are few, small ones last, so that all end at once.
+
+    A chunk that is staged is a unit of its own.
+    """
+    remaining = iter(chunks)
+    for first in remaining:
+        size = min(_MOST_CHUNKS, -(-(total - first.number) // (2 * workers))) if makes_fragments else 1
+        yield Unit([first, *islice(remaining, size - 1)])
 
 
 def with_progress(batches: Iterable[pa.RecordBatch], total: int, progress: Progress) -> Iterator[pa.RecordBatch]:
@@ -213,45 +228,76 @@ def with_progress(batches: Iterable[pa.RecordBatch], total: int, progress: Progr
 
 
 @dataclass
-class _StageJob:
-    """The rest of the work on one chunk, after its texts are encoded: compress, make rows, stage."""
+class _Stage:
+    """What is staged, and the counts of it."""
 
-    number: int
-    chunk: list[Document]
-    fresh: list[Document]
-    vectors: list[np.ndarray]
-    truncated: list[bool]
-    known: SampleCodes
+    found: Scan
     maker: RowMaker
     codec: ResidualCodec
     staging: Staging
     reject: Reject
+    progress: Progress
+    known: SampleCodes
+    reports: dict[int, dict] = field(default_factory=dict)  # by the number of the chunk
+    resumed: int = 0
+    tokens: int = 0
+    shown: int = 0
 
-    def run(self) -> dict:
-        rejected: dict[str, str] = {}
+    def chunks(self, documents: Iterable[Document]) -> Iterator[Chunk]:
+        """The chunks that are not staged yet; the others are counted."""
+        for number, chunk in enumerate(as_scanned(documents, self.found)):
+            earlier = self.staging.chunk_report(number)
+            if earlier is None:
+                start = number * DOCUMENTS_PER_CHUNK
+                positions = [i for i in range(len(chunk)) if start + i in self.known]
+                yield Chunk(number, chunk, {chunk[i].id: self.known[start + i] for i in positions})
+            else:
+                self._reject(chunk, earlier)
+                self.resumed += earlier["documents"]  # rows; the name in files of interrupted builds
+                self.count(number, earlier)
 
-        def leave_out(document: Document, error: InputError) -> None:
-            self.reject(document, error)
-            rejected[document.place] = str(error)
+    def finish(self, chunk: Chunk, vectors: list[np.ndarray], truncated: list[bool]) -> dict:
+        """Compress and stage a chunk; its report."""
+        made = compress_chunk(chunk, vectors, truncated, self.maker, self.codec)
+        self._reject(chunk.documents, made.report)
+        self.staging.write_chunk(chunk.number, made.rows, made.report)
+        return made.report
 
-        coded = compress_documents(self.fresh, self.vectors, self.truncated, self.maker, self.codec, leave_out)
-        for position, document in enumerate(self.chunk, self.number * DOCUMENTS_PER_CHUNK):
-            if position in self.known:
-                coded[document.id] = self.known[position]
-        # Passages of one document share a place: if one cannot be used, its others in this chunk are left out too.
-        kept = [document for document in self.chunk if document.place not in rejected]
-        rows = self.maker.rows(kept, [coded[document.id] for document in kept], self.codec)
-        truncated = [document.id for document in kept if coded[document.id].truncated]
-        report = {
-            "documents": len(kept),
-            "firsts": sum(document.passage == 0 for document in kept),
-            "tokens": sum(rows["token_count"].to_pylist()),
-            "truncated": len(truncated),
-            "truncated_ids": truncated[:IDS_NAMED],
-            "rejected": list(rejected.items()),
-        }
-        self.staging.write_chunk(self.number, rows, report)
+    def keep(self, unit: Unit, made: UnitRows) -> None:
+        """Stage what a worker made of a unit, and count it."""
+        for chunk, report in zip(unit.chunks, made.reports, strict=True):
+            self._reject(chunk.documents, report)
+        if made.fragments is not None:
+            numbers = [chunk.number for chunk in unit.chunks]
+            self.staging.write_fragments(numbers, made.fragments, made.reports)
+        for chunk, rows, report in zip(unit.chunks, made.rows, made.reports, strict=False):
+            self.staging.write_chunk(chunk.number, rows, report)
+        for chunk, report in zip(unit.chunks, made.reports, strict=True):
+            self.count(chunk.number, report)
+        self.maker.unread.merge(made.unread)
+
+    def count(self, number: int, report: dict) -> None:
+        self.reports[number] = report
+        self.tokens += report["tokens"]
+        self.show(len(self.reports) * DOCUMENTS_PER_CHUNK)
+
+    def show(self, documents: int) -> None:
+        self.shown = max(self.shown, documents)  # chunks are staged while later ones are encoded
+        self.progress("encode", min(self.shown, self.found.count), self.found.count, self.tokens)
+
+    def counted(self) -> BuildReport:
+        """All counts."""
+        report = BuildReport(passages=self.maker.header.passage_tokens is not None, resumed=self.resumed)
+        for number in sorted(self.reports):
+            _add(report, self.reports[number])
+        report.unread, report.unread_ids = self.maker.unread.count, self.maker.unread.ids
         return report
+
+    def _reject(self, documents: Iterable[Document], report: dict) -> None:
+        reasons = dict(report["rejected"])
+        for document in documents:
+            if document.place in reasons:
+                self.reject(document, InputError(reasons[document.place]))
 
 
 def noted(progress: Progress, stage: str, before: int, total: int, tokens: int, done: int) -> None:
@@ -266,6 +312,44 @@ def noted(progress: Progress, stage: str, before: int, total: int, tokens: int, 
         done: number of documents encoded of this chunk.
     """
     progress(stage, before + done, total, tokens)
+
+
+def _encode_sample(
+    documents: Iterable[Document],
+    found: Scan,
+    wanted: np.ndarray,
+    maker: RowMaker,
+    staging: Staging,
+    reject: Reject,
+    progress: Progress,
+    pool: Pool,
+) -> None:
+    """Let workers encode the sample, chunk by chunk, into the staging folder, from where it is read."""
+    scanned = chain.from_iterable(as_scanned(documents, found))
+    done, tokens = 0, 0
+
+    def units() -> Iterator[Unit]:
+        nonlocal done
+        for number, part in enumerate(chunks(_at_positions(scanned, wanted))):
+            staged = staging.load_vectors(number)
+            if staged is None or len(staged[0]) != len(part):
+                yield Unit([Chunk(number, part)])
+            else:
+                done += len(part)
+
+    for unit, (made,) in pool.run(VectorsJob(), units()):
+        (chunk,) = unit.chunks
+        for document in chunk.documents:
+            if document.place in chunk.left_out:
+                reject(document, InputError(chunk.left_out[document.place]))
+        encoded = {each.id: (made.vectors[i], made.truncated[i]) for i, each in enumerate(chunk.fresh)}
+        nothing = np.empty((0, pool.dim), np.float32), False
+        pairs = [encoded.get(each.id, nothing) for each in chunk.documents]
+        staging.write_vectors(chunk.number, [vectors for vectors, _ in pairs], [cut for _, cut in pairs])
+        maker.unread.merge(made.unread)
+        done += len(chunk.documents)
+        tokens += sum(map(len, made.vectors))
+        progress("sample", done, len(wanted), tokens)
 
 
 def _sample_vectors(

@@ -24,6 +24,7 @@ from ..read.scan import scan
 from ..read.vectors import GivenVectors
 from ..table.changes import delete_rows, merge_rows, on_latest, slices, whole_documents
 from ..table.database import side_folder
+from ..table.fragments import FragmentPlace, append_fragments
 from ..table.new_columns import add_columns, empty_columns
 from ..table.schema import document_schema, reserved_fields, user_fields
 from ..table.table import IndexTable
@@ -32,6 +33,7 @@ from .options import WriteOptions
 from .report import BuildReport
 from .rows import RowMaker
 from .staging import Staging
+from .workers.start import pool_of
 
 _logger = logging.getLogger(__name__)
 
@@ -74,7 +76,10 @@ def merge_documents(
     _check_types(index, given, known)
     reader = DocumentReader(records, options.names, options.rejects, reserved_fields(header), vectors, known)
     documents = Passages(reader, encoder and encoder.count_document_tokens, header.passage_tokens)
-    with Staging(side_folder(index.database, index.name), resume=options.resume, merges=True) as staging:
+    with (
+        Staging(side_folder(index.database, index.name), resume=options.resume, merges=True) as staging,
+        pool_of(options.workers, encoder, index.codec.dim, index.database) as pool,
+    ):
         earlier = staging.write_id()
         types = ColumnTypes(given | known)
         column_types = reader.infer_types(options.progress)
@@ -96,11 +101,20 @@ def merge_documents(
         }
         write_id = staging.begin(plan)
         maker = RowMaker(encoder, header, fields, write_id)
-        report = stage_rows(documents, found, maker, index.codec, staging, reader.reject, options.progress)
+        # New columns, and rows that replace others, need a merge; other rows can be appended where they lie.
+        appends = pool is not None and pool.is_spread and not update and not _new_columns(there, fields)
+        place = FragmentPlace.of(index.database, index.name, appends=True) if appends else None
+        report = stage_rows(
+            documents, found, maker, index.codec, staging, reader.reject, options.progress, None, pool, place
+        )
         staged = staging.batches(document_schema(fields, header), report.rows)
         batches = with_progress(staged, report.rows, options.progress)
         _add_new(index, there, fields)
-        report.updated, lost = _merge_staged(index, batches, write_id, update=update, resumed=earlier is not None)
+        if place is not None:
+            lost = append_fragments(index, place, staging.fragments().metadata, write_id, resumed=earlier is not None)
+        else:
+            resumed = earlier is not None
+            report.updated, lost = _merge_staged(index, batches, write_id, update=update, resumed=resumed)
         if lost:
             delete_rows(index, col("write_id") == write_id)
         staging.finish()  # after a conflict too: a repeated call would meet the same conflict
@@ -136,13 +150,17 @@ def _merged(there: list[pa.Field], found: list[pa.Field]) -> list[pa.Field]:
 
 def _add_new(index: IndexTable, there: list[pa.Field], fields: list[pa.Field]) -> None:
     """Give the table the columns that it lacks, and log a warning that names them."""
-    before = {field.name: field.type for field in there}
-    new = [field for field in fields if before.get(field.name) != field.type]
+    new = _new_columns(there, fields)
     if not new:
         return
     add_columns(index, new)
     named = ", ".join(f"{field.name!r} ({field.type})" for field in new)
     _logger.warning("%s: new columns %s; the rows before have no value there", index.place(), named)
+
+
+def _new_columns(there: list[pa.Field], fields: list[pa.Field]) -> list[pa.Field]:
+    before = {field.name: field.type for field in there}
+    return [field for field in fields if before.get(field.name) != field.type]
 
 
 def _say_if_a_rebuild_would_help(index: IndexTable, report: BuildReport) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ...onnx_export.progress import Progress, no_progress
 from ..read.documents import FieldNames
 from ..read.rejects import Rejects
+from .workers.choice import OnProcesses, OnRay
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,11 @@ class WriteOptions:
         rejects: collects records that cannot be indexed; None raises an error for the first of them.
         resume: continue what an interrupted call left; False discards it and starts over.
         progress: called while the work proceeds.
+        workers: where documents are encoded; None: in this process.
     """
 
     names: FieldNames | None = None
     rejects: Rejects | None = None
     resume: bool = True
     progress: Progress = no_progress
+    workers: OnProcesses | OnRay | None = None

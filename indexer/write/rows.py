@@ -55,6 +55,11 @@ class Unread:
         if len(self.ids) < IDS_NAMED:
             self.ids.append(doc_id)
 
+    def merge(self, other: Unread) -> None:
+        """Count the rows that another has counted."""
+        self.count += other.count
+        self.ids += other.ids[: IDS_NAMED - len(self.ids)]
+
 
 @dataclass(frozen=True)
 class RowMaker:

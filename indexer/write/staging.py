@@ -3,6 +3,7 @@
     plan.json           what is built: options, hashes of the source
     vectors-00000012.arrow   token vectors of a chunk of the sample, until the codec is trained on them
     codec.npz           the codec, once it is trained
+    unit-00000012.json  rows that are fragments in the table's folder already: their chunks, and Lance's metadata
     sample.arrow        codes of the documents that it was trained on, so that they are not encoded twice
     chunk-00000012.arrow   rows of the table, one file for each chunk of `scan.DOCUMENTS_PER_CHUNK` documents
     caught-up.txt       only in a rebuild: the version of the table up to which changes of other writers are included
@@ -64,9 +65,27 @@ def left_work(side_folder: Path) -> LeftWork | None:
     found = []
     for staging in (Staging(side_folder, merges=merges) for merges in (False, True)):
         if staging._has_work():
-            chunks = len(list(staging.folder.glob("vectors-*.arrow"))) + len(list(staging.folder.glob("chunk-*.arrow")))
+            chunks = sum(len(list(staging.folder.glob(f"{kind}-*.arrow"))) for kind in ("vectors", "chunk"))
+            chunks += len(staging.fragments().reports)
             found.append(LeftWork(staging.folder, chunks * DOCUMENTS_PER_CHUNK))
     return found[0] if found else None
+
+
+class Fragments(NamedTuple):
+    """Rows that are in fragments of the table's folder, and not yet in the table.
+
+    Attributes:
+        by_chunk: Lance's metadata of fragments, as JSON, by the number of their first chunk.
+        reports: the report on each chunk, by its number.
+    """
+
+    by_chunk: dict[int, list[str]]
+    reports: dict[int, dict[str, Any]]
+
+    @property
+    def metadata(self) -> list[str]:
+        """Of all fragments, in the order of their chunks."""
+        return [fragment for number in sorted(self.by_chunk) for fragment in self.by_chunk[number]]
 
 
 class Staging:
@@ -98,6 +117,7 @@ class Staging:
         self._merges = merges
         self._finished = False
         self._known_id: int | None = None
+        self._fragments: Fragments | None = None
         self._use("merge" if merges else "build")
 
     def _use(self, name: str) -> None:
@@ -210,7 +230,7 @@ class Staging:
         Raises:
             StorageError: the folder cannot be made again.
         """
-        self._known_id = None
+        self._known_id = self._fragments = None
         with storage_errors(f"folder {self.folder}"):
             self._clear()
             self.folder.mkdir(exist_ok=True)
@@ -245,7 +265,7 @@ class Staging:
             StorageError: the folder cannot be written to.
         """
         with storage_errors(f"folder {self.folder}"):
-            for chunk in self.folder.glob("chunk-*.arrow"):
+            for chunk in (*self.folder.glob("chunk-*.arrow"), *self.folder.glob("unit-*.json")):
                 chunk.unlink()
             self._write("sample.arrow", sample.replace_schema_metadata({_CODEC_KEY: codec.codec_id}))
             with atomic_path(self.folder / "codec.npz") as making, making.open("wb") as file:
@@ -258,6 +278,7 @@ class Staging:
                 )
             for vectors in self.folder.glob("vectors-*.arrow"):
                 vectors.unlink()
+        self._fragments = None
 
     def write_vectors(self, number: int, vectors: Sequence[np.ndarray], truncated: Sequence[bool]) -> None:
         """Store the token vectors of one chunk of the sample, until `save_codec`.
@@ -313,8 +334,47 @@ class Staging:
         with storage_errors(f"folder {self.folder}"):
             self._write(_chunk_name(number), table.replace_schema_metadata({_REPORT_KEY: json.dumps(report)}))
 
+    def write_fragments(self, numbers: Sequence[int], fragments: Sequence[str], reports: Sequence[dict]) -> None:
+        """Store that rows of chunks are in fragments.
+
+        Args:
+            numbers: the numbers of the chunks.
+            fragments: Lance's metadata of the fragments.
+            reports: the report on each chunk.
+
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
+        name = f"unit-{numbers[0]:08d}.json"
+        content = json.dumps([name, self.write_id(), [*numbers], [*fragments], [*reports]])
+        with storage_errors(f"folder {self.folder}"):
+            write_atomically(self.folder / name, f"{zlib.crc32(content.encode()):08x} {content}")
+        self._add_fragments(self.fragments(), content)
+
+    def fragments(self) -> Fragments:
+        """What `write_fragments` has stored. Files that are damaged, or in the place of others, are left out."""
+        if self._fragments is None:
+            found = Fragments({}, {})
+            for path in sorted(self.folder.glob("unit-*.json")):
+                try:
+                    checksum, content = read_plain(path).decode().split(" ", 1)
+                except (OSError, ValueError):
+                    continue
+                if f"{zlib.crc32(content.encode()):08x}" == checksum:
+                    self._add_fragments(found, content, path.name)
+            self._fragments = found
+        return self._fragments
+
+    def _add_fragments(self, known: Fragments, content: str, name: str | None = None) -> None:
+        found, write_id, numbers, fragments, reports = json.loads(content)
+        if name in (None, found) and write_id == self.write_id() and not known.reports.keys() & {*numbers}:
+            known.by_chunk[numbers[0]] = fragments
+            known.reports.update(zip(numbers, reports, strict=True))
+
     def chunk_report(self, number: int) -> dict[str, Any] | None:
         """The report on chunk ``number``; None if the chunk is missing or damaged."""
+        if number in self.fragments().reports:
+            return self.fragments().reports[number]
         try:
             return json.loads((self._read(_chunk_name(number)).schema.metadata or {})[_REPORT_KEY])
         except (OSError, KeyError, ValueError):
@@ -380,7 +440,7 @@ class Staging:
 
     def _has_work(self) -> bool:
         """Whether there is work to continue: a plan, and vectors of the sample, a codec or rows."""
-        made = ("codec.npz", "vectors-*.arrow", "chunk-*.arrow")
+        made = ("codec.npz", "vectors-*.arrow", "chunk-*.arrow", "unit-*.json")
         return any(any(self.folder.glob(name)) for name in made) and self._earlier() is not None
 
     def _earlier(self) -> dict[str, Any] | None:

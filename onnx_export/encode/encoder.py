@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,21 @@ class Encoder:
             )
         folder = None if self._folder == DEFAULT_BUNDLE.absolute() else self._folder
         return _load_again, (folder, self._threads, self.bundle.scoring_fingerprint)
+
+    def elsewhere(self, threads: int) -> Callable[[], Encoder]:
+        """A function that loads this encoder in another process, with so many threads; it can be pickled.
+
+        Args:
+            threads: number of runs of the graph at the same time there.
+
+        Returns:
+            The function. It raises BundleError if another bundle, or none, is in that place.
+
+        Raises:
+            InputError: the encoder was not loaded from a bundle.
+        """
+        _, (folder, _, fingerprint) = self.__reduce__()
+        return partial(_load_again, folder, threads, fingerprint)
 
     def _probe(self) -> None:
         """Encode a short text by both rules, which is what a search does first: some hundredths of a second."""

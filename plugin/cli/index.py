@@ -35,6 +35,7 @@ from .options import (
     pairs,
     storage_options,
 )
+from .workers import ActorCpus, Actors, Address, On, Processes, chosen_workers
 
 if TYPE_CHECKING:
     from ...indexer.read.rejects import Rejects
@@ -148,6 +149,11 @@ def index(
     model: Model = None,
     threads: Threads = None,
     storage_option: StorageOptions = None,
+    on: On = "local",
+    processes: Processes = None,
+    address: Address = None,
+    actors: Actors = None,
+    actor_cpus: ActorCpus = 1,
 ) -> None:
     """Index documents as compressed token vectors; fields besides id, text and title become columns.
 
@@ -167,6 +173,7 @@ def index(
         raise InputError("--vectors-only: name the field with the token vectors with --vectors")
     if vectors is not None and passage_tokens is not None:
         raise InputError("--passage-tokens: token vectors cannot be divided into passages; leave it out, or --vectors")
+    workers = chosen_workers(on, processes, address, actors, actor_cpus)
     rejects_path = None if on_error == "stop" else _rejects_path(rejects, table, source)
     options = storage_options(storage_option)
     models = load_models(model, threads)
@@ -206,7 +213,8 @@ def index(
             layout = {"nbits": nbits, "pool": pool, "passage_tokens": passage_tokens, "fulltext": fulltext}
             _check_layout(context, opened, layout)
             write = built.add if mode == "append" else built.upsert
-            write(documents, vectors=vectors, names=names, rejects=rejected, resume=resume, progress=progress)
+            how = {"names": names, "rejects": rejected, "resume": resume, "progress": progress, "on": workers}
+            write(documents, vectors=vectors, **how)
         elif vectors is not None:
             built = Index.create_from_vectors(
                 db,
@@ -223,6 +231,7 @@ def index(
                 resume=resume,
                 progress=progress,
                 storage_options=options,
+                on=workers,
             )
         else:
             built = Index.create(
@@ -240,14 +249,16 @@ def index(
                 resume=resume,
                 progress=progress,
                 storage_options=options,
+                on=workers,
             )
     if built.last_build and not quiet:
         display.show_build(built.last_build, time.perf_counter() - started)
     if rejected is not None:
         rejected.close()
         display.show_rejects(rejected)
-    # Done here, so that the first search does not have to.
-    load_arrays(open_table(db, table, options))
+    if on != "ray":  # whose driver need not be where searches are
+        # Done here, so that the first search does not have to.
+        load_arrays(open_table(db, table, options))
 
 
 def delete(

@@ -13,6 +13,7 @@ from .indexer.errors import SourceError as SourceError
 from .indexer.errors import StorageError as StorageError
 from .indexer.errors import TableExistsError as TableExistsError
 from .indexer.errors import TableNotFoundError as TableNotFoundError
+from .indexer.errors import WorkerError as WorkerError
 from .indexer.errors import WriteConflictError as WriteConflictError
 from .indexer.index import Index as Index
 from .indexer.info import IndexInfo as IndexInfo
@@ -28,6 +29,8 @@ from .indexer.table.conditions import Condition as Condition
 from .indexer.table.conditions import UncheckedSQL as UncheckedSQL
 from .indexer.table.versions import IndexVersion as IndexVersion
 from .indexer.write.report import BuildReport as BuildReport
+from .indexer.write.workers.choice import OnProcesses as OnProcesses
+from .indexer.write.workers.choice import OnRay as OnRay
 from .onnx_export.convert.checkpoint import Checkpoint as Checkpoint
 from .onnx_export.convert.export import export_checkpoint as export_checkpoint
 from .onnx_export.convert.load import load_checkpoint as load_checkpoint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -10,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import lancedb
@@ -120,6 +121,43 @@ def make_findable(patch: pytest.MonkeyPatch, *encoders: FakeEncoder) -> None:
 
     patch.setattr(model, "find_bundle", find)
     patch.setattr(Encoder, "load", lambda path, threads=None: folders[path])
+
+
+class MortalEncoder(FakeEncoder):
+    """An encoder that other processes can load. There it writes down what it encodes, and may end its process.
+
+    Args:
+        log: the file in which each text that was encoded elsewhere becomes a line.
+        deadly: texts with this end the process, but not that of the test.
+        once: a file; if it is there, the next process that encodes removes it and ends.
+    """
+
+    def __init__(self, log: Path, deadly: str = "\0", once: Path | None = None, *, is_elsewhere: bool = False) -> None:
+        super().__init__()
+        self.log, self.deadly, self.once, self.is_elsewhere = log, deadly, once, is_elsewhere
+
+    def elsewhere(self, threads: int) -> Callable[[], Encoder]:
+        return partial(MortalEncoder, self.log, self.deadly, self.once, is_elsewhere=True)
+
+    def encode_tokens(
+        self, tokenized: Sequence[TokenizedText], note: Callable[[int], None] | None = None
+    ) -> list[np.ndarray]:
+        texts = ["".join(map(chr, item.ids)) for item in tokenized]
+        if self.is_elsewhere:
+            dies = any(self.deadly in text for text in texts)
+            if self.once is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    self.once.unlink()
+                    dies = True
+            if dies:
+                os._exit(1)
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write("".join(f"{text}\n" for text in texts))
+        return super().encode_tokens(tokenized, note)
+
+    @property
+    def encoded_elsewhere(self) -> list[str]:
+        return self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
 
 
 class NewerEncoder(FakeEncoder):

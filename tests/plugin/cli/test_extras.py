@@ -26,6 +26,7 @@ COMMANDS = {
     ),
     "train": (("train", "none"), ("average", "none", "none", "none"), ("weigh", "none", *TRAINING, "--qrels", "none")),
     "pooling": (("index", "none", *TABLE, "--pool", "2"),),
+    "ray": (("index", "none", *TABLE, "--on", "ray"),),
 }
 CASES = [(extra, command) for extra, commands in COMMANDS.items() for command in commands]
 
