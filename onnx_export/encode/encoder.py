@@ -160,7 +160,7 @@ class Encoder:
         return _load_again, (folder, self._threads, self.bundle.scoring_fingerprint)
 
     def elsewhere(self, threads: int) -> Callable[[], Encoder]:
-        """A function that loads this encoder in another process, with so many threads; it can be pickled.
+        """A function that loads this encoder in another process; it can be pickled.
 
         Args:
             threads: number of runs of the graph at the same time there.
