@@ -29,6 +29,7 @@ from tansaku.indexer.read.documents import DocumentReader
 from tansaku.plugin.evaluation.judgements import Qrels, Run, judged_queries, read_qrels, read_queries
 from tansaku.plugin.evaluation.measures import measure
 from tansaku.plugin.evaluation.ranking import rank_all
+from tansaku.plugin.rows.row_search import CANDIDATES
 
 from ..support.machine import cpu_name
 from ..support.row_stores import STORES
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="where rows and index are kept")
     parser.add_argument("--split", default="dev")
     parser.add_argument("--store", dest="stores", action="append", choices=STORES, help="by default all")
-    parser.add_argument("--candidates", type=int, default=200)
+    parser.add_argument("--candidates", type=int, default=CANDIDATES)
     parser.add_argument("--questions", type=int, help="take so many, evenly spread")
     parser.add_argument("--row-dim", type=int, help="length of the row vectors")
     options = parser.parse_args()

@@ -23,7 +23,7 @@ from ..search.explain import Explanation
 from ..search.query_encoder import check_query
 from .coder import Coder
 from .columns import check_name, joined
-from .row_search import FoundRow, Nearest, RowId, RowSearch, Where
+from .row_search import CANDIDATES, FoundRow, Nearest, RowId, RowSearch, Where
 
 _IDS_NAMED = 5
 
@@ -111,7 +111,7 @@ class RowStore(RowSearch[Where], ABC):
         codes_column: str = "tansaku_codes",
         fields: Sequence[str] = (),
         with_text: bool = True,
-        candidates: int = 200,
+        candidates: int = CANDIDATES,
         count_uncoded: bool = True,
     ) -> None:
         super().__init__(coder, self._refuse, candidates=candidates)
