@@ -204,6 +204,21 @@ def _values(index: IndexTable, column: str, where: str | Expr) -> set[str]:
     return set(found[column].to_pylist())
 
 
+def files_there(place: FragmentPlace) -> Callable[[str], bool]:
+    """A function that tells whether the files of a fragment, by its metadata, are in the table's folder.
+
+    Raises:
+        MissingExtraError: the extra ``ray`` is not installed.
+        StorageError: the folder cannot be read.
+    """
+    _lance()
+    from lance.file import LanceFileSession
+
+    with storage_errors(place.label):
+        names = {path.rpartition("/")[2] for path in LanceFileSession(place.uri, place.options).list("data")}
+    return lambda fragment: all(file["path"].rpartition("/")[2] in names for file in json.loads(fragment)["files"])
+
+
 def rows_of(fragments: Sequence[str]) -> int:
     """Number of rows of fragments.
 

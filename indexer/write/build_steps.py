@@ -22,7 +22,7 @@ from ..errors import SourceError
 from ..read.documents import Document
 from ..read.scan import DOCUMENTS_PER_CHUNK, Progress, Reject, Scan, chunks, content_bytes
 from ..table.codec_table import Fit
-from ..table.fragments import FragmentPlace
+from ..table.fragments import FragmentPlace, files_there
 from .report import IDS_NAMED, BuildReport
 from .rows import RowCodes, RowMaker, SampleCodes, compress_vectors, usable_documents
 from .staging import Staging
@@ -173,6 +173,8 @@ def stage_rows(
     if pool is None:
         _stage_here(stage, chunks)
     else:
+        if place is not None and staging.fragments().by_chunk:
+            staging.keep_fragments(files_there(place))
         job = RowsJob(maker.header, maker.fields, maker.write_id, codec, place)
         for unit, made in pool.run(job, _units(chunks, len(found.digests), pool.count, place is not None)):
             stage.keep(unit, made)

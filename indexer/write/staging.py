@@ -23,7 +23,7 @@ import shutil
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -364,6 +364,18 @@ class Staging:
                     self._add_fragments(found, content, path.name)
             self._fragments = found
         return self._fragments
+
+    def keep_fragments(self, is_there: Callable[[str], bool]) -> None:
+        """Forget the units that have a fragment whose file is gone; their documents are encoded again.
+
+        Args:
+            is_there: whether the file of a fragment is there, by its metadata.
+        """
+        for path in sorted(self.folder.glob("unit-*.json")):
+            found = self.fragments().by_chunk.get(int(path.stem.removeprefix("unit-")), [])
+            if not all(map(is_there, found)):
+                path.unlink()
+                self._fragments = None
 
     def _add_fragments(self, known: Fragments, content: str, name: str | None = None) -> None:
         found, write_id, numbers, fragments, reports = json.loads(content)

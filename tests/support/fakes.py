@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -130,20 +131,30 @@ class MortalEncoder(FakeEncoder):
         log: the file in which each text that was encoded elsewhere becomes a line.
         deadly: texts with this end the process, but not that of the test.
         once: a file; if it is there, the next process that encodes removes it and ends.
+        pause: seconds that encoding takes there.
     """
 
-    def __init__(self, log: Path, deadly: str = "\0", once: Path | None = None, *, is_elsewhere: bool = False) -> None:
+    def __init__(
+        self,
+        log: Path,
+        deadly: str = "\0",
+        once: Path | None = None,
+        *,
+        pause: float = 0,
+        is_elsewhere: bool = False,
+    ) -> None:
         super().__init__()
-        self.log, self.deadly, self.once, self.is_elsewhere = log, deadly, once, is_elsewhere
+        self.log, self.deadly, self.once, self.pause, self.is_elsewhere = log, deadly, once, pause, is_elsewhere
 
     def elsewhere(self, threads: int) -> Callable[[], Encoder]:
-        return partial(MortalEncoder, self.log, self.deadly, self.once, is_elsewhere=True)
+        return partial(MortalEncoder, self.log, self.deadly, self.once, pause=self.pause, is_elsewhere=True)
 
     def encode_tokens(
         self, tokenized: Sequence[TokenizedText], note: Callable[[int], None] | None = None
     ) -> list[np.ndarray]:
         texts = ["".join(map(chr, item.ids)) for item in tokenized]
         if self.is_elsewhere:
+            time.sleep(self.pause)
             dies = any(self.deadly in text for text in texts)
             if self.once is not None:
                 with contextlib.suppress(FileNotFoundError):
