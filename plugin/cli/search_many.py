@@ -32,6 +32,7 @@ from .options import (
     open_table,
     storage_options,
 )
+from .workers import ActorCpus, Actors, Address, On, Processes, chosen_workers
 
 
 def search_many(
@@ -59,6 +60,11 @@ def search_many(
     model: Model = None,
     threads: Threads = None,
     storage_option: StorageOptions = None,
+    on: On = "local",
+    processes: Processes = None,
+    address: Address = None,
+    actors: Actors = None,
+    actor_cpus: ActorCpus = 1,
 ) -> None:
     """Search a file of queries and write the hits to a file; what was interrupted continues.
 
@@ -69,6 +75,7 @@ def search_many(
     from ..search.searcher import Searcher
     from .search import read_queries_of
 
+    workers = chosen_workers(on, processes, address, actors, actor_cpus)
     asked = read_queries_of(queries)
     opened = open_table(db, table, storage_options(storage_option))
     searcher = Searcher(opened, load_models(model, threads))
@@ -82,6 +89,7 @@ def search_many(
             k=k,
             resume=resume,
             progress=progress,
+            on=workers,
             recall=recall,
             where=where,
             passages=passages,

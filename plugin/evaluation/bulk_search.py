@@ -13,25 +13,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ...indexer.write.workers.choice import On, workers_of
 from ...onnx_export.errors import InputError
 from ...onnx_export.files import atomic_path, check_output, write_atomically, write_output
 from ...onnx_export.progress import Progress, no_progress
 from ..search.searcher import Searcher
 from .judgements import Run, trec_lines
+from .search_elsewhere import search_parts
+from .search_part import SCHEMA, search_part
 
 QUERIES_PER_PART = 4096  # so many are lost at most when the work is interrupted
 FORMATS = {".parquet": "Parquet", ".run": "TREC's run format", ".trec": "TREC's run format"}
-_QUERIES_AT_ONCE = 256  # between two calls of ``progress``
 _SETTINGS = "settings.json"
-
-SCHEMA = pa.schema(
-    [
-        pa.field("query_id", pa.string(), nullable=False),
-        pa.field("rank", pa.int32(), nullable=False),
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("score", pa.float32(), nullable=False),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -59,6 +52,7 @@ def search_file(
     k: int = 10,
     resume: bool = True,
     progress: Progress = no_progress,
+    on: On = "local",
     **options: Any,
 ) -> BulkReport:
     """Search many queries and write their hits to a file, which is complete or not there.
@@ -72,12 +66,17 @@ def search_file(
         out: the file: ``.parquet`` (columns `SCHEMA`), or ``.run`` or ``.trec`` (TREC's run format).
         k: number of hits for each query.
         resume: continue what an interrupted call left; otherwise discard it.
-        progress: called with the stage "search" after every 256 queries.
+        progress: called with the stage "search" after every 256 queries, or every 4,096 that others have searched.
+        on: where queries are searched: "local", "processes" or "ray", or `OnProcesses` or `OnRay` with options. The
+            hits are the same. Each process or actor opens the index; on a cluster it must be in an object store, or in
+            a folder that all nodes share.
         **options: as `Searcher.search_many` takes them.
 
     Raises:
         InputError: another ending of the name, a file that cannot be written, an option or query that cannot be used,
             an id that the format cannot hold, or a folder of parts of other work.
+        MissingExtraError: ``on`` is "ray" and the extra ``ray`` is not installed.
+        WorkerError: the workers of ``on`` cannot be started, or end again and again.
         StorageError: the database cannot be read.
     """
     if out.suffix.lower() not in FORMATS:
@@ -86,25 +85,30 @@ def search_file(
     parts = out.with_name(f".{out.name}.parts")
     if not resume:
         shutil.rmtree(parts, ignore_errors=True)
+    workers = workers_of(on)
     version = searcher.version
     _begin(parts, _settings(searcher, queries, k, options))
     items = list(queries.items())
-    resumed = done = 0
-    for number, start in enumerate(range(0, len(items), QUERIES_PER_PART)):
-        some = items[start : start + QUERIES_PER_PART]
-        path = parts / f"{number:06}.parquet"
-        if path.exists():
-            resumed += len(some)
-        else:
-            with atomic_path(path) as making:
-                pq.write_table(_searched(searcher, some, k, options, progress, done, len(items)), making)
-        if searcher.version != version:  # the one that was open had been removed
-            raise InputError(
-                f"version {version} of the index was removed while it was searched; start over with resume=False "
-                "(--no-resume)"
-            )
-        done += len(some)
-        progress("search", done, len(items), 0)
+    total = len(items)
+    left = {
+        parts / f"{number:06}.parquet": items[start : start + QUERIES_PER_PART]
+        for number, start in enumerate(range(0, total, QUERIES_PER_PART))
+    }
+    left = {path: some for path, some in left.items() if not path.exists()}
+    resumed = done = total - sum(map(len, left.values()))
+
+    def note(stage: str, at: int, of: int, tokens: int, /) -> None:
+        progress(stage, done + at, total, tokens)
+
+    if workers is None:
+        searched = ((path, search_part(searcher, version, some, k, options, note)) for path, some in left.items())
+    else:
+        searched = search_parts(searcher, left.items(), k, options, workers)
+    for path, table in searched:
+        with atomic_path(path) as making:
+            pq.write_table(table, making)
+        done += len(left[path])
+        note("search", 0, total, 0)
     hits, found = _join(sorted(parts.glob("*.parquet")), out)
     shutil.rmtree(parts, ignore_errors=True)
     return BulkReport(len(items), hits, len(items) - found, resumed)
@@ -147,28 +151,6 @@ def _begin(parts: Path, settings: dict[str, Any]) -> None:
             f"{parts}: has the beginning of a search with other {', '.join(other)}; give the same again, or start over "
             "with resume=False (--no-resume)"
         )
-
-
-def _searched(
-    searcher: Searcher,
-    items: list[tuple[str, str]],
-    k: int,
-    options: Mapping[str, Any],
-    progress: Progress,
-    before: int,
-    total: int,
-) -> pa.Table:
-    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-    for start in range(0, len(items), _QUERIES_AT_ONCE):
-        some = items[start : start + _QUERIES_AT_ONCE]
-        found = searcher.search_many([text for _, text in some], k, fields=[], **options)
-        for (query_id, _), hits in zip(some, found, strict=True):
-            columns["query_id"] += [query_id] * len(hits)
-            columns["rank"] += range(1, len(hits) + 1)
-            columns["id"] += [hit.id for hit in hits]
-            columns["score"] += [hit.score for hit in hits]
-        progress("search", before + start + len(some), total, 0)
-    return pa.table(columns, schema=SCHEMA)
 
 
 def _join(parts: list[Path], out: Path) -> tuple[int, int]:

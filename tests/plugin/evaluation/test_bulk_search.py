@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pyarrow.parquet as pq
 import pytest
 
-from tansaku import Index, InputError, Searcher
+from tansaku import Index, InputError, OnProcesses, Searcher, WorkerError
 from tansaku.plugin.evaluation import bulk_search
-from tansaku.plugin.evaluation.bulk_search import SCHEMA, BulkReport, search_file
+from tansaku.plugin.evaluation.bulk_search import BulkReport, search_file
+from tansaku.plugin.evaluation.search_part import SCHEMA
 
-from ...support.fakes import FakeEncoder, corpus
+from ...support.fakes import FakeEncoder, MortalEncoder, corpus
 
 QUERIES = {f"q{i}": text for i, text in enumerate(["京都", "東京の雨", "犬", "山の寺", "海"] * 3)}
 
@@ -97,3 +100,42 @@ def test_queries_without_hits_are_counted(searcher, tmp_path):
 def test_bad_places(searcher, tmp_path, name, said):
     with pytest.raises(InputError, match=said):
         search_file(searcher, QUERIES, tmp_path / name)
+
+
+class MortalAtQueries(MortalEncoder):
+    """It may also end its process at a query."""
+
+    def elsewhere(self, threads):
+        return partial(MortalAtQueries, self.log, self.deadly, self.once, is_elsewhere=True)
+
+    def encode_query_tokens(self, tokenized):
+        return self.encode_tokens(tokenized)
+
+
+@pytest.fixture
+def mortal(tmp_path):
+    """A searcher whose encoder other processes can load."""
+    (tmp_path / "once").touch()
+    encoder = MortalAtQueries(tmp_path / "log", deadly="!", once=tmp_path / "once")
+    Index.create(tmp_path / "db", "t", corpus(60), encoder=FakeEncoder())
+    return Searcher.open(tmp_path / "db", "t", encoder=encoder)
+
+
+@pytest.mark.integration
+def test_several_processes_write_the_same_bytes(mortal, tmp_path):
+    """Also if one of them ends: its part is searched again."""
+    options = {"k": 3, "where": "id != 'd1'", "recall": "exact"}
+    elsewhere, here = tmp_path / "elsewhere.parquet", tmp_path / "here.parquet"
+    report = search_file(mortal, QUERIES, elsewhere, on=OnProcesses(2), **options)
+    assert not mortal.encoder.once.exists(), "no process has ended"
+    assert report == search_file(mortal, QUERIES, here, **options)
+    assert elsewhere.read_bytes() == here.read_bytes()
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_parts_that_are_done_are_kept_when_processes_end(mortal, tmp_path):
+    asked = {**QUERIES, "q14": "a!b"}
+    with pytest.raises(WorkerError, match="3 workers ended while they searched the queries from 'q12' to 'q14'"):
+        search_file(mortal, asked, tmp_path / "hits.run", on=OnProcesses(1))
+    assert search_file(mortal, asked, tmp_path / "hits.run").resumed == 12  # in this process nothing is deadly
