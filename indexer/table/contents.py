@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow.compute as pc
 from lancedb.db import DBConnection
 
+from ...onnx_export.errors import InputError
 from ..errors import StorageError, WriteConflictError
 from .codec_table import codec_table
 from .columns_of_rows import read_columns
@@ -56,15 +58,71 @@ def stored_documents(index: IndexTable, where: Where | None = None) -> Iterator[
         InputError: the condition is not valid.
         StorageError: the table cannot be read.
     """
-    places = ["parent_id", "passage"] if index.header.passage_tokens else []
-    columns = ["id", *places, "title", "text", *(field.name for field in user_fields(index.table.schema, index.header))]
-    condition = None
-    if where is not None:
-        condition = condition_sql(where, index.table.schema, index.header, if_empty="leave it out for all rows")
+    condition = _condition(index, where)
     with condition_errors(index.place(), where or ""):
         for start in range(0, index.table.count_rows(condition), _ROWS):
-            rows = index.table.search().select(columns).offset(start).limit(_ROWS)
-            yield from (rows if condition is None else rows.where(condition)).to_arrow().to_pylist()
+            yield from _rows(index, condition, given_columns(index), start, _ROWS)
+
+
+def page_of_documents(
+    index: IndexTable, where: Where | None, *, start: int, limit: int, columns: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """Some of what `stored_documents` gives. Rows of one version of a table are always in the same order.
+
+    Args:
+        index: the open table.
+        where: a condition over the columns; None means all rows.
+        start: number of rows that come before.
+        limit: largest number of rows.
+        columns: what is read of each row, of `given_columns`; None reads all.
+
+    Raises:
+        InputError: the condition is not valid, or there is no such column.
+        StorageError: the table cannot be read.
+    """
+    known = given_columns(index)
+    for name in columns or ():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+            raise InputError(f"{index.place()} has no column {name!r}; did you mean {near!r}?")
+    condition = _condition(index, where)
+    wanted = known if columns is None else list(dict.fromkeys(["id", *columns]))
+    with condition_errors(index.place(), where or ""), storage_errors(index.place()):
+        return _rows(index, condition, wanted, start, limit)
+
+
+def count_rows(index: IndexTable, where: Where | None = None) -> tuple[int, int]:
+    """Number of rows and of documents that meet a condition.
+
+    Args:
+        index: the open table.
+        where: a condition over the columns; None means all rows.
+
+    Raises:
+        InputError: the condition is not valid.
+        StorageError: the table cannot be read.
+    """
+    condition = _condition(index, where)
+    with condition_errors(index.place(), where or ""), storage_errors(index.place()):
+        rows = index.table.count_rows(condition)
+        return rows, count_documents(index, condition) if index.header.passage_tokens else rows
+
+
+def given_columns(index: IndexTable) -> list[str]:
+    """The columns with what was given for a row; of a passage also with its place."""
+    places = ["parent_id", "passage"] if index.header.passage_tokens else []
+    return ["id", *places, "title", "text", *(field.name for field in user_fields(index.table.schema, index.header))]
+
+
+def _condition(index: IndexTable, where: Where | None) -> str | None:
+    if where is None:
+        return None
+    return condition_sql(where, index.table.schema, index.header, if_empty="leave it out for all rows")
+
+
+def _rows(index: IndexTable, condition: str | None, columns: list[str], start: int, limit: int) -> list[dict[str, Any]]:
+    rows = index.table.search().select(columns).offset(start).limit(limit)
+    return (rows if condition is None else rows.where(condition)).to_arrow().to_pylist()
 
 
 def joined_documents(index: IndexTable, where: Where | None = None) -> Iterator[dict[str, Any]]:

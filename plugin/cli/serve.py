@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from ...onnx_export.errors import InputError
 from ...onnx_export.extras import require_extra
 from ..search.choices import ScoreMode
-from ..serving.access import checked_token, is_loopback
+from ..serving.access import WRITE_TOKEN_VARIABLE, checked_token, is_loopback
 from .options import Model, PhraseWeight, StorageOptions, Threads, Token, storage_options
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ def serve(
     db: Annotated[str | None, typer.Option("--db", help="Folder or URI of the LanceDB database.")] = None,
     table: Annotated[
         list[str] | None,
-        typer.Option("--table", help="Name of a table to serve; may be repeated. The first one is the default."),
+        typer.Option(
+            "--table",
+            help="Name of a table to serve, by default all of the database; may be repeated. The first is the default.",
+        ),
     ] = None,
     index: Annotated[
         list[str] | None,
@@ -32,6 +36,31 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 means every one.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 means any free one.")] = 8080,
     token: Token = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Management of the indexes over HTTP: documents, jobs.")
+    ] = False,
+    write_token: Annotated[
+        str | None,
+        typer.Option(
+            "--write-token",
+            envvar=WRITE_TOKEN_VARIABLE,
+            help="Token that clients must send to write; safer in the environment.",
+        ),
+    ] = None,
+    allow_write_without_token: Annotated[
+        bool,
+        typer.Option(
+            "--allow-write-without-token", help="Writing without a token, on an address of this machine only."
+        ),
+    ] = False,
+    work_folder: Annotated[
+        Path | None, typer.Option(help="Folder for jobs and uploads; by default one in the database.")
+    ] = None,
+    writers: Annotated[int, typer.Option(help="Number of writing jobs at a time; an index has one at a time.")] = 2,
+    max_jobs: Annotated[int, typer.Option(help="Maximum number of jobs that have not ended.")] = 100,
+    max_upload: Annotated[float, typer.Option(help="Maximum size of a job's documents, in MiB.")] = 1024.0,
+    max_uploads: Annotated[float, typer.Option(help="Maximum size of all uploads, in MiB.")] = 8192.0,
+    max_upload_documents: Annotated[int, typer.Option(help="Maximum number of documents of a job.")] = 1_000_000,
     score: Annotated[
         ScoreMode,
         typer.Option(help="Scale of scores: mean MaxSim per query token, raw sum, or logit, the log-odds of the mean."),
@@ -70,8 +99,26 @@ def serve(
         raise InputError(f"max-body is {max_body}; it must be more than 0 and at most 1,024 MiB")
     if not drain_seconds >= 0:
         raise InputError(f"drain-seconds is {drain_seconds}; it must not be negative")
+    for name, size in (("max-upload", max_upload), ("max-uploads", max_uploads)):
+        if not 0 < size <= 2**24:
+            raise InputError(f"{name} is {size}; it must be more than 0 and at most 16,777,216 MiB")
+    if allow_write_without_token and not is_loopback(host):
+        raise InputError(
+            f"--allow-write-without-token is for an address of this machine; at --host {host} everybody could write: "
+            "give --write-token, or --host 127.0.0.1"
+        )
     settings = Settings(
         indexes=_indexes(db, table, index),
+        database=None if table else db,
+        write=write,
+        write_token=checked_token(write_token, WRITE_TOKEN_VARIABLE),
+        allow_write_without_token=allow_write_without_token,
+        work_folder=work_folder,
+        writers=writers,
+        max_jobs=max_jobs,
+        max_upload_bytes=int(max_upload * 2**20),
+        max_uploads_bytes=int(max_uploads * 2**20),
+        max_upload_documents=max_upload_documents,
         model=model,
         threads=threads,
         score=score,
@@ -128,8 +175,8 @@ def _indexes(
     db: str | None, tables: Sequence[str] | None, others: Sequence[str] | None
 ) -> dict[str, tuple[Database, str]]:
     """Name → database and table of each index."""
-    if (db is None) != (not tables):
-        raise InputError("--db and --table go together; give both, or neither to rank texts alone")
+    if db is None and tables:
+        raise InputError("--table needs --db, the database of the tables; give both, or --db alone for all its indexes")
     named: list[tuple[str, str, str]] = [(table, str(db), table) for table in tables or ()]
     for other in others or ():
         name, _, place = other.partition("=")

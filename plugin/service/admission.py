@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Collection
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Collection
 
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,7 +12,9 @@ from ..serving.access import has_token
 from ..serving.connections import has_two_lengths
 from .errors import ServiceError, error_response
 from .loading import Loading
+from .manage.access import has_write_token, is_managing, is_streamed, tokens_of
 from .paths import route_path
+from .phases import Phase, current_phase
 from .service import Service
 
 _VALUES_PER_ITEM = 20  # a document of ten fields has that many commas, braces and colons
@@ -24,27 +24,6 @@ _GZIP = ("gzip", "x-gzip")
 _SHOWN = 60  # characters of a header
 # How much of the body of a refused request is read, and for how long.
 _DRAIN_BYTES, _DRAIN_SECONDS = 1 << 18, 1.0
-
-
-@dataclass
-class _Progress:
-    """How far a request has come: "body", "queue" or "work"."""
-
-    phase: str = "body"
-
-
-_progress: ContextVar[_Progress | None] = ContextVar("progress", default=None)
-
-
-def entered(phase: str) -> Callable[[], None]:
-    """A function that notes that the current request has come to ``phase``."""
-    progress = _progress.get()
-
-    def note() -> None:
-        if progress is not None:
-            progress.phase = phase
-
-    return note
 
 
 class Admission:
@@ -67,56 +46,76 @@ class Admission:
         self._open_paths = frozenset(open_paths)
         settings = service.settings
         self._places = settings.slots + settings.queue
-        self._taken = 0
-        self._token = None if settings.token is None else settings.token.strip().encode()
+        # Of searches and the like (False), and of requests that manage indexes: neither takes the places of the other.
+        self._taken = {False: 0, True: 0}
+        self._token, self._write_token = tokens_of(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        path = route_path(scope)
+        managing, streamed = is_managing(path), is_streamed(scope, path)
+        # Reading an index may take long; jobs and uploads are looked up at once.
+        at_once = scope["method"] in _READS and not path.startswith("/indexes")
         try:
             try:
                 self._check_token(scope)
                 _check_framing(scope)
-                _check_content(scope)
-                await self._load(wait=scope["method"] not in _READS)
-                if scope["method"] in _READS:
+                if not streamed:
+                    _check_content(scope)
+                await self._load(wait=not at_once, managing=managing)
+                if at_once:
                     await self._app(scope, receive, send)
                     return
-                self._check_room(scope)
+                self._check_room(scope, managing=managing, streamed=streamed)
             except ServiceError:
                 await _drain(receive)
                 raise
-            self._taken += 1
+            if streamed:
+                await self._stream(scope, receive, send)
+                return
+            self._taken[managing] += 1
             self._service.metrics.in_flight.inc()
             try:
                 await self._pass(scope, receive, send)
             finally:
-                self._taken -= 1
+                self._taken[managing] -= 1
                 self._service.metrics.in_flight.dec()
         except ServiceError as error:
             await error_response(scope, error)(scope, receive, send)
 
-    async def _load(self, *, wait: bool) -> None:
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on a request whose body is written to the disk as it comes, so that it takes no memory and no place."""
+        if _header(scope, b"content-encoding") not in ("", "identity"):
+            raise ServiceError(415, "documents that are sent as lines are not unpacked; send them plain", "input")
+        if scope["path"].endswith("/documents"):
+            scope["path"] += "/stream"
+        await self._app(scope, receive, send)
+
+    async def _load(self, *, wait: bool, managing: bool) -> None:
         """Have the service loaded, if no lifespan does; a request that waits for that takes a place meanwhile."""
         wait = wait and not self._service.ready and not self._service.failed
-        if wait and self._taken >= self._places:
+        if wait and self._taken[managing] >= self._places:
             raise _too_many()
-        self._taken += wait
+        self._taken[managing] += wait
         try:
             with anyio.move_on_after(self._service.settings.deadline_seconds):
                 await self._loading.at_request(wait=wait)
         finally:
-            self._taken -= wait
+            self._taken[managing] -= wait
 
     def _check_token(self, scope: Scope) -> None:
+        if has_write_token(scope, self._write_token):
+            scope["state"]["may_write"] = True
+            return
         if self._token is None or route_path(scope) in self._open_paths:
             return
         if not has_token(scope, self._token):
             raise ServiceError(401, "the token is missing or wrong; send it as Authorization: Bearer", "token")
 
-    def _check_room(self, scope: Scope) -> None:
+    def _check_room(self, scope: Scope, *, managing: bool, streamed: bool) -> None:
         service = self._service
         if service.draining:
             raise ServiceError(503, "the service is stopping; try another one", "draining")
@@ -124,16 +123,18 @@ class Admission:
             raise ServiceError(503, "the model or an index could not be loaded; its log has the details", "failed")
         if not service.ready:
             raise ServiceError(503, "the model is being loaded; try again", "loading")
+        if streamed:
+            return
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if length.isdigit() and int(length) > service.settings.max_body_bytes:
             raise self._too_large()
-        if self._taken >= self._places:
+        if self._taken[managing] >= self._places:
             raise _too_many()
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         seconds = self._service.settings.deadline_seconds
-        progress = _Progress()
-        note = _progress.set(progress)
+        progress = Phase()
+        note = current_phase.set(progress)
         started = False
 
         async def answer(message: Message) -> None:
@@ -147,16 +148,16 @@ class Admission:
                 if body is not None:
                     body = await self._unpacked(body, scope)
                     await self._check_values(body)
-                    progress.phase = "queue"
+                    progress.name = "queue"
                     await self._answer(body, scope, receive, answer)
         finally:
-            _progress.reset(note)
+            current_phase.reset(note)
         if limit.cancelled_caught and not started:
             raise {
                 "body": ServiceError(408, f"the body did not arrive within {seconds:g} s; try again", "slow body"),
                 "queue": ServiceError(503, f"no worker was free within {seconds:g} s; try again", "deadline"),
                 "work": ServiceError(504, f"the work took longer than {seconds:g} s; send less at once", "deadline"),
-            }[progress.phase]
+            }[progress.name]
 
     async def _body(self, receive: Receive) -> bytes | None:
         """The whole body; None if the client went away."""

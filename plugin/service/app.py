@@ -32,6 +32,8 @@ from .errors import (
     on_validation_error,
 )
 from .loading import Loading
+from .manage import documents, indexes, job_routes
+from .manage.manager import Manager
 from .observability import Observe, json_lines
 from .page import routes as page
 from .service import Service
@@ -93,7 +95,8 @@ def create_app(
     log = log or json_lines()
     service = Service(settings, encoder=encoder, searchers=searchers)
 
-    loading = Loading(service, log, on_failure)
+    manager = Manager(service, log)
+    loading = Loading(service, manager, log, on_failure)
 
     app = _App(
         title="tansaku",
@@ -113,9 +116,10 @@ def create_app(
         app.include_router(router)
         shapes |= {route.path: dialect.errors for route in router.routes if isinstance(route, APIRoute)}
     app.include_router(page.router())
-    router = health.router(service)
-    app.include_router(router)
-    shapes |= {route.path: OURS for route in router.routes if isinstance(route, APIRoute)}
+    managing = (part.router(service, manager) for part in (indexes, documents, job_routes))
+    for router in (health.router(service), *managing):
+        app.include_router(router)
+        shapes |= {route.path: OURS for route in router.routes if isinstance(route, APIRoute)}
     app.add_exception_handler(ServiceError, on_service_error)
     app.add_exception_handler(InputError, on_input_error)
     app.add_exception_handler(HTTPException, on_http_exception)

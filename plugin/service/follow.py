@@ -21,9 +21,9 @@ async def follow_indexes(service: Service, log: Any) -> None:
     seconds = service.settings.refresh_seconds
     checking = asyncio.create_task(check_indexes(service, log))
     try:
-        while seconds and service.searchers:
+        while seconds and (service.searchers or service.settings.write):
             await asyncio.sleep(seconds)
-            for name in service.searchers:
+            for name in list(service.searchers):
                 await _look(service, name, log)
         await checking
     finally:
@@ -66,6 +66,8 @@ class _StoppedError(Exception):
 
 
 async def _look(service: Service, name: str, log: Any) -> None:
+    if name not in service.searchers:  # dropped meanwhile
+        return
     try:
         newer = await asyncio.to_thread(service.refresh, name)
     except Exception as error:  # searches go on in the version that is open

@@ -54,6 +54,7 @@ class Info(BaseModel):
     version: str = Field(description="Version of tansaku.")
     model_id: str = Field(description="Name of the model.")
     indexes: list[str] = Field(description="Names of the indexes; the first one is the default.")
+    writes: bool = Field(description="Whether clients with the token for it may change indexes.")
     max_input_length: int = Field(description="Number of tokens of a text that the model reads.")
     max_client_batch_size: int = Field(description="Largest number of documents in a rerank request.")
     max_concurrent_requests: int = Field(description="Number of requests that are worked on or wait.")
@@ -97,6 +98,7 @@ def router(service: Service) -> APIRouter:
             "version": version("tansaku"),
             "model_id": service.model,
             "indexes": list(service.searchers),
+            "writes": settings.write,
             "max_input_length": service.encoder.bundle.document.max_length,
             "max_client_batch_size": settings.max_documents,
             "max_concurrent_requests": settings.slots + settings.queue,

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from .follow import follow_indexes
+from .manage.manager import Manager
 from .service import Service
 
 _TOKENS_OF_A_PASSAGE = 250  # some 400 characters of Japanese
@@ -24,12 +25,16 @@ class Loading:
 
     Args:
         service: What is loaded.
+        manager: Its jobs, which are continued then.
         log: A structlog logger.
         on_failure: Called with the error if the model or an index cannot be loaded.
     """
 
-    def __init__(self, service: Service, log: Any, on_failure: Callable[[Exception], None] | None = None) -> None:
+    def __init__(
+        self, service: Service, manager: Manager, log: Any, on_failure: Callable[[Exception], None] | None = None
+    ) -> None:
         self._service = service
+        self._manager = manager
         self._log = log
         self._on_failure = on_failure
         self._lock = threading.Lock()
@@ -51,6 +56,7 @@ class Loading:
             running.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await running
+            await asyncio.to_thread(self._manager.close)
             self._service.workers.close()
 
     async def at_request(self, *, wait: bool) -> None:
@@ -118,8 +124,9 @@ class Loading:
     def _work(self, loaded: Future[Exception | None]) -> None:
         try:
             self._service.load()
+            self._manager.start()
         except Exception as error:
-            self._service.failed = True
+            self._service.ready, self._service.failed = False, True
             loaded.set_result(error)
         else:
             loaded.set_result(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
@@ -94,6 +95,12 @@ class Metrics:
         """Show an index's size and version."""
         self._size.labels(name).set(documents)
         self._version.labels(name).set(version)
+
+    def forget(self, name: str) -> None:
+        """Show an index no longer."""
+        for gauge in (self._size, self._version):
+            with contextlib.suppress(KeyError):
+                gauge.remove(name)
 
 
 def json_lines(stream: TextIO | None = None) -> Any:
@@ -210,7 +217,8 @@ class Observe:
     def _note(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         state = scope["state"]
         path = route_path(scope)
-        route = path if path in self._shapes else "other"
+        matched = getattr(scope.get("route"), "path", path)  # with names in place of what is sent
+        route = matched if matched in self._shapes else "other"
         dialect = state["errors"].dialect
         status = status or 499  # the client went away
         self._metrics.answered(route, dialect, status, seconds)

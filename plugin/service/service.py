@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from ...indexer.errors import ModelMismatchError, StorageError
-from ...indexer.table.database import connect
+from ...indexer.table.contents import index_names
+from ...indexer.table.database import Database, DBConnection, connect
 from ...indexer.table.model import Models
 from ...indexer.table.table import open_index_table
 from ...onnx_export.cores import usable_cores
@@ -44,6 +46,8 @@ class Service:
         draining: Whether the service is about to stop.
         failed: Whether the model or an index could not be loaded.
         pace: How fast texts are encoded.
+        given: The model and the searchers that were given, or None for each.
+        work_folder: Folder of jobs and uploads, once it is known.
         outdated: Names of the indexes whose latest version has a model that is not known here; their earlier version is
             searched.
     """
@@ -61,7 +65,9 @@ class Service:
         self.failed = False
         self.pace = Pace(settings.deadline_seconds)
         self.outdated: set[str] = set()
-        self._given = encoder, searchers
+        self.given = encoder, searchers
+        self.work_folder: Path | None = None
+        self._models = Models(encoder)
         self._index_rerankers: dict[str, Reranker] = {}
         self._text_reranker: Reranker | None = None
 
@@ -71,26 +77,56 @@ class Service:
         Raises:
             TansakuError: as `Encoder.load` and `Searcher.open` do.
         """
-        encoder, searchers = self._given
+        encoder, searchers = self.given
         settings = self.settings
         if encoder is None and settings.model is not None and not searchers:
             encoder = Encoder.load(settings.model, threads=settings.threads)
-        models = Models(encoder, threads=settings.threads)
+        self._models = models = Models(encoder, threads=settings.threads)
         if searchers is None:
-            self.searchers = {
-                name: Searcher(open_index_table(connect(db, storage_options=settings.storage_options), table), models)
-                for name, (db, table) in settings.indexes.items()
-            }
+            self.searchers = {name: self._searcher(db, table) for name, (db, table) in settings.indexes.items()}
+            if settings.database is not None:
+                database = connect(settings.database, create=settings.write, storage_options=settings.storage_options)
+                for name in index_names(database):
+                    self.searchers.setdefault(name, self._searcher(database, name))
         self._model_is_given = encoder is not None
         if encoder is None:
             encoder = next(iter(self.searchers.values())).encoder if self.searchers else models.default()
         self._rank_texts_with(encoder)
-        weight = settings.phrase_weight
         for name, searcher in self.searchers.items():
-            self._index_rerankers[name] = Reranker(searcher=searcher, phrase_weight=weight)
-            searcher.search(_WARM_UP_TEXT, k=1, phrase_weight=weight)
-            self._warm_up_ids(name)
+            self._warm_up(name, searcher)
         self.ready = True
+
+    def open_index(self, name: str, db: Database, table: str) -> None:
+        """Serve another index.
+
+        Args:
+            name: Its name here.
+            db: Its database.
+            table: Its table.
+
+        Raises:
+            TansakuError: as `Searcher.open` does.
+        """
+        searcher = self._searcher(db, table)
+        self._warm_up(name, searcher)
+        self.searchers = {**self.searchers, name: searcher}  # a new one: others go through it at this moment
+
+    def close_index(self, name: str) -> None:
+        """Serve an index no longer. Requests under way are answered."""
+        self.searchers = {other: searcher for other, searcher in self.searchers.items() if other != name}
+        self._index_rerankers.pop(name, None)
+        self.outdated.discard(name)
+        self.metrics.forget(name)
+
+    def _searcher(self, db: Database, table: str) -> Searcher:
+        options = None if isinstance(db, DBConnection) else self.settings.storage_options
+        return Searcher(open_index_table(connect(db, storage_options=options), table), self._models)
+
+    def _warm_up(self, name: str, searcher: Searcher) -> None:
+        weight = self.settings.phrase_weight
+        self._index_rerankers[name] = Reranker(searcher=searcher, phrase_weight=weight)
+        searcher.search(_WARM_UP_TEXT, k=1, phrase_weight=weight)
+        self._warm_up_ids(name, searcher)
 
     def _rank_texts_with(self, encoder: Encoder) -> None:
         reranker = Reranker(encoder, phrase_weight=self.settings.phrase_weight)
@@ -127,7 +163,7 @@ class Service:
             raise
         self.outdated.discard(name)
         if newer:
-            self._warm_up_ids(name)
+            self._warm_up_ids(name, searcher)
             is_first = searcher is next(iter(self.searchers.values()))
             if is_first and not self._model_is_given and searcher.encoder is not self.encoder:
                 self._rank_texts_with(searcher.encoder)
@@ -174,7 +210,10 @@ class Service:
         Raises:
             ServiceError: 404, the index is unknown.
         """
-        return self._index_rerankers[self.searcher(index)[0]] if by_id else self._for_texts()
+        if not by_id:
+            return self._for_texts()
+        name, searcher = self.searcher(index)
+        return self._index_rerankers.get(name) or Reranker(searcher=searcher, phrase_weight=self.settings.phrase_weight)
 
     def embed(self, texts: Sequence[str], *, queries: bool) -> tuple[list[np.ndarray], list[int]]:
         """Token vectors of each text, float32 (tokens, dim), and the positions of texts that the model cut.
@@ -208,12 +247,13 @@ class Service:
         Raises:
             ServiceError: 404, the index is unknown.
         """
-        if not self.searchers:
+        searchers = self.searchers
+        if not searchers:
             raise ServiceError(404, "no index is served here; start tansaku serve with --db and --table", "index")
-        name = next(iter(self.searchers)) if index is None else index
-        if name not in self.searchers:
-            raise ServiceError(404, f"unknown index; use {' or '.join(self.searchers)}", "index")
-        return name, self.searchers[name]
+        name = next(iter(searchers)) if index is None else index
+        if name not in searchers:
+            raise ServiceError(404, f"unknown index; use {' or '.join(searchers)}", "index")
+        return name, searchers[name]
 
     def search(self, index: str | None, ask: Callable[[Searcher], Hits]) -> tuple[str, Hits]:
         """Name of an index, and what ``ask`` finds in it.
@@ -246,9 +286,8 @@ class Service:
             raise ServiceError(503, "the model is being loaded; try again", "loading")
         return self._text_reranker
 
-    def _warm_up_ids(self, name: str) -> None:
+    def _warm_up_ids(self, name: str, searcher: Searcher) -> None:
         """Have the table of ids made, which otherwise the first request by id would wait for."""
-        searcher = self.searchers[name]
         searcher.score_vectors(np.full((1, searcher.encoder.dim), searcher.encoder.dim**-0.5, np.float32), [])
         self.metrics.index(name, documents=len(searcher), version=searcher.version)
 

@@ -18,7 +18,7 @@ from ..search.choices import ScoreMode
 from ..serving.access import check_token
 
 _Count = Annotated[int, Field(ge=1)]
-_SECRET = ("token", "storage_options")
+_SECRET = ("token", "write_token", "storage_options")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,19 @@ class Settings:
         queue: Number of requests that may wait. More are refused with 429.
         deadline_seconds: Time limit of a request, after which it is answered with 408, 503 or 504.
         refresh_seconds: Seconds between looks for new versions of the indexes; 0 means never.
+        database: Database whose indexes are all served, and in which indexes can be made; None serves ``indexes``
+            alone.
+        write: Whether indexes can be changed over HTTP.
+        write_token: Token that clients must send to write; it reads too.
+        allow_write_without_token: Whether clients may write without a token; for a service that only this machine
+            reaches.
+        work_folder: Folder for jobs and uploads; None takes one in the database.
+        writers: Number of jobs that are done at a time; an index has one at a time.
+        max_jobs: Largest number of jobs that have not ended.
+        max_upload_bytes: Largest size of the documents of a job, in bytes.
+        max_uploads_bytes: Largest size of all uploads, in bytes.
+        max_upload_documents: Largest number of documents of a job.
+        upload_idle_seconds: Time after which an upload that gets no part, and that no job has, is removed.
         log_text: Whether messages of unexpected errors, which may hold users' text, are logged.
         storage_options: Options for the object store of the indexes, in LanceDB's names.
 
@@ -70,6 +83,17 @@ class Settings:
     queue: Annotated[int, Field(ge=0)] = 64
     deadline_seconds: Annotated[float, Field(gt=0)] = 30.0
     refresh_seconds: Annotated[float, Field(ge=0)] = 5.0
+    database: Database | None = None
+    write: bool = False
+    write_token: Annotated[str, AfterValidator(check_token)] | None = field(default=None, repr=False)
+    allow_write_without_token: bool = False
+    work_folder: Path | None = None
+    writers: _Count = 2
+    max_jobs: _Count = 100
+    max_upload_bytes: _Count = 1 << 30
+    max_uploads_bytes: _Count = 8 << 30
+    max_upload_documents: _Count = 1_000_000
+    upload_idle_seconds: Annotated[float, Field(gt=0)] = 86_400.0
     log_text: bool = False
     storage_options: Mapping[str, str] | None = field(default=None, repr=False)
 
@@ -82,6 +106,27 @@ class Settings:
                 shown = "not valid" if setting.name in _SECRET else repr(value)
                 reason = error.errors()[0]["msg"].removeprefix("Value error, ")
                 raise InputError(f"setting {setting.name} is {shown}: {reason}") from None
+        self._check_writing()
+
+    def _check_writing(self) -> None:
+        """Refuse a service that would let readers write, or that nobody could write to."""
+        if not self.write:
+            if self.write_token is not None or self.allow_write_without_token:
+                raise InputError("a token for writing is given, but writing is off; set write (--write) too")
+            return
+        if self.write_token is None and not self.allow_write_without_token:
+            raise InputError(
+                "writing needs a token of its own: set write_token (--write-token or TANSAKU_WRITE_TOKEN), or, where "
+                "only this machine reaches the service, allow_write_without_token"
+            )
+        if self.allow_write_without_token and (self.token is not None or self.write_token is not None):
+            raise InputError(
+                "allow_write_without_token is for a service without tokens; leave it out, or leave them out"
+            )
+        if self.write_token is not None and self.token is not None and self.write_token.strip() == self.token.strip():
+            raise InputError(
+                "the token for writing is that for reading, so that every reader could write; choose another"
+            )
 
     @property
     def slots(self) -> int:

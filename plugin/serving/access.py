@@ -12,6 +12,7 @@ from typing import Any
 from ...onnx_export.errors import InputError
 
 TOKEN_VARIABLE = "TANSAKU_TOKEN"  # noqa: S105 - a name
+WRITE_TOKEN_VARIABLE = "TANSAKU_WRITE_TOKEN"  # noqa: S105 - a name
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # control characters but tabs
 
 
@@ -36,14 +37,18 @@ def has_token(scope: Mapping[str, Any], token: bytes) -> bool:
     return hmac.compare_digest(sent.strip(), token)
 
 
-def checked_token(token: str | None) -> str | None:
+def checked_token(token: str | None, variable: str = TOKEN_VARIABLE) -> str | None:
     """The token of an option or its variable.
+
+    Args:
+        token: What was given.
+        variable: Name of the variable.
 
     Raises:
         InputError: the variable is set to nothing, which would let everybody in; or as `check_token`.
     """
-    if token is None and TOKEN_VARIABLE in os.environ:
-        raise InputError(f"{TOKEN_VARIABLE} is set but empty, and would let everybody in; give a token, or unset it")
+    if token is None and variable in os.environ:
+        raise InputError(f"{variable} is set but empty, and would let everybody in; give a token, or unset it")
     return None if token is None else check_token(token)
 
 

@@ -20,8 +20,8 @@ from ...rerank.reranker import RerankResult
 from ...search.choices import ScoreMode
 from ...search.cuts import documents_warning, query_warning
 from ...serving.ids import id_text
-from ..admission import entered
 from ..errors import ErrorShape, ServiceError
+from ..phases import entered
 from ..service import Service
 
 WARNINGS_HEADER = "X-Tansaku-Warnings"

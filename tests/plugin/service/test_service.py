@@ -886,8 +886,9 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            (["--db", "x"], "go together"),
-            (["--table", "x"], "go together"),
+            (["--table", "x"], "--table needs --db"),
+            (["--db", "x", "--write"], "--write-token"),
+            (["--write", "--allow-write-without-token", "--host", "0.0.0.0"], "address of this machine"),  # noqa: S104
             (["--index", "x"], "NAME=DB/TABLE"),
             (["--db", "x", "--table", "t", "--table", "t"], "two indexes"),
             (["--max-body", "0"], "max-body"),

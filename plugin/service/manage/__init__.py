@@ -1,0 +1,1 @@
+"""Indexes managed over HTTP: what is in them, what is written to them, and the jobs that write."""
