@@ -84,7 +84,8 @@ def arrays_folder(index: IndexTable) -> Path:
     Raises:
         StorageError: see `side_folder`.
     """
-    return side_folder(index.database, index.name) / "arrays"
+    name = "arrays" if index.shard.is_whole else f"arrays-{index.shard}"
+    return side_folder(index.database, index.name) / name
 
 
 def store_segment(index: IndexTable, rows: RowKeys, folder: Path, routing: Routing | None) -> OnDisk:

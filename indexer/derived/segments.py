@@ -157,7 +157,7 @@ def segment_problem(segment: Segment, codec: ResidualCodec, routing: Routing | N
 
 
 def read_keys(index: IndexTable) -> RowKeys:
-    """Read which rows the table has.
+    """Read which rows the table has, of a shard those of the shard.
 
     Args:
         index: the table, at the version that it has open.
@@ -175,6 +175,8 @@ def read_keys(index: IndexTable) -> RowKeys:
             raise damaged(index, name, "is not a number in every row")
     row_ids = rows["_rowid"].to_numpy()
     order = np.argsort(row_ids, kind="stable")
+    if not index.shard.is_whole:
+        order = order[index.shard.holds(row_ids[order])]
     counts = rows["token_count"].to_numpy().astype(np.int64)
     if (counts < 0).any():
         raise damaged(index, "token_count", "is negative in some rows")

@@ -21,6 +21,7 @@ from .counted import check_made
 from .database import drop_table, find_table, storage_errors, table_names
 from .lance_errors import is_existing_table, is_vanished
 from .schema import IndexHeader, check_columns, is_made_by_tansaku, read_header
+from .shard import WHOLE, Shard
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class IndexTable:
         header: the settings of the index.
         codec: decodes the residuals.
         fit: how well the codec fits the rows that it was trained on.
+        shard: the rows that are searched.
     """
 
     database: DBConnection
@@ -42,6 +44,7 @@ class IndexTable:
     header: IndexHeader
     codec: ResidualCodec
     fit: Fit
+    shard: Shard = WHOLE
 
     def place(self) -> str:
         """What error messages call this table."""

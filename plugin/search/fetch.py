@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,23 +103,41 @@ def read_documents(codes: StoredCodes, ids: list[str]) -> list[Document | None]:
     Raises:
         StorageError: As `fetch_hits`.
     """
+    documents = joined(document_parts(codes, ids))
+    return [documents.get(doc_id) for doc_id in ids]
+
+
+def document_parts(codes: StoredCodes, ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of documents or passages by id: title, text, the caller's columns, and the number of a passage.
+
+    Raises:
+        StorageError: As `fetch_hits`.
+    """
     header = codes.index.header
     fields = [field.name for field in user_fields(codes.schema, header)]
-    order = ["passage"] if header.passage_tokens else []
     distinct = list(dict.fromkeys(ids))
     positions, rows = codes.find_ids(distinct)
+    order = ["passage"] if header.passage_tokens else []
     records = take_rows(codes, rows, ["title", "text", *order, *fields]).to_pylist()
     parts: dict[str, list[dict[str, Any]]] = {}
     for position, record in zip(positions.tolist(), records, strict=True):
-        parts.setdefault(distinct[position], []).append(record)
+        part: dict[str, Any] = {"title": record["title"], "text": record["text"]}
+        part["fields"] = {name: record[name] for name in fields}
+        part["passage"] = record["passage"] if order else 0
+        parts.setdefault(distinct[position], []).append(part)
+    return parts
+
+
+def joined(parts: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, Document]:
+    """Whole documents from `document_parts`: the passages of each in their order, one a line."""
     documents: dict[str, Document] = {}
     for doc_id, of_document in parts.items():
-        if order:
-            of_document.sort(key=lambda record: record["passage"])
-        first = of_document[0]
-        text = "\n".join(record["text"] for record in of_document)
-        documents[doc_id] = Document(doc_id, text, first["title"], {name: first[name] for name in fields})
-    return [documents.get(doc_id) for doc_id in ids]
+        in_order = sorted(of_document, key=lambda part: part["passage"])
+        first = in_order[0]
+        documents[doc_id] = Document(
+            doc_id, "\n".join(part["text"] for part in in_order), first["title"], first["fields"]
+        )
+    return documents
 
 
 def take_rows(codes: StoredCodes, rows: np.ndarray, columns: list[str]) -> pa.Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...indexer.derived.array_files import arrays_folder
 from ...indexer.derived.arrays import load_arrays
@@ -57,4 +57,5 @@ class OpenedVersion:
 
 def latest(index: IndexTable) -> IndexTable:
     """The latest version of the table of ``index``."""
-    return retrying(StorageError)(lambda: open_index_table(index.database, index.name))
+    table = retrying(StorageError)(lambda: open_index_table(index.database, index.name))
+    return replace(table, shard=index.shard)

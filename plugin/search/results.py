@@ -92,6 +92,7 @@ class Hits(list[Hit]):
         query_tokens: Number of vectors of the query.
         truncated: Whether the query was longer than the model reads (`Bundle.query`), so that its end was ignored.
             False for a query that was given as vectors.
+        lost: Numbers of the shards that did not answer, in a search over shards that allows that; else empty.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Hits(list[Hit]):
         self.query_tokens = query_tokens
         self.truncated = truncated
         self.recall = recall
+        self.lost: tuple[int, ...] = ()
 
     def scores(self, mode: ScoreMode = "mean") -> list[float]:
         """The hits' scores on another scale, in their order.

@@ -59,16 +59,38 @@ def snippets_of(
         InputError: An id that is not in the index, or a phrase weight that cannot be used.
     """
     weight = codes.phrase_weight_for(phrase_weight)
+    return [
+        snippet_of(encoder, query_text, query, document, codes.vectors(row), weight, chars)
+        for row, document in rows_of_ids(codes, ids, query, weight)
+    ]
+
+
+def snippet_of(
+    encoder: Encoder,
+    query_text: str,
+    query: EncodedQuery,
+    document: Document,
+    vectors: np.ndarray,
+    phrase_weight: float,
+    chars: int,
+) -> Snippet:
+    """The snippet of one document.
+
+    Args:
+        encoder: Finds where tokens stand in their text.
+        query_text: The query's text.
+        query: The vectors of this text.
+        document: Title and text.
+        vectors: The document's vectors, float32 (tokens, dim), in the order of its text.
+        phrase_weight: The phrase weight of the score.
+        chars: Largest number of characters.
+    """
     of_text = np.array([span is not None for span in encoder.query_spans(query_text)])
-    found = []
-    for row, document in rows_of_ids(codes, ids, query, weight):
-        vectors = codes.vectors(row)
-        weights, similarities = phrase_similarities(query.vectors, vectors, weight)
-        spans = encoder.document_spans(document.encoded_text)
-        if len(spans) != len(vectors) or not of_text.any():  # pooled, or the text was changed by another client
-            spans = [None] * len(vectors)
-        found.append(_snippet(document, spans, weights[of_text], similarities[of_text], chars))
-    return found
+    weights, similarities = phrase_similarities(query.vectors, vectors, phrase_weight)
+    spans = encoder.document_spans(document.encoded_text)
+    if len(spans) != len(vectors) or not of_text.any():  # pooled, or the text was changed by another client
+        spans = [None] * len(vectors)
+    return _snippet(document, spans, weights[of_text], similarities[of_text], chars)
 
 
 def _snippet(
