@@ -99,6 +99,7 @@ class ShardedSearcher(Searcher):
         shards: one client for each shard, in their order.
         encoder: as in `Searcher.open`.
         partial: leave out shards that do not answer, and name them in `Hits.lost`; False: raise `ShardLostError`.
+        on_close: called by `close`.
 
     Example:
         >>> from tansaku import Index
@@ -118,12 +119,14 @@ class ShardedSearcher(Searcher):
         *,
         encoder: Encoder | Models | None = None,
         partial: bool = False,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
         if not shards:
             raise InputError("there are no shards; give one or more")
         self._database, self._name = database, table
         self._shards = list(shards)
         self._partial = partial
+        self._on_close = on_close
         self._models = Models.of(encoder)
         self._pool = ThreadPoolExecutor(4 * len(self._shards), thread_name_prefix="tansaku-shard")
         self._whole = self._opened_everywhere(open_index_table(database, table), None)
@@ -200,9 +203,7 @@ class ShardedSearcher(Searcher):
             scored = sum(shard.scored for shard in found)
             made = Hits(
                 hits,
-                ranked=RankedRows(
-                    np.empty(0, np.int64), np.empty(0, np.float32), sum(f.scored for f in found), missing
-                ),
+                ranked=RankedRows(np.empty(0, np.int64), np.empty(0, np.float32), scored, missing),
                 stages=stages,
                 version=whole.version,
                 query_tokens=len(query.vectors),
@@ -375,8 +376,9 @@ class ShardedSearcher(Searcher):
         return check_index(open_index_table(self._database, self._name), progress or no_progress)
 
     def close(self) -> None:
-        """End the threads that ask the shards."""
+        """End the threads that ask the shards, and the shards that were started for this searcher."""
         self._pool.shutdown(cancel_futures=True)
+        self._on_close()
 
     def _opened_everywhere(self, index: IndexTable, before: _Whole | None) -> _Whole:
         encoder = self._models.find(index)

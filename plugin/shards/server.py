@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -198,6 +199,10 @@ class ShardServer:
         query = EncodedQuery(vectors, truncated=False)
         found = rows_of_ids(codes, ids, query, codes.phrase_weight_for(phrase_weight))
         return [(document, codes.vectors(row)) for row, document in found]
+
+    def pid(self) -> int:
+        """Id of the process that answers."""
+        return os.getpid()
 
     def _at(self, version: int) -> tuple[StoredCodes, Calibrator]:
         found = self._open.get(version)
