@@ -128,6 +128,9 @@ def test_the_language_is_that_of_the_environment(monkeypatch, variables, japanes
         ("table 'docs': not in this database (tables: a, b); `tansaku index` makes one", "テーブル 'docs' はこの"),
         ("a.csv:2: no field 'text' here (fields: 本文); add it, or name the field that holds the text: --text-field, "
          "in Python names=FieldNames(text=...)", "a.csv:2: フィールド 'text' がありません (フィールド: 本文)"),
+        ("1 row of 1,200 written to sqlite:a.db#t", "1,200 行のうち 1 行を sqlite:a.db#t に書き込みました"),
+        ("2 were there already, and stay (--existing replace writes over them)", "2 件はすでにあるため"),
+        ("3 rows without codes left out; encode them with fill()", "コードのない 3 行を除きました"),
         ("something that nobody has translated", "something that nobody has translated"),
     ],
 )  # fmt: skip
