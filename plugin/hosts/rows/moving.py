@@ -164,7 +164,7 @@ class IndexRows:
                 found = self._index.table.search().select([ID, *names, "centroid_ids", "residuals"])
                 rows = found.offset(start).limit(_ROWS).to_arrow().to_pylist()
             vectors = [_decoded(self._index.codec, row["centroid_ids"], row["residuals"]) for row in rows]
-            coded = self._coder.code_vectors(vectors)
+            coded = self._coder.code_vectors(vectors, self._cut(rows))
             yield (
                 [
                     CodedRow(row[ID], one.row_vector, one.codes, {name: row[name] for name in names})
@@ -172,6 +172,12 @@ class IndexRows:
                 ],
                 0,
             )
+
+    def _cut(self, rows: Sequence[Mapping[str, Any]]) -> list[bool]:
+        """Which texts are longer than the model reads: an index does not keep that, so they are tokenized again."""
+        texts = [joined(row[name] for name in self.text_columns) for row in rows]
+        tokenized = iter(self._coder.encoder.tokenize_documents([text for text in texts if text.strip()]))
+        return [bool(text.strip()) and next(tokenized).truncated for text in texts]
 
 
 def to_file(

@@ -255,6 +255,17 @@ class TestIndex:
         assert {(row["title"], row["parent_id"]) for row in found} == {("寺", "a")}
         assert [row["passage"] for row in found] == [*range(len(found))]
 
+    def test_rows_say_which_texts_were_cut(self, db):
+        coder = shared_coder()
+        texts = {"short": "京都は794年から都だった。", "long": "京都は794年から都だった。" * 500}
+        documents = [{"id": name, "text": text} for name, text in texts.items()]
+        # The texts of given vectors may be empty.
+        vectors = [one[:2] for one in coder.encoder.encode_documents(["犬"])]
+        Index.create(db, "t", documents, encoder=coder.encoder).add([{"id": "none", "text": ""}], vectors=vectors)
+        rows = [row for batch, _ in IndexRows(self.opened(db), coder).batches(0, None) for row in batch]
+        cut = {row.id: coder.read_header(row.codes, row.id).cut for row in rows}
+        assert cut == {"short": False, "long": True, "none": False}
+
     def test_pooled_vectors_are_refused(self, db):
         pytest.importorskip("scipy")
         coder = shared_coder()
