@@ -35,6 +35,7 @@ try:
     from psycopg.rows import tuple_row
 
     from .._pgvector import look_further
+    from ._connections import KeptConnections
 except ImportError as error:
     raise MissingExtraError("psycopg", "postgres") from error
 
@@ -60,10 +61,13 @@ class PostgresRows(SqlRows):
     Ids may be of any type; those that are not whole numbers are read and given as strings. Each batch is written in one
     transaction. May be used from several threads if ``connect`` is a string or the function of a pool.
 
+    With a connection string, each call has a connection of its own. Up to eight that are not in use are kept for the
+    next calls, until `close`.
+
     Args:
         coder: makes row vectors and codes, and ranks by them.
-        connect: a connection string, which every search connects with; or a function that gives a connection, such as
-            ``ConnectionPool.connection`` of psycopg_pool.
+        connect: a connection string; or a function that gives a connection, such as ``ConnectionPool.connection`` of
+            psycopg_pool.
         table: name of the table, also as ``schema.table``.
         timeout: seconds that connecting and each statement may take, but for making an index.
         options: options of `RowStore`.
@@ -84,15 +88,20 @@ class PostgresRows(SqlRows):
 
     def _prepare(self, coder: Coder, connect: Connect, table: str, *, timeout: float, **options: Any) -> None:
         super().__init__(coder, table, **options)
-        self._connect, self.timeout = connect, timeout
+        self.timeout = timeout
         self._id_is_whole = False
+        self._kept: KeptConnections | None = None
         if isinstance(connect, str):
             try:
                 conninfo_to_dict(connect)
             except psycopg.Error:
                 # Its message and its chain would show the password.
                 raise InputError("connect is no connection string of PostgreSQL, such as 'dbname=shop'") from None
-        elif not callable(connect):
+            self._kept = KeptConnections(connect, timeout)
+            self._connection = self._kept.connection
+        elif callable(connect):
+            self._connection = connect
+        else:
             raise InputError(f"connect is {type(connect).__name__}; give a connection string or pool.connection")
 
     @classmethod
@@ -196,6 +205,11 @@ class PostgresRows(SqlRows):
             if not self._has_index(session):
                 self._make_index(session, check_whole("m", m), check_whole("ef_construction", ef_construction))
 
+    def close(self) -> None:
+        """Close the connections that are kept; the next call connects again. A pool of the application stays open."""
+        if self._kept is not None:
+            self._kept.close()
+
     @property
     def place(self) -> str:
         """See `RowStore`."""
@@ -214,11 +228,6 @@ class PostgresRows(SqlRows):
             milliseconds = int(1000 * self.timeout) if limited else 0
             cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(milliseconds)])
             yield _PostgresSession(cursor)
-
-    def _connection(self) -> AbstractContextManager[psycopg.Connection[Any]]:
-        if isinstance(self._connect, str):
-            return psycopg.connect(self._connect, connect_timeout=max(1, int(self.timeout)))
-        return self._connect()
 
     def _nearest(self, vector: np.ndarray, n: int, where: SqlCondition | None, exact: bool) -> list[FoundRow]:
         statement, values = self._search_statement(vector, n, where, exact)

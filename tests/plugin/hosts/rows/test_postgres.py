@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import pickle
 import sys
 import tempfile
 import traceback
@@ -172,6 +173,75 @@ def test_a_database_that_goes_down(place, table):
             store.search("犬")
         with pytest.raises(HostError, match=table):
             store.add([{"number": 50, "title": "鯨", "body": "海"}])
+
+
+class TestAConnectionString:
+    """Connections are kept: a search that connects waits for the server to start a process."""
+
+    @pytest.fixture
+    def store(self, place, table):
+        store = PostgresRows.adopt(shared_coder(), f"{place} application_name={table}", table, **OF_TABLE)
+        store.fill()
+        yield store
+        store.close()
+
+    @staticmethod
+    def connections(place, store):
+        """The server's processes that serve a store."""
+        found = run(place, "SELECT pid FROM pg_stat_activity WHERE application_name = %s", store.table)
+        return {pid for (pid,) in found}
+
+    def test_one_connection_serves_one_call_after_another(self, place, store):
+        first = self.connections(place, store)
+        assert len(first) == 1
+        for _ in range(3):
+            store.search("犬")
+        assert self.connections(place, store) == first
+
+    def test_calls_at_the_same_time_have_one_each(self, place, store):
+        with store._connection() as one, store._connection() as two:
+            assert one is not two
+            assert store.search("酢飯の料理", k=1)[0].id == 4
+        assert len(self.connections(place, store)) == 3
+        with contextlib.ExitStack() as opened:
+            for _ in range(12):
+                opened.enter_context(store._connection())
+        assert len(store._kept._idle) == 8
+
+    def test_one_that_the_server_closed_is_replaced(self, place, store):
+        for pid in self.connections(place, store):
+            run(place, "SELECT pg_terminate_backend(%s, 5000)", pid)
+        assert store.search("酢飯の料理", k=1)[0].id == 4
+
+    def test_one_that_was_left_in_a_transaction_is_closed(self, store):
+        with store._connection() as connection:
+            connection.execute("BEGIN")
+        assert connection.closed
+        assert store.count() == len(DOCUMENTS)
+
+    def test_they_are_closed_with_the_store(self, store):
+        idle = [*store._kept._idle]
+        store.close()
+        assert idle[0].closed
+        assert store.count() == len(DOCUMENTS)  # it connects again
+        idle = [*store._kept._idle]
+        store._kept = store._connection = None
+        assert idle[0].closed
+
+    def test_a_fork_leaves_those_of_its_parent_open(self, store, monkeypatch):
+        idle = [*store._kept._idle]
+        monkeypatch.setattr("os.getpid", lambda: -1)
+        assert store.count() == len(DOCUMENTS)
+        assert not idle[0].closed
+        store.close()
+        monkeypatch.undo()
+        assert not idle[0].closed
+        idle[0].close()
+
+    def test_another_process_may_use_a_store(self, store):
+        other = pickle.loads(pickle.dumps(store))
+        assert other.search("酢飯の料理", k=1)[0].id == 4
+        other.close()
 
 
 def test_no_message_has_the_password(place):
