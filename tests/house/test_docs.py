@@ -362,6 +362,19 @@ def test_the_reference_documents_what_is_public():
     assert sorted(documented) == sorted({*dir(tansaku)} - {"__version__"})
 
 
+def test_the_reference_documents_every_store_of_rows():
+    folder = ROOT / "plugin" / "hosts" / "rows"
+    page = (DOCS / "reference" / "api" / "row-stores.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^::: tansaku\.plugin\.hosts\.rows\.(\w+\.\w+Rows)$", page, flags=re.MULTILINE)
+    written = {
+        f"{path.stem}.{found.name}"
+        for path in folder.glob("[!_]*.py")
+        for found in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(found, ast.ClassDef) and found.name.endswith("Rows") and not found.name.startswith("_")
+    }
+    assert set(documented) == written - {"moving.StoredRows", "moving.FileRows", "moving.IndexRows"}
+
+
 def test_generated_parts_name_commands_paths_and_errors():
     parts = {name: write() for name, write in generated().PARTS.items()}
     shown = {name for name, command in COMMANDS.items() if not command.hidden}
