@@ -21,6 +21,15 @@ _OPERATORS = {
 }
 _MAX_WIDTH = 1000  # pgvector's limit of hnsw.ef_search
 _ITERATIVE = (0, 8)  # the first version that scans an index until enough rows are found
+# In one statement, since a server may be far away.
+_LOOK_FURTHER = """
+SELECT set_config(
+    'hnsw.ef_search', greatest(%s, coalesce(current_setting('hnsw.ef_search', true), '0')::int)::text, true
+), CASE WHEN (string_to_array(extversion, '.'))[1:2]::int[] >= %s::int[] THEN
+    set_config('hnsw.iterative_scan', 'relaxed_order', true)
+    || set_config('ivfflat.iterative_scan', 'relaxed_order', true)
+END FROM pg_extension WHERE extname = 'vector'
+"""
 
 Row = tuple[Any, ...]
 
@@ -90,14 +99,6 @@ def nearest(
 
 def look_further(cursor: psycopg.Cursor[Row], k: int) -> None:
     """Lets the indexes look further, in this transaction alone; a width that is set already is never made smaller."""
-    found = cursor.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
+    found = cursor.execute(_LOOK_FURTHER, [min(2 * k, _MAX_WIDTH), list(_ITERATIVE)]).fetchone()
     if found is None:
         raise HostError("PostgreSQL cannot search vectors: this database has no pgvector; CREATE EXTENSION vector")
-    cursor.execute(
-        "SELECT set_config('hnsw.ef_search', "
-        "greatest(%s, coalesce(current_setting('hnsw.ef_search', true), '0')::int)::text, true)",
-        [min(2 * k, _MAX_WIDTH)],
-    )
-    if tuple(map(int, found[0].split(".")[:2])) >= _ITERATIVE:
-        for index in ("hnsw", "ivfflat"):
-            cursor.execute("SELECT set_config(%s, 'relaxed_order', true)", [f"{index}.iterative_scan"])

@@ -42,6 +42,10 @@ except ImportError as error:
 __all__ = ["PostgresRows"]
 
 _RECORDS = (psycopg.IntegrityError, psycopg.DataError)  # a record that cannot be written
+# Types that psycopg reads in binary too, by their first word. As text, codes take twice the bytes and far longer.
+_IN_BINARY = frozenset(
+    "bigint boolean bytea character date double integer json jsonb numeric real smallint text timestamp uuid".split()
+)
 _KIND = re.compile(r"(?:.*\.)?(halfvec|vector)\((\d+)\)")
 
 Connect = str | Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
@@ -89,7 +93,7 @@ class PostgresRows(SqlRows):
     def _prepare(self, coder: Coder, connect: Connect, table: str, *, timeout: float, **options: Any) -> None:
         super().__init__(coder, table, **options)
         self.timeout = timeout
-        self._id_is_whole = False
+        self._id_is_whole = self._in_binary = False
         self._kept: KeptConnections | None = None
         if isinstance(connect, str):
             try:
@@ -144,7 +148,7 @@ class PostgresRows(SqlRows):
             session.change(
                 f"CREATE TABLE {store._table} ({store._columns_of_new(columns or {}, id_type, 'text', kind)})"
             )
-            store._finish_columns(session, index)
+            store._finish_columns(session, [store.vector_column, store.codes_column], index)
         store._check_table()
         return store
 
@@ -187,7 +191,7 @@ class PostgresRows(SqlRows):
             if missing := store._missing():
                 added = ", ".join(f"ADD COLUMN {store._quoted(name)} {kinds[name]}" for name in missing)
                 session.change(f"ALTER TABLE {store._table} {added}")
-                store._finish_columns(session, index)
+                store._finish_columns(session, missing, index)
         store._check_table()
         return store
 
@@ -232,8 +236,8 @@ class PostgresRows(SqlRows):
     def _nearest(self, vector: np.ndarray, n: int, where: SqlCondition | None, exact: bool) -> list[FoundRow]:
         statement, values = self._search_statement(vector, n, where, exact)
         with self._session() as session:
-            look_further(session.cursor, n)
-            rows = session.rows(statement, values)
+            look_further(session.cursor, 2 * n)
+            rows = session.rows(statement, values, binary=self._in_binary)
         return self._found_rows(rows)
 
     def _search_statement(
@@ -302,6 +306,8 @@ class PostgresRows(SqlRows):
 
     def _check_kinds(self, columns: Mapping[str, str]) -> None:
         self._id_is_whole = columns[self.id_column] in ("smallint", "integer", "bigint")
+        others = (columns[name].partition("(")[0].partition(" ")[0] for name in (*self.text_columns, *self.fields))
+        self._in_binary = _IN_BINARY.issuperset(others)
         found = _KIND.fullmatch(columns[self.vector_column])
         if found is None:
             raise HostError(
@@ -337,9 +343,12 @@ class PostgresRows(SqlRows):
         if not session.rows("SELECT 1 FROM pg_extension WHERE extname = 'vector'"):
             raise HostError(f"{self.place}: this database has no pgvector; CREATE EXTENSION vector")
 
-    def _finish_columns(self, session: Session, index: bool) -> None:
-        # Codes cannot be compressed further.
-        session.change(f"ALTER TABLE {self._table} ALTER COLUMN {self._codes} SET STORAGE EXTERNAL")
+    def _finish_columns(self, session: Session, new: Sequence[str], index: bool) -> None:
+        # Codes cannot be compressed further. Row vectors stay in the rows: where no index is used, all are read, and
+        # each that lies outside takes as long as comparing it.
+        for name, storage in ((self.codes_column, "EXTERNAL"), (self.vector_column, "MAIN")):
+            if name in new:
+                session.change(f"ALTER TABLE {self._table} ALTER COLUMN {self._quoted(name)} SET STORAGE {storage}")
         session.change(f"CREATE INDEX ON {self._table} ({self._quoted(self.id_column)}) WHERE {self._lacks}")
         if index and not self._has_index(session):
             self._make_index(session)
@@ -369,9 +378,11 @@ class _PostgresSession:
     def __init__(self, cursor: psycopg.Cursor[tuple[Any, ...]]) -> None:
         self.cursor = cursor
 
-    def rows(self, statement: str, values: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+    def rows(
+        self, statement: str, values: Mapping[str, Any] | None = None, *, binary: bool = False
+    ) -> list[tuple[Any, ...]]:
         # Not prepared: which plan is best depends on the values.
-        return self.cursor.execute(statement.encode(), values or {}, prepare=False).fetchall()
+        return self.cursor.execute(statement.encode(), values or {}, prepare=False, binary=binary).fetchall()
 
     def change(self, statement: str, values: Mapping[str, Any] | None = None) -> int:
         return self.cursor.execute(statement.encode(), values or {}).rowcount

@@ -96,6 +96,23 @@ def test_an_index_is_made_once(place, table):
     assert sum("IS NULL" in one for (one,) in indexes) == 1
 
 
+def test_row_vectors_stay_in_the_rows_and_codes_do_not(place, table):
+    storage = "SELECT attname, attstorage FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname LIKE 'tans%%'"
+    PostgresRows.adopt(shared_coder(), place, table, **OF_TABLE)
+    assert dict(run(place, storage, table)) == {"tansaku_vector": "m", "tansaku_codes": "e"}
+    run(place, f"ALTER TABLE {table} DROP tansaku_codes, ALTER tansaku_vector SET STORAGE EXTERNAL")
+    PostgresRows.adopt(shared_coder(), place, table, **OF_TABLE)  # the column that is there stays as it is
+    assert dict(run(place, storage, table)) == {"tansaku_vector": "e", "tansaku_codes": "e"}
+
+
+def test_the_index_is_searched_four_times_as_wide(place, table):
+    store = PostgresRows.adopt(shared_coder(), place, table, **OF_TABLE)
+    store.fill()
+    for candidates, width in ((10, 40), (200, 800), (1000, 1000)):
+        where = ("current_setting('hnsw.ef_search')::int = %(width)s", {"width": width})
+        assert store.search("犬", where=where, candidates=candidates).candidates == len(DOCUMENTS)
+
+
 def test_ids_of_another_type(place):
     store = PostgresRows.create(shared_coder(), place, f"uuids{next(NUMBERS)}", id_type="uuid")
     first, second = "0b1ac1a4-5b6e-4cbd-a1ad-d0bb1f1ea000", "0b1ac1a4-5b6e-4cbd-a1ad-d0bb1f1ea001"
@@ -131,6 +148,22 @@ def test_an_index_that_stops_early_is_scanned_until_there_are_enough(place):
     exact = store._nearest(np.ones(store.coder.row_dim, np.float32), 60, None, True)
     expected = sorted(rows, key=lambda row: (-np.float16(row.row_vector).astype(float).sum(), row.id))[:60]
     assert [row.id for row in exact] == [row.id for row in expected]
+
+
+def test_fields_of_all_types_come_as_psycopg_reads_them(place):
+    """Codes are read in binary where all fields can be; an enumeration cannot."""
+    run(place, "CREATE TYPE mood AS ENUM ('glad', '悲しい')")
+    kinds = {"price": "numeric(8, 2)", "at": "timestamp with time zone", "facts": "jsonb", "tags": "text[]"}
+    row = {"price": "12.50", "at": "2026-12-01 00:00+00", "facts": '{"n": [1]}', "tags": "{x,y}", "mood": "悲しい"}
+    read = ["price", "at", "facts", "tags"]
+    made = PostgresRows.create(shared_coder(), place, f"kinds{next(NUMBERS)}", columns={**kinds, "mood": "mood"})
+    made.add([{"id": "a", "text": "犬", **row}])
+    found = [
+        PostgresRows(shared_coder(), place, made.table, fields=fields).search("犬")[0].fields
+        for fields in (read[:3], [*read, "mood"])
+    ]
+    assert found[1] == {**found[0], "tags": ["x", "y"], "mood": "悲しい"}
+    assert (str(found[0]["price"]), found[0]["at"].year, found[0]["facts"]) == ("12.50", 2026, {"n": [1]})
 
 
 def test_a_database_without_pgvector_is_said(place):
