@@ -31,6 +31,7 @@ from ._sql_rows import Session, SqlRows, client_errors
 __all__ = ["SqliteRows"]
 
 _FLOAT = np.dtype("<f4")
+_PAGE = 65536  # bytes: in pages of 4 KB a row is a chain of several, and a search takes nearly twice the time
 _STEPS_PER_CHECK = 100_000  # steps of SQLite's machine between two looks at the clock
 
 
@@ -89,7 +90,9 @@ class SqliteRows(SqlRows):
         timeout: float = 30.0,
         **options: Any,
     ) -> SqliteRows:
-        """Make a table and open it; also the file, if there is none, which then has a write-ahead log (WAL).
+        """Make a table and open it; also the file, if there is none.
+
+        A file that is made has a write-ahead log (WAL), and pages of 64 KB, since rows are long.
 
         Args:
             coder: see the class.
@@ -160,6 +163,7 @@ class SqliteRows(SqlRows):
             contextlib.closing(self._connection()) as connection,
         ):
             if self._mode == "rwc":
+                connection.execute(f"PRAGMA page_size = {_PAGE}")
                 connection.execute("PRAGMA journal_mode = WAL")
             # A transaction that began to read cannot always write: another may have written since.
             connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")

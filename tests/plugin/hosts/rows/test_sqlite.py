@@ -55,6 +55,14 @@ def test_no_file_is_made_by_opening_one(tmp_path):
         SqliteRows(shared_coder(), tmp_path / "text.db", "docs")
 
 
+def test_a_file_that_is_made_has_large_pages(store, tmp_path):
+    """And one that is there stays as it is."""
+    assert run(store.path, "PRAGMA page_size") == [(65536,)]
+    run(tmp_path / "b.db", "CREATE TABLE other (id TEXT)")
+    SqliteRows.create(shared_coder(), tmp_path / "b.db", "docs")
+    assert run(tmp_path / "b.db", "PRAGMA page_size") == [(4096,)]
+
+
 def test_row_vectors_of_another_length(store):
     run(store.path, "UPDATE docs SET tansaku_vector = zeroblob(12) WHERE id = 'dog'")
     with pytest.raises(HostError, match=r"'dog' is blob of 12 bytes"):
