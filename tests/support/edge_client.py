@@ -28,6 +28,8 @@ _DATATYPES = {
     models.Datatype.FLOAT16: edge.VectorStorageDatatype.Float16,
     models.Datatype.FLOAT32: edge.VectorStorageDatatype.Float32,
 }
+_SERVERS_HNSW = (16, 100, 10_000)  # what a server takes for m, ef_construct and full_scan_threshold
+_INT8 = edge.ScalarQuantizationConfig(edge.ScalarType.Int8, always_ram=True)
 _MODES = {
     models.UpdateMode.INSERT_ONLY: edge.UpdateMode.InsertOnly,
     models.UpdateMode.UPDATE_ONLY: edge.UpdateMode.UpdateOnly,
@@ -153,19 +155,21 @@ class EdgeClient:
         query: Any,
         using: str | None,
         limit: int,
-        query_filter: models.Filter | None,
-        with_payload: bool | list[str],
-        timeout: int,
+        query_filter: models.Filter | None = None,
+        with_payload: bool | list[str] = True,
+        timeout: int = 0,
         search_params: models.SearchParams | None = None,
+        prefetch: models.Prefetch | None = None,
     ) -> QueryResponse:
         if name not in self.shards:
             raise ValueError(f"Collection {name} not found")
-        nearest = edge.Query.Nearest(_vector(query), using=using)
-        params = None
-        if search_params is not None:
-            params = edge.SearchParams(hnsw_ef=search_params.hnsw_ef, exact=search_params.exact)
         asked = edge.QueryRequest(
-            limit, query=nearest, with_payload=with_payload, filter=_chosen(query_filter), params=params
+            limit,
+            query=edge.Query.Nearest(_vector(query), using=using),
+            prefetches=[] if prefetch is None else [_prefetch(prefetch)],
+            with_payload=with_payload,
+            filter=_chosen(query_filter),
+            params=_search_params(search_params),
         )
         found = self.shards[name].query(asked)
         points = [models.ScoredPoint(id=_id(p), version=p.version, score=p.score, payload=p.payload) for p in found]
@@ -182,6 +186,15 @@ def _vector(vector: Any) -> Any:
     return {key: _vector(value) for key, value in vector.items()} if isinstance(vector, dict) else vector
 
 
+def _prefetch(asked: models.Prefetch) -> Any:
+    nearest = edge.Query.Nearest(asked.query, using=asked.using)
+    return edge.Prefetch(asked.limit, nearest, filter=_chosen(asked.filter), params=_search_params(asked.params))
+
+
+def _search_params(params: models.SearchParams | None) -> Any:
+    return None if params is None else edge.SearchParams(hnsw_ef=params.hnsw_ef, exact=params.exact)
+
+
 def _id(point: Any) -> int | str:
     return point.id if isinstance(point.id, int) else str(point.id)
 
@@ -191,7 +204,17 @@ def _record(found: Any) -> models.Record:
 
 
 def _vector_params(params: models.VectorParams) -> Any:
-    return edge.EdgeVectorParams(params.size, _DISTANCES[params.distance], datatype=_DATATYPES[params.datatype])
+    hnsw = params.hnsw_config or models.HnswConfigDiff()
+    given = (hnsw.m, hnsw.ef_construct, hnsw.full_scan_threshold)
+    numbers = [default if one is None else one for one, default in zip(given, _SERVERS_HNSW, strict=True)]
+    return edge.EdgeVectorParams(
+        params.size,
+        _DISTANCES[params.distance],
+        datatype=_DATATYPES[params.datatype],
+        hnsw_config=edge.HnswIndexConfig(*numbers),
+        multivector_config=params.multivector_config and edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim),
+        quantization_config=params.quantization_config and _INT8,
+    )
 
 
 def _chosen(chosen: models.Filter | None) -> Any:

@@ -236,8 +236,10 @@ def qdrant() -> None:
 
     from tansaku.plugin.hosts.qdrant import QdrantSource
     from tansaku.plugin.hosts.rows.qdrant import QdrantRows
+    from tansaku.plugin.hosts.rows.qdrant_multivector import QdrantMultivectorRows
 
     assert QdrantSource
+    assert QdrantMultivectorRows
     rows(QdrantRows.create(tansaku.Coder(), QdrantClient(":memory:"), "docs"))
 
 

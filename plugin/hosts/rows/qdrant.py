@@ -16,12 +16,13 @@ import contextlib
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import numpy as np
 
 from ....onnx_export.errors import InputError, MissingExtraError
+from ....onnx_export.kinds import check_whole
 from ...rerank.host_search import HostError
 from ...rows.coder import Coder
 from ...rows.columns import joined
@@ -40,9 +41,12 @@ except ImportError as error:
 
 __all__ = ["QdrantRows"]
 
+Rows = TypeVar("Rows", bound="QdrantRows")
+
 VECTOR_COLUMN = "tansaku_vector"
 _UNNAMED = ""  # Qdrant's own name of a vector without one
-_LEAST_EF = 128
+_EF_PER_ROW, _LEAST_EF = 4, 128
+_ROWS_COMPARED = 20_000  # of a segment, without its index
 _PATH_SIGNS = '.[]"'
 # A local client raises ValueError, RuntimeError where it is closed, and OSError of its files.
 _REFUSALS = (ApiException, QdrantException, grpc.RpcError, ValueError, RuntimeError, OSError)
@@ -68,6 +72,8 @@ class QdrantRows(RowStore["models.Filter | Mapping[str, Any]"]):
         coder: makes row vectors and codes, and ranks by them.
         client: a client of the server, or of a local folder, not an asynchronous one.
         collection: name of the collection.
+        hnsw_ef: width of a search in Qdrant's index; None: four times the rows that are asked for. A wider one misses
+            fewer rows, and takes longer.
         timeout: seconds that a request may take.
         options: options of `RowStore`.
 
@@ -78,21 +84,24 @@ class QdrantRows(RowStore["models.Filter | Mapping[str, Any]"]):
     """
 
     def __init__(
-        self, coder: Coder, client: QdrantClient, collection: str, *, timeout: float = 30.0, **options: Any
+        self,
+        coder: Coder,
+        client: QdrantClient,
+        collection: str,
+        *,
+        hnsw_ef: int | None = None,
+        timeout: float = 30.0,
+        **options: Any,
     ) -> None:
         super().__init__(coder, **options)
         self.client, self.collection = client, collection
+        self.hnsw_ef = None if hnsw_ef is None else check_whole("hnsw_ef", hnsw_ef)
         self._timeout = math.ceil(timeout)
         self._guard = threading.Lock()
         given = client.init_options
         # The local mode compares all vectors, has no indexes, and warns where it is asked for more.
         self._is_local = given.get("location") == ":memory:" or given.get("path") is not None
-        found = _vectors(client, collection)
-        if self.vector_column not in found:
-            raise HostError(
-                f"{self.place} has no vector {self.vector_column!r}, only {sorted(found)}; QdrantRows.adopt adds it"
-            )
-        self._check_vector(found[self.vector_column])
+        self._check_vectors(_vectors(client, collection))
         check_codec(self)
 
     @classmethod
@@ -103,6 +112,7 @@ class QdrantRows(RowStore["models.Filter | Mapping[str, Any]"]):
         collection: str,
         *,
         float16: bool = True,
+        hnsw_config: models.HnswConfigDiff | None = None,
         indexes: Mapping[str, str] | None = None,
         **options: Any,
     ) -> QdrantRows:
@@ -113,6 +123,9 @@ class QdrantRows(RowStore["models.Filter | Mapping[str, Any]"]):
             client: see the class.
             collection: see the class.
             float16: keep row vectors in half precision, in half of the memory.
+            hnsw_config: settings of Qdrant's index, such as ``models.HnswConfigDiff(m=32)``. What is not set is
+                Qdrant's own, but for ``full_scan_threshold``: up to 20,000 row vectors of a segment are compared
+                without the index.
             indexes: fields of the payload that filters name, and their kinds ("keyword", "integer", ...): with an index
                 of the payload, Qdrant's HNSW finds rows under a filter.
             options: options of the class.
@@ -122,8 +135,9 @@ class QdrantRows(RowStore["models.Filter | Mapping[str, Any]"]):
             HostError: see the class; or there is such a collection already.
         """
         name = options.get("vector_column", VECTOR_COLUMN)
-        with _host_errors(collection):
-            client.create_collection(collection, {name: models.VectorParams(**_vector(coder, float16))})
+        vector = models.VectorParams(**vector_of(coder.row_dim, float16), hnsw_config=index_of(coder, hnsw_config))
+        with host_errors(collection):
+            client.create_collection(collection, {name: vector})
         return cls(coder, client, collection, **options)._with_indexes(indexes)
 
     @classmethod
@@ -156,9 +170,9 @@ class QdrantRows(RowStore["models.Filter | Mapping[str, Any]"]):
         """
         name = options.get("vector_column", VECTOR_COLUMN)
         if name not in _vectors(client, collection):
-            added = models.DenseVectorNameConfig(dense=models.DenseVectorConfig(**_vector(coder, float16)))
+            added = models.DenseVectorNameConfig(dense=models.DenseVectorConfig(**vector_of(coder.row_dim, float16)))
             try:
-                with _host_errors(collection):
+                with host_errors(collection):
                     client.create_vector_name(collection, name, added)
             except HostError as error:
                 raise HostError(
@@ -167,7 +181,7 @@ class QdrantRows(RowStore["models.Filter | Mapping[str, Any]"]):
                 ) from error
         return cls(coder, client, collection, **options)._with_indexes(indexes)
 
-    def _with_indexes(self, indexes: Mapping[str, str] | None) -> QdrantRows:
+    def _with_indexes(self: Rows, indexes: Mapping[str, str] | None) -> Rows:
         # Of codes this index keeps only whether there are any: without it, each count reads all payloads.
         own = {} if self._is_local else {self.codes_column: "bool"}
         for field, schema in {**own, **(indexes or {})}.items():
@@ -176,7 +190,7 @@ class QdrantRows(RowStore["models.Filter | Mapping[str, Any]"]):
             except ValueError as error:
                 kinds = ", ".join(one.value for one in models.PayloadSchemaType)
                 raise InputError(f"indexes: {field!r} is {schema!r}; give one of {kinds}") from error
-            with _host_errors(self.collection):
+            with host_errors(self.collection):
                 self.client.create_payload_index(self.collection, field, kind, wait=True)
         return self
 
@@ -263,7 +277,6 @@ class QdrantRows(RowStore["models.Filter | Mapping[str, Any]"]):
     def _nearest(
         self, vector: np.ndarray, n: int, where: models.Filter | Mapping[str, Any] | None, exact: bool
     ) -> list[FoundRow]:
-        params = models.SearchParams(hnsw_ef=max(2 * n, _LEAST_EF), exact=exact)
         with self._asking(where) as chosen:
             found = self.client.query_points(
                 self.collection,
@@ -272,7 +285,7 @@ class QdrantRows(RowStore["models.Filter | Mapping[str, Any]"]):
                 limit=n,
                 query_filter=chosen,
                 with_payload=self._asked([self.codes_column], self.with_text),
-                search_params=None if self._is_local else params,
+                search_params=self._params(n, exact),
                 timeout=self._timeout,
             )
         rows = [self._found(point, point.score) for point in found.points]
@@ -313,6 +326,18 @@ class QdrantRows(RowStore["models.Filter | Mapping[str, Any]"]):
 
     # What is asked, and how
 
+    def _params(self, n: int, exact: bool) -> models.SearchParams | None:
+        """How the ``n`` nearest row vectors are looked for."""
+        width = self.hnsw_ef or max(_EF_PER_ROW * n, _LEAST_EF)
+        return None if self._is_local else models.SearchParams(hnsw_ef=width, exact=exact)
+
+    def _check_vectors(self, found: Mapping[str, models.VectorParams]) -> None:
+        if self.vector_column not in found:
+            raise HostError(
+                f"{self.place} has no vector {self.vector_column!r}, only {sorted(found)}; QdrantRows.adopt adds it"
+            )
+        self._check_vector(found[self.vector_column])
+
     def _check_vector(self, vector: models.VectorParams) -> None:
         name = f"{self.place}: the vector {self.vector_column!r}"
         if vector.size != self.coder.row_dim:
@@ -328,14 +353,15 @@ class QdrantRows(RowStore["models.Filter | Mapping[str, Any]"]):
             )
 
     def _without_codes(self, where: models.Filter | Mapping[str, Any] | None) -> models.Filter:
-        no_vector = models.Filter(must_not=[models.HasVectorCondition(has_vector=self.vector_column)])
-        lacking: list[Any] = [self._no_codes(), no_vector]
+        lacking: list[Any] = [self._no_codes(), *(models.Filter(must_not=[has]) for has in self._has_vectors())]
         return models.Filter(should=lacking, must=None if where is None else [as_filter(where)])
 
-    def _with_codes(self) -> models.Filter:
-        return models.Filter(
-            must=[models.HasVectorCondition(has_vector=self.vector_column)], must_not=[self._no_codes()]
-        )
+    def _with_codes(self, where: models.Filter | None = None) -> models.Filter:
+        must = [*self._has_vectors(), *([] if where is None else [where])]
+        return models.Filter(must=must, must_not=[self._no_codes()])
+
+    def _has_vectors(self) -> list[Any]:
+        return [models.HasVectorCondition(has_vector=self.vector_column)]
 
     def _no_codes(self) -> models.IsEmptyCondition:
         return models.IsEmptyCondition(is_empty=models.PayloadField(key=self.codes_column))
@@ -404,12 +430,17 @@ class QdrantRows(RowStore["models.Filter | Mapping[str, Any]"]):
     def _asking(self, where: models.Filter | Mapping[str, Any] | None = None) -> Iterator[models.Filter | None]:
         """The filter; and what the client raises as HostError."""
         chosen = None if where is None else as_filter(where)
-        with _host_errors(self.collection):
+        with host_errors(self.collection):
             yield chosen
 
 
 @contextlib.contextmanager
-def _host_errors(collection: str) -> Iterator[None]:
+def host_errors(collection: str) -> Iterator[None]:
+    """What the client raises, as HostError.
+
+    Args:
+        collection: name of the collection.
+    """
     try:
         yield
     except _REFUSALS as error:
@@ -420,16 +451,34 @@ def _place(collection: str) -> str:
     return f"Qdrant's collection {collection!r}"
 
 
-def _vector(coder: Coder, float16: bool) -> dict[str, Any]:
+def vector_of(size: int, float16: bool) -> dict[str, Any]:
+    """Settings of a vector that is compared by inner product.
+
+    Args:
+        size: its length.
+        float16: half precision.
+    """
     kind = models.Datatype.FLOAT16 if float16 else models.Datatype.FLOAT32
-    return {"size": coder.row_dim, "distance": models.Distance.DOT, "datatype": kind}
+    return {"size": size, "distance": models.Distance.DOT, "datatype": kind}
+
+
+def index_of(coder: Coder, given: models.HnswConfigDiff | None) -> models.HnswConfigDiff:
+    """Settings of the index of row vectors.
+
+    Args:
+        coder: the coder.
+        given: those that the application has set.
+    """
+    kilobytes = -(-_ROWS_COMPARED * coder.row_dim // 256)  # Qdrant counts 4 bytes for a number, whatever it keeps
+    own = models.HnswConfigDiff(full_scan_threshold=kilobytes)
+    return own if given is None else own.model_copy(update=given.model_dump(exclude_none=True))
 
 
 def _vectors(client: QdrantClient, collection: str) -> dict[str, models.VectorParams]:
     """The vectors of a collection by name."""
     if isinstance(client, AsyncQdrantClient):
         raise InputError("client is an AsyncQdrantClient; give a QdrantClient, and await asearch and aadd")
-    with _host_errors(collection):
+    with host_errors(collection):
         if not client.collection_exists(collection):
             raise HostError(f"{_place(collection)} is not there; QdrantRows.create makes it")
         found = client.get_collection(collection).config.params.vectors

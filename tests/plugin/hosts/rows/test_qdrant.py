@@ -45,6 +45,7 @@ CLIENTS = {"local": local, "edge": edge}
 class QdrantTests(RowStoreTests[QdrantRows]):
     """What both have in common."""
 
+    kind = QdrantRows
     open_client = staticmethod(local)
 
     @pytest.fixture(autouse=True)
@@ -54,13 +55,13 @@ class QdrantTests(RowStoreTests[QdrantRows]):
 
     def make_store(self, coder, folder, **options):
         client = self.opened.enter_context(contextlib.closing(type(self).open_client(folder / "qdrant")))
-        return QdrantRows.create(coder, client, "docs", **options)
+        return self.kind.create(coder, client, "docs", **options)
 
     def year_is(self, year):
         return models.Filter(must=[models.FieldCondition(key="year", match=models.MatchValue(value=year))])
 
     def reopen(self, store):
-        return QdrantRows(store.coder, store.client, "docs", fields=["year", "note"])
+        return self.kind(store.coder, store.client, "docs", fields=["year", "note"])
 
     def write_uncoded(self, store, records):
         points = [
@@ -142,6 +143,40 @@ class TestACollectionOfAUser:
         assert store.fill().written == 1
         found = client.retrieve("docs", [1], with_payload=True, with_vectors=True)[0].vector
         assert (found[""], len(found[VECTOR])) == ([1.0, 2.0], coder.row_dim)
+
+
+class TestSearchParameters:
+    """How wide Qdrant's index is searched, and how many rows it compares without it."""
+
+    @pytest.fixture
+    def client(self, tmp_path):
+        with contextlib.closing(edge(tmp_path / "qdrant")) as opened:
+            yield opened
+
+    @pytest.fixture
+    def asked(self, client, monkeypatch):
+        """What the engine was asked with."""
+        seen, engine = [], type(client).query_points
+        monkeypatch.setattr(
+            type(client), "query_points", lambda *a, **given: seen.append(given["search_params"]) or engine(*a, **given)
+        )
+        return seen
+
+    def test_the_width_is_four_times_the_rows_or_that_of_the_application(self, client, coder, asked):
+        QdrantRows.create(coder, client, "docs").add([{"id": 1, "text": "京都"}])
+        for options in ({}, {"hnsw_ef": 1000}, {"hnsw_ef": 100}):
+            QdrantRows(coder, client, "docs", candidates=1, **options).search("京都", k=1)
+        QdrantRows(coder, client, "docs", hnsw_ef=100).search("京都", candidates=1, k=1, exact=True)
+        assert [(one.hnsw_ef, one.exact) for one in asked] == [(128, False), (1000, False), (100, False), (100, True)]
+        with pytest.raises(InputError, match="hnsw_ef"):
+            QdrantRows(coder, client, "docs", hnsw_ef=0)
+
+    def test_settings_of_the_index(self, client, coder):
+        QdrantRows.create(coder, client, "plain")
+        QdrantRows.create(coder, client, "other", hnsw_config=models.HnswConfigDiff(m=32, full_scan_threshold=10))
+        plain, other = (client.vectors[name][VECTOR].hnsw_config for name in ("plain", "other"))
+        assert plain.full_scan_threshold * 1024 == 20_000 * coder.row_dim * 4
+        assert (other.m, other.full_scan_threshold) == (32, 10)
 
 
 class TestWriting:
