@@ -64,7 +64,7 @@ class CodesHeader:
         version: version of the layout.
         codec_id: the codec, as `ResidualCodec.codec_id`.
         model: the model, as `Bundle.fingerprint`.
-        row_vectors_id: the maps that made the row vector beside the codes, as `Coder.row_vectors_id`.
+        row_vectors_id: the maps that made the row vector next to the codes, as `Coder.row_vectors_id`.
         nbits: bits per dimension of a residual.
         dim: length of a token vector.
         n_tokens: number of token vectors.

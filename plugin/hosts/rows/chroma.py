@@ -43,7 +43,7 @@ except ImportError as error:
 __all__ = ["ChromaRows"]
 
 _AT_ONCE = 1000  # rows that are read or written at a time
-_LEAST_EF = 400
+_EF_PER_ROW, _LEAST_EF = 8, 1600
 _EVERYTHING: Any = ["metadatas", "documents", "embeddings"]
 # AttributeError is what a client raises that was closed.
 _REFUSALS = (ChromaError, httpx.HTTPError, OSError, RuntimeError, ValueError, TypeError, AttributeError)
@@ -60,12 +60,11 @@ class ChromaRows(RowStore[Mapping[str, Any]]):
     strings in an index too. Chroma cannot ask which rows lack a value, so a row with codes also has the metadata
     ``tansaku_codes_set``, of the value true. Who changes a text by another client, removes both.
 
-    A collection has one embedding for each row. So a collection with the embeddings of another model cannot be used;
-    make a new one.
+    A row has one embedding. A collection with the embeddings of another model cannot be used; make a new one.
 
     Chroma has no exact search: for that, and where its index gave fewer rows than it was asked for, the embeddings are
-    read and compared here. The width of its index, ``ef_search``, is set when a collection is opened; more rows than
-    half of it are looked for by comparing all.
+    read and compared here. The width of its index, ``ef_search``, is a setting of the collection; more rows than half
+    of it are looked for by comparing all.
 
     Rows of one batch are written in one call. Two writers that `add` the same id at the same moment: the slower one
     gets an error. A client of a folder sees other processes' rows only once it is opened again; for several processes,
@@ -123,7 +122,9 @@ class ChromaRows(RowStore[Mapping[str, Any]]):
             coder: see the class.
             client: see the class.
             collection: see the class; 3 to 512 of the characters ``a-z A-Z 0-9 . _ -``.
-            hnsw: settings of Chroma's index, such as ``{"max_neighbors": 32}``.
+            hnsw: settings of Chroma's index, such as ``{"ef_search": 800}``. What is not set is ``ef_search`` of eight
+                times the candidates, ``max_neighbors`` of 32 and ``ef_construction`` of 200, since Chroma's own miss
+                some of the nearest rows.
             options: options of the class.
 
         Raises:
@@ -131,8 +132,8 @@ class ChromaRows(RowStore[Mapping[str, Any]]):
             HostError: see the class; or there is such a collection already.
         """
         _check_client(client)
-        width = max(_LEAST_EF, 2 * int(options.get("candidates", 0)))
-        index = {"ef_search": width, **(hnsw or {}), "space": "ip"}
+        width = max(_LEAST_EF, _EF_PER_ROW * int(options.get("candidates", 0)))
+        index = {"ef_search": width, "max_neighbors": 32, "ef_construction": 200, **(hnsw or {}), "space": "ip"}
         with _host_errors(collection):
             client.create_collection(collection, embedding_function=None, configuration={"hnsw": index})  # pyright: ignore[reportArgumentType]
         return cls(coder, client, collection, **options)

@@ -114,7 +114,7 @@ class RowStoreTests(ABC, Generic[Store]):
         return store
 
     def documents(self) -> list[dict[str, Any]]:
-        """`DOCUMENTS`, without nulls where there are none."""
+        """`DOCUMENTS`, without nulls where the database has no nulls."""
         return [
             {name: value for name, value in record.items() if value is not None or self.nulls} for record in DOCUMENTS
         ]
@@ -149,7 +149,7 @@ class RowStoreTests(ABC, Generic[Store]):
         assert (best.text, best.fields["year"], best.fields["note"]) == ("京都は794年から都だった。", 794, "都")
 
     def test_a_filter_of_the_database(self, store: Store) -> None:
-        """Only rows that the filter allows, and all of them; also if there are fewer than were asked for."""
+        """All rows that the filter allows, and no others; also if these are fewer than were asked for."""
         assert {hit.id for hit in store.search("昔の首都はどこ？", where=self.year_is(2020))} == {"dog", "rain"}
         assert store.search("昔の首都はどこ？", where=self.year_is(1)) == []
         assert store.count(self.year_is(2020)) == 2

@@ -72,7 +72,7 @@ class DuckdbRows(SqlRows):
 
     Raises:
         InputError: a name that no table or column can have, or row vectors of another length.
-        HostError: the file cannot be opened, or another process has it; there is no such table or column.
+        HostError: the file cannot be opened, or another process has it; no such table or column.
         CodesError: the table has codes of another codec or model.
     """
 
@@ -132,14 +132,14 @@ class DuckdbRows(SqlRows):
         id_type: str = "TEXT",
         **options: Any,
     ) -> DuckdbRows:
-        """Make a table and open it; also the file, if there is none.
+        """Make a table and open it; also the file, if it is missing.
 
         Args:
             coder: see the class.
             database: see the class.
             table: see the class.
-            columns: name and SQL type of its other columns.
-            id_type: SQL type of the ids.
+            columns: SQL types of its other columns, by name.
+            id_type: SQL type for the ids.
             options: options of `RowStore`.
 
         Raises:

@@ -69,7 +69,7 @@ class LanceRows(RowStore[str]):
     Args:
         coder: makes row vectors and codes, and ranks by them.
         table: the table. It is brought to its latest version before each call.
-        refine_factor: with an index, so many times the rows that are asked for are compared by the vectors themselves.
+        refine_factor: with an index, how many rows are compared by the vectors themselves, for each that is asked for.
         timeout: seconds that a search may take.
         options: options of `RowStore`.
 
@@ -115,7 +115,7 @@ class LanceRows(RowStore[str]):
             database: where the table is made, such as ``lancedb.connect(FOLDER)``.
             name: name of the table.
             columns: names and Arrow types of its other columns; those with the text are made in any case.
-            id_type: Arrow type of the ids, a string or whole number; None: a string.
+            id_type: Arrow type for the ids, a string or whole number; None: a string.
             float16: keep row vectors in half precision, in half of the space.
             options: options of `LanceRows`.
 

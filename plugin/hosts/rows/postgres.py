@@ -59,8 +59,8 @@ class PostgresRows(SqlRows):
 
     A filter (``where``) is SQL over the table's columns, or SQL with named parameters:
     ``("year > %(year)s", {"year": 2000})``, in which a plain % is written %%. The SQL must come from the application;
-    the values may come from anybody. An HNSW index is scanned until there are enough rows, also under a filter; if it
-    still ends early, all rows that the filter allows are compared.
+    the values may come from anybody. An HNSW index is scanned until it has given enough rows, also under a filter; if
+    it still gives fewer, all rows that the filter allows are compared.
 
     Ids may be of any type; those that are not whole numbers are read and given as strings. Each batch is written in one
     transaction. May be used from several threads if ``connect`` is a string or the function of a pool.
@@ -128,9 +128,9 @@ class PostgresRows(SqlRows):
             coder: see the class.
             connect: see the class.
             table: see the class.
-            columns: name and SQL type of its other columns.
-            id_type: SQL type of the ids.
-            vector_type: SQL type of the row vectors, "halfvec" (2 bytes for a number) or "vector" (4 bytes).
+            columns: SQL types of its other columns, by name.
+            id_type: SQL type for the ids.
+            vector_type: SQL type for the row vectors, "halfvec" (2 bytes for a number) or "vector" (4 bytes).
             index: make the HNSW index at once. To load many documents it is faster to make it afterwards, with
                 `create_index`.
             timeout: see the class.
@@ -196,7 +196,7 @@ class PostgresRows(SqlRows):
         return store
 
     def create_index(self, *, m: int = 16, ef_construction: int = 64) -> None:
-        """Make the HNSW index over the row vectors, if there is none, as after loading. It may take minutes.
+        """Make the HNSW index over the row vectors, if the table lacks it, as after loading. It may take minutes.
 
         Args:
             m: neighbours of a vector in the index.

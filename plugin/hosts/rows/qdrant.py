@@ -60,7 +60,7 @@ class QdrantRows(RowStore["models.Filter | Mapping[str, Any]"]):
     codes or without the row vector is a row without codes.
 
     Ids: a whole number from 0 and a UUID in its usual form are the ids of points. Of any other string, a UUID is made
-    (version 5, in the name space of URLs), and the string is kept in the payload's field ``id_column``.
+    (version 5, in the namespace of URLs), and the string is kept in the payload's field ``id_column``.
 
     Writing reads the points that are there, adds what is new to them, and writes each whole point at once: no crash
     parts vector from codes, and other fields and vectors of a point stay. Who changes other fields of the same points

@@ -90,7 +90,7 @@ class SqliteRows(SqlRows):
         timeout: float = 30.0,
         **options: Any,
     ) -> SqliteRows:
-        """Make a table and open it; also the file, if there is none.
+        """Make a table and open it; also the file, if it is missing.
 
         A file that is made has a write-ahead log (WAL), and pages of 64 KB, since rows are long.
 
@@ -98,8 +98,8 @@ class SqliteRows(SqlRows):
             coder: see the class.
             path: see the class.
             table: see the class.
-            columns: name and SQL type of its other columns.
-            id_type: SQL type of the ids.
+            columns: SQL types of its other columns, by name.
+            id_type: SQL type for the ids.
             timeout: see the class.
             options: options of `RowStore`.
 

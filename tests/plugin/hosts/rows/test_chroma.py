@@ -204,6 +204,16 @@ class TestErrors:
         store.add([{"id": "dog", "text": "犬"}])
         assert store.search("犬", k=1)[0].id == "dog"
 
+    def test_settings_of_the_index(self, client, coder):
+        """They reach Chroma, and those of the application come first."""
+        ChromaRows.create(coder, client, "plain")
+        ChromaRows.create(coder, client, "wide", candidates=300)
+        ChromaRows.create(coder, client, "other", hnsw={"ef_search": 500, "max_neighbors": 8, "space": "l2"})
+        settings = [client.get_collection(name).configuration_json["hnsw"] for name in ("plain", "wide", "other")]
+        assert [one["ef_search"] for one in settings] == [1600, 2400, 500]
+        assert [one["max_neighbors"] for one in settings] == [32, 32, 8]
+        assert {(one["ef_construction"], one["space"]) for one in settings} == {(200, "ip")}
+
     @pytest.mark.parametrize("where", [{"year": {"$bad": 3}}, {"year": 1, "note": "a"}, {"year": {"$gt": "a"}}])
     def test_a_filter_that_does_not_parse(self, client, coder, where):
         store = ChromaRows.create(coder, client, "docs")
