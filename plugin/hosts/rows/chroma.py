@@ -43,7 +43,7 @@ except ImportError as error:
 __all__ = ["ChromaRows"]
 
 _AT_ONCE = 1000  # rows that are read or written at a time
-_EF_PER_ROW, _LEAST_EF = 8, 1600
+_EF_PER_ROW, _LEAST_EF = 4, 2000
 _EVERYTHING: Any = ["metadatas", "documents", "embeddings"]
 # AttributeError is what a client raises that was closed.
 _REFUSALS = (ChromaError, httpx.HTTPError, OSError, RuntimeError, ValueError, TypeError, AttributeError)
@@ -122,9 +122,9 @@ class ChromaRows(RowStore[Mapping[str, Any]]):
             coder: see the class.
             client: see the class.
             collection: see the class; 3 to 512 of the characters ``a-z A-Z 0-9 . _ -``.
-            hnsw: settings of Chroma's index, such as ``{"ef_search": 800}``. What is not set is ``ef_search`` of eight
-                times the candidates, ``max_neighbors`` of 32 and ``ef_construction`` of 200, since Chroma's own miss
-                some of the nearest rows.
+            hnsw: settings of Chroma's index, such as ``{"ef_search": 1200}``. What is not set is ``ef_search`` of four
+                times the candidates (2,000 at least), ``max_neighbors`` of 32 and ``ef_construction`` of 200, since
+                Chroma's own miss some of the nearest rows.
             options: options of the class.
 
         Raises:

@@ -199,7 +199,7 @@ class TestErrors:
     def test_a_narrow_index(self, client, coder):
         """All is found, and how to widen it is said."""
         client.create_collection("docs", embedding_function=None, configuration={"hnsw": {"space": "ip"}})
-        with pytest.warns(UserWarning, match=r"ef_search is 100.*modify.*400"):
+        with pytest.warns(UserWarning, match=r"ef_search is 100.*modify.*1000"):
             store = ChromaRows(coder, client, "docs")
         store.add([{"id": "dog", "text": "犬"}])
         assert store.search("犬", k=1)[0].id == "dog"
@@ -207,10 +207,10 @@ class TestErrors:
     def test_settings_of_the_index(self, client, coder):
         """They reach Chroma, and those of the application come first."""
         ChromaRows.create(coder, client, "plain")
-        ChromaRows.create(coder, client, "wide", candidates=300)
-        ChromaRows.create(coder, client, "other", hnsw={"ef_search": 500, "max_neighbors": 8, "space": "l2"})
+        ChromaRows.create(coder, client, "wide", candidates=600)
+        ChromaRows.create(coder, client, "other", hnsw={"ef_search": 1200, "max_neighbors": 8, "space": "l2"})
         settings = [client.get_collection(name).configuration_json["hnsw"] for name in ("plain", "wide", "other")]
-        assert [one["ef_search"] for one in settings] == [1600, 2400, 500]
+        assert [one["ef_search"] for one in settings] == [2000, 2400, 1200]
         assert [one["max_neighbors"] for one in settings] == [32, 32, 8]
         assert {(one["ef_construction"], one["space"]) for one in settings} == {(200, "ip")}
 
