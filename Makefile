@@ -68,7 +68,7 @@ dist: $(VENV)/.installed-dev
 
 # The Dockerfile, the compose file, the workflow and the issue forms, against their schemas; nothing is built or fetched.
 deploy-check: $(VENV)/.installed-dev
-	$(BIN)/hadolint Dockerfile
+	$(BIN)/hadolint Dockerfile docs/examples/ray/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[bw]*.yml

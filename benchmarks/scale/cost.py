@@ -5,7 +5,7 @@
 Two things are measured here: how fast a build reads its documents, and the requests of one fragment of rows, which
 goes into an S3 server in this process (moto), is committed, and is read again. What other commands have measured are
 the defaults of the options, which name them. All else is calculated from these, as if twice as many passages took
-twice as much, and twice as many cores half as long. It takes 1 GB of memory.
+twice as much, and twice as many cores half the time. It takes 1 GB of memory.
 """
 
 from __future__ import annotations
