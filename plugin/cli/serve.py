@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +13,8 @@ from ...onnx_export.extras import require_extra
 from ..search.choices import ScoreMode
 from ..serving.access import WRITE_TOKEN_VARIABLE, checked_token, is_loopback
 from .options import Model, PhraseWeight, StorageOptions, Threads, Token, storage_options
+
+Where = Literal["local", "ray"]
 
 if TYPE_CHECKING:
     from ...indexer.table.database import Database
@@ -80,6 +82,17 @@ def serve(
     drain_seconds: Annotated[
         float, typer.Option(help="Seconds between the signal to stop and the end, in which /ready answers 503.")
     ] = 0.0,
+    on: Annotated[
+        Where, typer.Option(help="Place of the search: local, this process; or ray, the shards of a Ray cluster.")
+    ] = "local",
+    shards: Annotated[int | None, typer.Option(help="Number of shards of each index; needs --on ray.")] = None,
+    replicas: Annotated[int | None, typer.Option(help="Number of replicas of each shard; by default 1.")] = None,
+    shard_cpus: Annotated[
+        float | None, typer.Option(help="Number of CPUs of the cluster that a replica takes; by default 1.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Address of the Ray cluster; by default RAY_ADDRESS, or Ray on this machine.")
+    ] = None,
     log_text: Annotated[
         bool, typer.Option("--log-text", help="Messages of unexpected errors in the log, which may hold users' text.")
     ] = False,
@@ -97,6 +110,12 @@ def serve(
 
     if not 0 < max_body <= 1024:
         raise InputError(f"max-body is {max_body}; it must be more than 0 and at most 1,024 MiB")
+    ray_alone = {"--shards": shards, "--replicas": replicas, "--shard-cpus": shard_cpus, "--address": address}
+    for name, value in ray_alone.items():
+        if on != "ray" and value is not None:
+            raise InputError(f"{name} is for shards on a Ray cluster; add --on ray, or leave it out")
+    if on == "ray":
+        require_extra("ray")
     if not drain_seconds >= 0:
         raise InputError(f"drain-seconds is {drain_seconds}; it must not be negative")
     for name, size in (("max-upload", max_upload), ("max-uploads", max_uploads)):
@@ -131,6 +150,10 @@ def serve(
         queue=queue,
         deadline_seconds=deadline,
         refresh_seconds=refresh_seconds,
+        shards=(1 if shards is None else shards) if on == "ray" else None,
+        replicas=1 if replicas is None else replicas,
+        shard_cpus=1.0 if shard_cpus is None else shard_cpus,
+        ray_address=address,
         log_text=log_text,
         storage_options=storage_options(storage_option),
     )

@@ -23,6 +23,7 @@ from ..search.explain import Explanation
 from ..search.results import Hits
 from ..search.searcher import Searcher
 from ..serving.workers import Workers, check_abandoned
+from ..shards.searcher import ShardLostError
 from .errors import ServiceError
 from .observability import Metrics
 from .pace import Pace
@@ -119,7 +120,21 @@ class Service:
         self.metrics.forget(name)
 
     def _searcher(self, db: Database, table: str) -> Searcher:
-        options = None if isinstance(db, DBConnection) else self.settings.storage_options
+        settings = self.settings
+        options = None if isinstance(db, DBConnection) else settings.storage_options
+        if settings.shards is not None:
+            from ..shards.on_ray import open_on_ray
+
+            return open_on_ray(
+                db,
+                table,
+                shards=settings.shards,
+                replicas=settings.replicas,
+                shard_cpus=settings.shard_cpus,
+                address=settings.ray_address,
+                encoder=self._models,
+                storage_options=options,
+            )
         return Searcher(open_index_table(connect(db, storage_options=options), table), self._models)
 
     def _warm_up(self, name: str, searcher: Searcher) -> None:
@@ -299,5 +314,7 @@ def _reading() -> Iterator[None]:
         yield
     except StorageError as error:
         raise ServiceError(503, "the index cannot be read at the moment; try again", "storage") from error
+    except ShardLostError as error:
+        raise ServiceError(503, "a part of the index does not answer at the moment; try again", "shard") from error
     except ModelMismatchError as error:  # and the version that was open has been removed
         raise ServiceError(503, "the index has a new model, which is not known here", "model") from error

@@ -58,6 +58,10 @@ class Settings:
         max_uploads_bytes: Largest size of all uploads, in bytes.
         max_upload_documents: Largest number of documents of a job.
         upload_idle_seconds: Time after which an upload that gets no part, and that no job has, is removed.
+        shards: Number of shards of each index on a Ray cluster; None searches in this process.
+        replicas: Number of replicas of each shard.
+        shard_cpus: CPUs of the cluster that a replica takes.
+        ray_address: Address of the Ray cluster; None takes ``RAY_ADDRESS``, or starts Ray on this machine.
         log_text: Whether messages of unexpected errors, which may hold users' text, are logged.
         storage_options: Options for the object store of the indexes, in LanceDB's names.
 
@@ -94,6 +98,10 @@ class Settings:
     max_uploads_bytes: _Count = 8 << 30
     max_upload_documents: _Count = 1_000_000
     upload_idle_seconds: Annotated[float, Field(gt=0)] = 86_400.0
+    shards: _Count | None = None
+    replicas: _Count = 1
+    shard_cpus: Annotated[float, Field(gt=0)] = 1.0
+    ray_address: str | None = None
     log_text: bool = False
     storage_options: Mapping[str, str] | None = field(default=None, repr=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -36,7 +37,7 @@ def open_on_ray(
     replicas: int = 1,
     shard_cpus: float = 1.0,
     address: str | None = None,
-    encoder: Encoder | None = None,
+    encoder: Encoder | Models | None = None,
     partial: bool = False,
     storage_options: Mapping[str, str] | None = None,
 ) -> ShardedSearcher:
@@ -126,7 +127,12 @@ class ShardReplica:
                 f"this node has tansaku {here.tansaku} and Python {here.python}, and the router tansaku "
                 f"{driver.tansaku} and Python {driver.python}; install the same on all nodes"
             )
+        self._about = driver, place, shard, phrase_weight
         self._server = ShardServer(place, shard, phrase_weight)
+
+    def about(self) -> tuple[Any, ...]:
+        """What it was made with."""
+        return self._about
 
     def ask(self, verb: str, *given: Any) -> Any:
         """What the verb of `ShardServer` returns. An error of tansaku is returned, since Ray would make another of it.
@@ -166,6 +172,13 @@ def _connect(address: str | None) -> None:
 def _deploy(name: str, place: Place, shard: Shard, weight: float, replicas: int, cpus: float) -> Any:
     from ray import serve
 
+    about = Kind.here(), place, shard, weight
+    running = serve.status().applications.get(name)
+    if running is not None and running.status == "RUNNING":
+        handle = serve.get_app_handle(name)
+        with contextlib.suppress(Exception):  # of another program by that name: it is replaced
+            if handle.about.remote().result(timeout_s=_ANSWER_SECONDS) == about:
+                return handle
     made: Any = serve.deployment(ShardReplica)
     deployment = made.options(
         name=name,
@@ -175,7 +188,7 @@ def _deploy(name: str, place: Place, shard: Shard, weight: float, replicas: int,
         ray_actor_options={"num_cpus": cpus},
     )
     try:
-        return serve.run(deployment.bind(Kind.here(), place, shard, weight), name=name, route_prefix=None)
+        return serve.run(deployment.bind(*about), name=name, route_prefix=None)
     except Exception as error:  # a replica that cannot be made, or has no place
         line = str(error).strip().partition("\n")[0]
         raise WorkerError(

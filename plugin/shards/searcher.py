@@ -5,6 +5,7 @@ It encodes the query once, asks all shards for their best at one version of the 
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -164,6 +165,11 @@ class ShardedSearcher(Searcher):
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError("a ShardedSearcher cannot be pickled; open it again where it is needed")
+
+    def __copy__(self) -> ShardedSearcher:
+        made = object.__new__(ShardedSearcher)
+        made.__dict__.update(self.__dict__)
+        return made
 
     @property
     def encoder(self) -> Encoder:
@@ -418,6 +424,20 @@ class ShardedSearcher(Searcher):
         if problem is not None and (not allowed or not answers):
             raise problem
         return answers, tuple(lost)
+
+
+def allowing(searcher: Searcher, *, partial: bool) -> Searcher:
+    """The searcher, for a caller who allows answers without the shards that do not answer.
+
+    Args:
+        searcher: any searcher; one that has no shards stays as it is.
+        partial: whether the caller allows it.
+    """
+    if not partial or not isinstance(searcher, ShardedSearcher):
+        return searcher
+    allowed = copy.copy(searcher)  # of the version that is searched now
+    allowed._partial = True
+    return allowed
 
 
 def place_of(database: DBConnection, table: str) -> Place:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from ....onnx_export.encode.bundle import MAX_WEIGHT
 from ...search.choices import LEAST_RECALL, RecallName, ScoreMode, SourceName
 from ...search.cuts import query_warning
+from ...shards.searcher import allowing
 from ..errors import OURS, ServiceError
 from ..service import Service
 from .base import Dialect, Id, StrictBody, Text, UntilError, check_query_limits, respond
@@ -72,6 +73,10 @@ class SearchRequest(StrictBody):
         examples=[["title", "year"]],
     )
     score: ScoreMode | None = Field(None, description="Scale of the scores; by default the service's.")
+    partial: bool = Field(
+        False,
+        description="Hits of the other shards if some do not answer, named in `lost`; by default that gets 503.",
+    )
 
 
 class SearchHit(BaseModel):
@@ -97,6 +102,9 @@ class SearchResponse(BaseModel):
     version: int = Field(description="Version of the table that was searched.")
     stages_ms: dict[str, float] = Field(description="Milliseconds of each stage of the search.")
     truncated: bool = Field(description="Whether the query was longer than the model reads; its end was ignored.")
+    lost: list[int] = Field(
+        description="Numbers of the shards that did not answer, whose documents are not among the hits; else empty."
+    )
     warnings: list[str] = Field(description="What was ignored.")
 
 
@@ -115,7 +123,7 @@ def router(service: Service) -> APIRouter:
         def task() -> dict[str, Any]:
             name, hits = service.search(
                 body.index,
-                lambda searcher: searcher.search(
+                lambda searcher: allowing(searcher, partial=body.partial).search(
                     body.query,
                     body.k,
                     recall=body.recall,
@@ -144,6 +152,7 @@ def router(service: Service) -> APIRouter:
                 "version": hits.version,
                 "stages_ms": hits.stages,
                 "truncated": hits.truncated,
+                "lost": list(hits.lost),
                 "warnings": warnings,
             }
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 from tansaku import Encoder, Index, Searcher
+from tansaku.plugin.service.app import create_app
+from tansaku.plugin.service.settings import Settings
 from tansaku.plugin.shards import ShardedSearcher
 
 from ...support.fakes import corpus
@@ -59,3 +63,27 @@ def test_hits_are_those_of_one_index_also_after_a_replica_was_killed(
     assert sharded.refresh()
     for _ in range(8):  # all replicas answer at the new version
         assert sharded.unknown(["d1", "d2"]) == ["d1"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_service_over_shards_answers_as_over_one_index(
+    sharded: ShardedSearcher, db: Path, default_encoder: Encoder
+):
+    settings = Settings(indexes={"t": (db, "t")}, shards=2, replicas=2, shard_cpus=0.1, refresh_seconds=0)
+    with (
+        TestClient(create_app(settings)) as over_shards,
+        TestClient(create_app(Settings(indexes={"t": (db, "t")}))) as one,
+    ):
+        for client in (over_shards, one):
+            while client.get("/ready").status_code != 200:
+                time.sleep(0.1)
+        for path, body in (
+            ("/search", {"query": QUERY, "k": 7, "recall": "exact", "where": "year > 1500"}),
+            ("/explain", {"query": QUERY, "id": "d5", "matrix": True}),
+            ("/v2/rerank", {"query": QUERY, "documents": [{"id": "d5"}, {"id": "d77"}, "東寺の塔"]}),
+        ):
+            found, expected = over_shards.post(path, json=body).json(), one.post(path, json=body).json()
+            for answer in (found, expected):
+                for name in ("stages_ms", "id", "meta"):
+                    answer.pop(name, None)
+            assert found == expected
