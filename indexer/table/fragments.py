@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -202,6 +202,32 @@ def append_fragments(
 def _values(index: IndexTable, column: str, where: str | Expr) -> set[str]:
     found = on_latest(index, lambda table: table.search().where(where).select([column]).to_arrow())
     return set(found[column].to_pylist())
+
+
+def ids_of(place: FragmentPlace, fragments: Sequence[str]) -> Iterator[list[str]]:
+    """The ids of the rows of fragments, which need not be in the table yet.
+
+    Args:
+        place: where they are.
+        fragments: their metadata, as `write_fragments` gave it.
+
+    Yields:
+        Ids, in order.
+
+    Raises:
+        MissingExtraError: the extra ``ray`` is not installed.
+        StorageError: a file cannot be read.
+    """
+    _lance()
+    from lance.file import LanceFileReader
+
+    with storage_errors(place.label):
+        for fragment in fragments:
+            for file in json.loads(fragment)["files"]:
+                path = f"{place.uri}/data/{file['path']}"
+                reader = LanceFileReader(path, storage_options=place.options, columns=["id"])
+                for batch in reader.read_all().to_batches():
+                    yield batch["id"].to_pylist()
 
 
 def files_there(place: FragmentPlace) -> Callable[[str], bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -113,15 +113,7 @@ def train_codec(
         raise InputError("none of the sampled documents has usable vectors; check the model")
     expected_tokens = sum(lengths) * found.size // size
     sample = _joined(parts)
-    n_centroids = default_centroids(expected_tokens, len(sample))
-    given = None
-    model = model or maker.encoder
-    if model is not None and expected_tokens <= ADAPTED_UP_TO:
-        given = bundled_codec(model, nbits)
-    if given is None:
-        codec = ResidualCodec.train(sample, nbits=nbits, n_centroids=n_centroids)
-    else:
-        codec = given.adapted(sample, n_centroids=n_centroids)
+    codec = choose_codec(sample, expected_tokens, nbits, model or maker.encoder)
     vectors = np.split(sample, np.cumsum(lengths)[:-1])
     codes: list[RowCodes] = []
     for start in range(0, len(vectors), DOCUMENTS_PER_CHUNK):
@@ -129,10 +121,36 @@ def train_codec(
             vectors[start : start + DOCUMENTS_PER_CHUNK], truncated[start : start + DOCUMENTS_PER_CHUNK], codec
         )
     cosines = [code.centroid_cosine for code in codes]
-    fit = Fit(float(np.average(cosines, weights=lengths)), float(np.quantile(cosines, 0.05)))
+    fit = fit_of(cosines, lengths)
     columns = [pa.array(a, f.type) for a, f in zip([positions, *zip(*codes, strict=True)], _SAMPLE_SCHEMA, strict=True)]
     staging.save_codec(codec, fit, pa.table(columns, schema=_SAMPLE_SCHEMA))
     return codec, fit
+
+
+def choose_codec(sample: np.ndarray, expected_tokens: int, nbits: int, model: Encoder | None) -> ResidualCodec:
+    """Train a codec; for a small index, adapt the codec of the model's bundle, if there is one.
+
+    Args:
+        sample: token vectors, float32 (n, dim), unit length.
+        expected_tokens: number of token vectors of the index.
+        nbits: bits per dimension of a residual.
+        model: the model that the vectors come from; None: it is not known.
+
+    Returns:
+        The codec.
+    """
+    n_centroids = default_centroids(expected_tokens, len(sample))
+    given = None
+    if model is not None and expected_tokens <= ADAPTED_UP_TO:
+        given = bundled_codec(model, nbits)
+    if given is None:
+        return ResidualCodec.train(sample, nbits=nbits, n_centroids=n_centroids)
+    return given.adapted(sample, n_centroids=n_centroids)
+
+
+def fit_of(cosines: Sequence[float], lengths: Sequence[int]) -> Fit:
+    """How well a codec fits rows, from their mean cosines and numbers of token vectors."""
+    return Fit(float(np.average(cosines, weights=lengths)), float(np.quantile(cosines, 0.05)))
 
 
 def stage_rows(
@@ -291,7 +309,7 @@ class _Stage:
         """All counts."""
         report = BuildReport(passages=self.maker.header.passage_tokens is not None, resumed=self.resumed)
         for number in sorted(self.reports):
-            _add(report, self.reports[number])
+            add_counts(report, self.reports[number])
         report.unread, report.unread_ids = self.maker.unread.count, self.maker.unread.ids
         return report
 
@@ -429,7 +447,8 @@ def _at_positions(documents: Iterable[Document], positions: np.ndarray) -> Itera
                 return
 
 
-def _add(report: BuildReport, chunk: dict) -> None:
+def add_counts(report: BuildReport, chunk: dict) -> None:
+    """Add the report on a chunk to that on all."""
     report.rows += chunk["documents"]
     report.documents += chunk.get("firsts", chunk["documents"])
     report.tokens += chunk["tokens"]

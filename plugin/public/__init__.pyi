@@ -28,6 +28,12 @@ from .indexer.table.changes import OptimizeReport as OptimizeReport
 from .indexer.table.conditions import Condition as Condition
 from .indexer.table.conditions import UncheckedSQL as UncheckedSQL
 from .indexer.table.versions import IndexVersion as IndexVersion
+from .indexer.write.bulk import EncodedRows as EncodedRows
+from .indexer.write.bulk import RowPlan as RowPlan
+from .indexer.write.bulk import commit_rows as commit_rows
+from .indexer.write.bulk import encode_rows as encode_rows
+from .indexer.write.bulk import plan_rows as plan_rows
+from .indexer.write.bulk import write_rows as write_rows
 from .indexer.write.report import BuildReport as BuildReport
 from .indexer.write.workers.choice import OnProcesses as OnProcesses
 from .indexer.write.workers.choice import OnRay as OnRay

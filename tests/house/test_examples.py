@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tansaku import Index
+
 pytestmark = pytest.mark.integration
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -44,6 +46,17 @@ def test_langchain_rag(tmp_path: Path):
     for _ in range(2):
         assert run("langchain_rag.py", cwd=tmp_path) == ["金閣寺は室町時代に足利義満が建てた。", "足利義満です。"]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_own_workers(tmp_path: Path):
+    pytest.importorskip("lance")
+    documents = [{"id": str(i), "text": f"文書、その{i}。", "year": i} for i in range(40)]
+    lines = "".join(json.dumps(document, ensure_ascii=False) + "\n" for document in documents)
+    (tmp_path / "docs.jsonl").write_text(lines, encoding="utf-8")
+    for _ in range(2):
+        assert run("own_workers.py", "docs.jsonl", cwd=tmp_path) == ["40 rows in 1 fragments"]
+    assert len(Index.open(tmp_path / "db", "own_workers")) == 40
 
 
 def test_squad_to_documents(tmp_path: Path):

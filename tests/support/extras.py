@@ -244,12 +244,14 @@ def qdrant() -> None:
 
 
 def ray() -> None:
-    """What builds and serving on Ray import; no cluster."""
-    import lance
+    """What builds and serving on Ray import, and fragments; no cluster."""
+    import pyarrow as pa
     import ray.data
     import ray.serve
 
-    assert lance.LanceDataset
+    plan = tansaku.plan_rows("db", "docs", DOCUMENTS)
+    batch = pa.RecordBatch.from_pylist(DOCUMENTS)
+    assert tansaku.commit_rows(plan, tansaku.write_rows(plan, [tansaku.encode_rows(plan, batch).rows])) == len(TEXTS)
     assert ray.data.Dataset
     assert ray.serve.deployment
 
