@@ -9,6 +9,7 @@ from .errors import MissingExtraError
 
 # Extra → name to import → name to install, where they differ. `tests/house` compares this with pyproject.toml.
 EXTRAS: dict[str, dict[str, str]] = {
+    "client": {"httpx": "httpx"},
     "evaluate": {"bm25s": "bm25s", "ir_measures": "ir-measures"},
     "excel": {"python_calamine": "python-calamine"},
     "export": {

@@ -52,6 +52,9 @@ from .onnx_export.errors import InputError as InputError
 from .onnx_export.errors import MissingExtraError as MissingExtraError
 from .onnx_export.errors import TansakuError as TansakuError
 from .onnx_export.progress import Progress as Progress
+from .plugin.client.async_client import AsyncClient as AsyncClient
+from .plugin.client.client import Client as Client
+from .plugin.client.errors import ClientError as ClientError
 from .plugin.evaluation.beir import evaluate_beir as evaluate_beir
 from .plugin.rerank.host_search import CallableSource as CallableSource
 from .plugin.rerank.host_search import Candidate as Candidate

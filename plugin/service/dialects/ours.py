@@ -100,6 +100,7 @@ class SearchResponse(BaseModel):
         description="Expected share of the best documents that is among the hits; null if it was not measured."
     )
     version: int = Field(description="Version of the table that was searched.")
+    query_tokens: int = Field(description="Number of vectors of the query; a score on the scale mean is divided by it.")
     stages_ms: dict[str, float] = Field(description="Milliseconds of each stage of the search.")
     truncated: bool = Field(description="Whether the query was longer than the model reads; its end was ignored.")
     lost: list[int] = Field(
@@ -150,6 +151,7 @@ def router(service: Service) -> APIRouter:
                 "scored": hits.scored,
                 "recall": hits.recall,
                 "version": hits.version,
+                "query_tokens": hits.query_tokens,
                 "stages_ms": hits.stages,
                 "truncated": hits.truncated,
                 "lost": list(hits.lost),

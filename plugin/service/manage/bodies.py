@@ -171,6 +171,7 @@ class JobBody(BaseModel):
     error: str | None = Field(description="Why it failed, and the remedy.")
     rejected: int = Field(description="Number of documents that were left out.")
     rejects: list[Reject] = Field(description="The first hundred of these.")
+    upload: str | None = Field(description="Id of the upload that its documents came in; null for other jobs.")
 
 
 class JobList(BaseModel):

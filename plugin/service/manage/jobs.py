@@ -75,6 +75,7 @@ class Job:
         """The job as clients see it: without what it was asked, which may be long."""
         content = self.content()
         del content["arguments"], content["again"]
+        content["upload"] = self.arguments.get("upload")
         return content
 
 

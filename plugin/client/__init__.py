@@ -1,0 +1,1 @@
+"""A client of the HTTP service with the verbs and results of `Index` and `Searcher`."""
