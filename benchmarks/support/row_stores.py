@@ -74,6 +74,17 @@ def qdrant(coder: Coder, folder: Path, **options: Any) -> Iterator[RowStore[Any]
 
 
 @contextlib.contextmanager
+def qdrant_multivector(coder: Coder, folder: Path, **options: Any) -> Iterator[RowStore[Any]]:
+    """Qdrant ranks, without phrases, and does not say how the row vectors ranked."""
+    from tansaku.plugin.hosts.rows.qdrant_multivector import QdrantMultivectorRows
+    from tests.support.edge_client import EdgeClient
+
+    plain = Coder(coder.encoder, row_dim=coder.row_dim, phrase_weight=0)
+    with contextlib.closing(EdgeClient(folder / "qdrant")) as client:
+        yield QdrantMultivectorRows.create(plain, client, "docs", **options)  # pyright: ignore[reportArgumentType]
+
+
+@contextlib.contextmanager
 def milvus(coder: Coder, folder: Path, **options: Any) -> Iterator[RowStore[Any]]:
     from pymilvus import MilvusClient
 
@@ -97,5 +108,6 @@ def chroma(coder: Coder, folder: Path, **options: Any) -> Iterator[RowStore[Any]
 
 
 STORES: dict[str, Callable[..., contextlib.AbstractContextManager[RowStore[Any]]]] = {
-    made.__name__: made for made in (memory, postgres, sqlite, duckdb, lancedb, qdrant, milvus, chroma)
+    made.__name__: made
+    for made in (memory, postgres, sqlite, duckdb, lancedb, qdrant, qdrant_multivector, milvus, chroma)
 }
