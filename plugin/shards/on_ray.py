@@ -68,13 +68,13 @@ def open_on_ray(
     check_whole("replicas", replicas)
     database = connect(db, storage_options=storage_options)
     index = open_index_table(database, table)
-    weight = Models.of(encoder).find(index).bundle.phrase_weight
+    Models.of(encoder).find(index)  # so that replicas are not started for an index that has no model here
     place = place_of(database, table)
     _connect(address)
     names = [f"tansaku-{table}-{Shard(number, shards)}" for number in range(shards)]
     clients = []
     for number, name in enumerate(names):
-        handle = _deploy(name, place, Shard(number, shards), weight, replicas, shard_cpus)
+        handle = _deploy(name, place, Shard(number, shards), replicas, shard_cpus)
         clients.append(RayShard(name, handle, tries=replicas + 1))
     return ShardedSearcher(database, table, clients, encoder=encoder, partial=partial, on_close=lambda: _remove(names))
 
@@ -120,15 +120,15 @@ class RayShard:
 class ShardReplica:
     """A replica of a shard, as it runs on a node."""
 
-    def __init__(self, driver: Kind, place: Place, shard: Shard, phrase_weight: float) -> None:
+    def __init__(self, driver: Kind, place: Place, shard: Shard) -> None:
         here = Kind.here()
         if here != driver:
             raise WorkerError(
                 f"this node has tansaku {here.tansaku} and Python {here.python}, and the router tansaku "
                 f"{driver.tansaku} and Python {driver.python}; install the same on all nodes"
             )
-        self._about = driver, place, shard, phrase_weight
-        self._server = ShardServer(place, shard, phrase_weight)
+        self._about = driver, place, shard
+        self._server = ShardServer(place, shard)
 
     def about(self) -> tuple[Any, ...]:
         """What it was made with."""
@@ -169,10 +169,10 @@ def _connect(address: str | None) -> None:
         ) from error
 
 
-def _deploy(name: str, place: Place, shard: Shard, weight: float, replicas: int, cpus: float) -> Any:
+def _deploy(name: str, place: Place, shard: Shard, replicas: int, cpus: float) -> Any:
     from ray import serve
 
-    about = Kind.here(), place, shard, weight
+    about = Kind.here(), place, shard
     running = serve.status().applications.get(name)
     if running is not None and running.status == "RUNNING":
         handle = serve.get_app_handle(name)

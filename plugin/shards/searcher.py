@@ -36,7 +36,7 @@ from ..search.results import Hits, RankedRows, Scores
 from ..search.searcher import ScoredQuery, Searcher
 from ..search.snippets import SNIPPET_CHARS, Snippet, snippet_of
 from .merge import best_hits, expected_recall, missing_everywhere
-from .server import Place, ShardServer, StaleVersionError
+from .server import Place, ShardServer, StaleVersionError, Version
 
 T = TypeVar("T")
 
@@ -80,8 +80,8 @@ class _Whole:
     rows: tuple[int, ...]
 
     @property
-    def version(self) -> int:
-        return self.index.table.version
+    def version(self) -> Version:
+        return version_of(self.index, self.encode.encoder)
 
 
 class ShardedSearcher(Searcher):
@@ -159,8 +159,7 @@ class ShardedSearcher(Searcher):
         check_whole("shards", shards)
         database = connect(db, storage_options=storage_options)
         place = place_of(database, table)
-        weight = Models.of(encoder).find(open_index_table(database, table)).bundle.phrase_weight
-        servers = [ShardServer(place, Shard(i, shards), weight, derived=derived) for i in range(shards)]
+        servers = [ShardServer(place, Shard(i, shards), derived=derived) for i in range(shards)]
         return cls(database, table, [LocalShard(server) for server in servers], encoder=encoder)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -211,7 +210,7 @@ class ShardedSearcher(Searcher):
                 hits,
                 ranked=RankedRows(np.empty(0, np.int64), np.empty(0, np.float32), scored, missing),
                 stages=stages,
-                version=whole.version,
+                version=whole.version.number,
                 query_tokens=len(query.vectors),
                 truncated=query.truncated,
                 recall=None if lost else expected_recall(found, options.k, hits),
@@ -344,7 +343,7 @@ class ShardedSearcher(Searcher):
     @property
     def version(self) -> int:
         """Version of the table that is searched."""
-        return self._whole.version
+        return self._whole.version.number
 
     @property
     def phrase_weight(self) -> float:
@@ -372,7 +371,7 @@ class ShardedSearcher(Searcher):
         """
         index = open_index_table(self._database, self._name)
         before = self._whole
-        if (index.table.version, index.header) == (before.version, before.index.header):
+        if (index.table.version, index.header) == (before.version.number, before.index.header):
             return False
         self._whole = self._opened_everywhere(index, before)
         return True
@@ -388,7 +387,7 @@ class ShardedSearcher(Searcher):
 
     def _opened_everywhere(self, index: IndexTable, before: _Whole | None) -> _Whole:
         encoder = self._models.find(index)
-        rows, _ = self._ask_all("open", index.table.version, partial=False)
+        rows, _ = self._ask_all("open", version_of(index, encoder), partial=False)
         encode = before.encode if before is not None and before.encode.encoder is encoder else QueryEncoder(encoder)
         return _Whole(index, encode, tuple(rows))
 
@@ -438,6 +437,16 @@ def allowing(searcher: Searcher, *, partial: bool) -> Searcher:
     allowed = copy.copy(searcher)  # of the version that is searched now
     allowed._partial = True
     return allowed
+
+
+def version_of(index: IndexTable, encoder: Encoder) -> Version:
+    """What shards are asked for.
+
+    Args:
+        index: the open table.
+        encoder: its model.
+    """
+    return Version(index.table.version, index.header.build_id, encoder.bundle.phrase_weight)
 
 
 def place_of(database: DBConnection, table: str) -> Place:

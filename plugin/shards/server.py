@@ -45,6 +45,21 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Version:
+    """The version of a table that a request is for.
+
+    Attributes:
+        number: its number.
+        build_id: of the table: one that is dropped and made again comes to the same numbers with other rows.
+        phrase_weight: the phrase weight of the model at this version.
+    """
+
+    number: int
+    build_id: int
+    phrase_weight: float
+
+
+@dataclass(frozen=True)
 class FoundInShard:
     """What a shard found.
 
@@ -81,17 +96,16 @@ class ShardServer:
     Args:
         place: where the index is.
         shard: which rows it searches.
-        phrase_weight: the model's phrase weight.
         derived: as in `Searcher.open`.
     """
 
-    def __init__(self, place: Place, shard: Shard, phrase_weight: float, *, derived: bool = True) -> None:
-        self._place, self._shard, self._phrase_weight, self._derived = place, shard, phrase_weight, derived
+    def __init__(self, place: Place, shard: Shard, *, derived: bool = True) -> None:
+        self._place, self._shard, self._derived = place, shard, derived
         self._database = connect(place.db, storage_options=place.storage_options)
-        self._open: dict[int, tuple[StoredCodes, Calibrator]] = {}
+        self._open: dict[Version, tuple[StoredCodes, Calibrator]] = {}  # the one that was opened last is the last
         self._lock = threading.Lock()
 
-    def open(self, version: int) -> int:
+    def open(self, version: Version) -> int:
         """Open a version of the table, unless it is open.
 
         Args:
@@ -101,21 +115,23 @@ class ShardServer:
             Number of the shard's rows.
 
         Raises:
-            StorageError: the version cannot be read.
+            StorageError: the version cannot be read, or the table was made again.
         """
         with self._lock:
             if version not in self._open:
-                before = self._open[max(self._open)][1] if self._open else None
-                table = open_index_table(self._database, self._place.table, version=version)
+                before = self._open[next(reversed(self._open))][1] if self._open else None
+                table = open_index_table(self._database, self._place.table, version=version.number)
+                if table.header.build_id != version.build_id:
+                    raise StorageError(f"{table.place()} was made again; refresh and search again")
                 index = replace(table, shard=self._shard)
-                codes = StoredCodes(index, load_arrays(index, derived=self._derived), self._phrase_weight)
+                codes = StoredCodes(index, load_arrays(index, derived=self._derived), version.phrase_weight)
                 folder = arrays_folder(index) if self._derived else None
                 self._open[version] = codes, Calibrator(codes, folder, before)
-                for old in sorted(self._open)[:-_KEPT]:
+                for old in list(self._open)[:-_KEPT]:
                     del self._open[old]
             return len(self._open[version][0])
 
-    def search(self, version: int, text: str | None, vectors: np.ndarray, options: SearchOptions) -> FoundInShard:
+    def search(self, version: Version, text: str | None, vectors: np.ndarray, options: SearchOptions) -> FoundInShard:
         """The best rows of the shard.
 
         Args:
@@ -147,7 +163,9 @@ class ShardServer:
             watch.stages,
         )
 
-    def score(self, version: int, vectors: np.ndarray, ids: Sequence[str], phrase_weight: float | None) -> np.ndarray:
+    def score(
+        self, version: Version, vectors: np.ndarray, ids: Sequence[str], phrase_weight: float | None
+    ) -> np.ndarray:
         """MaxSim of documents by id: float32 (ids,), NaN for one that the shard does not have.
 
         Args:
@@ -162,7 +180,7 @@ class ShardServer:
         """
         return score_ids(self._at(version)[0], vectors, ids, phrase_weight)
 
-    def known(self, version: int, ids: Sequence[str]) -> list[int]:
+    def known(self, version: Version, ids: Sequence[str]) -> list[int]:
         """Positions of the ids that the shard has, ascending, each once.
 
         Raises:
@@ -171,7 +189,7 @@ class ShardServer:
         positions, _ = self._at(version)[0].find_ids(ids)
         return np.unique(positions).tolist()
 
-    def parts(self, version: int, ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    def parts(self, version: Version, ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
         """The rows of documents or passages by id, as `document_parts`.
 
         Raises:
@@ -181,7 +199,7 @@ class ShardServer:
         return document_parts(self._at(version)[0], ids)
 
     def best_passages(
-        self, version: int, vectors: np.ndarray, ids: Sequence[str], phrase_weight: float | None
+        self, version: Version, vectors: np.ndarray, ids: Sequence[str], phrase_weight: float | None
     ) -> list[tuple[Document, np.ndarray]]:
         """Title, text and token vectors of documents that are in the shard; of several passages the best for a query.
 
@@ -204,10 +222,10 @@ class ShardServer:
         """Id of the process that answers."""
         return os.getpid()
 
-    def _at(self, version: int) -> tuple[StoredCodes, Calibrator]:
+    def _at(self, version: Version) -> tuple[StoredCodes, Calibrator]:
         found = self._open.get(version)
         if found is None:
             raise StaleVersionError(
-                f"table {self._place.table!r}: shard {self._shard} does not have version {version} open; ask again"
+                f"table {self._place.table!r}: shard {self._shard} has no version {version.number} open; ask again"
             )
         return found

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tansaku import Index, InputError, Searcher
+from tansaku import Index, InputError, Searcher, StorageError
 from tansaku.indexer.table import shard as shard_module
 from tansaku.indexer.table.shard import Shard
 from tansaku.plugin.shards import ShardedSearcher, ShardLostError
+from tansaku.plugin.shards.searcher import place_of
+from tansaku.plugin.shards.server import ShardServer
 
 from ...support.fakes import FakeEncoder, corpus, small_chunks
 
@@ -127,6 +129,24 @@ def test_all_shards_come_to_the_next_version_or_none(db: Path):
     assert not sharded.refresh()
     whole.refresh()
     assert sharded.unknown(["new1", "d1"]) == ["d1"]
+    assert list(sharded.search(QUERY, 60, recall="exact")) == list(whole.search(QUERY, 60, recall="exact"))
+
+
+@pytest.mark.parametrize("changes", [0, 4])
+def test_a_table_that_was_dropped_and_made_again_is_another_one_whatever_its_version(db: Path, changes: int):
+    index = Index.open(db, "t", encoder=FakeEncoder())
+    for number in range(changes):
+        index.delete([f"d{number}"])
+    _, sharded = both(db)
+    index.delete(["d9"])
+    assert sharded.refresh()
+    Index.drop(db, "t")
+    Index.create(db, "t", corpus(30, prefix="again", year=lambda i: i), encoder=FakeEncoder(), fulltext=True)
+    with pytest.raises(StorageError):  # a replica that is asked for what is gone
+        ShardServer(place_of(*sharded.location), Shard(0, 3)).open(sharded._whole.version)
+    assert sharded.refresh()
+    whole = Searcher.open(db, "t", encoder=FakeEncoder())
+    assert sharded.version == whole.version
     assert list(sharded.search(QUERY, 60, recall="exact")) == list(whole.search(QUERY, 60, recall="exact"))
 
 
