@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,7 +35,9 @@ def chosen_columns(codes: StoredCodes, fields: Sequence[str] | None) -> list[str
     for name in fields:
         if name not in (*columns, *ALWAYS):
             known = ", ".join([*ALWAYS, *columns])
-            raise InputError(f"{codes.index.place()}: hits have no field {name!r}; use {known}")
+            near = difflib.get_close_matches(name, [*ALWAYS, *columns], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"{codes.index.place()}: hits have no field {name!r}; use {known}{hint}")
     return [name for name in dict.fromkeys(fields) if name in columns]
 
 

@@ -276,11 +276,25 @@ class Service:
         Raises:
             ServiceError: 404, the index is unknown; 503, it cannot be read, or its model is not known here.
         """
-        name, searcher = self.searcher(index)
-        with _reading():
-            hits = ask(searcher)
+        name, hits = self.look(index, ask)
         self.metrics.scored(stored=hits.scored)
         return name, hits
+
+    def search_many(self, index: str | None, ask: Callable[[Searcher], list[Hits]]) -> tuple[str, list[Hits]]:
+        """`search` for many queries."""
+        name, found = self.look(index, ask)
+        self.metrics.scored(stored=sum(hits.scored for hits in found))
+        return name, found
+
+    def look(self, index: str | None, ask: Callable[[Searcher], T]) -> tuple[str, T]:
+        """Name of an index, and what ``ask`` reads in it.
+
+        Raises:
+            ServiceError: As `search`.
+        """
+        name, searcher = self.searcher(index)
+        with _reading():
+            return name, ask(searcher)
 
     def explain(
         self, index: str | None, query: str, doc_id: str, *, phrase_weight: float | None

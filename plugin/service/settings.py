@@ -37,6 +37,7 @@ class Settings:
         max_documents: Largest number of documents in a rerank request.
         max_embed_texts: Largest number of texts in an embedding request. Each becomes up to 512 vectors.
         max_k: Largest number of hits of a search.
+        max_queries: Largest number of queries of a search for many.
         max_ids: Largest number of ids that a search is restricted to.
         max_text_chars: Largest number of characters of a text. Longer texts are cut there, and the answer says so.
         max_query_chars: Largest number of characters of a query. Longer queries are refused.
@@ -79,6 +80,7 @@ class Settings:
     max_documents: _Count = 1000
     max_embed_texts: _Count = 32
     max_k: _Count = 1000
+    max_queries: _Count = 256
     max_ids: _Count = 10_000
     max_text_chars: _Count = 8192
     max_query_chars: _Count = 4096

@@ -1,177 +1,184 @@
-"""Our own dialect: search in an index."""
+"""Our own dialect: search in an index, for one query or for many."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ....onnx_export.encode.bundle import MAX_WEIGHT
-from ...search.choices import LEAST_RECALL, RecallName, ScoreMode, SourceName
+from ....onnx_export.errors import InputError
 from ...search.cuts import query_warning
+from ...search.results import Hits
 from ...shards.searcher import allowing
 from ..errors import OURS, ServiceError
 from ..service import Service
-from .base import Dialect, Id, StrictBody, Text, UntilError, check_query_limits, respond
-
-
-class SearchRequest(StrictBody):
-    """A search; all options but `query`, `index` and `score` are those of `tansaku.SearchOptions`."""
-
-    query: Text = Field(description="The question or keywords.", examples=["金閣寺"])
-    index: str | None = Field(None, description="Name of an index; by default the first one.")
-    k: int = Field(10, ge=1, description="Number of hits.")
-    recall: RecallName | Annotated[float, Field(ge=LEAST_RECALL, le=1, strict=True)] = Field(
-        "balanced",
-        description="Thoroughness: exact scores every document; balanced and fast only the likely ones. Or a number: "
-        "share of the ten best that is expected among the hits.",
-    )
-    where: Text | None = Field(
-        None,
-        description="Condition over the columns; only documents that meet it are found.",
-        examples=["year < 1500"],
-    )
-    ids: Annotated[list[Id], UntilError()] | None = Field(
-        None, description="Ids of documents or passages to search among."
-    )
-    passages: bool = Field(
-        False,
-        description="Hits for single passages, if documents are divided into them; by default one for each document.",
-    )
-    source: SourceName = Field(
-        "lists", description="Source of candidates: inverted lists, full text search (text), or both (fused)."
-    )
-    bm25_weight: float = Field(
-        0.0,
-        ge=0,
-        le=MAX_WEIGHT,
-        allow_inf_nan=False,
-        description="Weight of BM25 added to MaxSim (0 = none); needs the source text or fused.",
-    )
-    phrase_weight: float | None = Field(
-        None,
-        ge=0,
-        le=MAX_WEIGHT,
-        allow_inf_nan=False,
-        description="Weight given to the similarity of neighbouring tokens (0 = plain MaxSim); by default the "
-        "service's.",
-    )
-    nprobe: int | None = Field(
-        None, ge=1, description="Number of centroids probed for each query token; by default set by recall."
-    )
-    candidates: int | None = Field(
-        None, ge=1, description="Number of candidates scored by their codes; by default set by recall."
-    )
-    fields: list[Text] | None = Field(
-        None,
-        max_length=1_000,
-        description="Names of what is read of each hit: `title`, `text` and columns; by default all. An empty list "
-        "reads nothing: ids and scores alone.",
-        examples=[["title", "year"]],
-    )
-    score: ScoreMode | None = Field(None, description="Scale of the scores; by default the service's.")
-    partial: bool = Field(
-        False,
-        description="Hits of the other shards if some do not answer, named in `lost`; by default that gets 503.",
-    )
-
-
-class SearchHit(BaseModel):
-    """One document found."""
-
-    id: str = Field(description="Id of the document; of the passage, if passages were asked for.")
-    score: float = Field(description="How well the document fits the query.")
-    title: str = Field(description="Title of the document; empty if it has none, or was not asked for.")
-    text: str = Field(description="Text of the document; empty if it was not asked for.")
-    fields: dict[str, Any] = Field(description="The other columns of the document, or those asked for.")
-
-
-class SearchResponse(BaseModel):
-    """The hits, best first."""
-
-    index: str = Field(description="Name of the index that was searched.")
-    hits: list[SearchHit] = Field(description="The documents found, best first.")
-    missing: list[str] = Field(description="Ids in the request that the index does not have.")
-    scored: int = Field(description="Number of documents that were scored by their codes.")
-    recall: float | None = Field(
-        description="Expected share of the best documents that is among the hits; null if it was not measured."
-    )
-    version: int = Field(description="Version of the table that was searched.")
-    query_tokens: int = Field(description="Number of vectors of the query; a score on the scale mean is divided by it.")
-    stages_ms: dict[str, float] = Field(description="Milliseconds of each stage of the search.")
-    truncated: bool = Field(description="Whether the query was longer than the model reads; its end was ignored.")
-    lost: list[int] = Field(
-        description="Numbers of the shards that did not answer, whose documents are not among the hits; else empty."
-    )
-    warnings: list[str] = Field(description="What was ignored.")
+from .base import Dialect, check_query_limits, respond
+from .conditions import condition_of
+from .search_bodies import SearchBody, SearchManyRequest, SearchManyResponse, SearchRequest, SearchResponse
 
 
 def router(service: Service) -> APIRouter:
-    """`/search`."""
+    """`/search` and `/search-many`."""
     routes = APIRouter(tags=["search"], responses=OURS.documented())
+    settings = service.settings
 
     @routes.post("/search", response_model=SearchResponse, summary="Search an index")
     async def search(body: SearchRequest, request: Request) -> Response:
         """Find the best documents of an index for a query, best first."""
-        _check(service, body, request)
-        settings = service.settings
-        phrase_weight = settings.phrase_weight if body.phrase_weight is None else body.phrase_weight
+        _check(service, body, request, [body.query], body.offset + body.k)
         warnings: list[str] = []
 
         def task() -> dict[str, Any]:
             name, hits = service.search(
                 body.index,
                 lambda searcher: allowing(searcher, partial=body.partial).search(
-                    body.query,
-                    body.k,
-                    recall=body.recall,
-                    where=body.where,
-                    ids=body.ids,
-                    passages=body.passages,
-                    source=body.source,
-                    bm25_weight=body.bm25_weight,
-                    phrase_weight=phrase_weight,
-                    nprobe=body.nprobe,
-                    candidates=body.candidates,
-                    fields=body.fields,
+                    body.query, body.offset + body.k, **_options(service, body)
                 ),
             )
+            content = _content(service, body, hits)
+            content["hits"] = content["hits"][body.offset :]
+            ids = [hit["id"] for hit in content["hits"]]
             if hits.truncated:
                 warnings.append(query_warning(service.searchers[name].encoder))
-            return {
-                "index": name,
-                "hits": [
-                    {"id": hit.id, "score": score, "title": hit.title, "text": hit.text, "fields": hit.fields}
-                    for hit, score in zip(hits, hits.scores(body.score or settings.score), strict=True)
-                ],
-                "missing": list(hits.missing),
-                "scored": hits.scored,
-                "recall": hits.recall,
-                "version": hits.version,
-                "query_tokens": hits.query_tokens,
-                "stages_ms": hits.stages,
-                "truncated": hits.truncated,
-                "lost": list(hits.lost),
-                "warnings": warnings,
-            }
+            if body.highlight:
+                _add_highlights(service, body, content["hits"], ids)
+            if body.per_document is not None:
+                _add_passages(service, body, content["hits"], ids, warnings)
+            return {"index": name, **content, "warnings": warnings}
 
         return await respond(service, request, task, documents=body.k, warnings=warnings)
+
+    @routes.post("/search-many", response_model=SearchManyResponse, summary="Search an index for many queries")
+    async def search_many(body: SearchManyRequest, request: Request) -> Response:
+        """Find the best documents for each of many queries, in less time than one after the other."""
+        if len(body.queries) > settings.max_queries:
+            limit = settings.max_queries
+            message = f"there are {len(body.queries):,} queries; at most {limit:,} are searched at once"
+            raise ServiceError(413, message, "documents")
+        _check(service, body, request, body.queries, body.k)
+        if len(body.queries) * body.k > settings.max_ids:
+            message = (
+                f"{len(body.queries):,} queries with {body.k:,} hits each are too many; {settings.max_ids:,} hits are "
+            )
+            raise ServiceError(413, message + "found at once: send fewer queries, or a smaller k", "documents")
+        warnings: list[str] = []
+
+        def task() -> dict[str, Any]:
+            name, found = service.search_many(
+                body.index,
+                lambda searcher: allowing(searcher, partial=body.partial).search_many(
+                    body.queries, body.k, threads=settings.slots, **_options(service, body)
+                ),
+            )
+            if any(hits.truncated for hits in found):
+                warnings.append(query_warning(service.searchers[name].encoder))
+            return {"index": name, "results": [_content(service, body, hits) for hits in found], "warnings": warnings}
+
+        return await respond(service, request, task, documents=len(body.queries) * body.k, warnings=warnings)
 
     return routes
 
 
-def _check(service: Service, body: SearchRequest, request: Request) -> None:
+def _options(service: Service, body: SearchBody) -> dict[str, Any]:
+    """The options of `Searcher.search` but ``k``."""
+    phrase_weight = service.settings.phrase_weight if body.phrase_weight is None else body.phrase_weight
+    return {
+        "recall": body.recall,
+        "where": condition_of(body.where, body.params),
+        "ids": body.ids,
+        "passages": body.passages,
+        "source": body.source,
+        "bm25_weight": body.bm25_weight,
+        "phrase_weight": phrase_weight,
+        "nprobe": body.nprobe,
+        "candidates": body.candidates,
+        "fields": body.fields,
+    }
+
+
+def _content(service: Service, body: SearchBody, hits: Hits) -> dict[str, Any]:
+    """The hits of a query, without those of too low a score."""
+    scores = hits.scores(body.score or service.settings.score)
+    return {
+        "hits": [
+            {"id": hit.id, "score": score, "title": hit.title, "text": hit.text, "fields": hit.fields}
+            for hit, score in zip(hits, scores, strict=True)
+            if body.min_score is None or score >= body.min_score
+        ],
+        "missing": list(hits.missing),
+        "scored": hits.scored,
+        "recall": hits.recall,
+        "version": hits.version,
+        "query_tokens": hits.query_tokens,
+        "stages_ms": hits.stages,
+        "truncated": hits.truncated,
+        "lost": list(hits.lost),
+    }
+
+
+def _add_highlights(service: Service, body: SearchRequest, hits: list[dict[str, Any]], ids: Sequence[str]) -> None:
+    if not ids:
+        return
+    weight = _options(service, body)["phrase_weight"]
+    _, snippets = service.look(
+        body.index,
+        lambda searcher: searcher.snippets(body.query, ids, chars=body.highlight_chars, phrase_weight=weight),
+    )
+    for hit, snippet in zip(hits, snippets, strict=True):
+        hit["highlight"] = {"text": snippet.text, "start": snippet.start, "marks": snippet.marks}
+
+
+def _add_passages(
+    service: Service, body: SearchRequest, hits: list[dict[str, Any]], ids: Sequence[str], warnings: list[str]
+) -> None:
+    """Give each hit its best passages, ranked by MaxSim."""
+    if body.passages:
+        raise InputError("passages and per_document were both given; leave one of them out")
+    if not service.look(body.index, lambda searcher: searcher.has_passages)[1]:
+        raise InputError("per_document is for an index of passages, and this one has whole documents; leave it out")
+    for hit in hits:
+        hit["passages"] = []
+    if not ids:
+        return
+    limit = service.settings.max_ids
+    options = {
+        **_options(service, body),
+        "ids": list(ids),
+        "passages": True,
+        "recall": "exact",
+        "source": "lists",
+        "bm25_weight": 0.0,
+        "nprobe": None,
+        "candidates": None,
+        "fields": ["parent_id", "passage", "text"],
+    }
+    _, found = service.search(
+        body.index, lambda searcher: allowing(searcher, partial=body.partial).search(body.query, limit, **options)
+    )
+    if len(found) == limit:
+        warnings.append(f"these documents have more than {limit:,} passages; the worst of them are left out")
+    by_document = {hit["id"]: hit["passages"] for hit in hits}
+    for passage, score in zip(found, found.scores(body.score or service.settings.score), strict=True):
+        of_document = by_document[passage.fields["parent_id"]]
+        if len(of_document) < (body.per_document or 0):
+            number = passage.fields["passage"]
+            of_document.append({"id": passage.id, "score": score, "passage": number, "text": passage.text})
+
+
+def _check(service: Service, body: SearchBody, request: Request, queries: Sequence[str], n_hits: int) -> None:
     """Refuse what is too long, an unknown index, and options in the URL, which would be ignored."""
     for name in request.query_params:
         raise ServiceError(422, f"unknown parameter {name[:60]!r} in the URL; put all options into the body", "input")
     settings = service.settings
-    check_query_limits(service, body.query)
+    for query in queries:
+        check_query_limits(service, query)
     service.searcher(body.index)
-    if body.k > settings.max_k:
-        raise ServiceError(422, f"k is {body.k:,}; at most {settings.max_k:,} hits are returned", "input")
+    if n_hits > settings.max_k:
+        what = "k is" if n_hits == body.k else "offset and k together are"
+        raise ServiceError(422, f"{what} {n_hits:,}; at most {settings.max_k:,} hits are returned", "input")
     if body.where is not None and len(body.where) > settings.max_where_chars:
         limit = settings.max_where_chars
         message = f"the condition has {len(body.where):,} characters; at most {limit:,} are allowed"

@@ -304,7 +304,7 @@ class TestFields:
         assert [hit.id for hit in searcher.search("d", where="year < 1900", fields=[])] == expected
 
     def test_a_name_that_hits_do_not_have_is_named_with_those_they_have(self, searcher, divided):
-        said = "table 't': hits have no field 'yaer'; use id, score, title, text, year, kind, it's"
+        said = "table 't': hits have no field 'yaer'; use id, score, title, text, year, kind, it's; did you mean 'year'"
         with pytest.raises(InputError, match=said):
             searcher.search("d", fields=["year", "yaer"])
         for hidden in ("residuals", "write_id", "snippet", "parent_id"):
