@@ -356,7 +356,8 @@ class TestJobs:
 
     async def test_a_second_service_that_writes_there_is_refused(self, db, encoder):
         async with writing(db, encoder), writing_unloaded(db, encoder) as second:
-            await until(lambda: second.service.failed)
+            await until(second.log)
+            assert second.service.failed
             assert "--work-folder" in second.log()[-1]["message"]
 
     async def test_messages_have_no_paths(self, db, encoder):
