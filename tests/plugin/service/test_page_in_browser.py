@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,11 @@ def db(default_encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Pa
 class Server:
     """A service in a process of its own."""
 
-    def __init__(self, db: Path, *options: str) -> None:
+    def __init__(self, db: Path, *options: str, tables: Sequence[str] = ("docs", "other")) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
-        command = [sys.executable, "-m", "tansaku", "serve", "--db", str(db), "--table", "docs", "--table", "other"]
+        command = [sys.executable, "-m", "tansaku", "serve", "--db", str(db)]
+        command += [word for table in tables for word in ("--table", table)]
         self.process = subprocess.Popen(
             [*command, "--port", str(self.port), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -85,6 +86,13 @@ def browser() -> Iterator[Any]:
         launched = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield launched
         launched.close()
+
+
+def upload(page: Any, name: str, content: str, into: str, *, jobs: int) -> None:
+    page.click("#manage > summary")
+    page.fill("#into", into)
+    page.set_input_files("#file", {"name": name, "mimeType": "text/plain", "buffer": content.encode()})
+    page.wait_for_selector(f":nth-match(#jobs > li:has-text('{into} · 完了'), {jobs})", timeout=60_000)
 
 
 class Opened:
@@ -313,3 +321,24 @@ def test_a_busy_service_is_asked_again_and_a_dead_one_is_said(browser: Any, db: 
     opened.page.wait_for_selector("#error:not([hidden])")
     assert "応答しません" in opened.page.text_content("#error")
     opened.context.close()
+
+
+def test_files_become_an_index_that_is_searched(browser: Any, tmp_path: Path):
+    server = Server(tmp_path / "db", "--write", "--allow-write-without-token", tables=())
+    opened = Opened(browser, server.url)
+    upload(
+        opened.page, "寺.csv", 'id,text,year\nkinkaku,"金閣寺は、""北山""にある。",1397\nempty,,\n', "temples", jobs=1
+    )
+    opened.page.click("#jobs summary")
+    assert "2" in opened.page.text_content("#jobs li li")  # the line that was left out, and why
+    opened.page.wait_for_selector("#index option[value=temples]", state="attached")
+    opened.ask("金閣寺")
+    assert opened.page.text_content("#left li h3") == "kinkaku"
+    assert "year: 1397" in opened.page.text_content("#left li .fields")
+    opened.page.click("#manage > summary")
+    upload(opened.page, "more.jsonl", json.dumps(DOCS[1]) + "\n", "temples", jobs=2)
+    opened.ask("銀閣寺")
+    opened.page.wait_for_selector("#left h3:has-text('銀閣寺')")
+    assert opened.problems == []
+    opened.context.close()
+    server.stop()

@@ -26,12 +26,17 @@ export function rowsOf(text, separator) {
   return rows;
 }
 
-/** The same rows as lines of JSON. Empty cells are left out.
+const TEXTS = ["_id", "id", "text", "title"]; // which stay as they are
+const NUMBER = /^-?(0|[1-9]\d{0,14})(\.\d{1,9})?$/;
+
+/** The same rows as lines of JSON. Empty cells are left out; a column whose cells are all numbers becomes one of numbers.
  * Throws an Error whose message is "unclosed" or the number of the row with too many cells. */
 export function asLines(text, separator) {
   const [names, ...rows] = rowsOf(text.replace(/^\ufeff/, ""), separator);
+  const isNumber = names.map((name, i) => !TEXTS.includes(name) && rows.every((row) => !row[i] || NUMBER.test(row[i])));
   return rows.map((row, n) => {
     if (row.length > names.length) throw new Error(String(n + 2));
-    return `${JSON.stringify(Object.fromEntries(row.map((cell, i) => [names[i], cell]).filter(([, cell]) => cell !== "")))}\n`;
+    const cells = row.map((cell, i) => [names[i], isNumber[i] ? Number(cell) : cell, cell]).filter(([, , cell]) => cell !== "");
+    return `${JSON.stringify(Object.fromEntries(cells))}\n`;
   }).join("");
 }

@@ -14,7 +14,10 @@ const MOST_TRIES = 3; // of a search that is answered with 429 or 503
 
 const $ = (id) => document.getElementById(id);
 const heat = new HeatMap($("heat-canvas"), $("heat-cell"), $("heat-pairs"));
-new Manage(() => readIndexes($("index").value), showProblem);
+new Manage(async () => {
+  await readIndexes($("index").value);
+  search(true);
+}, showProblem);
 const state = { request: null, timer: 0, answer: null, cards: [], first: null, lastAsked: "" };
 
 start();
