@@ -46,7 +46,7 @@ def mcp(
     deadline: Annotated[float, typer.Option(help="Time limit of a call, in seconds.")] = 30.0,
     storage_option: StorageOptions = None,
 ) -> None:
-    """Serve indexes to agents over MCP, with tools that search, read documents and describe the columns.
+    """Serve indexes to agents over MCP, with tools that search, read and explain documents and describe the columns.
 
     Needs the extra `mcp`.
 

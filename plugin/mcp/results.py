@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +24,7 @@ from ..search.cuts import documents_cut, documents_warning, query_warning
 from ..search.results import Hit, Hits
 from ..search.searcher import Searcher
 from ..search.snippets import Snippet
+from .budget import tokens_of
 
 try:
     from pydantic import BaseModel, Field
@@ -55,11 +56,11 @@ class _WithFields(BaseModel):
 
     def lines(self, note: str = "") -> str:
         """Id, title, columns and text."""
-        title = f", title {_shown(self.title)}" if self.title else ""
-        columns = [f"{_name(name)}: {_shown(value)}" for name, value in self.fields.items()]
+        title = f", title {shown(self.title)}" if self.title else ""
+        columns = [f"{_name(name)}: {shown(value)}" for name, value in self.fields.items()]
         if self.fields_left_out:
             columns.append(f"{self.fields_left_out} more left out")
-        parts = (f"id {_shown(self.id)}{note}{title}", f"({'; '.join(columns)})" if columns else "", _quoted(self.text))
+        parts = (f"id {shown(self.id)}{note}{title}", f"({'; '.join(columns)})" if columns else "", _quoted(self.text))
         return "\n".join(part for part in parts if part)
 
 
@@ -75,6 +76,7 @@ class SearchResult(BaseModel):
 
     table: str
     hits: list[FoundDocument]
+    hits_left_out: int = Field(description="Number of hits left out because of max_tokens.")
     unknown_ids: list[str] = Field(description="Given ids that the table does not have.")
     recall: float | None = Field(
         None, description="Expected share of the best documents that is among the hits; null if it was not measured."
@@ -86,7 +88,12 @@ class SearchResult(BaseModel):
     def as_text(self) -> str:
         """One paragraph for each hit."""
         ranked = [f"{i}. {hit.lines(f', score {hit.score:.3f}')}" for i, hit in enumerate(self.hits, start=1)]
-        notes = [*_unknown(self.table, self.unknown_ids), *([] if self.warning is None else [self.warning])]
+        more = f"({counted(self.hits_left_out, 'more hit')} left out because of max_tokens)"
+        notes = [
+            *[more] * bool(self.hits_left_out),
+            *_unknown(self.table, self.unknown_ids),
+            *([] if self.warning is None else [self.warning]),
+        ]
         return "\n\n".join([*(ranked or ["no hits"]), *notes])
 
 
@@ -144,10 +151,10 @@ class TableDescription(BaseModel):
         """One line for each column."""
         divided = "" if self.passages is None else f" in {counted(self.passages, 'passage')}"
         documents = counted(self.documents, "document")
-        lines = [f"table {_name(self.table)}: {documents}{divided}, model {_shown(self.model)}"]
+        lines = [f"table {_name(self.table)}: {documents}{divided}, model {shown(self.model)}"]
         for column in self.columns:
-            examples = f", such as {', '.join(map(_shown, column.examples))}" if column.examples else ""
-            lines.append(f"- {_name(column.name)}: {_one_line(column.type)}{examples}")
+            examples = f", such as {', '.join(map(shown, column.examples))}" if column.examples else ""
+            lines.append(f"- {_name(column.name)}: {on_one_line(column.type)}{examples}")
         return "\n".join([*lines, *([f"- {self.columns_left_out} more"] * bool(self.columns_left_out))])
 
 
@@ -162,24 +169,24 @@ class Description(BaseModel):
 
 
 def _unknown(table: str, ids: list[str]) -> list[str]:
-    return [f"{_name(table)} has no documents with these ids: {', '.join(map(_shown, ids))}"] if ids else []
+    return [f"{_name(table)} has no documents with these ids: {', '.join(map(shown, ids))}"] if ids else []
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as JSON, on one line."""
-    return _one_line(json.dumps(value, ensure_ascii=False))
+    return on_one_line(json.dumps(value, ensure_ascii=False))
 
 
 def _name(name: str) -> str:
     """A name as it is if it is a plain word, otherwise as JSON."""
-    return name if name.isidentifier() else _shown(name)
+    return name if name.isidentifier() else shown(name)
 
 
 def _quoted(text: str) -> str:
-    return "\n".join(f"| {_one_line(line)}" for line in text.splitlines())
+    return "\n".join(f"| {on_one_line(line)}" for line in text.splitlines())
 
 
-def _one_line(text: str) -> str:
+def on_one_line(text: str) -> str:
     """The text with its line ends, control characters and signs that turn the direction of writing as escapes."""
     return _UNSHOWN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
@@ -202,11 +209,27 @@ def found_document(hit: Hit, score: float, query: str, searcher: Searcher) -> Fo
     )
 
 
+def within(hits: Sequence[FoundDocument], max_tokens: int) -> list[FoundDocument]:
+    """The first hits that take at most ``max_tokens`` of an agent's context together, and the first one in any case.
+
+    Args:
+        hits: the hits, best first.
+        max_tokens: largest number of tokens of their texts.
+    """
+    kept: list[FoundDocument] = []
+    for hit in hits:
+        max_tokens -= tokens_of(hit.lines())
+        if kept and max_tokens < 0:
+            break
+        kept.append(hit)
+    return kept
+
+
 def what_was_cut(hits: Hits, searcher: Searcher) -> str | None:
     """What is said of a query or of hits that are longer than the model reads; None if there are none."""
     warnings = [query_warning(searcher.encoder)] if hits.truncated else []
     if cut := documents_cut(searcher.encoder, hits):
-        warnings.append(documents_warning(searcher.encoder, [_shown(doc_id) for doc_id in cut], len(hits)))
+        warnings.append(documents_warning(searcher.encoder, [shown(doc_id) for doc_id in cut], len(hits)))
     return "; ".join(warnings) or None
 
 

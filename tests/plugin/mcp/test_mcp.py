@@ -28,6 +28,7 @@ from mcp.types import CallToolResult, EmptyResult, Notification, Request, TextCo
 from tansaku import Index, InputError, MissingExtraError, Searcher, SearchOptions
 from tansaku.indexer.table.database import connect, drop_table
 from tansaku.onnx_export import cores
+from tansaku.plugin.mcp import explanations as mcp_explanations
 from tansaku.plugin.mcp import results as mcp_results
 from tansaku.plugin.mcp import server as host
 from tansaku.plugin.mcp.logs import ShortFormatter
@@ -104,7 +105,7 @@ class TestTools:
         async with Client(server(db, encoder, "docs", "passages"), mode=mode) as client:
             tools = (await client.list_tools()).tools
             assert "docs, passages" in (client.instructions or "")
-        assert [tool.name for tool in tools] == ["search", "read", "describe"]
+        assert [tool.name for tool in tools] == ["search", "read", "explain", "describe"]
         for tool in tools:
             assert tool.annotations is not None
             assert tool.annotations.read_only_hint
@@ -194,6 +195,17 @@ class TestSearch:
         )
         Index.open(tmp_path, "t", encoder=encoder).add([{"id": "long", "text": "a" * (MAX_TOKENS + 1)}])
         assert '("long")' in (await answer(server(tmp_path, encoder, "t"), "search", query="aaa"))["warning"]
+
+    async def test_hits_that_take_too_much_room_are_counted(self, tmp_path, encoder):
+        Index.create(tmp_path, "docs", [{"id": f"d{i}", "text": "3a9f" + "漢" * 96} for i in range(6)], encoder=encoder)
+        async with Client(server(tmp_path, encoder)) as client:
+            result = await client.call_tool("search", {"query": QUERY, "max_tokens": 250})
+            whole = typed(await client.call_tool("search", {"query": QUERY}))
+        found = typed(result)
+        assert (len(found["hits"]), found["hits_left_out"]) == (2, 4)
+        assert found["hits"] == whole["hits"][:2]
+        assert whole["hits_left_out"] == 0
+        assert "\n\n(4 more hits left out because of max_tokens)\n\n" in text_of(result)
 
     async def test_nothing_found_is_said(self, db, encoder):
         async with Client(server(db, encoder)) as client:
@@ -382,6 +394,25 @@ class TestRead:
         assert "give one id with an offset" in await refusal(server(db, encoder), "read", ids=["d0", "d1"], offset=1)
 
 
+class TestExplain:
+    async def test_matches_are_the_searchers(self, db, encoder):
+        expected = Searcher.open(db, "docs", encoder=encoder).explain(QUERY, "d1")
+        async with Client(server(db, encoder)) as client:
+            result = await client.call_tool("explain", {"query": QUERY, "id": "d1", "phrase_weight": "", "table": ""})
+        found = typed(result)
+        assert found["score"] == pytest.approx(expected.score / len(QUERY), abs=1e-4)
+        assert [(match["query"], match["document"]) for match in found["matches"]] == [
+            (match.query_text, match.document_text) for match in expected.matches
+        ]
+        assert all(match["document"] in match["around"] for match in found["matches"])
+        assert text_of(result).startswith(f'"d1" in docs, score {found["score"]:.3f}\n- "3" met ')
+
+    async def test_very_many_matches_are_counted(self, db, encoder, monkeypatch):
+        monkeypatch.setattr(mcp_explanations, "_MAX_MATCHES", 3)
+        found = await answer(server(db, encoder), "explain", query=QUERY, id="d1")
+        assert (len(found["matches"]), found["matches_left_out"]) == (3, 1)
+
+
 class TestDescribe:
     async def test_tables_are_described_for_conditions(self, db, encoder):
         (docs, passages) = (await answer(server(db, encoder, "docs", "passages"), "describe"))["tables"]
@@ -506,8 +537,12 @@ class TestBadInput:
             ("read", {"ids": ["x" * 1_001]}, "1000"),
             ("read", {"ids": ["d1"], "offset": -1}, "offset"),
             ("read", {"ids": ["d1"], "max_chars": 20_001}, "20000"),
+            ("search", {"query": QUERY, "max_tokens": 199}, "greater than or equal to 200"),
+            ("explain", {"query": QUERY}, "id"),
+            ("explain", {"query": QUERY, "id": "zz"}, "no document with the id 'zz'"),
+            ("explain", {"query": " ", "id": "d1"}, "the query is empty"),
             ("describe", {"table": "x" * 101}, "100"),
-            ("drop", {}, "unknown tool 'drop'; use search, read, describe"),
+            ("drop", {}, "unknown tool 'drop'; use search, read, explain, describe"),
             ("a\n\n1. id", {}, r"unknown tool 'a\n\n1. id'"),
         ],
     )
@@ -592,7 +627,12 @@ class TestCommand:
         )
         with (tmp_path / "stderr").open("w+") as stderr:
             async with Client(stdio_client(command, errlog=stderr), read_timeout_seconds=60) as client:
-                assert [tool.name for tool in (await client.list_tools()).tools] == ["search", "read", "describe"]
+                assert [tool.name for tool in (await client.list_tools()).tools] == [
+                    "search",
+                    "read",
+                    "explain",
+                    "describe",
+                ]
                 found = await client.call_tool("search", {"query": "入梅は何の目安の時期か？", "k": 3})
                 best = typed(found)["hits"][0]
                 assert (best["id"], best["title"]) == ("jsquad-a10336p1", "梅雨")
