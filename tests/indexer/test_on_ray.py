@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -16,12 +17,14 @@ from pathlib import Path
 import lance
 import lancedb
 import pytest
+from typer.testing import CliRunner
 
-from tansaku import Encoder, Index, OnRay, Rejects, Searcher, WorkerError, WriteConflictError
+from tansaku import Encoder, Index, OnRay, Rejects, Searcher, StorageError, WorkerError, WriteConflictError
 from tansaku.indexer.table import fragments
 from tansaku.indexer.write import build_steps
 from tansaku.indexer.write.staging import Staging
 from tansaku.indexer.write.workers import on_ray
+from tansaku.plugin.cli.main import app
 
 from ..support.fakes import (
     SUPPORT,
@@ -38,10 +41,12 @@ from ..support.fakes import (
     stored,
     texts_by_id,
 )
+from . import test_object_store
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 ray = pytest.importorskip("ray")
 
+running, store = test_object_store.running, test_object_store.store  # the fixtures
 DOCS = corpus(60, year=lambda i: 1900 + i)
 
 
@@ -277,3 +282,48 @@ def test_ray_and_the_default_model(tmp_path):
     Index.create(tmp_path / "a", "t", documents, encoder=Encoder.load())
     Index.create(tmp_path / "b", "t", documents, on="ray")
     assert comparable(stored(tmp_path / "a")) == comparable(stored(tmp_path / "b"))
+
+
+class TestAnObjectStore:
+    def test_a_build_that_is_interrupted_continues(self, store, encoder, made_once, monkeypatch):
+        uri, options = f"s3://{store.new_bucket()}/db", store.options()
+
+        def create():
+            return Index.create(uri, "t", DOCS, encoder=encoder, storage_options=options, on="ray")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Staging, "write_fragments", after(2, Staging.write_fragments))
+            with pytest.raises(KilledError):
+                create()
+        index = create()
+        assert built(index).resumed >= 8
+        table = lancedb.connect(uri, storage_options=options).open_table("t")
+        assert comparable(table.to_arrow()) == comparable(stored(made_once))
+        assert index.add(corpus(5, "n", year=lambda i: i), on="ray").rows == 5
+        assert index.optimize().fragments_after == 1
+        assert len(index) == len(DOCS) + 5
+
+    def test_one_that_ignores_conditional_writes_is_refused(self, store, encoder):
+        store.refuse = lambda request: request.pop("HTTP_IF_NONE_MATCH", None) and None
+        with pytest.raises(StorageError, match="ignores conditional writes"):
+            Index.create(
+                f"s3://{store.new_bucket()}/db",
+                "t",
+                DOCS,
+                encoder=encoder,
+                storage_options=store.options(),
+                on="ray",
+            )
+        assert not encoder.encoded_elsewhere
+
+
+def test_the_command_line(tmp_path):
+    """As a user runs it: a cluster of its own, and again on the running one."""
+    lines = "".join(json.dumps(document) + "\n" for document in DOCS)
+    (tmp_path / "docs.jsonl").write_text(lines, encoding="utf-8")
+    command = ("index", str(tmp_path / "docs.jsonl"), "--db", str(tmp_path / "db"), "--table", "t", "--on", "ray")
+    ended = CliRunner().invoke(app, [*command, "--actors", "1:2"])
+    assert ended.exit_code == 0, ended.output
+    assert f"{len(DOCS)} documents" in ended.output
+    ended = CliRunner().invoke(app, [*command, "--mode", "overwrite", "--address", "127.0.0.1:1"])
+    assert ended.exit_code == 0, "a connection that there is takes precedence"

@@ -7,6 +7,7 @@ import os
 import platform
 import secrets
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -85,9 +86,9 @@ class RayPool(Pool):
                 does not see the database's folder.
             StorageError: the store cannot be written to, or ignores conditional writes.
         """
-        check_conditional_writes(self._database)
         self._connect()
         try:
+            check_conditional_writes(self._database)
             cpus = int(self._ray.cluster_resources().get("CPU", 1))
             given = self._on.actors or max(1, cpus // self._on.actor_cpus)
             self._least, self.count = (1, given) if isinstance(given, int) else given
@@ -116,7 +117,10 @@ class RayPool(Pool):
         address = self._on.address or os.environ.get("RAY_ADDRESS")
         local: dict[str, Any] = {} if address else {"include_dashboard": False}
         try:
-            ray.init(address=address, logging_level=logging.WARNING, **local)
+            with warnings.catch_warnings():
+                # Lance warns at every fork, where it is loaded already. Ray's forks become other programs at once.
+                warnings.filterwarnings("ignore", "lance is not fork-safe", UserWarning)
+                ray.init(address=address, logging_level=logging.WARNING, **local)
         except Exception as error:  # Ray's own errors, gRPC's and those of sockets
             raise WorkerError(
                 f"the Ray cluster {address or 'on this machine'} cannot be reached or started ({first_line(error)}); "
