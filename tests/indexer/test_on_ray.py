@@ -318,7 +318,7 @@ class TestAnObjectStore:
 
 
 def test_the_command_line(tmp_path):
-    """As a user runs it: a cluster of its own, and again on the running one."""
+    """As a user runs it, but on the cluster that this process is connected to."""
     lines = "".join(json.dumps(document) + "\n" for document in DOCS)
     (tmp_path / "docs.jsonl").write_text(lines, encoding="utf-8")
     command = ("index", str(tmp_path / "docs.jsonl"), "--db", str(tmp_path / "db"), "--table", "t", "--on", "ray")
@@ -326,4 +326,5 @@ def test_the_command_line(tmp_path):
     assert ended.exit_code == 0, ended.output
     assert f"{len(DOCS)} documents" in ended.output
     ended = CliRunner().invoke(app, [*command, "--mode", "overwrite", "--address", "127.0.0.1:1"])
-    assert ended.exit_code == 0, "a connection that there is takes precedence"
+    assert isinstance(ended.exception, WorkerError)
+    assert "connected to a Ray cluster already, so it cannot connect to '127.0.0.1:1'" in str(ended.exception)

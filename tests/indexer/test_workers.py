@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from tansaku import Index, InputError, OnProcesses, Rejects, WorkerError
@@ -138,3 +140,14 @@ def test_an_unknown_place_is_refused(tmp_path, on):
     with pytest.raises(InputError, match="use 'local', 'processes', 'ray'"):
         Index.create(tmp_path / "db", "t", DOCS, encoder=FakeEncoder(), on=on)
     assert not (tmp_path / "db").exists()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}"])
+def test_a_cluster_where_nothing_listens_is_named_at_once(address):
+    on_ray = pytest.importorskip("tansaku.indexer.write.workers.on_ray")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    with pytest.raises(OSError, match="refused"):
+        on_ray._check_listens(address.format(port=port))
+    on_ray._check_listens("auto")

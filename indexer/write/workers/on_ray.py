@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import re
 import secrets
+import socket
 import time
 import warnings
 from collections.abc import Callable
@@ -29,6 +31,7 @@ from .choice import OnRay
 from .jobs import Job
 from .pool import Pool, Worker, first_line
 
+_LISTEN_SECONDS = 10
 _START_SECONDS = 600  # for the first actors: a cluster that scales by itself may need minutes for a node
 
 
@@ -113,13 +116,20 @@ class RayPool(Pool):
         # ObjectLostError: of a node that died before its rows came back.
         self.deaths = (RayActorError, WorkerCrashedError, OutOfMemoryError, NodeDiedError, ObjectLostError)
         if ray.is_initialized():
+            if self._on.address is not None:
+                raise WorkerError(
+                    "this process is connected to a Ray cluster already, so it cannot connect to "
+                    f"{self._on.address!r}; leave out the address, or call ray.shutdown() before"
+                )
             return
         address = self._on.address or os.environ.get("RAY_ADDRESS")
         local: dict[str, Any] = {} if address else {"include_dashboard": False}
         try:
             with warnings.catch_warnings():
-                # Lance warns at every fork, where it is loaded already. Ray's forks become other programs at once.
+                # Lance and LanceDB warn at every fork. Ray's forks become other programs at once.
                 warnings.filterwarnings("ignore", "lance is not fork-safe", UserWarning)
+                warnings.filterwarnings("ignore", "lancedb fork support is experimental", RuntimeWarning)
+                _check_listens(address or "")
                 ray.init(address=address, logging_level=logging.WARNING, **local)
         except Exception as error:  # Ray's own errors, gRPC's and those of sockets
             raise WorkerError(
@@ -162,6 +172,13 @@ class RayPool(Pool):
                     f"with {self._on.actor_cpus} CPUs each (it has {self._ray.cluster_resources().get('CPU', 0):g} in "
                     "all); ask for fewer (--actors, --actor-cpus), or add nodes"
                 )
+
+
+def _check_listens(address: str) -> None:
+    """Raise OSError if nothing listens at an address with a port. Ray itself would try for minutes."""
+    found = re.fullmatch(r"(?:ray://)?\[?([^/\[\]]+)\]?:(\d+)", address)
+    if found is not None:
+        socket.create_connection((found[1], int(found[2])), timeout=_LISTEN_SECONDS).close()
 
 
 class _ActorWorker(Worker):
