@@ -31,6 +31,7 @@ try:
     from psycopg.rows import tuple_row
 
     from ._pgvector import Distance, check_distance, distance_of, nearest, score, vector_literal
+    from .rows._connections import KeptConnections
 except ImportError as error:
     raise MissingExtraError("psycopg", "postgres") from error
 
@@ -60,8 +61,9 @@ class PostgresSource(TableSource[SqlCondition]):
     the values may come from anybody.
 
     Args:
-        connect: a connection string, which every query connects with; or a function that gives a connection, such as
-            ``ConnectionPool.connection`` of psycopg_pool.
+        connect: a connection string; or a function that gives a connection, such as ``ConnectionPool.connection`` of
+            psycopg_pool. With a string each search has a connection of its own, and up to eight that are not in use are
+            kept, until `close`.
         table: name of the table, also as ``schema.table``.
         text_columns, id_column, with_text: see `TableSource`.
         vector_column: name of a column of pgvector's; None searches the texts.
@@ -84,6 +86,12 @@ class PostgresSource(TableSource[SqlCondition]):
         super().__post_init__()
         check_name(self.table)
         check_distance(self.distance)
+        self._kept: KeptConnections | None = None
+        if isinstance(self.connect, str):
+            self._kept = KeptConnections(self.connect, self.timeout)
+            self._connection = self._kept.connection
+        else:
+            self._connection = self.connect
         if self.vector_column is not None:
             check_name(self.vector_column)
         if (self.vector_column is None) != (self.query_vector is None):
@@ -187,7 +195,7 @@ class PostgresSource(TableSource[SqlCondition]):
                 "Japanese; make the database with LOCALE 'C.UTF-8' and TEMPLATE template0"
             )
 
-    def _connection(self) -> AbstractContextManager[psycopg.Connection[Any]]:
-        if isinstance(self.connect, str):
-            return psycopg.connect(self.connect, connect_timeout=max(1, int(self.timeout)))
-        return self.connect()
+    def close(self) -> None:
+        """Close the connections that are kept; the next search connects again. A pool of the application stays open."""
+        if self._kept is not None:
+            self._kept.close()

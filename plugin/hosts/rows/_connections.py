@@ -1,4 +1,4 @@
-"""Connections of PostgreSQL that are kept from one call to the next, for stores that were given a connection string."""
+"""Connections of PostgreSQL that are kept from one call to the next, where a connection string was given."""
 
 from __future__ import annotations
 

@@ -67,6 +67,23 @@ def tiny(place, **given):
     return PostgresSource(place, "tiny", **given)
 
 
+def test_a_connection_string_connects_once(place):
+    source = tiny(f"{place} application_name=once")
+
+    def processes():
+        with psycopg.connect(place) as connection:
+            statement = "SELECT pid FROM pg_stat_activity WHERE application_name = 'once'"
+            return {pid for (pid,) in connection.execute(statement)}
+
+    source.candidates("東", 2)
+    first = processes()
+    source.candidates("東", 2)
+    assert len(first) == 1
+    assert processes() == first
+    source.close()
+    assert source.candidates("東", 1)[0].id == "a"
+
+
 @pytest.mark.parametrize(
     ("distance", "found"),
     [
