@@ -52,9 +52,15 @@ class Resources(Strict):
     limits: dict[Literal["cpu", "memory", "ephemeral-storage"], Quantity]
 
 
+class Key(Strict):
+    name: Name
+    key: str
+
+
 class Env(Strict):
     name: str
-    value: str
+    value: str = ""
+    valueFrom: dict[Literal["secretKeyRef"], Key] = {}  # noqa: N815
 
 
 class SecretName(Strict):
@@ -101,9 +107,14 @@ class Container(Strict):
     livenessProbe: Probe | None = None  # noqa: N815
 
 
+class EmptyDir(Strict):
+    sizeLimit: Quantity  # noqa: N815
+    medium: Literal["", "Memory"] = ""
+
+
 class Volume(Strict):
     name: Name
-    emptyDir: dict[Literal["sizeLimit"], Quantity] | None = None  # noqa: N815
+    emptyDir: EmptyDir | None = None  # noqa: N815
     persistentVolumeClaim: dict[Literal["claimName"], Name] | None = None  # noqa: N815
 
 
@@ -230,7 +241,8 @@ def test_pods_are_whole(name: str):
             for probe in (container.startupProbe, container.readinessProbe, container.livenessProbe):
                 assert probe is None or (probe.httpGet.path in OPEN_PATHS and probe.httpGet.port in ports)
             # Keys come from secrets.
-            assert not [each.name for each in container.env if re.search("KEY|SECRET|TOKEN|PASSWORD", each.name)]
+            secret = [each for each in container.env if re.search("KEY|SECRET|TOKEN|PASSWORD", each.name)]
+            assert not [each.name for each in secret if each.value or not each.valueFrom]
         for container in pod.containers:
             assert container.resources, container.name
             # What is over this is killed, and not its neighbours.
@@ -272,6 +284,25 @@ def test_the_job_builds_where_its_record_outlives_it():
     least, most = map(int, given["actors"].split(":"))
     assert least >= 1
     assert most * given["actor_cpus"] == group.maxReplicas * cpus
+
+
+def test_the_service_has_a_machine_for_each_replica_of_each_shard():
+    found = objects("serve.yaml")
+    server = found["Deployment"].template
+    (container,) = server.spec.containers
+    (line,) = container.args
+    given = tansaku_commands(line)
+    (group,) = found["RayCluster"].workerGroupSpecs
+    assert group.replicas == group.minReplicas == group.maxReplicas == given["shards"] * given["replicas"]
+    assert given["shard_cpus"] == int(group.template.spec.containers[0].resources.requests["cpu"])
+    assert given["on"] == "ray"
+    assert given["host"] == "0.0.0.0"  # noqa: S104
+    assert [port.containerPort for port in container.ports] == [given["port"]]
+    labels = server.metadata.labels
+    assert labels == found["Deployment"].selector["matchLabels"] == found["Service"].selector
+    assert [port.targetPort for port in found["Service"].ports] == [port.name for port in container.ports]
+    # The name that KubeRay gives the service of a head.
+    assert "--address=tansaku-shards-head-svc:6379 " in line
 
 
 def test_the_launcher_takes_the_file_of_a_cloud():
