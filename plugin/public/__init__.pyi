@@ -91,6 +91,9 @@ from .plugin.search.searcher import Searcher as Searcher
 from .plugin.search.snippets import Snippet as Snippet
 from .plugin.service.app import create_app as create_app
 from .plugin.service.settings import Settings as Settings
+from .plugin.shards.on_ray import open_on_ray as open_on_ray
+from .plugin.shards.searcher import ShardedSearcher as ShardedSearcher
+from .plugin.shards.searcher import ShardLostError as ShardLostError
 from .training.errors import ConfigError as ConfigError
 from .training.errors import TrainingDataError as TrainingDataError
 

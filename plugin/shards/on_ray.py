@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import time
@@ -43,8 +44,9 @@ def open_on_ray(
 ) -> ShardedSearcher:
     """Search an index in shards on a Ray cluster, which keeps ``replicas`` of each.
 
-    The deployments are called ``tansaku-TABLE-NUMBER-of-SHARDS``. They stay until `ShardedSearcher.close`, and another
-    process that calls this with the same numbers uses them too. Ray's reports of usage to its makers are off.
+    The deployments are called ``tansaku-TABLE-DATABASE-NUMBER-of-SHARDS``, with a hash of the database's place. They
+    stay until `ShardedSearcher.close`, and another process that calls this with the same numbers uses them too. Ray's
+    reports of usage to its makers are off.
 
     Args:
         db: database folder that all nodes share, or URI of an object store.
@@ -71,11 +73,12 @@ def open_on_ray(
     Models.of(encoder).find(index)  # so that replicas are not started for an index that has no model here
     place = place_of(database, table)
     _connect(address)
-    names = [f"tansaku-{table}-{Shard(number, shards)}" for number in range(shards)]
+    of_database = hashlib.sha256(place.db.encode()).hexdigest()[:8]
+    names = [f"tansaku-{table}-{of_database}-{Shard(number, shards)}" for number in range(shards)]
     clients = []
     for number, name in enumerate(names):
         handle = _deploy(name, place, Shard(number, shards), replicas, shard_cpus)
-        clients.append(RayShard(name, handle, tries=replicas + 1))
+        clients.append(RayShard(name, handle, replicas))
     return ShardedSearcher(database, table, clients, encoder=encoder, partial=partial, on_close=lambda: _remove(names))
 
 
@@ -85,32 +88,38 @@ class RayShard:
     Args:
         name: what error messages call it.
         handle: Ray Serve's handle of its deployment.
-        tries: how often a request is sent whose replica dies.
+        replicas: number of replicas. A request whose replica dies is sent once more than there are.
     """
 
-    def __init__(self, name: str, handle: Any, tries: int) -> None:
-        self._name, self._handle, self._tries = name, handle, tries
+    def __init__(self, name: str, handle: Any, replicas: int) -> None:
+        self._name, self._handle, self._replicas = name, handle, replicas
 
     def ask(self, verb: str, *given: Any) -> Any:
         """See `ShardClient.ask`."""
         from ray.exceptions import RayError
         from ray.serve.exceptions import RayServeException
 
-        seconds = _OPEN_SECONDS if verb == "open" else _ANSWER_SECONDS
+        opens = verb == "open"
+        seconds = _OPEN_SECONDS if opens else _ANSWER_SECONDS
+        # Ray gives a request to a replica that has few, so that of as many at once mostly each gets one. A replica that
+        # got none opens the version with its first request.
+        copies = self._replicas if opens else 1
         problem: Exception | None = None
-        for attempt in range(self._tries):
+        for attempt in range(self._replicas + 1):
             if attempt:
                 time.sleep(_PAUSE_SECONDS)
             try:
-                answer = self._handle.ask.remote(verb, *given).result(timeout_s=seconds)
+                asked = [self._handle.ask.remote(verb, *given) for _ in range(copies)]
+                answers = [response.result(timeout_s=seconds) for response in asked]
             except TimeoutError as error:
                 raise ShardLostError(f"{self._name} does not answer within {seconds:g} s; try again") from error
             except (RayError, RayServeException) as error:
                 problem = error
                 continue
-            if isinstance(answer, TansakuError):
-                raise answer
-            return answer
+            for answer in answers:
+                if isinstance(answer, TansakuError):
+                    raise answer
+            return answers[0]
         line = str(problem).strip().partition("\n")[0]
         raise ShardLostError(
             f"{self._name} does not answer on any replica ({line}); Ray starts them again, so try again later"

@@ -103,8 +103,7 @@ class ShardedSearcher(Searcher):
         on_close: called by `close`.
 
     Example:
-        >>> from tansaku import Index
-        >>> from tansaku.plugin.shards import ShardedSearcher
+        >>> from tansaku import Index, ShardedSearcher
         >>> documents = [{"id": str(i), "text": f"京都の第{i}の寺。"} for i in range(20)]
         >>> index = Index.create(folder, "temples", documents)
         >>> searcher = ShardedSearcher.open_local(folder, "temples", shards=2)

@@ -327,6 +327,7 @@ def test_the_quick_start_can_be_followed(
         "how-to/own-files.md",
         "how-to/own-vectors.md",
         "how-to/moving.md",
+        "how-to/shards.md",
         "how-to/search.md",
         "how-to/living-index.md",
         "how-to/notebook.md",
