@@ -146,16 +146,5 @@ def _show(results: Sequence[BeirResult]) -> None:
     beir = results[0].beir
     name = display.shown(f"{beir.name}, {beir.split}")
     display.out.print(f"{name}: {counted(len(beir.queries), 'question')}, {counted(beir.n_documents, 'document')}")
-    if beir.empty:
-        display.out.print(f"[yellow]{counted(beir.empty, 'empty document')}[/yellow] left out")
-    if beir.missing:
-        display.out.print(
-            f"[yellow]{len(beir.missing):,} judged documents are not in the corpus[/yellow] and cannot be found, "
-            f"such as {display.shown(repr(beir.missing[0]))}"
-        )
-    width = max(len(result.way) for result in results)
-    names = list(results[0].measures)
-    display.out.print(f"[bold]{'':<{width}}" + "".join(f"{name:>12}" for name in names) + f"{'seconds':>10}[/bold]")
-    for result in results:
-        values = "".join(f"{result.measures[name]:>12.4f}" for name in names)
-        display.out.print(f"{display.shown(f'{result.way:<{width}}')}{values}{result.seconds:>10.1f}")
+    display.show_left_out(beir.empty, beir.missing)
+    display.show_ways([(result.way, result.measures, result.seconds) for result in results])

@@ -332,6 +332,29 @@ def show_metrics(metrics: Mapping[str, float], n_queries: int) -> None:
         out.print(f"{name:<8} {value:.4f}")
 
 
+def show_left_out(empty: int, missing: Sequence[str]) -> None:
+    """Print what of a test collection is not ranked: empty documents, and judged ones that are not in the corpus."""
+    if empty:
+        out.print(f"[yellow]{counted(empty, 'empty document')}[/yellow] left out")
+    if missing:
+        out.print(
+            f"[yellow]{len(missing):,} judged documents are not in the corpus[/yellow] and cannot be found, "
+            f"such as {shown(repr(missing[0]))}"
+        )
+
+
+def show_ways(rows: Sequence[tuple[str, Mapping[str, float], float | None]]) -> None:
+    """Print a table of ways to rank, their measures, and their seconds if all have them."""
+    width = max(len(way) for way, _, _ in rows)
+    timed = all(seconds is not None for _, _, seconds in rows)
+    names = list(rows[0][1])
+    head = "".join(f"{name:>12}" for name in names)
+    out.print(f"[bold]{'':<{width}}{head}{'seconds' if timed else '':>10}[/bold]")
+    for way, measures, seconds in rows:
+        values = "".join(f"{measures[name]:>12.4f}" for name in names)
+        out.print(f"{shown(f'{way:<{width}}')}{values}" + (f"{seconds:>10.1f}" if timed else ""))
+
+
 def _named_values() -> Table:
     """A table of names and values, with values folded: rich cuts what it takes for a long word, as all Japanese is."""
     table = Table(box=None, show_header=False, pad_edge=False)

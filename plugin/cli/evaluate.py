@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +12,12 @@ from ...onnx_export.errors import InputError
 from ...onnx_export.extras import require_extra
 from ...onnx_export.files import check_output, write_output
 from . import display
+from .benchmark import run_benchmark
 from .options import (
     AllowMissing,
     AsJson,
     Bm25Weight,
     Candidates,
-    Db,
     Ids,
     Model,
     Nprobe,
@@ -26,7 +27,6 @@ from .options import (
     RecallOption,
     SourceOption,
     StorageOptions,
-    TableName,
     Threads,
     Where,
     load_models,
@@ -34,16 +34,21 @@ from .options import (
     storage_options,
 )
 
+# What belongs to a benchmark alone, and what it shares with an index.
+_OF_BENCHMARK = ("data", "split", "questions", "ways")
+_OF_BOTH = ("benchmark", "recall", "allow_missing", "as_json", "quiet", "model", "threads")
+
 
 def evaluate(
-    db: Db,
-    table: TableName,
+    ctx: typer.Context,
+    db: Annotated[str | None, typer.Option("--db", help="Folder or URI of the LanceDB database.")] = None,
+    table: Annotated[str | None, typer.Option("--table", help="Name of the table.")] = None,
     queries: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             help="File of queries: JSONL, JSON, CSV, TSV or Parquet with _id and text, or TSV without a header."
         ),
-    ],
+    ] = None,
     qrels: Annotated[
         Path | None,
         typer.Option(help="File of judgements, in BEIR's .tsv or TREC's format; without it, --run asks every query."),
@@ -59,6 +64,32 @@ def evaluate(
     nprobe: Nprobe = None,
     candidates: Candidates = None,
     run_file: Annotated[Path | None, typer.Option("--run", help="File for the hits, in TREC's run format.")] = None,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Name of a public benchmark to measure a model by, in place of an index: jqara, jacwir, miracl-ja, "
+            "mr-tydi-ja, mldr-ja, jsquad, esci-ja, esci-ja-corpus, nlp-journal, nanobeir-ja, nanojmteb or hakari.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with the files of the benchmark, as they are published.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split of the benchmark; by default the one that results are published for.")
+    ] = None,
+    questions: Annotated[
+        int | None,
+        typer.Option(help="Number of judged questions of each task of the benchmark, evenly spread; by default all."),
+    ] = None,
+    ways: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--way",
+            metavar="[bm25|exhaustive|index]",
+            help="Way to rank the benchmark, as `tansaku beir` does; may be repeated; by default all.",
+        ),
+    ] = None,
     allow_missing: AllowMissing = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -66,7 +97,7 @@ def evaluate(
     threads: Threads = None,
     storage_option: StorageOptions = None,
 ) -> None:
-    """Measure how well an index ranks, over the judged queries.
+    """Measure how well an index ranks over judged queries, or a model on a public benchmark.
 
     Needs the extra `evaluate`.
 
@@ -85,6 +116,26 @@ def evaluate(
     from ..search.cuts import queries_warning
     from ..search.searcher import Searcher
 
+    if benchmark is not None:
+        _refuse_others(ctx, (*_OF_BOTH, *_OF_BENCHMARK), "an index, not for --benchmark")
+        if data is None:
+            raise InputError(f"--benchmark {benchmark} needs --data, the folder with its files")
+        run_benchmark(
+            benchmark,
+            data,
+            split,
+            ways=ways,
+            questions=questions,
+            recall=recall,
+            model=model,
+            threads=threads,
+            allow_missing=allow_missing,
+            as_json=as_json,
+        )
+        return
+    _refuse_others(ctx, [name for name in ctx.params if name not in _OF_BENCHMARK], "a benchmark; give --benchmark")
+    if db is None or table is None or queries is None:
+        raise InputError("give --db, --table and --queries to measure an index, or --benchmark and --data")
     if qrels is not None:
         require_extra("evaluate", "ir_measures")
     if k < 10:
@@ -127,3 +178,18 @@ def evaluate(
         display.show_metrics(metrics, len(asked))
     if run_file:
         write_output(run_file, trec_lines(run))
+
+
+def _refuse_others(ctx: typer.Context, taken: Collection[str], of: str) -> None:
+    """Refuse options that were given and would not be looked at.
+
+    Raises:
+        InputError: there is one; names all.
+    """
+    given = [
+        param.opts[0]
+        for param in ctx.command.params
+        if param.name not in taken and getattr(ctx.get_parameter_source(param.name or ""), "name", "") == "COMMANDLINE"
+    ]
+    if given:
+        raise InputError(f"{', '.join(given)}: for {of}")

@@ -106,8 +106,38 @@ class Beir:
         corpus = Corpus(beir_file(folder, "corpus"))
         qrels = read_qrels(qrels_file(folder, split))
         queries = judged_queries(read_queries(beir_file(folder, "queries")), qrels)
+        name = folder.resolve().name
+        return cls.of(name, split, corpus, queries, qrels, questions, allow_missing=allow_missing)
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        split: str,
+        corpus: Corpus,
+        queries: dict[str, str],
+        qrels: Qrels,
+        questions: int | None = None,
+        *,
+        allow_missing: bool = False,
+    ) -> Beir:
+        """The same of data that were read from elsewhere. The corpus is read once and not kept.
+
+        Args:
+            name: what results are filed under.
+            split: name of the judgements.
+            corpus: documents to rank.
+            queries: query id → text, of the judged queries.
+            qrels: query id → document id → grade.
+            questions: number of judged queries, see `read`.
+            allow_missing: see `read`.
+
+        Raises:
+            SourceError: all documents are empty.
+            InputError: as `read`.
+        """
         if questions is not None:
-            queries = dict(list(queries.items())[:: max(1, len(queries) // questions)][:questions])
+            queries = some_of(queries, questions)
         qrels = {query_id: qrels[query_id] for query_id in queries}
 
         digest = hashlib.blake2b(repr((queries, qrels)).encode("utf-8", "surrogatepass"), digest_size=8)
@@ -120,7 +150,6 @@ class Beir:
         known_or_empty = known | corpus.empty
         missing = tuple(doc_id for doc_id in judged_documents(qrels) if doc_id not in known_or_empty)
         check_missing(qrels, missing, str(corpus.path), allow_missing=allow_missing)
-        name = folder.resolve().name
         return cls(name, split, corpus, queries, qrels, len(known), len(corpus.empty), missing, digest.hexdigest())
 
 
@@ -321,7 +350,7 @@ def mteb_result(result: BeirResult, *, task: str | None = None) -> dict[str, Any
         raise InputError(f"k is {result.k}; MTEB's main score is nDCG@10, so it must be {MTEB_MIN_K} or more")
     cutoffs = [cutoff for cutoff in _MTEB_K if cutoff <= result.k]
     wanted = {f"{ours}_at_{k}": f"{theirs}@{k}" for ours, theirs in _MTEB_SCORES.items() for k in cutoffs}
-    values = measure(_without_ties(result.run), result.beir.qrels, wanted)
+    values = measure(without_ties(result.run), result.beir.qrels, wanted)
     scores: dict[str, Any] = {name: round(value, 6 if "mrr" in name else 5) for name, value in values.items()}
     scores["accuracy"] = scores["recall_at_1"]
     scores |= {"main_score": scores["ndcg_at_10"], "hf_subset": "default", "languages": ["jpn-Jpan"]}
@@ -337,15 +366,12 @@ def mteb_result(result: BeirResult, *, task: str | None = None) -> dict[str, Any
     }
 
 
-def _result(beir: Beir, way: str, k: int, rank: Callable[..., Run], progress: Progress) -> BeirResult:
-    started = time.perf_counter()
-    run = rank(beir, k=k, progress=lambda stage, *counts: progress(f"{way}: {stage}", *counts))
-    seconds = time.perf_counter() - started
-    measures = {name: text for name, text in BEIR_MEASURES.items() if int(name.split("@")[1]) <= k}
-    return BeirResult(beir, way, k, measure(_without_ties(run), beir.qrels, measures), seconds, run)
+def some_of(queries: Mapping[str, str], number: int) -> dict[str, str]:
+    """A number of queries, taken at even distances."""
+    return dict(list(queries.items())[:: max(1, len(queries) // number)][:number])
 
 
-def _without_ties(run: Run) -> Run:
+def without_ties(run: Run) -> Run:
     """``run`` with ranks in place of scores. Of equal scores the greater id comes first, as in trec_eval and MTEB.
 
     ir_measures leaves the order of equal scores to the program that computes a measure, and these differ.
@@ -357,3 +383,11 @@ def _without_ties(run: Run) -> Run:
         }
         for query_id, scores in run.items()
     }
+
+
+def _result(beir: Beir, way: str, k: int, rank: Callable[..., Run], progress: Progress) -> BeirResult:
+    started = time.perf_counter()
+    run = rank(beir, k=k, progress=lambda stage, *counts: progress(f"{way}: {stage}", *counts))
+    seconds = time.perf_counter() - started
+    measures = {name: text for name, text in BEIR_MEASURES.items() if int(name.split("@")[1]) <= k}
+    return BeirResult(beir, way, k, measure(without_ties(run), beir.qrels, measures), seconds, run)

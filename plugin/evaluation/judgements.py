@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ class Corpus:
 
     Args:
         path: the file, of any kind that `Source` reads.
+        records: makes the (place, record) pairs, where the file has other names for the fields; None reads ``path``.
+        among: ids of the only passages that count; None takes all.
 
     Attributes:
         path: the file.
@@ -52,21 +55,34 @@ class Corpus:
         SourceError: while iterating, for a record that cannot be parsed; names the place.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        records: Callable[[], Iterable[tuple[str, dict[str, Any]]]] | None = None,
+        among: Container[str] | None = None,
+    ) -> None:
         self.path = path
         self.empty: set[str] = set()
+        self._records = records or partial(read_records, path)
+        self._among = among
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield (place, record) pairs in order."""
-        for place, record in read_records(self.path):
+        for place, record in self._records():
             fields = {name: record[name] for name in ("_id", "id", "title", "text") if name in record}
             doc_id, title, text = fields.get("_id", fields.get("id")), fields.get("title"), fields.get("text")
+            if self._among is not None and str(doc_id) not in self._among:
+                continue
             if doc_id is not None and isinstance(text, str) and not text.strip():
                 if title is None or not str(title).strip():
                     self.empty.add(str(doc_id))
                     continue
                 fields |= {"text": title, "title": ""}
             yield place, fields
+
+    def only(self, ids: Container[str]) -> Corpus:
+        """The passages of this corpus that have one of some ids."""
+        return Corpus(self.path, self._records, ids)
 
 
 def beir_file(folder: Path, stem: str) -> Path:

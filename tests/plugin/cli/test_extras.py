@@ -21,6 +21,7 @@ COMMANDS = {
     "export": (("export", "none", "none"),),
     "evaluate": (
         ("evaluate", *TABLE, "--queries", "none", "--qrels", "none", "-k", "1"),
+        ("evaluate", "--benchmark", "jqara", "--data", "none"),
         ("beir", "none"),
         ("beir", "none", "--mteb", "none", "-k", "1"),
     ),
