@@ -142,7 +142,9 @@ class _Command(TyperCommand):
 
 for _group, _commands in _GROUPS.items():
     for _command in _commands:
-        app.command(rich_help_panel=_group, cls=_Command)(_interruptible(_command))
+        # Every option of a server can be a variable of its environment, as containers are set up.
+        variables = {"auto_envvar_prefix": "TANSAKU_SERVE"} if _command is serve else None
+        app.command(rich_help_panel=_group, cls=_Command, context_settings=variables)(_interruptible(_command))
 for _point in sorted(entry_points(group="tansaku.commands"), key=lambda point: point.name):
     app.command(_point.name, rich_help_panel="Train", cls=_Command)(_point.load())
 

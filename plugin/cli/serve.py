@@ -93,6 +93,10 @@ def serve(
     address: Annotated[
         str | None, typer.Option(help="Address of the Ray cluster; by default RAY_ADDRESS, or Ray on this machine.")
     ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option("--cors-origin", help="Web page that may ask, such as https://example.org; may be repeated."),
+    ] = None,
     log_text: Annotated[
         bool, typer.Option("--log-text", help="Messages of unexpected errors in the log, which may hold users' text.")
     ] = False,
@@ -154,6 +158,7 @@ def serve(
         replicas=1 if replicas is None else replicas,
         shard_cpus=1.0 if shard_cpus is None else shard_cpus,
         ray_address=address,
+        cors_origins=tuple(cors_origin or ()),
         log_text=log_text,
         storage_options=storage_options(storage_option),
     )

@@ -16,10 +16,11 @@ try:  # before the modules of this room, which import them too
     from fastapi.exceptions import RequestValidationError
     from fastapi.routing import APIRoute
     from starlette.exceptions import HTTPException
+    from starlette.middleware.cors import CORSMiddleware
 except ImportError as _error:
     raise MissingExtraError(_error.name or "fastapi", "serve") from _error
 
-from . import health
+from . import cors, health
 from .admission import Admission
 from .dialects import cohere, explain, infinity, jina, mixedbread, nim, ours, rerank, tei, vllm, voyage, weaviate
 from .errors import (
@@ -35,6 +36,7 @@ from .loading import Loading
 from .manage import documents, indexes, job_routes
 from .manage.manager import Manager
 from .observability import Observe, json_lines
+from .operations import first_id, name_operations
 from .page import routes as page
 from .service import Service
 from .settings import Settings
@@ -102,6 +104,7 @@ def create_app(
         title="tansaku",
         summary="Japanese late-interaction search and reranking.",
         lifespan=lambda _: loading.lifespan(),
+        generate_unique_id_function=first_id,
         # Their pages load scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
@@ -125,6 +128,8 @@ def create_app(
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     app.add_middleware(Admission, service=service, loading=loading, open_paths=open_paths)
+    if settings.cors_origins:  # within `Observe`, outside `Admission`: a browser asks beforehand without the token
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **cors.HEADERS)
     app.add_middleware(
         Observe, metrics=service.metrics, log=log, shapes=shapes, quiet=health.QUIET_PATHS, log_text=settings.log_text
     )
@@ -137,6 +142,7 @@ class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
             schema = super().openapi()
+            name_operations(schema["paths"])
             schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             required = [{"token": []}] if self.state.service.settings.token is not None else [{"token": []}, {}]
             for path, operations in schema["paths"].items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -19,6 +20,13 @@ from ..serving.access import check_token
 
 _Count = Annotated[int, Field(ge=1)]
 _SECRET = ("token", "write_token", "storage_options")
+
+
+def _check_origin(origin: str) -> str:
+    """The address of a web page as browsers send it."""
+    if origin != "*" and not re.fullmatch(r"https?://[^\s/?#@]+", origin):
+        raise ValueError("give scheme, host and port alone, such as https://example.org")
+    return origin
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,7 @@ class Settings:
         replicas: Number of replicas of each shard.
         shard_cpus: CPUs of the cluster that a replica takes.
         ray_address: Address of the Ray cluster; None takes ``RAY_ADDRESS``, or starts Ray on this machine.
+        cors_origins: Web pages of other addresses whose scripts may ask, such as ``https://example.org``; ``*`` is any.
         log_text: Whether messages of unexpected errors, which may hold users' text, are logged.
         storage_options: Options for the object store of the indexes, in LanceDB's names.
 
@@ -104,6 +113,7 @@ class Settings:
     replicas: _Count = 1
     shard_cpus: Annotated[float, Field(gt=0)] = 1.0
     ray_address: str | None = None
+    cors_origins: tuple[Annotated[str, AfterValidator(_check_origin)], ...] = ()
     log_text: bool = False
     storage_options: Mapping[str, str] | None = field(default=None, repr=False)
 
