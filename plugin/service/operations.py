@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 
 def first_id(route: APIRoute) -> str:
     """A unique id, which `name_operations` makes readable."""
-    return f"{route.name}@{','.join(sorted(route.methods))} {route.path_format}"
+    return f"{route.name}@{','.join(sorted(route.methods or ()))} {route.path_format}"
 
 
 def name_operations(paths: dict[str, Any]) -> None:
