@@ -100,7 +100,7 @@ class RayShard:
         from ray.serve.exceptions import RayServeException
 
         opens = verb == "open"
-        seconds = _OPEN_SECONDS if opens else _ANSWER_SECONDS
+        seconds = _OPEN_SECONDS if opens or verb == "check" else _ANSWER_SECONDS
         # Ray gives a request to a replica that has few, so that of as many at once mostly each gets one. A replica that
         # got none opens the version with its first request.
         copies = self._replicas if opens else 1

@@ -12,11 +12,13 @@ import numpy as np
 
 from ...indexer.derived.array_files import arrays_folder
 from ...indexer.derived.arrays import load_arrays
+from ...indexer.derived.check import CheckReport, check_index
 from ...indexer.errors import StorageError
 from ...indexer.read.documents import Document
 from ...indexer.table.database import connect
 from ...indexer.table.shard import Shard
 from ...indexer.table.table import open_index_table
+from ...onnx_export.progress import no_progress
 from ..search.calibrator import Calibrator
 from ..search.explain import rows_of_ids
 from ..search.fetch import chosen_columns, document_parts, fetch_hits
@@ -217,6 +219,15 @@ class ShardServer:
         query = EncodedQuery(vectors, truncated=False)
         found = rows_of_ids(codes, ids, query, codes.phrase_weight_for(phrase_weight))
         return [(document, codes.vectors(row)) for row, document in found]
+
+    def check(self, version: Version) -> CheckReport:
+        """Check the shard's derived arrays and rows, as `Index.check`, and the files of a table in a folder.
+
+        Raises:
+            StaleVersionError: the version is not open.
+            StorageError: the table is damaged, or cannot be read.
+        """
+        return check_index(self._at(version)[0].index, no_progress)
 
     def pid(self) -> int:
         """Id of the process that answers."""

@@ -172,6 +172,16 @@ def test_a_lost_shard_is_said(db: Path):
         sharded.score(QUERY, ["d1"])
 
 
+def test_each_shard_is_checked_where_it_is(db: Path):
+    sharded = ShardedSearcher.open_local(db, "t", shards=2, encoder=FakeEncoder())
+    (arrays,) = (db / "t.tansaku").glob("arrays-1-of-2")
+    next(arrays.glob("segment-*/residuals.npy")).write_bytes(b"damaged")
+    report = sharded.check()
+    assert (report.rows, report.rebuilt) == (len(sharded), True)
+    assert not (db / "t.tansaku" / "arrays").exists()  # nobody has made those of the whole index
+    assert not sharded.check().rebuilt
+
+
 def test_derived_arrays_of_a_shard_are_its_own(db: Path):
     whole, sharded = both(db, 2)
     folders = sorted(path.name for path in (db / "t.tansaku").iterdir())
