@@ -547,7 +547,8 @@ class Index:
     ) -> Index:
         """Copy the index into another table or database. Nothing is encoded again.
 
-        The copy appears in one transaction and has the latest version only. Its rows are counted.
+        The copy appears in one transaction and has the latest version only. Its rows are counted, read
+        back, and compared with those of this index by a checksum.
 
         Args:
             to_db: the database of the copy, as in `create`; None means that of this index.
@@ -563,7 +564,7 @@ class Index:
             InputError: an index cannot have the name, or it would be copied onto itself.
             TableExistsError: the table exists and ``overwrite`` is false.
             TableNotFoundError: this index has been dropped.
-            StorageError: the disk or the object store failed, or rows are missing in the copy.
+            StorageError: the disk or the object store failed, or rows of the copy are missing or differ.
 
         Example:
             >>> from tansaku import Index

@@ -9,9 +9,10 @@ from lancedb.db import DBConnection
 
 from ...onnx_export.errors import InputError
 from ...onnx_export.progress import Progress
-from ..errors import ResumeError
+from ..errors import ResumeError, StorageError
 from ..read.scan import DOCUMENTS_PER_CHUNK
 from ..table.changes import index_text
+from ..table.checksum import rows_checksum
 from ..table.contents import drop_index
 from ..table.database import side_folder, storage_errors
 from ..table.table import (
@@ -26,7 +27,7 @@ from .staging import left_work
 
 
 def copy_index(index: IndexTable, database: DBConnection, name: str, *, overwrite: bool, progress: Progress) -> int:
-    """Copy the latest version of an index in one transaction; the rows are counted when they are stored.
+    """Copy the latest version of an index in one transaction; the rows are counted when they are stored, and read back.
 
     Earlier versions and derived arrays are not copied.
 
@@ -44,7 +45,7 @@ def copy_index(index: IndexTable, database: DBConnection, name: str, *, overwrit
         InputError: an index cannot have the name, or it is the index itself.
         TableExistsError: the table exists and ``overwrite`` is false.
         NotAnIndexError: tansaku did not make the table that would be replaced.
-        StorageError: a database cannot be read or written, or rows are missing after the commit.
+        StorageError: a database cannot be read or written, or rows of the copy are missing or differ.
     """
     check_table_name(name)
     if name == index.name and database.uri == index.database.uri:
@@ -59,15 +60,26 @@ def copy_index(index: IndexTable, database: DBConnection, name: str, *, overwrit
         done = 0
         with storage_errors(index.place()):
             for batch in index.table.search().to_batches(DOCUMENTS_PER_CHUNK):
-                yield batch.select(schema.names).cast(schema)
+                whole = batch.select(schema.names).cast(schema)
+                read.append(rows_checksum([whole]))
+                yield whole
                 done += batch.num_rows
                 progress("copy", done, total, 0)
 
     schema = index.table.schema
+    read: list[int] = []
     create_index_table(
         database, name, schema, index.codec, index.fit, batches(), overwrite=overwrite, note_rows=lambda rows: None
     )
-    index_text(open_index_table(database, name))
+    copy = open_index_table(database, name)
+    with storage_errors(copy.place()):
+        written = rows_checksum(copy.table.search().select(schema.names).to_batches(DOCUMENTS_PER_CHUNK))
+    if written != sum(read) % 2**64:
+        raise StorageError(
+            f"{copy.place()} differs from {index.place()}: the checksum of its rows is another one; drop it, and copy "
+            "again to a disk that keeps what is written"
+        )
+    index_text(copy)
     return total
 
 

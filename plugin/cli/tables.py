@@ -101,7 +101,7 @@ def copy(
     quiet: Quiet = False,
     storage_option: StorageOptions = None,
 ) -> None:
-    """Copy an index into another table or database; the rows of the copy are counted.
+    """Copy an index into another table or database; its rows are counted and compared by a checksum.
 
     Example: `tansaku copy --db ./db --table docs --to-db ./backup`
     """

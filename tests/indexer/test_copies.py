@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 
-from tansaku import Index, InputError, ResumeError, Searcher, TableExistsError, TableNotFoundError, WriteConflictError
-from tansaku.indexer.table import contents
+from tansaku import (
+    Index,
+    InputError,
+    ResumeError,
+    Searcher,
+    StorageError,
+    TableExistsError,
+    TableNotFoundError,
+    WriteConflictError,
+)
+from tansaku.indexer.table import contents, table
 from tansaku.indexer.write import copying
 from tansaku.indexer.write.staging import LeftWork
 
@@ -39,6 +49,23 @@ def test_a_copy_has_the_same_documents_and_finds_the_same(tmp_path, index):
     assert fulltext[0].id == "d4"
     copy.add([{"id": "new", "text": "abcd", "year": 1}])
     assert (len(copy), len(index)) == (30, 29)
+
+
+def test_a_copy_whose_rows_differ_is_an_error(tmp_path, index, monkeypatch):
+    create = table.create_index_table
+
+    def damaging(database, name, schema, codec, fit, batches, **options):
+        def damaged():
+            field = schema.field("residuals")
+            for batch in batches:
+                turned = pa.array([codes.as_py()[::-1] for codes in batch["residuals"]], field.type)
+                yield batch.set_column(schema.get_field_index("residuals"), field, turned)
+
+        create(database, name, schema, codec, fit, damaged(), **options)
+
+    monkeypatch.setattr(copying, "create_index_table", damaging)
+    with pytest.raises(StorageError, match=r"differs from .*checksum"):
+        index.copy(tmp_path / "other", "u")
 
 
 def test_a_copy_replaces_a_table_only_if_it_may(tmp_path, index):
