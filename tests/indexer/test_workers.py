@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import socket
+from concurrent.futures import Future
 
 import pytest
 
 from tansaku import Index, InputError, OnProcesses, Rejects, WorkerError
 from tansaku.indexer.write import build_steps
 from tansaku.indexer.write.staging import Staging
+from tansaku.indexer.write.workers.jobs import VectorsJob
+from tansaku.indexer.write.workers.pool import Pool, Unit, Worker
 
 from ..support.fakes import (
     FakeEncoder,
@@ -151,3 +154,50 @@ def test_a_cluster_where_nothing_listens_is_named_at_once(address):
     with pytest.raises(OSError, match="refused"):
         on_ray._check_listens(address.format(port=port))
     on_ray._check_listens("auto")
+
+
+class Instant(Worker):
+    """A worker whose work is done at once, or who never begins."""
+
+    def __init__(self, problem=None):
+        self.started = Future()
+        if problem is None:
+            self.started.set_result(None)
+        self.problem = problem
+
+    def submit(self, job, chunks):
+        done = Future()
+        done.set_result(len(chunks))
+        return done
+
+    def close(self):
+        pass
+
+
+class InstantPool(Pool):
+    deaths = ()
+
+    def __init__(self, workers):
+        super().__init__(len(workers), 1, 16)
+        self.workers = list(workers)
+
+    def hire(self):
+        return self.workers.pop(0)
+
+
+def test_a_worker_that_cannot_begin_is_left_out_while_others_work(caplog):
+    late = Instant(WorkerError("another version"))
+    with InstantPool([Instant(), late]) as pool:
+        done = pool.run(VectorsJob(), [Unit([]), Unit([]), Unit([])])
+        next(done)
+        late.started.set_result(late.problem)
+        assert len(list(done)) == 2
+    assert "one worker less: another version" in caplog.text
+    assert pool.count == 1
+
+
+def test_the_last_worker_that_cannot_begin_is_an_error():
+    worker = Instant(WorkerError("another version"))
+    worker.started.set_result(worker.problem)
+    with pytest.raises(WorkerError, match="another version"):
+        InstantPool([worker]).__enter__()

@@ -109,6 +109,7 @@ class Pool(ABC):
         self._least = least
         self._starting: dict[Future[Any], Worker] = {}
         self._ready: list[Worker] = []
+        self._running: dict[Future[Any], tuple[Worker, Unit]] = {}
         self._left_out: dict[str, str] = {}  # places of documents that killed workers, for later jobs
         self._fruitless: dict[int, int] = {}
 
@@ -159,7 +160,7 @@ class Pool(ABC):
         coming = iter(units)
         following = next(coming, None)
         again: deque[Unit] = deque()
-        running: dict[Future[Any], tuple[Worker, Unit]] = {}
+        running = self._running = {}
         if following is not None:
             self._hire(self.count - len(self._ready) - len(self._starting))
             self._wait_for(self._least)
@@ -202,6 +203,7 @@ class Pool(ABC):
         finally:
             for worker, _ in running.values():
                 worker.close()
+            running.clear()
 
     def _hire(self, count: int) -> None:
         for _ in range(count):
@@ -224,7 +226,7 @@ class Pool(ABC):
                 worker.close()
                 known = error if isinstance(error, TansakuError) else None
                 failed = known or WorkerError(f"a worker ended while it was loading the model ({error}); see its log")
-                if not self._ready and not self._starting:
+                if not (self._ready or self._starting or self._running):
                     raise failed from error
                 self.count = max(1, self.count - 1)
                 _logger.warning("one worker less: %s", failed)
