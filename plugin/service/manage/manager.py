@@ -11,7 +11,7 @@ import filelock
 
 from ....indexer.table.database import connect, local_folder
 from ....onnx_export.counts import counted
-from ....onnx_export.errors import InputError
+from ....onnx_export.errors import InputError, TansakuError
 from ..errors import ServiceError
 from ..service import Service
 from .jobs import ENDED, Job, Jobs, Kind
@@ -177,6 +177,7 @@ class Manager:
 
         try:
             job.result = self._work.do(job, progress)
+            self._refresh(job)
         except StoppedError:
             if job.cancelling:
                 self._end(job, "cancelled")
@@ -187,6 +188,15 @@ class Manager:
             self._failed(job, error)
         else:
             self._end(job, "done")
+
+    def _refresh(self, job: Job) -> None:
+        """Have searches find what was written. It is committed, so that the job has not failed if they do not yet."""
+        if job.index not in self._service.searchers:
+            return
+        try:
+            self._service.refresh(job.index)
+        except TansakuError as error:
+            self._log.warning("not refreshed", index=job.index, error=type(error).__name__, message=str(error))
 
     def _failed(self, job: Job, error: Exception) -> None:
         refused = refusal(error, self._service)

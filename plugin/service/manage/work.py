@@ -102,7 +102,6 @@ class IndexWork:
                     job, lambda resume: index.rebuild(nbits=given.get("nbits"), resume=resume, progress=progress)
                 )
             )
-        self._service.refresh(job.index)
         return result
 
     def _resumed(self, job: Job, write: Any) -> Any:
@@ -142,9 +141,7 @@ class IndexWork:
                     storage_options=service.settings.storage_options,
                 ),
             )
-        if job.index in service.searchers:
-            service.refresh(job.index)
-        else:
+        if job.index not in service.searchers:
             service.open_index(job.index, database, job.index)
         return _report(index.last_build)
 

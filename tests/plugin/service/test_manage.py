@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from tansaku import Index, InputError, Settings
+from tansaku import Index, InputError, Settings, StorageError
+from tansaku.plugin.service.service import Service
 
 from ...support.fakes import FakeEncoder, corpus, small_chunks
 from .test_service import running, until
@@ -353,6 +354,16 @@ class TestJobs:
             assert '"cancelled"' in events
             assert (await s.client.delete(f"/jobs/{first['id']}", headers=WRITE)).status_code == 409
             assert (await s.post("/indexes/t/documents", NEW, headers=WRITE)).status_code == 200  # not held up by it
+
+    async def test_what_is_committed_is_acknowledged_although_searches_cannot_follow(self, db, encoder, monkeypatch):
+        def fails(self, name):
+            raise StorageError("the disk failed")
+
+        async with writing(db, encoder) as s:
+            monkeypatch.setattr(Service, "refresh", fails)
+            assert (await s.post("/indexes/t/documents", NEW, headers=WRITE)).json()["state"] == "done"
+            assert any(line["event"] == "not refreshed" for line in s.log())
+        assert len(Index.open(db, "t", encoder=encoder)) == 14
 
     async def test_a_second_service_that_writes_there_is_refused(self, db, encoder):
         async with writing(db, encoder), writing_unloaded(db, encoder) as second:
