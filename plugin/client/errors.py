@@ -9,7 +9,7 @@ _NO_INDEX = ("unknown index", "is not served here", "no index is served here")
 
 
 class ClientError(TansakuError):
-    """The service could not be reached, or refused or failed to answer for a reason of its own.
+    """The service could not be reached, or did not answer for a reason of its own.
 
     Attributes:
         status: HTTP status; None without an answer.

@@ -181,7 +181,7 @@ class JobList(BaseModel):
 
 
 class Count(BaseModel):
-    """A number of rows."""
+    """How many rows there are."""
 
     rows: int = Field(description="Number of rows: documents, or passages.")
     documents: int = Field(description="Number of documents.")
