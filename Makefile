@@ -45,7 +45,7 @@ test-all: $(DEV) lint types
 
 # The page at `/` in Chromium, which must be there (Debian: apt-get install chromium fonts-vlgothic). Nothing is downloaded.
 browser: $(DEV)
-	$(INSTALL) --group browser
+	$(INSTALL) 'axe-playwright-python>=0.1.7,<0.2' 'playwright>=1.58,<2'
 	$(PYTEST) -m browser $(ARGS)
 
 lint: $(DEV)

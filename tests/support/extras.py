@@ -300,6 +300,16 @@ def mcp() -> None:
     assert "search" in [tool["name"] for tool in answers[1]["result"]["tools"]]
 
 
+def client() -> None:
+    """The client says which service does not answer."""
+    said = ""
+    try:
+        tansaku.Client("http://127.0.0.1:9", tries=1).names()
+    except tansaku.ClientError as error:
+        said = str(error)
+    assert "127.0.0.1:9" in said, said
+
+
 def export() -> None:
     """`tansaku export` of the checkpoint that lies in the folder, if one does."""
     command("export", "checkpoint", "bundle")

@@ -272,6 +272,11 @@ ANY_HEALTH = cast("list[HealthCheck]", list(HealthCheck))
 
 
 @pytest.mark.slow
+@schemathesis.serializer("application/x-ndjson")
+def lines_of_json(_context, value):
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
+
+
 def test_what_openapi_allows_and_what_not_is_answered_as_documented(searcher):
     """No server errors; statuses, types and shapes as OpenAPI says."""
     with open(os.devnull, "w") as nowhere:

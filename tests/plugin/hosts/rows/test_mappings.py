@@ -17,6 +17,7 @@ import pytest
 
 from tansaku import Coder, CodesError, HostError, InputError, RowSearch
 from tansaku.plugin.hosts.rows.mappings import ElasticsearchRows, OpenSearchRows, VespaRows, WeaviateRows
+from tansaku.plugin.rows.row_search import CANDIDATES
 
 TEXTS = {"kyoto": "京都は794年から都だった。", "dog": "犬は嗅覚が鋭い動物である。"}
 QUESTION = "昔の首都はどこ？"
@@ -309,7 +310,7 @@ class Recorder:
         return self
 
     def search(self, index, body):
-        assert body["size"] == 200
+        assert body["size"] == CANDIDATES
         return elastic_answer(dict.fromkeys(self.sources, 1.0), self.sources)
 
     def near_vector(self, limit, **others):
