@@ -104,5 +104,6 @@ def _answer(response: httpx.Response) -> Answer:
 
 
 def _broken(error: httpx.TransportError) -> BrokenConnectionError:
-    message = f"{type(error).__name__} {error}".strip()
+    url = error.request.url
+    message = f"{url.scheme}://{url.netloc.decode()} ({type(error).__name__} {error})"
     return BrokenConnectionError(message, sent=not isinstance(error, _NOT_SENT))

@@ -91,11 +91,11 @@ def asked(request: Request, tries: int) -> Steps[Any]:
         except BrokenConnectionError as error:
             if error.sent and not request.repeatable:
                 raise ClientError(
-                    f"the connection broke ({error}), and it is not known whether the service has done its work; look "
+                    f"the connection to {error} broke, and it is not known whether the service has done its work; look "
                     "before you try again"
                 ) from error
             if attempt == tries:
-                raise ClientError(f"no connection after {tries} tries: {error}") from error
+                raise ClientError(f"no connection after {tries} tries to {error}; is the service running?") from error
             yield Pause(pause(attempt))
             continue
         if answer.status not in _BUSY or attempt == tries:

@@ -110,7 +110,7 @@ def _begun(path: str, body: dict[str, Any], tries: int) -> Steps[dict[str, Any]]
             return (yield from _sent_once(Request.of_json("POST", path, body), tries))
         except BrokenConnectionError as error:
             if attempt == tries:
-                raise ClientError(f"no connection after {tries} tries: {error}") from error
+                raise ClientError(f"no connection after {tries} tries to {error}; is the service running?") from error
             yield Pause(pause(attempt))
         jobs = (yield from asked(Request("GET", "/jobs"), tries))["jobs"]
         found = next((job for job in jobs if job.get("upload") == body["upload"]), None)
