@@ -54,7 +54,7 @@ def take(steps: Steps[T], http: httpx.Client, address: str, headers: dict[str, s
         try:
             answer = _answer(http.request(**_request(step, address, headers)))
         except httpx.TransportError as error:
-            go = functools.partial(steps.throw, _broken(error))
+            go = functools.partial(steps.throw, _broken(error, address))
         except httpx.HTTPError as error:
             raise ClientError(f"{address} cannot be asked: {error}") from error
         else:
@@ -82,7 +82,7 @@ async def take_async(steps: Steps[T], http: httpx.AsyncClient, address: str, hea
         try:
             answer = _answer(await http.request(**_request(step, address, headers)))
         except httpx.TransportError as error:
-            go = functools.partial(steps.throw, _broken(error))
+            go = functools.partial(steps.throw, _broken(error, address))
         except httpx.HTTPError as error:
             raise ClientError(f"{address} cannot be asked: {error}") from error
         else:
@@ -103,7 +103,6 @@ def _answer(response: httpx.Response) -> Answer:
     return Answer(response.status_code, dict(response.headers), response.content)
 
 
-def _broken(error: httpx.TransportError) -> BrokenConnectionError:
-    url = error.request.url
-    message = f"{url.scheme}://{url.netloc.decode()} ({type(error).__name__} {error})"
+def _broken(error: httpx.TransportError, address: str) -> BrokenConnectionError:
+    message = f"{address} ({type(error).__name__} {error})"
     return BrokenConnectionError(message, sent=not isinstance(error, _NOT_SENT))

@@ -211,7 +211,10 @@ def test_the_options_are_those_of_a_searcher_and_both_clients_have_the_same_verb
 
 
 def test_a_service_that_is_not_there_is_an_error():
-    with Client("http://127.0.0.1:9", tries=1) as client, pytest.raises(ClientError, match="no connection .* http://127.0.0.1:9 "):
+    with (
+        Client("http://127.0.0.1:9", tries=1) as client,
+        pytest.raises(ClientError, match=r"no connection .* http://127\.0\.0\.1:9 "),
+    ):
         client.search("x")
 
 
