@@ -16,7 +16,7 @@ from .errors import ClientError, error_of
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 10.0  # seconds between two tries, where the service names no time
 _LONGEST_WAIT = 120.0  # seconds that are waited for because the service says so
-_BUSY = (429, 503)
+BUSY = (429, 503)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def asked(request: Request, tries: int) -> Steps[Any]:
                 raise ClientError(f"no connection after {tries} tries to {error}; is the service running?") from error
             yield Pause(pause(attempt))
             continue
-        if answer.status not in _BUSY or attempt == tries:
+        if answer.status not in BUSY or attempt == tries:
             return content_of(answer)
         yield Pause(pause(attempt, answer))
     raise AssertionError("tries is 1 or more")

@@ -13,7 +13,7 @@ from ...onnx_export.progress import Progress
 from .documents import Lines
 from .errors import ClientError, error_of
 from .results import dataclass_of
-from .steps import Answer, BrokenConnectionError, Pause, Request, Steps, asked, content_of, pause
+from .steps import BUSY, Answer, BrokenConnectionError, Pause, Request, Steps, asked, content_of, pause
 
 _SMALL_BYTES = 1 << 18  # that go in one request
 _FIRST_LOOK, _LAST_LOOK = 0.05, 1.0  # seconds between looks at a job
@@ -122,7 +122,7 @@ def _begun(path: str, body: dict[str, Any], tries: int) -> Steps[dict[str, Any]]
 def _sent_once(request: Request, tries: int) -> Steps[dict[str, Any]]:
     for attempt in range(1, tries + 1):
         answer: Answer = yield request
-        if answer.status not in (429, 503) or attempt == tries:
+        if answer.status not in BUSY or attempt == tries:
             return content_of(answer)
         yield Pause(pause(attempt, answer))
     raise AssertionError("tries is 1 or more")

@@ -133,9 +133,7 @@ class _Actors(_WholeParts, RayPool):
         """As for builds, but the store and the folder need no trial: nothing is written there."""
         self._connect()
         try:
-            cpus = int(self._ray.cluster_resources().get("CPU", 1))
-            given = self._on.actors or max(1, cpus // self._on.actor_cpus)
-            self._least, self.count = (1, given) if isinstance(given, int) else given
+            self._count_actors()
         except BaseException:
             self.close()
             raise

@@ -21,6 +21,7 @@ from ...onnx_export.kinds import check_kind, check_whole
 from ...onnx_export.progress import Progress, no_progress
 from ..search.explain import Explanation
 from ..search.query_encoder import check_query
+from .code_bytes import CodesError
 from .coder import Coder
 from .columns import check_name, joined
 from .row_search import CANDIDATES, FoundRow, Nearest, RowId, RowSearch, Where
@@ -479,6 +480,19 @@ class RowStore(RowSearch[Where], ABC):
             more = self._uncoded(k + len(known), where, None)
             without += [row for row in more if row.id not in known]
         return count, without
+
+    def _check_origin(self, row_id: RowId, codes: Any) -> None:
+        """Look at the codes of a row of a table that was just opened.
+
+        Raises:
+            CodesError: they are of another codec, model or row vectors. Of missing or damaged ones nothing is said: a
+                search names their row, and the others can be read.
+        """
+        try:
+            self.coder.read_header(codes, row_id)
+        except CodesError:
+            return
+        self.coder.check(codes, row_id)
 
     def _refuse(self, *_: Any) -> list[FoundRow]:
         raise AssertionError("a database has a method of its own")

@@ -40,20 +40,20 @@ def missing_everywhere(found: Sequence[FoundInShard]) -> tuple[str, ...]:
     return tuple(doc_id for doc_id in first.missing if all(doc_id in of_one for of_one in lacking))
 
 
-def expected_recall(found: Sequence[FoundInShard], k: int, hits: Sequence[Hit]) -> float | None:
+def expected_recall(found: Sequence[FoundInShard], hits: Sequence[Hit]) -> float | None:
     """The expected share of the best that is among the hits: that of each shard, by its share of them.
 
     Args:
         found: what each shard found.
-        k: number of hits that were asked for.
         hits: the hits.
     """
-    if all(shard.complete for shard in found) and all(shard.recall is not None for shard in found):
-        return 1.0
-    if any(shard.recall is None for shard in found):
+    recalls = [shard.recall for shard in found if shard.recall is not None]
+    if len(recalls) < len(found):
         return None
+    if all(shard.complete for shard in found):
+        return 1.0
     ids = {hit.id for hit in hits}
     weights = [sum(hit.id in ids for hit in shard.hits) for shard in found]
     if not sum(weights):
-        return min(shard.recall or 0.0 for shard in found)
-    return sum(weight * (shard.recall or 0.0) for weight, shard in zip(weights, found, strict=True)) / sum(weights)
+        return min(recalls)
+    return sum(weight * recall for weight, recall in zip(weights, recalls, strict=True)) / sum(weights)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
-import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +13,8 @@ from ...indexer.table.database import Database, connect
 from ...indexer.table.model import Models
 from ...indexer.table.shard import Shard
 from ...indexer.table.table import open_index_table
-from ...indexer.write.workers.on_ray import Kind
+from ...indexer.write.workers.pool import first_line
+from ...indexer.write.workers.ray_cluster import Kind, connect_ray
 from ...onnx_export.encode.encoder import Encoder
 from ...onnx_export.errors import TansakuError
 from ...onnx_export.extras import require_extra
@@ -120,9 +119,9 @@ class RayShard:
                 if isinstance(answer, TansakuError):
                     raise answer
             return answers[0]
-        line = str(problem).strip().partition("\n")[0]
+        said = "" if problem is None else f" ({first_line(problem)})"
         raise ShardLostError(
-            f"{self._name} does not answer on any replica ({line}); Ray starts them again, so try again later"
+            f"{self._name} does not answer on any replica{said}; Ray starts them again, so try again later"
         ) from problem
 
 
@@ -160,21 +159,14 @@ class ShardReplica:
 
 
 def _connect(address: str | None) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
+    connect_ray(address)
     from ray import serve
 
-    address = address or os.environ.get("RAY_ADDRESS")
     try:
-        if not ray.is_initialized():
-            local: dict[str, Any] = {} if address else {"include_dashboard": False}
-            ray.init(address=address, logging_level=logging.WARNING, **local)
         serve.start(proxy_location="Disabled")  # requests come through our own service
     except Exception as error:  # Ray's own errors, gRPC's and those of sockets
-        line = str(error).strip().partition("\n")[0]
         raise WorkerError(
-            f"the Ray cluster {address or 'on this machine'} cannot be reached or started ({line}); check --address "
-            "(RAY_ADDRESS), and that the versions of Ray and Python are those of the cluster"
+            f"Ray Serve cannot be started on the cluster ({first_line(error)}); see the logs of Ray"
         ) from error
 
 
@@ -199,10 +191,9 @@ def _deploy(name: str, place: Place, shard: Shard, replicas: int, cpus: float) -
     try:
         return serve.run(deployment.bind(*about), name=name, route_prefix=None)
     except Exception as error:  # a replica that cannot be made, or has no place
-        line = str(error).strip().partition("\n")[0]
         raise WorkerError(
-            f"{name}: Ray cannot start {replicas} replicas with {cpus:g} CPUs each ({line}); see `serve status`, ask "
-            "for fewer, or add nodes"
+            f"{name}: Ray cannot start {replicas} replicas with {cpus:g} CPUs each ({first_line(error)}); see `serve "
+            "status`, ask for fewer, or add nodes"
         ) from error
 
 

@@ -212,7 +212,7 @@ class ShardedSearcher(Searcher):
                 version=whole.version.number,
                 query_tokens=len(query.vectors),
                 truncated=query.truncated,
-                recall=None if lost else expected_recall(found, options.k, hits),
+                recall=None if lost else expected_recall(found, hits),
             )
             made.lost = lost
             return made

@@ -23,7 +23,7 @@ from tansaku import Encoder, Index, OnRay, Rejects, Searcher, StorageError, Work
 from tansaku.indexer.table import fragments
 from tansaku.indexer.write import build_steps
 from tansaku.indexer.write.staging import Staging
-from tansaku.indexer.write.workers import on_ray
+from tansaku.indexer.write.workers import on_ray, ray_cluster
 from tansaku.plugin.cli.main import app
 
 from ..support.fakes import (
@@ -214,12 +214,12 @@ def test_a_document_that_ends_its_actor_is_rejected(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (on_ray.Kind("0.0.1", "3.11"), "and this process tansaku 0.0.1 .*; install the same on all nodes"),
-        (on_ray.Kind(on_ray.Kind.here().tansaku, "2.7"), "and Python 2.7; install the same on all nodes"),
+        (ray_cluster.Kind("0.0.1", "3.11"), "and this process tansaku 0.0.1 .*; install the same on all nodes"),
+        (ray_cluster.Kind(ray_cluster.Kind.here().tansaku, "2.7"), "and Python 2.7; install the same on all nodes"),
     ],
 )
 def test_a_node_with_other_versions_is_refused(tmp_path, encoder, monkeypatch, kind, message):
-    monkeypatch.setattr(on_ray.Kind, "here", lambda: kind)
+    monkeypatch.setattr(ray_cluster.Kind, "here", lambda: kind)
     with pytest.raises(WorkerError, match=message):
         Index.create(tmp_path / "db", "t", DOCS, encoder=encoder, on="ray")
     assert not encoder.encoded_elsewhere

@@ -147,13 +147,13 @@ def test_an_unknown_place_is_refused(tmp_path, on):
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}"])
 def test_a_cluster_where_nothing_listens_is_named_at_once(address):
-    on_ray = pytest.importorskip("tansaku.indexer.write.workers.on_ray")
+    ray_cluster = pytest.importorskip("tansaku.indexer.write.workers.ray_cluster")
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     with pytest.raises(OSError, match="refused"):
-        on_ray._check_listens(address.format(port=port))
-    on_ray._check_listens("auto")
+        ray_cluster.check_listens(address.format(port=port))
+    ray_cluster.check_listens("auto")
 
 
 class Instant(Worker):

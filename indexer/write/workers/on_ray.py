@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import platform
-import re
 import secrets
-import socket
 import time
-import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +18,13 @@ from ....onnx_export.extras import require_extra
 from ...errors import WorkerError
 from ...table.conditional_writes import check_conditional_writes
 from ...table.database import local_folder, location_of, storage_errors
-from ...table.schema import FORMAT_VERSION
 from ..units import Chunk
 from .choice import OnRay
 from .jobs import Job
 from .pool import Pool, Worker, first_line
+from .ray_cluster import Kind, connect_ray
 
-_LISTEN_SECONDS = 10
 _START_SECONDS = 600  # for the first actors: a cluster that scales by itself may need minutes for a node
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What must be the same in the driver and in each actor.
-
-    Attributes:
-        tansaku: version of tansaku, and of the table's format.
-        python: version of Python, without the last number.
-    """
-
-    tansaku: str
-    python: str
-
-    @staticmethod
-    def here() -> Kind:
-        """That of this process."""
-        return Kind(f"{version('tansaku')} (format {FORMAT_VERSION})", ".".join(platform.python_version_tuple()[:2]))
 
 
 class RayPool(Pool):
@@ -92,9 +66,7 @@ class RayPool(Pool):
         self._connect()
         try:
             check_conditional_writes(self._database)
-            cpus = int(self._ray.cluster_resources().get("CPU", 1))
-            given = self._on.actors or max(1, cpus // self._on.actor_cpus)
-            self._least, self.count = (1, given) if isinstance(given, int) else given
+            self._count_actors()
             folder = local_folder(self._database)
             if folder is not None:
                 with storage_errors(f"database {folder}"):
@@ -107,36 +79,24 @@ class RayPool(Pool):
         return super().__enter__()
 
     def _connect(self) -> None:
-        # Ray would report to its makers whenever a cluster is started.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         import ray
         from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, WorkerCrashedError
 
         self._ray = ray
         # ObjectLostError: of a node that died before its rows came back.
         self.deaths = (RayActorError, WorkerCrashedError, OutOfMemoryError, NodeDiedError, ObjectLostError)
-        if ray.is_initialized():
-            if self._on.address is not None:
-                raise WorkerError(
-                    "this process is connected to a Ray cluster already, so it cannot connect to "
-                    f"{self._on.address!r}; leave out the address, or call ray.shutdown() before"
-                )
-            return
-        address = self._on.address or os.environ.get("RAY_ADDRESS")
-        local: dict[str, Any] = {} if address else {"include_dashboard": False}
-        try:
-            with warnings.catch_warnings():
-                # Lance and LanceDB warn at every fork. Ray's forks become other programs at once.
-                warnings.filterwarnings("ignore", "lance is not fork-safe", UserWarning)
-                warnings.filterwarnings("ignore", "lancedb fork support is experimental", RuntimeWarning)
-                _check_listens(address or "")
-                ray.init(address=address, logging_level=logging.WARNING, **local)
-        except Exception as error:  # Ray's own errors, gRPC's and those of sockets
+        if ray.is_initialized() and self._on.address is not None:
             raise WorkerError(
-                f"the Ray cluster {address or 'on this machine'} cannot be reached or started ({first_line(error)}); "
-                "check --address (RAY_ADDRESS), and that the versions of Ray and Python are those of the cluster"
-            ) from error
-        self._disconnects = True
+                "this process is connected to a Ray cluster already, so it cannot connect to "
+                f"{self._on.address!r}; leave out the address, or call ray.shutdown() before"
+            )
+        self._disconnects = connect_ray(self._on.address)
+
+    def _count_actors(self) -> None:
+        """How many actors are wanted: as given, or as many as the cluster has CPUs for."""
+        cpus = int(self._ray.cluster_resources().get("CPU", 1))
+        given = self._on.actors or max(1, cpus // self._on.actor_cpus)
+        self._least, self.count = (1, given) if isinstance(given, int) else given
 
     def close(self) -> None:
         """End all actors, and the connection if it was made here."""
@@ -172,13 +132,6 @@ class RayPool(Pool):
                     f"with {self._on.actor_cpus} CPUs each (it has {self._ray.cluster_resources().get('CPU', 0):g} in "
                     "all); ask for fewer (--actors, --actor-cpus), or add nodes"
                 )
-
-
-def _check_listens(address: str) -> None:
-    """Raise OSError if nothing listens at an address with a port. Ray itself would try for minutes."""
-    found = re.fullmatch(r"(?:ray://)?\[?([^/\[\]]+)\]?:(\d+)", address)
-    if found is not None:
-        socket.create_connection((found[1], int(found[2])), timeout=_LISTEN_SECONDS).close()
 
 
 class _ActorWorker(Worker):

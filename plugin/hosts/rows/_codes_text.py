@@ -47,9 +47,8 @@ def check_codec(store: RowStore[Any]) -> None:
             their row, and the others can be read.
     """
     try:
-        for row in store._scan(1, None):
-            store.coder.read_header(row.codes, row.id)
+        rows = store._scan(1, None)
     except CodesError:
         return
-    for row in store._scan(1, None):
-        store.coder.check(row.codes, row.id)
+    for row in rows:
+        store._check_origin(row.id, row.codes)

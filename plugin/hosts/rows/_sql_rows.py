@@ -168,11 +168,7 @@ class SqlRows(RowStore[SqlCondition]):
         )
         for row_id, codes in found:
             try:
-                self.coder.read_header(codes, row_id)
-            except CodesError:
-                return  # a search names this row; that one is damaged must not keep the others from being read
-            try:
-                self.coder.check(codes, row_id)
+                self._check_origin(row_id, codes)
             except CodesError as error:
                 raise CodesError(
                     f"{self.place}: {error} (set {self.codes_column!r} to NULL, and call fill())", row_id

@@ -367,11 +367,7 @@ class LanceRows(RowStore[str]):
         for row in rows:
             codes, row_id = row[self.codes_column], row[self.id_column]
             try:
-                self.coder.read_header(codes, row_id)
-            except CodesError:
-                return  # no codes or damaged ones: of this row alone, so a search that meets it says so
-            try:
-                self.coder.check(codes, row_id)
+                self._check_origin(row_id, codes)
             except CodesError as error:
                 remedy = f"set {self.vector_column!r} to null, and call fill()"
                 raise CodesError(f"{self.place}: {error} ({remedy})", row_id) from error

@@ -252,6 +252,12 @@ def as_json(content: Any) -> bytes:
     return to_json(content, inf_nan_mode="null", bytes_mode="base64", serialize_unknown=True)
 
 
+def check_no_parameters(request: Request) -> None:
+    """Refuse parameters in the URL, which would be ignored."""
+    for name in request.query_params:
+        raise ServiceError(422, f"unknown parameter {name[:60]!r} in the URL; put all options into the body", "input")
+
+
 def check_query_limits(service: Service, query: str) -> None:
     """Refuse a query that is empty or too long."""
     limit = service.settings.max_query_chars

@@ -12,9 +12,9 @@ from starlette.responses import Response
 from ....onnx_export.encode.bundle import MAX_WEIGHT
 from ...search.cuts import query_warning
 from ...search.explain import Explanation
-from ..errors import OURS, ServiceError
+from ..errors import OURS
 from ..service import Service
-from .base import Dialect, Id, StrictBody, Text, check_query_limits, respond
+from .base import Dialect, Id, StrictBody, Text, check_no_parameters, check_query_limits, respond
 
 _DIGITS = 4  # of a similarity in the matrix
 
@@ -73,8 +73,7 @@ def router(service: Service) -> APIRouter:
     @routes.post("/explain", response_model=ExplainResponse, summary="Explain a score")
     async def explain(body: ExplainRequest, request: Request) -> Response:
         """Say which tokens of a document the tokens of a query met, and what each adds to the score."""
-        for name in request.query_params:
-            raise ServiceError(422, f"unknown parameter {name[:60]!r} in the URL; put all into the body", "input")
+        check_no_parameters(request)
         check_query_limits(service, body.query)
         service.searcher(body.index)
         weight = service.settings.phrase_weight if body.phrase_weight is None else body.phrase_weight

@@ -15,7 +15,7 @@ from ...search.results import Hits
 from ...shards.searcher import allowing
 from ..errors import OURS, ServiceError
 from ..service import Service
-from .base import Dialect, check_query_limits, respond
+from .base import Dialect, check_no_parameters, check_query_limits, respond
 from .conditions import condition_of
 from .search_bodies import SearchBody, SearchManyRequest, SearchManyResponse, SearchRequest, SearchResponse
 
@@ -170,8 +170,7 @@ def _add_passages(
 
 def _check(service: Service, body: SearchBody, request: Request, queries: Sequence[str], n_hits: int) -> None:
     """Refuse what is too long, an unknown index, and options in the URL, which would be ignored."""
-    for name in request.query_params:
-        raise ServiceError(422, f"unknown parameter {name[:60]!r} in the URL; put all options into the body", "input")
+    check_no_parameters(request)
     settings = service.settings
     for query in queries:
         check_query_limits(service, query)
